@@ -1,0 +1,1 @@
+"""Judgement and words: pure, without I/O, clock, randomness or logging."""

@@ -1,0 +1,41 @@
+"""The content of a message: header section and body, as it travels after DATA."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+# Only CRLF "." CRLF ends the data (RFC 5321 section 4.1.1.4). Some receivers also end it at a dot between bare CRs or
+# LFs and would read the rest as commands: such a dot travels doubled.
+_SMUGGLED_END = re.compile(rb"(?:\A|(?<=[\r\n]))\.(?=[\r\n])")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Content in its transparent form: lines that begin with a dot carry one more, the final dot is not part of it."""
+
+    wire: bytes
+
+    @classmethod
+    def from_plain(cls, plain: bytes) -> Content:
+        """Make the transparent form of content that carries no added dots, such as a file. It ends with CRLF."""
+        wire = re.sub(rb"(\A|\r\n)\.", rb"\1..", plain)
+        return cls(wire if not wire or wire.endswith(b"\r\n") else wire + b"\r\n")
+
+    @cached_property
+    def plain(self) -> bytes:
+        """Give the content without the added dots, as the recipient gets it."""
+        wire = self.wire
+        if wire.startswith(b"."):
+            wire = wire[1:]
+        return wire.replace(b"\r\n.", b"\r\n")
+
+    @cached_property
+    def safe_wire(self) -> bytes:
+        """Give the transparent form in which no receiver, however lenient, finds an end of data."""
+        return _SMUGGLED_END.sub(b"..", self.wire)
+
+    def __len__(self) -> int:
+        """Give the size in bytes on the wire."""
+        return len(self.wire)

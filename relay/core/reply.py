@@ -1,0 +1,91 @@
+"""SMTP replies (RFC 5321 section 4.2) and the vocabulary of our own ones, with enhanced status codes (RFC 3463).
+
+A reply is bytes: an upstream may say 8-bit things, and the client hears them as they were said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_OK = 250
+_SERVICE_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply code and the text of each line, without code and separator."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, code: int, text: str) -> Reply:
+        """Make a one-line reply of our own."""
+        return cls(code, (text.encode("ascii", "replace"),))
+
+    @property
+    def positive(self) -> bool:
+        """2yz."""
+        return self.code // 100 == 2  # noqa: PLR2004 - RFC 5321 section 4.2.1
+
+    @property
+    def transient(self) -> bool:
+        """4yz: the client may try again."""
+        return self.code // 100 == 4  # noqa: PLR2004 - RFC 5321 section 4.2.1
+
+    @property
+    def permanent(self) -> bool:
+        """5yz: trying again changes nothing."""
+        return self.code // 100 == 5  # noqa: PLR2004 - RFC 5321 section 4.2.1
+
+    @property
+    def closing(self) -> bool:
+        """421: whoever says it goes on to close the connection (RFC 5321 section 3.8)."""
+        return self.code == _SERVICE_CLOSING
+
+    @property
+    def text(self) -> str:
+        """All lines as one, for logs and records."""
+        return b" ".join(self.lines).decode("utf-8", "backslashreplace")
+
+    def encode(self) -> bytes:
+        """Give the octets on the wire (RFC 5321 section 4.2.1: all lines but the last carry a hyphen)."""
+        last = len(self.lines) - 1
+        return b"".join(
+            b"%d%b%b\r\n" % (self.code, b" " if number == last else b"-", line)
+            for number, line in enumerate(self.lines)
+        )
+
+    def for_client(self) -> Reply:
+        """Give the reply as it may go to the client: 421 would close a session that is ours, so it becomes 451."""
+        return Reply(451, self.lines) if self.closing else self
+
+    def as_acceptance(self) -> Reply:
+        """Any 2yz after the dot becomes 250: PHPMailer takes nothing else for success there."""
+        return Reply(_OK, self.lines) if self.positive else self
+
+
+# RFC 5321 section 4.2.3 for the codes, RFC 3463 and RFC 5248 for the enhanced ones.
+OK = Reply.of(250, "2.0.0 Ok")
+SENDER_OK = Reply.of(250, "2.1.0 Ok")
+CLOSING = Reply.of(221, "2.0.0 Bye")
+START_INPUT = Reply.of(354, "End data with <CR><LF>.<CR><LF>")
+DRAINING = Reply.of(421, "4.3.2 Service is shutting down, try again later")
+TOO_MANY_SESSIONS = Reply.of(421, "4.3.2 Too many sessions, try again later")
+IDLE = Reply.of(421, "4.4.2 Idle for too long, closing")
+OUR_FAULT = "4.3.0 Internal fault, try again later, id {id}"
+UNREACHABLE = Reply.of(451, "4.4.1 The upstream mail server cannot be reached, try again later")
+UPSTREAM_BUSY = Reply.of(451, "4.4.5 All connections to the upstream mail server are in use, try again later")
+UNCLEAR = Reply.of(451, "4.4.2 The upstream mail server did not say whether it took the message, try again later")
+STILL_UNDER_WAY = Reply.of(451, "4.4.5 The first copy of this message is still on its way, try again later")
+TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3 Too many recipients")
+UNKNOWN_COMMAND = Reply.of(500, "5.5.2 Command not recognized")
+LINE_TOO_LONG = Reply.of(500, "5.5.2 Line too long")
+BAD_SYNTAX = Reply.of(501, "5.5.4 Syntax error in parameters")
+BAD_ADDRESS = Reply.of(501, "5.1.3 Malformed address")
+BAD_SEQUENCE = Reply.of(503, "5.5.1 Bad sequence of commands")
+TOO_LARGE = Reply.of(552, "5.3.4 Message too large")
+NO_VALID_RECIPIENTS = Reply.of(554, "5.5.1 No valid recipients")
+NOT_YOUR_RELAY = Reply.of(554, "5.7.1 This relay does not serve your network")
+MAIL_LOOP = Reply.of(554, "5.4.6 Too many hops, this message goes round in circles")
+UNKNOWN_PARAMETER = Reply.of(555, "5.5.4 Parameter not recognized or not implemented")
