@@ -20,6 +20,13 @@ class Unclear:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The connection ended before the final dot: nothing was delivered, and `prepare` may be asked again."""
+
+    reason: str
+
+
 class Delivery(Protocol):
     """One transaction with the upstream. It survives a lost connection as long as no final dot was sent."""
 
@@ -32,7 +39,7 @@ class Delivery(Protocol):
         Gives a reply for each path. Where one is positive, the upstream waits for the content for exactly those.
         """
 
-    async def send(self, received: bytes, content: Content) -> Reply | Unclear:
+    async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         """Send the content below the `received` field, and its final dot, once. Only after a positive `prepare`."""
 
     async def finish(self) -> None:

@@ -69,6 +69,7 @@ class Reply:
 OK = Reply.of(250, "2.0.0 Ok")
 SENDER_OK = Reply.of(250, "2.1.0 Ok")
 CLOSING = Reply.of(221, "2.0.0 Bye")
+CANNOT_VERIFY = Reply.of(252, "2.5.0 Cannot verify, send it and see")
 START_INPUT = Reply.of(354, "End data with <CR><LF>.<CR><LF>")
 DRAINING = Reply.of(421, "4.3.2 Service is shutting down, try again later")
 TOO_MANY_SESSIONS = Reply.of(421, "4.3.2 Too many sessions, try again later")

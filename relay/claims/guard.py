@@ -1,0 +1,246 @@
+"""The only caller of a store: gathers questions into batches, limits each round trip, and stops asking when it is down.
+
+    up ──a StoreError, or two hangs in a row──▶ down ──a probe, once a second, is answered──▶ up
+
+Whoever asks always gets answers; while the store cannot be asked they are `Unknown`, and mail is forwarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.core.claim import Claim, Fingerprint, Release, Token, Unknown
+from relay.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from relay.core.claim import Answer, Command, Store
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger("relay.store")
+
+BATCH = 2_000
+"""Commands in one round trip: as many as every store can answer well inside its limit."""
+_HANGS = 2
+"""A store that does not answer may have had a bad moment once. What it says itself, a `StoreError`, counts at once."""
+_LATE = 0.05
+"""Seconds by which a timer may fire late without telling of a starved event loop."""
+
+
+class _HangError(Exception):
+    """A round trip did not end inside its limit."""
+
+
+@dataclass(slots=True, eq=False)
+class _Parcel:
+    """What one caller asks, on its way."""
+
+    commands: Sequence[Command]
+    answers: asyncio.Future[list[Answer]]
+
+
+class Guard:
+    """Ask the store through this. `start` it first; `close` it last."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limit: float,
+        clock: Callable[[], float] = time.monotonic,
+        probe_every: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._limit = limit
+        self._clock = clock
+        self._probe_every = probe_every
+        self._up = False
+        self._reason = "the store has not been opened"
+        self._identity: str | None = None
+        self._hangs = 0
+        self._queue: deque[_Parcel] = deque()
+        self._posted = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._subscribers: list[Callable[[bool], None]] = []
+
+    @property
+    def up(self) -> bool:
+        """Whether the store is being asked."""
+        return self._up
+
+    @property
+    def identity(self) -> str | None:
+        """The store's own id, once it was heard; with the store down, the last one."""
+        return self._identity
+
+    def subscribe(self, callback: Callable[[bool], None]) -> None:
+        """Have `callback(up)` called at each change of `up`."""
+        self._subscribers.append(callback)
+
+    async def start(self) -> None:
+        """Open the store, and go on without it if that fails. Returns within the limit."""
+        await self._probe()
+        if not self._up:
+            _log.warning("store unavailable, working without it: %s", self._reason)
+        self._worker = asyncio.create_task(self._work(), name="store-guard")
+
+    async def close(self) -> None:
+        """Answer whoever still waits, and let go of the store."""
+        self._up, self._reason = False, "the relay is ending"
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        self._give_up_queue()
+        with contextlib.suppress(_HangError):
+            await self._limited(self._store.close())
+
+    async def ask(self, commands: Sequence[Command]) -> list[Answer]:
+        """Give one answer a command. Never raises; `Unknown` for all that the store could not be asked.
+
+        A caller that is cancelled leaves the others alone. What he had asked may still be carried out.
+        """
+        if not self._up:
+            return self._unknown(commands)
+        parcels = [self._post(commands[start : start + BATCH]) for start in range(0, len(commands), BATCH)]
+        try:
+            return [answer for parcel in parcels for answer in await parcel.answers]
+        finally:
+            for parcel in parcels:
+                parcel.answers.cancel()
+
+    def _post(self, commands: Sequence[Command]) -> _Parcel:
+        parcel = _Parcel(commands, asyncio.get_running_loop().create_future())
+        self._queue.append(parcel)
+        self._posted.set()
+        return parcel
+
+    async def _work(self) -> None:
+        """Talk to the store: one task, so never two calls at a time."""
+        while True:
+            if not self._up:
+                await asyncio.sleep(self._probe_every)
+                await self._probe()
+                continue
+            await self._posted.wait()
+            if batch := self._gather():
+                await self._carry(batch)
+
+    def _gather(self) -> list[_Parcel]:
+        """Take what has come in during the last round trip, as much as fits into one batch."""
+        batch: list[_Parcel] = []
+        count = 0
+        while self._queue and count + len(self._queue[0].commands) <= BATCH:
+            parcel = self._queue.popleft()
+            if not parcel.answers.done():  # its caller may have been cancelled
+                batch.append(parcel)
+                count += len(parcel.commands)
+        if not self._queue:
+            self._posted.clear()
+        return batch
+
+    async def _carry(self, batch: list[_Parcel]) -> None:
+        """One round trip: every parcel gets its answers, come what may."""
+        commands = [command for parcel in batch for command in parcel.commands]
+        answers: Sequence[Answer] = ()
+        try:
+            answers = await self._limited(self._store.execute(commands))
+            self._hangs = 0
+        except _HangError as error:
+            self._hangs += 1
+            self._reason = str(error)
+            if self._hangs >= _HANGS:
+                self._go_down(self._reason)
+        except StoreError as error:
+            self._go_down(str(error))
+        except Exception as error:  # noqa: BLE001, were the worker to end by a fault of ours, all mail would wait for ever
+            _log.exception("fault in the store")
+            self._go_down(repr(error))
+        finally:
+            if len(answers) != len(commands):
+                answers = self._unknown(commands)
+            self._hand_out(batch, answers)
+
+    def _hand_out(self, batch: list[_Parcel], answers: Sequence[Answer]) -> None:
+        start = 0
+        for parcel in batch:
+            end = start + len(parcel.commands)
+            if not parcel.answers.done():
+                parcel.answers.set_result(list(answers[start:end]))
+            start = end
+
+    async def _limited(self, work: Coroutine[object, object, _T]) -> _T:
+        """Run one call of the store inside the limit; on expiry it is cancelled and has ended when this returns."""
+        task = asyncio.create_task(work)
+        try:
+            due = self._clock() + self._limit
+            await asyncio.wait([task], timeout=self._limit)
+            if not task.done() and self._clock() > due + _LATE:
+                # Our own loop was held up, so the answer may lie in the socket, unread: no verdict on the store yet.
+                await asyncio.wait([task], timeout=self._limit / 2)
+            if not task.done():
+                raise _HangError(f"no answer within {self._limit:g} s")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # seen, so that asyncio does not report it as lost
+
+    async def _probe(self) -> None:
+        """See whether the store really serves: one that only reads (a replica, a full one) does not."""
+        try:
+            self._identity = await self._limited(self._introduce())
+        except (StoreError, _HangError) as error:
+            self._reason = str(error)
+        except Exception as error:  # noqa: BLE001, see _carry
+            _log.exception("fault in the store")
+            self._reason = repr(error)
+        else:
+            self._go_up()
+
+    async def _introduce(self) -> str:
+        await self._store.open()
+        identity = await self._store.identity()
+        key, token = Fingerprint("probe:" + secrets.token_hex(8)), Token(secrets.token_hex(8))
+        for answer in await self._store.execute([Claim(key, token, lease=1.0, window=1.0), Release(key, token)]):
+            if isinstance(answer, Unknown):
+                raise StoreError(answer.reason)
+        return identity
+
+    def _go_down(self, reason: str) -> None:
+        self._up, self._reason = False, reason
+        _log.warning("store unavailable, working without it: %s", reason)
+        self._give_up_queue()
+        self._tell()
+
+    def _go_up(self) -> None:
+        self._up, self._hangs = True, 0
+        if self._worker is not None:
+            _log.info("store is back")
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(self._up)
+            except Exception:  # noqa: BLE001, a subscriber's fault is not the store's
+                _log.exception("fault in a subscriber of the store's state")
+
+    def _give_up_queue(self) -> None:
+        batch = list(self._queue)
+        self._queue.clear()
+        self._posted.clear()
+        self._hand_out(batch, self._unknown([command for parcel in batch for command in parcel.commands]))
+
+    def _unknown(self, commands: Sequence[Command]) -> list[Answer]:
+        return [Unknown(self._reason)] * len(commands)

@@ -1,0 +1,221 @@
+"""Claims on a Redis (6.2 or later) or Valkey server, shared by all relays that use it.
+
+    smtp-dedup:FINGERPRINT    h TOKEN              held; the key's expiry is the lease
+                              s WINDOW_MS ␠ JSON   sent; the key's expiry is what is left of the window
+
+An age is the window minus the remaining time that Redis itself reports, so no two hosts' clocks are ever compared. A
+batch is one pipeline on one connection, one key a command; what must be atomic is a script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from relay.claims.codec import decode, encode
+from relay.core.claim import Claim, Confirm, Done, Free, Held, Peek, Release, Renew, Sent, Unknown, Won
+from relay.errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from relay.core.claim import Answer, Command
+
+_Request: TypeAlias = tuple[str | bytes | int, ...]
+
+PREFIX = "smtp-dedup:"
+_IDENTITY = PREFIX + "identity"
+_IDENTITY_MS = 366 * 24 * 3600 * 1000
+"""No key is without an expiry. Each start of a relay begins this one's year anew."""
+
+# A script answers 1, or what the key holds and its remaining time. EVAL with the text, which Redis caches: EVALSHA
+# would need a second round trip when the cache is empty, and redis-py's cluster pipeline refuses it.
+# Negative remaining time: a key without expiry, which is none of ours. Negative age: more is left than the whole
+# window, so somebody lengthened it. Both count as free.
+_CLAIM = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+local value, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
+local window = tonumber(string.match(value, '^s(%d+) '))
+local age = window and window - left
+if value == ARGV[1] or left < 0 or (age and (age < 0 or age >= tonumber(ARGV[3]))) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return 1
+end
+return {value, left}"""
+_PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+_RENEW = """
+local value = redis.call('GET', KEYS[1])
+if value == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 1 end
+return {value, redis.call('PTTL', KEYS[1])}"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
+
+
+class RedisStore:
+    """One connection to one server. The guard sets the limit of a round trip; `timeout` is that of connecting."""
+
+    def __init__(self, url: str, timeout: float = 1.0) -> None:
+        self._place = _place(url)
+        try:
+            # The library's own retries are off: it would send a whole pipeline again, up to ten times.
+            # RESP 2 needs no greeting, and there is nothing in RESP 3 that we use.
+            pool = ConnectionPool.from_url(
+                url, socket_connect_timeout=timeout, socket_timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
+            )
+            # The pool is only used to read the URL.
+            self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError) as error:
+            raise SettingsError(f"store.url: {self._place} cannot be used: {error}") from error
+
+    async def open(self) -> None:
+        """Connect, unless we are connected."""
+        if self._connection.is_connected:
+            return
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            # Half a handshake is worse than none: its answers would be read as ours.
+            await self._drop()
+            if isinstance(error, (RedisError, OSError)):
+                raise StoreError(f"{self._place}: {error}") from error
+            raise
+
+    async def execute(self, commands: Sequence[Command]) -> list[Answer]:
+        """Carry out all commands in one pipeline."""
+        replies = await self._exchange([_request(command) for command in commands])
+        return [_answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+    async def identity(self) -> str:
+        """Give the id that the first relay wrote."""
+        own = secrets.token_hex(8)
+        written, found, _ = await self._exchange(
+            [
+                ("SET", _IDENTITY, own, "NX", "PX", _IDENTITY_MS),
+                ("GET", _IDENTITY),
+                ("PEXPIRE", _IDENTITY, _IDENTITY_MS),
+            ]
+        )
+        if not isinstance(found, bytes):
+            raise StoreError(f"{self._place}: no identity ({found or written})")
+        return found.decode("ascii", "replace")
+
+    async def close(self) -> None:
+        """Leave the server."""
+        await self._drop()
+
+    async def _exchange(self, requests: Sequence[_Request]) -> list[object]:
+        """Send all, read all. Raises `StoreError` when the server, not a key, is why nothing could be answered."""
+        # hiredis packs and reads in C. By redis-py's pipeline and packing, a batch of 50 costs three times the CPU.
+        packed = b"".join(hiredis.pack_command(request) for request in requests)  # type: ignore[arg-type]
+        await self.open()
+        try:
+            try:
+                replies = await self._round_trip(packed, len(requests))
+            except (RedisConnectionError, OSError):
+                # Dropped, perhaps long ago while we were idle: once more, for the commands are safe to repeat.
+                await self.open()
+                replies = await self._round_trip(packed, len(requests))
+        except (RedisError, OSError) as error:
+            raise StoreError(f"{self._place}: {error}") from error
+        refusals = [reply.reason for reply in replies if isinstance(reply, Unknown)]
+        if len(refusals) == len(requests):
+            for reason in refusals:
+                if "WRONGTYPE" not in reason:  # that alone is the key's own fault
+                    raise StoreError(f"{self._place}: {reason}")
+        return replies
+
+    async def _round_trip(self, packed: bytes, count: int) -> list[object]:
+        replies: list[object] = []
+        try:
+            await self._connection.send_packed_command(packed)
+            for _ in range(count):
+                try:
+                    replies.append(await self._connection.read_response())
+                except ResponseError as error:
+                    replies.append(Unknown(str(error)))
+        except BaseException:
+            # Also when cancelled: answers are still on their way, and the next batch would read them as its own.
+            await self._drop()
+            raise
+        return replies
+
+    async def _drop(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+
+def _place(url: str) -> str:
+    """Name the server without the password that the URL may hold."""
+    parts = urlsplit(url)
+    return f"redis at {parts.path}" if parts.scheme == "unix" else f"redis at {parts.netloc.rpartition('@')[2]}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1000))
+
+
+def _request(command: Command) -> _Request:
+    key = PREFIX + command.key
+    match command:
+        case Claim(_, token, lease, window):
+            return ("EVAL", _CLAIM, 1, key, "h" + token, _ms(lease), _ms(window))
+        case Peek():
+            return ("EVAL", _PEEK, 1, key)
+        case Confirm(_, original, window, age):
+            if age >= window:
+                return ("EXISTS", key)  # nothing to tell any more; a question keeps requests and replies in step
+            return ("SET", key, f"s{_ms(window)} {encode(original)}", "PX", _ms(window - age))
+        case Renew(_, token, lease):
+            return ("EVAL", _RENEW, 1, key, "h" + token, _ms(lease))
+        case Release(_, token):
+            return ("EVAL", _RELEASE, 1, key, "h" + token)
+
+
+def _answer(command: Command, reply: object) -> Answer:
+    if isinstance(reply, Unknown):
+        return reply
+    match command:
+        case Confirm() | Release():
+            return Done()
+        case Claim() if reply == 1:
+            return Won()
+        case Renew() if reply == 1:
+            return Done()
+        case Claim(window=window) | Peek(window=window):
+            return _state(reply, window)
+        case _:
+            return _state(reply, math.inf)
+
+
+def _state(reply: object, window: float) -> Answer:
+    """Read what a key holds."""
+    match reply:
+        case [None, _]:
+            return Free()
+        case [bytes(), int(left)] if left < 0:
+            return Free()
+        case [bytes(value), int(left)] if value.startswith(b"h"):
+            return Held(left / 1000)
+        case [bytes(value), int(left)] if value.startswith(b"s"):
+            return _sent(value, left, window)
+    return Unknown("the key holds something that no relay wrote")
+
+
+def _sent(value: bytes, left: int, window: float) -> Answer:
+    whole, _, text = value[1:].partition(b" ")
+    original = decode(text)
+    if not whole.isdigit() or original is None:
+        return Unknown("the entry is damaged")
+    age = (int(whole) - left) / 1000
+    return Sent(original, age) if 0 <= age < window else Free()

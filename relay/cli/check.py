@@ -1,0 +1,126 @@
+"""`relay check`: would this relay work here, now?"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.options import settings_options
+
+if TYPE_CHECKING:
+    from relay.settings import Loaded, Settings
+    from relay.settings.addresses import HostPort
+
+_GREETING_WAIT = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look gave: the setting it is about, what was found, and how to mend it (empty when it is well)."""
+
+    key: str
+    text: str
+    mend: str = ""
+
+
+@click.command(
+    epilog="""\b
+Example:
+  relay check -c /etc/smtp-dedup-relay/relay.toml
+Exit status: 0 all well, 1 something does not answer, 78 the settings are wrong."""
+)
+@settings_options
+def check(loaded: Loaded) -> None:
+    """Check that settings are valid, the listen addresses free or held by a relay, upstream and store answering."""
+    from relay.errors import SettingsError
+    from relay.settings.sources import upstream_password
+
+    settings = loaded.settings
+    try:
+        password = upstream_password(settings)
+        findings = asyncio.run(_look(settings, password))
+    except SettingsError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(78)
+    for finding in findings:
+        word = click.style("FAIL", fg="red", bold=True) if finding.mend else click.style("ok  ", fg="green")
+        click.echo(f"{word}  {finding.key}: {finding.text}" + (f"\n      {finding.mend}" if finding.mend else ""))
+    sys.exit(1 if any(finding.mend for finding in findings) else 0)
+
+
+async def _look(settings: Settings, password: str | None) -> list[Finding]:
+    findings = [_listening("listen.address", settings.listen.address, b"smtp-dedup-relay")]
+    if settings.http.address is not None:
+        findings.append(_listening("http.address", settings.http.address, b""))
+    findings.append(await _upstream(settings, password))
+    findings.append(await _store(settings))
+    return findings
+
+
+def _listening(key: str, address: HostPort, greeting: bytes) -> Finding:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            if _held_by_relay(address, greeting):
+                return Finding(key, f"{address} is held by a relay")
+            return Finding(
+                key,
+                f"{address} cannot be listened on: {error.strerror or error}",
+                f"choose another {key}, or end what holds it",
+            )
+    return Finding(key, f"{address} is free")
+
+
+def _held_by_relay(address: HostPort, greeting: bytes) -> bool:
+    try:
+        with socket.create_connection((address.host, address.port), timeout=_GREETING_WAIT) as line:
+            if not greeting:
+                line.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+                return b" 200 " in line.recv(512)
+            return greeting in line.recv(512)
+    except OSError:
+        return False
+
+
+async def _upstream(settings: Settings, password: str | None) -> Finding:
+    from relay.errors import UpstreamDown, UpstreamError
+    from relay.service import build_upstream
+
+    upstream = build_upstream(settings, password)
+    url = settings.upstream.url
+    try:
+        await upstream.probe()
+    except UpstreamDown as error:
+        return Finding("upstream.url", f"{url} does not answer: {error}", "start it, or correct upstream.url")
+    except UpstreamError as error:
+        return Finding("upstream.url", f"{url} will not have us: {error}", "correct upstream.url or its credentials")
+    finally:
+        await upstream.close()
+    size = upstream.size_limit()
+    return Finding("upstream.url", f"{url} answers" + (f", takes messages up to {size} bytes" if size else ""))
+
+
+async def _store(settings: Settings) -> Finding:
+    from relay.errors import StoreError
+    from relay.service import build_store
+
+    url = settings.store.url
+    store = build_store(settings)
+    try:
+        async with asyncio.timeout(settings.store.timeout * 3):
+            await store.open()
+            await store.identity()
+    except (StoreError, TimeoutError) as error:
+        reason = str(error) or f"no answer within {settings.store.timeout * 3:g} s"
+        return Finding("store.url", f"{url} does not answer: {reason}", "start it, or correct store.url")
+    finally:
+        await store.close()
+    return Finding("store.url", f"{url} answers")

@@ -1,0 +1,63 @@
+"""`relay serve`: run until SIGTERM or SIGINT; both drain."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.options import settings_options
+
+if TYPE_CHECKING:
+    from relay.service import Service
+    from relay.settings import Loaded
+
+
+@click.command(
+    epilog="""\b
+Example:
+  relay serve --upstream smtp://127.0.0.1:25 --store redis://127.0.0.1 --window 15m
+Then point the application's SMTP host and port at 127.0.0.1:2525."""
+)
+@settings_options
+def serve(loaded: Loaded) -> None:
+    """Run the relay until SIGTERM or SIGINT. Both let running transactions finish; a second one ends at once."""
+    from relay import __version__
+    from relay.errors import SettingsError
+    from relay.monitor.logs import configure, log
+    from relay.service import serve as run
+    from relay.settings.sources import upstream_password
+
+    settings = loaded.settings
+    lines = configure(settings.log.format, settings.log.level, sys.stderr)
+
+    def ready(service: Service) -> None:
+        fields = {
+            "version": __version__,
+            "listen": service.address,
+            "http": service.http_address or "off",
+            "upstream": str(settings.upstream.url),
+            "store": str(settings.store.url),
+            "mode": settings.dedup.mode,
+            "window_seconds": settings.dedup.window,
+        }
+        log.info("serving", extra={"fields": fields})
+
+    try:
+        drained = _run(run(settings, upstream_password(settings), ready))
+    except SettingsError as error:
+        lines.stop()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(78)
+    lines.stop()
+    sys.exit(0 if drained else 1)
+
+
+def _run(main: object) -> bool:
+    try:
+        import uvloop
+    except ImportError:  # not every platform has it; asyncio's own loop is slower, nothing else
+        return asyncio.run(main)  # type: ignore[arg-type]
+    return uvloop.run(main)  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""Header field values: unfolding, encoded words (RFC 2047), parameters (RFC 2045 section 5.1, RFC 2231).
+
+Strict: where a reader would have to guess, the answer is None, and then the raw value counts.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from relay.core.text import decode_text, fold_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Fields: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Name in lower case and raw value, folds included, in the order of the header section."""
+Parameters: TypeAlias = tuple[tuple[str, bytes], ...]
+
+# RFC 2047 section 2: no white space inside, and white space or the ends of the field around it.
+_ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
+_ESCAPE = {"=": re.compile(rb"=([0-9A-Fa-f]{2})?"), "%": re.compile(rb"%([0-9A-Fa-f]{2})?")}
+# In a structured field these mean something, unless they come out of an encoded word (RFC 2047 section 5 rule 3).
+_SPECIALS = frozenset('()<>[]:;@\\,"')
+
+_TOKEN = rb"[^\x00-\x20\x7f-\xff()<>@,;:\\\"/\[\]?=]+"
+_KIND = re.compile(rb"[ \t]*(%b(?:/%b)?)[ \t]*" % (_TOKEN, _TOKEN))
+# Unquoted values are read as mailers write them: `boundary=----=_Part_1` is common and has one meaning.
+_PARAMETER = re.compile(
+    rb";[ \t]*(?:(%b)[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\x00-\x20\x7f-\xff()<>@,;\\\"]+))[ \t]*)?" % _TOKEN,
+    re.DOTALL,
+)
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_SEGMENT = re.compile(r"([^*]+)(?:\*(0|[1-9][0-9]{0,3}))?(\*)?")
+
+
+class Parametric(NamedTuple):
+    """A value such as `text/html; charset=utf-8`: kind and names in lower case, quotes off, order kept."""
+
+    kind: str
+    parameters: Parameters = ()
+
+    def get(self, name: str) -> bytes | None:
+        """Give the raw value of a parameter."""
+        return next((value for key, value in self.parameters if key == name), None)
+
+
+def values(fields: Fields, name: str) -> list[bytes]:
+    """Give the raw values of all fields of a name."""
+    return [value for key, value in fields if key == name]
+
+
+def unfold(raw: bytes) -> bytes:
+    """Take the line breaks of folding out (RFC 5322 section 2.2.3). A raw value has no others."""
+    return raw.replace(b"\r", b"").replace(b"\n", b"")
+
+
+def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
+    """Give the text that a reader sees: encoded words decoded, NFC, white space folded, as UTF-8."""
+    if b"\v" in raw:
+        return None
+    if b"=?" not in raw:
+        text = decode_text(unfold(raw), "utf-8")
+        return None if text is None else fold_text(text)
+    shown: list[str] = []
+    after_word = False
+    for charset, tokens in groupby(raw.split(), _charset):
+        decoded = _decode_words(tokens, charset) if charset else _decode_literal(tokens)
+        if decoded is None or (charset and structured and not _SPECIALS.isdisjoint(decoded)):
+            return None
+        # RFC 2047 section 6.2: white space between two encoded words is not shown.
+        shown.append(decoded if charset and after_word else f" {decoded}")
+        after_word = bool(charset)
+    return fold_text("".join(shown))
+
+
+def _charset(token: bytes) -> str:
+    word = _ENCODED_WORD.fullmatch(token)
+    return word[1].decode("ascii").lower() if word else ""
+
+
+def _decode_literal(tokens: Iterable[bytes]) -> str | None:
+    text = b" ".join(tokens)
+    # Some readers decode a malformed or badly placed encoded word, some do not.
+    return None if b"=?" in text else decode_text(text, "utf-8")
+
+
+def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
+    """Join the octets before decoding: mailers split characters, although RFC 2047 section 5 forbids it."""
+    octets = []
+    for token in tokens:
+        _, _, encoding, text, _ = token.split(b"?")
+        piece = _unescape(text.replace(b"_", b" "), "=") if encoding in b"qQ" else _decode_b(text)
+        if piece is None:
+            return None
+        octets.append(piece)
+    return decode_text(b"".join(octets), charset)
+
+
+def _decode_b(text: bytes) -> bytes | None:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return None
+
+
+def _unescape(text: bytes, mark: str) -> bytes | None:
+    """Undo `=41` or `%41`, or give None where a mark stands alone."""
+    pieces = _ESCAPE[mark].split(text)
+    if None in pieces:
+        return None
+    pieces[1::2] = [bytes.fromhex(digits.decode("ascii")) for digits in pieces[1::2]]
+    return b"".join(pieces)
+
+
+def parse_parametric(raw: bytes) -> Parametric | None:
+    """Take apart the value of Content-Type or Content-Disposition."""
+    value = unfold(raw)
+    kind = _KIND.match(value)
+    if not kind:
+        return None
+    parameters: dict[str, bytes] = {}
+    at = kind.end()
+    while at < len(value):
+        found = _PARAMETER.match(value, at)
+        if not found:
+            return None
+        at = found.end()
+        name, quoted, plain = found.groups()
+        if name is None:
+            continue
+        key = name.decode("ascii").lower()
+        if key in parameters:
+            return None
+        parameters[key] = plain if quoted is None else _QUOTED_PAIR.sub(rb"\1", quoted)
+    return Parametric(kind[1].decode("ascii").lower(), tuple(parameters.items()))
+
+
+def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
+    """Give names and readable values, sorted: RFC 2231 continuations joined and charsets decoded.
+
+    One name stands twice where a mailer gave it in the old and in the new form: readers show either. What does not
+    decode stays as it was written, its stars included.
+    """
+    groups: dict[tuple[str, bool], list[tuple[int, bool, bytes]]] = {}
+    readable = []
+    for name, value in parameters:
+        segment = _SEGMENT.fullmatch(name)
+        if segment and (segment[2] or segment[3]):
+            number = int(segment[2] or 0)
+            groups.setdefault((segment[1], segment[2] is None), []).append((number, bool(segment[3]), value))
+        else:
+            readable.append((name, _plain(value)))
+    for (name, _), segments in groups.items():
+        joined = _join_segments(sorted(segments))
+        if joined is None:
+            readable += [(key, value) for key, value in parameters if key.split("*")[0] == name]
+        else:
+            readable.append((name, joined))
+    return sorted(readable)
+
+
+def _plain(value: bytes) -> bytes:
+    text = decode_text(value, "utf-8")
+    folded = None if text is None else fold_text(text)
+    return value if folded is None else folded
+
+
+def _join_segments(segments: list[tuple[int, bool, bytes]]) -> bytes | None:
+    """RFC 2231 section 3 and 4: charset and language stand before the first segment, and only if it is encoded."""
+    if [number for number, _, _ in segments] != list(range(len(segments))):
+        return None
+    charset = b"utf-8"
+    octets = []
+    for number, encoded, value in segments:
+        text: bytes | None = value
+        if encoded and number == 0:
+            charset, mark, value = value.partition(b"'")  # noqa: PLW2901
+            _, second, value = value.partition(b"'")  # noqa: PLW2901
+            if not (mark and second):
+                return None
+        if encoded:
+            text = _unescape(value, "%")
+        if text is None:
+            return None
+        octets.append(text)
+    decoded = decode_text(b"".join(octets), charset.decode("ascii", "replace").lower())
+    return None if decoded is None else fold_text(decoded)

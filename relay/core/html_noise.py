@@ -1,0 +1,110 @@
+"""What does not count in HTML: AVideo's image cache-busters, and generated Content-IDs.
+
+Only inside the attributes of strictly written tags. Text, comments, scripts and whatever a browser shows as text stay as
+they are, and from the first tag on that could be read in two ways nothing is left out any more. Works on folded text, in
+which the only white space is single spaces; what is left out becomes NUL, which no folded text holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_ORDINALS: Mapping[bytes, int] = {}
+
+_ATTRIBUTE = rb" ([^ \"'<>/=]+)(?: ?= ?(\"[^\"]*\"|'[^']*'|[^ \"'=<>`]+))?"
+_ATTRIBUTES = rb"(?:" + re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE) + rb")* ?/?>"
+# HTML Living Standard, section 13.2.5 (tokenization). The elements under `text` hold text only, those under `stop`
+# switch to rules that depend on the reader or on what stands inside.
+_TOKEN = re.compile(
+    rb"<(?:(?P<comment>!--)"
+    rb"|(?P<stop>(?:script|noscript|svg|math|plaintext|template|frameset|select)\b)"
+    rb"|(?P<text>(?:style|title|textarea|xmp|iframe|noembed|noframes)%b)"
+    rb"|(?P<tag>/?[a-z][a-z0-9:-]*%b)"
+    rb"|(?P<declaration>[!?][^>]*>)"
+    rb"|(?P<unclear>[a-z/!?]))" % (_ATTRIBUTES, _ATTRIBUTES),
+    re.IGNORECASE,
+)
+_ATTRIBUTE_IN_TAG = re.compile(_ATTRIBUTE)
+_IMG = re.compile(rb"<img[ />]", re.IGNORECASE)
+# Comments that end earlier for a browser than for us.
+_ODD_COMMENTS = (b"<!-->", b"<!--->", b"--!>")
+_BUSTER_HINT = re.compile(rb"cache=|\?[0-9]{10}[\"']")
+_CACHE_PARAMETER = re.compile(
+    rb"((?:\A|&(?:amp;)?)cache=)(?:[0-9]{20}|[0-9]{10}(?:_[0-9]{10})?|[0-9a-f]{13}|not_found)(?=&|\Z)"
+)
+_BARE_NUMBER = re.compile(rb"[0-9]{10}")
+_IMAGE_PATH = re.compile(rb"\.(?:jpe?g|png|gif|webp)\Z", re.IGNORECASE)
+_CID_ATTRIBUTES = frozenset((b"src", b"background"))
+# `cid:` in any other place or spelling: then the ids are not noise.
+_CID = re.compile(rb"cid:|&#(?:0*(?:67|99|73|105|68|100|58)|x0*(?:43|63|49|69|44|64|3a))(?![0-9a-f])|&colon", re.IGNORECASE)
+
+
+def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) -> bytes:
+    """Take the cache-busters out, and put the ordinal of a leaf in the place of its Content-ID."""
+    if not (ordinals or _BUSTER_HINT.search(html)) or any(odd in html for odd in _ODD_COMMENTS):
+        return html
+    pieces = []
+    done = at = 0
+    while token := _TOKEN.search(html, at):
+        at = token.end()
+        kind = token.lastgroup
+        if kind == "tag":
+            quiet = _quiet_tag(token[0], ordinals)
+            if quiet is not token[0]:
+                pieces += (html[done : token.start()], quiet)
+                done = at
+        elif kind == "comment":
+            at = html.find(b"-->", at)
+        elif kind == "text":
+            at = _end_of_text(html, token[0], at)
+        elif kind != "declaration":
+            break
+        if at < 0:
+            break
+    pieces.append(html[done:])
+    return b"".join(pieces)
+
+
+def refers_to_ids(html: bytes) -> bool:
+    """Say whether a reference by Content-ID is left that was not understood."""
+    return _CID.search(html) is not None
+
+
+def _end_of_text(html: bytes, tag: bytes, at: int) -> int:
+    name = re.match(rb"<([a-z]+)", tag, re.IGNORECASE)
+    end = re.compile(rb"</%b(?=[ />])" % name[1], re.IGNORECASE).search(html, at) if name else None
+    return end.start() if end else -1
+
+
+def _quiet_tag(tag: bytes, ordinals: Mapping[bytes, int]) -> bytes:
+    image = _IMG.match(tag) is not None
+    if not image and not (ordinals and b"cid:" in tag.lower()):
+        return tag
+    names = [name.lower() for name, _ in _ATTRIBUTE_IN_TAG.findall(tag)]
+
+    def quiet(attribute: re.Match[bytes]) -> bytes:
+        name, value = attribute[1].lower(), attribute[2]
+        if name not in _CID_ATTRIBUTES or names.count(name) > 1 or not value or value[0] not in b"\"'":
+            return attribute[0]
+        url = value[1:-1]
+        if url[:4].lower() == b"cid:" and url[4:] in ordinals:
+            url = b"cid:\0%d" % ordinals[url[4:]]
+        elif image and name == b"src":
+            url = _quiet_url(url)
+        return attribute[0][: -len(value)] + value[:1] + url + value[-1:]
+
+    result = _ATTRIBUTE_IN_TAG.sub(quiet, tag)
+    return tag if result == tag else result
+
+
+def _quiet_url(url: bytes) -> bytes:
+    path, mark, query = url.partition(b"?")
+    if not mark or b"#" in url:
+        return url
+    if _BARE_NUMBER.fullmatch(query):
+        return path + b"?\0" if _IMAGE_PATH.search(path) else url
+    return path + mark + _CACHE_PARAMETER.sub(rb"\1" + b"\0", query)

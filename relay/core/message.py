@@ -1,0 +1,211 @@
+"""Content taken apart: header section and MIME tree (RFC 5322, RFC 2045, RFC 2046).
+
+Strict and small. A structure that two readers could see differently is not guessed at: the message is `broken`, says
+why, and its raw bytes count. Everything is an offset into the one content, found with `bytes.find`; nesting and number
+of parts are bounded, so the time is linear in the size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from relay.core.headers import Fields, Parametric, parse_parametric
+from relay.core.text_transfer import IDENTITY
+
+HEADER_LIMIT = 64 * 1024
+"""Bytes of one header section."""
+DEPTH_LIMIT = 50
+PART_LIMIT = 10_000
+_BOUNDARY_LIMIT = 70  # RFC 2046 section 5.1.1
+
+# RFC 5322 section 2.2. A folded line of white space alone ends the header section for some readers: it does not match.
+_FIELD = re.compile(rb"([!-9;-~]+):([^\r\n]*(?:\r?\n[ \t]+[^ \t\r\n][^\r\n]*)*)\r?\n")
+_DELIMITER_END = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")
+_SINGLE = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
+_TEXT = Parametric("text/plain")
+_MESSAGE = Parametric("message/rfc822")  # The default inside a digest: RFC 2046 section 5.1.5
+_RECEIVED = re.compile(rb"(?im)^received:(.*(?:\n[ \t].*)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A part that holds no parts of ours; `message/*` is one. The body is still encoded."""
+
+    fields: Fields
+    media: Parametric
+    disposition: Parametric | None
+    encoding: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Multipart:
+    """A container. What stands before the first and after the last delimiter is kept: it counts."""
+
+    fields: Fields
+    media: Parametric
+    disposition: Parametric | None
+    preamble: bytes
+    children: tuple[Part, ...]
+    epilogue: bytes
+
+
+Part: TypeAlias = Leaf | Multipart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A header section and what is below it. Without a `root` it is broken, and `raw` is what counts.
+
+    Without trusted fields either, `raw` is the whole content.
+    """
+
+    fields: Fields
+    root: Part | None
+    raw: bytes = b""
+    broken: str = ""
+    received: tuple[bytes, ...] = ()
+    """Raw values of the Received fields, top first; found as well as can be where the header section is broken."""
+
+
+class _BrokenError(Exception):
+    """The structure cannot be trusted. Never leaves this module."""
+
+
+def parse(content: bytes) -> Message:
+    """Take content apart. Any bytes give a message."""
+    scan = _Scan(content)
+    try:
+        fields, start = scan.header_section(0, len(content))
+    except _BrokenError as fault:
+        top = content[:HEADER_LIMIT]
+        return Message((), None, content, str(fault), tuple(found[1] for found in _RECEIVED.finditer(top)))
+    received = tuple(value for name, value in fields if name == "received")
+    try:
+        root = scan.part(fields, start, len(content), _TEXT, 0)
+    except _BrokenError as fault:
+        return Message(fields, None, content[start:], str(fault), received)
+    return Message(fields, root, received=received)
+
+
+class _Scan:
+    """One walk over one content."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        first = content.find(b"\n")
+        # On the wire lines end in CRLF, in a file often in LF; both at once are ambiguous where structure is concerned.
+        self._newline = b"\r\n" if first < 0 or content[first - 1 : first] == b"\r" else b"\n"
+        self._parts = 0
+
+    def header_section(self, start: int, end: int) -> tuple[Fields, int]:
+        """Give the fields and where the body begins."""
+        newline = self._newline
+        if self._content.startswith(newline, start, end):
+            return (), start + len(newline)
+        blank = self._content.find(newline * 2, start, min(end, start + HEADER_LIMIT))
+        if blank < 0:
+            raise _BrokenError(
+                "header section over 64 KiB" if end - start > HEADER_LIMIT else "no blank line after the header section"
+            )
+        stop = blank + len(newline)
+        section = self._content[start:stop]
+        lines = section.count(newline)
+        if section.count(b"\n") != lines or section.count(b"\r") != lines * (len(newline) - 1):
+            raise _BrokenError("bare or mixed line ends in a header section")
+        return _split_fields(section), stop + len(newline)
+
+    def part(self, fields: Fields, start: int, end: int, default: Parametric, depth: int) -> Part:
+        """Take apart the part whose body lies between two offsets."""
+        single = _single_fields(fields)
+        media = _parametric(single, "content-type") or default
+        disposition = _parametric(single, "content-disposition")
+        encoding = single.get("content-transfer-encoding", b"7bit").strip().lower().decode("latin-1")
+        if "/" not in media.kind:
+            raise _BrokenError("content-type without a subtype")
+        if not media.kind.startswith("multipart/"):
+            return Leaf(fields, media, disposition, encoding, self._content[start:end])
+        if encoding not in IDENTITY:
+            raise _BrokenError("a multipart with a transfer encoding")  # RFC 2045 section 6.4
+        if depth == DEPTH_LIMIT:
+            raise _BrokenError(f"nested deeper than {DEPTH_LIMIT}")
+        inner = _MESSAGE if media.kind == "multipart/digest" else _TEXT
+        slices = self._slices(media.get("boundary") or b"", start, end)
+        children = []
+        for first, last in slices[1:-1]:
+            own, body = self.header_section(first, last)
+            children.append(self.part(own, body, last, inner, depth + 1))
+        preamble, epilogue = (self._content[first:last] for first, last in (slices[0], slices[-1]))
+        return Multipart(fields, media, disposition, preamble, tuple(children), epilogue)
+
+    def _slices(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
+        """Give the offsets of preamble, parts and epilogue: what lies between the delimiter lines.
+
+        The line end before a delimiter belongs to it (RFC 2046 section 5.1.1), also when it is that of the blank line.
+        """
+        if not 0 < len(boundary) <= _BOUNDARY_LIMIT or boundary.endswith(b" "):
+            raise _BrokenError("a multipart without a usable boundary")
+        marker = b"\n--" + boundary
+        if self._content.find(b"\r--" + boundary, start, end) >= 0:
+            raise _BrokenError("a bare carriage return before a boundary")
+        slices = []
+        closed = False
+        while not closed:
+            at = self._content.find(marker, start - 1, end)
+            if at < 0:
+                raise _BrokenError("a multipart without its closing boundary")
+            following, closed = self._delimiter(at, at + len(marker), end)
+            slices.append((start, max(start, at + 1 - len(self._newline))))
+            start = following
+            self._parts += 1
+            if self._parts > PART_LIMIT:
+                raise _BrokenError(f"more than {PART_LIMIT} parts")
+        if len(slices) == 1:
+            raise _BrokenError("a multipart without a part")
+        slices.append((start, end))
+        return slices
+
+    def _delimiter(self, at: int, tail: int, end: int) -> tuple[int, bool]:
+        """Give where the delimiter line ends, and whether it closes. More text on the line makes readers differ."""
+        found = _DELIMITER_END.match(self._content, tail, end)
+        if not found:
+            raise _BrokenError("a line that only begins like a boundary")
+        wire = len(self._newline) == len(b"\r\n")
+        line_end = found[0]
+        if (self._content[at - 1 : at] == b"\r") != wire or (line_end[-1:] == b"\n" and (line_end[-2:-1] == b"\r") != wire):
+            raise _BrokenError("mixed line ends around a boundary")
+        return found.end(), found[1] is not None
+
+
+def _split_fields(section: bytes) -> Fields:
+    fields: list[tuple[str, bytes]] = []
+    at = 0
+    while at < len(section):
+        found = _FIELD.match(section, at)
+        if not found:
+            raise _BrokenError("a header line is not a field")
+        at = found.end()
+        fields.append((found[1].decode("ascii").lower(), found[2]))
+    return tuple(fields)
+
+
+def _single_fields(fields: Fields) -> dict[str, bytes]:
+    """Give the fields that say how to read a part. Of two, readers take either."""
+    single: dict[str, bytes] = {}
+    for name, value in fields:
+        if name in _SINGLE:
+            if name in single:
+                raise _BrokenError(f"two {name} fields")
+            single[name] = value
+    return single
+
+
+def _parametric(single: dict[str, bytes], name: str) -> Parametric | None:
+    if name not in single:
+        return None
+    value = parse_parametric(single[name])
+    if value is None:
+        raise _BrokenError(f"{name} cannot be read")
+    return value

@@ -1,0 +1,56 @@
+"""What is said about one message when it is over: one object for the log line and the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.core.envelope import Envelope, Recipient
+    from relay.core.outcome import Outcome, Result
+    from relay.core.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One message from its final dot to its reply."""
+
+    record: str
+    """The id of the transaction; it stands in our `Received` field, in replies of ours and in the log."""
+    peer: str
+    envelope: Envelope
+    message_id: str
+    size: int
+    """Bytes."""
+    results: Mapping[Recipient, Result]
+    reply: Reply
+    seconds: float
+    """From the final dot to the reply."""
+    exempt: str
+    """The reason why nothing was suppressed, or empty."""
+
+    def counts(self) -> Counter[Outcome]:
+        """Give the number of recipients per outcome."""
+        return Counter(result.outcome for result in self.results.values())
+
+
+class Witness(Protocol):
+    """Who hears what happens: metrics and log."""
+
+    def message(self, report: Report) -> None:
+        """Note a message that is over."""
+
+    def aborted(self, record: str, peer: str) -> None:
+        """Note that a client left between DATA and its final dot."""
+
+    def recipient_refused(self, reply: Reply) -> None:
+        """Note a recipient that was refused at RCPT time."""
+
+    def fault(self, record: str, where: str, error: Exception) -> None:
+        """Note a fault of ours, with its traceback."""
+
+    def claim_lost(self, count: int) -> None:
+        """Note claims that another process took while we still worked on them."""

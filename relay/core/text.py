@@ -1,0 +1,68 @@
+"""Text: charset to Unicode to the one form that is compared. What cannot be decoded for certain is not text.
+
+The form is UTF-8 in NFC, with each run of ASCII white space, line ends included, folded to one space and none at the
+ends. No-break spaces and zero-width characters stay: somebody put them there.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+TEXT_LIMIT = 1 << 20
+"""Bytes. Longer text is compared byte for byte, so that nothing below works long without letting go of the GIL."""
+
+_ISO_8859 = {f"iso-8859-{part}": f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))}
+_WINDOWS = {f"{prefix}{page}": f"cp{page}" for prefix in ("windows-", "cp") for page in (874, *range(1250, 1259))}
+# Only codecs that give the same text for the same bytes, without state that a reader may lose, and that neither expand
+# nor execute what they read. `utf-7`, `unicode_escape`, `idna` and the like are none of them.
+_CODECS = {
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    **_ISO_8859,
+    "latin1": "iso8859-1",
+    **_WINDOWS,
+    "koi8-r": "koi8-r",
+    "koi8-u": "koi8-u",
+    "iso-2022-jp": "iso2022_jp",
+    "shift_jis": "shift_jis",
+    "euc-jp": "euc_jp",
+    "gb2312": "gb2312",
+    "gbk": "gbk",
+    "gb18030": "gb18030",
+    "big5": "big5",
+    "euc-kr": "euc_kr",
+}
+# Readers take ISO 8859 for its Windows cousin, where these are letters and signs: what is seen would be a guess.
+_C1_CONTROL = re.compile("[\x80-\x9f]")
+# CPython sorts combining characters by insertion, so a hostile run of them takes quadratic time; real ones are short
+# (UAX #15 section 13 allows 30).
+_LONG_RUN = re.compile("(?<![^\0-\u02ff])[^\0-\u02ff]{256}")
+
+
+def decode_text(octets: bytes, charset: str) -> str | None:
+    """Decode strictly, or give None."""
+    codec = _CODECS.get(charset)
+    if codec is None:
+        return None
+    try:
+        text = octets.decode(codec)
+    except UnicodeDecodeError:
+        return None
+    if codec.startswith("iso8859") and _C1_CONTROL.search(text):
+        return None
+    return text
+
+
+def fold_text(text: str) -> bytes | None:
+    """Give the form that is compared, or None where the text holds what no text holds."""
+    # NUL is our own mark for what is left out, and a vertical tab is white space to Python but not to HTML.
+    if "\0" in text or "\v" in text or len(text) > TEXT_LIMIT:
+        return None
+    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+        if _LONG_RUN.search(text):
+            return None
+        text = unicodedata.normalize("NFC", text)
+    return b" ".join(text.encode().split())

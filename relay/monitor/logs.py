@@ -1,0 +1,125 @@
+"""One line per message and one per event, as JSON or for people, on stderr and off the event loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import queue
+import re
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.core.report import Report
+
+log = logging.getLogger("relay")
+
+_MOST_ORIGINALS = 5
+_ADDRESS = re.compile(r"<?[^\s<>]+@[^\s<>]+>?")
+
+
+def configure(kind: str, level: str, stream: IO[str]) -> logging.handlers.QueueListener:
+    """Send all lines of the relay through a queue to `stream`; `kind` is auto, json or human. Stop what is given."""
+    human = kind == "human" or (kind == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(HumanFormatter() if human else JsonFormatter())
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(_Enqueue(lines))
+    root.setLevel(logging.WARNING)
+    log.setLevel(level.upper())
+    listener = logging.handlers.QueueListener(lines, handler)
+    listener.start()
+    return listener
+
+
+class _Enqueue(logging.handlers.QueueHandler):
+    """Hands records over as they are: the formatters want the fields."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give time, level, event and the fields of the record."""
+        line: dict[str, Any] = {
+            "time": _timestamp(record.created),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class HumanFormatter(logging.Formatter):
+    """A sentence a line, the fields as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give time, level where it is not info, event and fields."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
+        line = f"{_timestamp(record.created)} {level}{record.getMessage()} {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class MessageLog:
+    """Writes the line of each message. Without `addresses`, ids only."""
+
+    def __init__(self, *, addresses: bool) -> None:
+        self._addresses = addresses
+
+    def message(self, report: Report) -> None:
+        """Say what became of a message, and which earlier ones it repeats."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        reply = report.reply.text
+        fields: dict[str, Any] = {
+            "record": report.record,
+            "reply": report.reply.code,
+            "reply_text": reply if self._addresses else _ADDRESS.sub("<address>", reply),
+            "recipients": {outcome.value: count for outcome, count in report.counts().items()},
+            "size_bytes": report.size,
+            "seconds": round(report.seconds, 4),
+            "message_id": report.message_id,
+            "peer": report.peer,
+        }
+        if report.exempt:
+            fields["exempt"] = report.exempt
+        originals = {result.original.record: result for result in report.results.values() if result.original}
+        if originals:
+            fields["repeats"] = [
+                {"record": record, "message_id": result.original.message_id, "age_seconds": round(result.age, 1)}
+                for record, result in list(originals.items())[:_MOST_ORIGINALS]
+                if result.original
+            ]
+        if self._addresses:
+            fields["from"] = report.envelope.reverse_path.decode("utf-8", "backslashreplace")
+            fields["to"] = {recipient: result.outcome.value for recipient, result in report.results.items()}
+        log.info("message", extra={"fields": fields})
+
+    def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
+        """Write a line that is not about a message's end."""
+        log.log(level, text, extra={"fields": fields})
+
+
+def _timestamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{_plain(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list):
+        return ";".join(map(_plain, value))
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text else text

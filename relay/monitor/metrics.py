@@ -1,0 +1,102 @@
+"""Counters and gauges for Prometheus. All label sets exist from the start, at 0; no label is unbounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from relay import __version__
+from relay.core.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.core.report import Report
+
+ABORTED = "aborted"
+_REPLIES = {2: "2xx", 4: "4xx", 5: "5xx"}
+_AGES = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+class Metrics:
+    """One registry for one relay."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        PlatformCollector(registry)
+        ProcessCollector(registry=registry)
+        GCCollector(registry)
+        Info("smtp_dedup_build", "The running version.", registry=registry).info({"version": __version__})
+        recipients = Counter(
+            "smtp_dedup_recipients",
+            "Distinct recipients of messages whose final dot was received, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._recipients = {outcome: recipients.labels(outcome.value) for outcome in Outcome}
+        messages = Counter(
+            "smtp_dedup_messages",
+            "Messages by the class of the reply after the final dot; aborted: the client left between DATA and dot.",
+            ["reply"],
+            registry=registry,
+        )
+        self._messages = {reply: messages.labels(reply) for reply in (*_REPLIES.values(), ABORTED)}
+        self.duplicate_age = Histogram(
+            "smtp_dedup_duplicate_age_seconds",
+            "Age of the accepted message that a suppressed one repeats.",
+            buckets=_AGES,
+            registry=registry,
+        )
+        self.message_seconds = Histogram(
+            "smtp_dedup_message_seconds", "From the final dot to its reply.", buckets=_SECONDS, registry=registry
+        )
+        self.rcpt_refused = Counter(
+            "smtp_dedup_rcpt_refused", "Recipients that were refused at RCPT time.", registry=registry
+        )
+        self.exempt = Counter(
+            "smtp_dedup_exempt_messages", "Messages of which no repeat is ever suppressed.", registry=registry
+        )
+        self.claims_lost = Counter(
+            "smtp_dedup_claims_lost", "Claims whose lease ran out while their owner still worked.", registry=registry
+        )
+        self.faults = Counter("smtp_dedup_faults", "Faults of the relay itself; each is in the log.", registry=registry)
+        self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)
+        self.claims = Gauge("smtp_dedup_claims", "Fingerprints under delivery in this process.", registry=registry)
+        self.store_up = Gauge("smtp_dedup_store_up", "1 when the store answers.", registry=registry)
+        self.store_degraded = Gauge(
+            "smtp_dedup_store_degraded", "1 when the relay works without the store.", registry=registry
+        )
+        self.upstream_up = Gauge("smtp_dedup_upstream_up", "1 when the upstream was reached last.", registry=registry)
+
+    def message(self, report: Report) -> None:
+        """Count a message and each of its recipients, once."""
+        self._messages[_REPLIES[report.reply.code // 100]].inc()
+        self.message_seconds.observe(report.seconds)
+        for outcome, count in report.counts().items():
+            self._recipients[outcome].inc(count)
+        for result in report.results.values():
+            if result.original is not None:
+                self.duplicate_age.observe(result.age)
+        if report.exempt:
+            self.exempt.inc()
+
+    def aborted(self) -> None:
+        """Count a message whose client left before the final dot."""
+        self._messages[ABORTED].inc()
+
+    def set_store(self, up: bool) -> None:
+        """Note whether the store answers."""
+        self.store_up.set(up)
+        self.store_degraded.set(not up)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Give all figures and their content type: OpenMetrics where it is asked for, else the Prometheus text."""
+        encode: Callable[[CollectorRegistry], bytes]
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

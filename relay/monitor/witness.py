@@ -1,0 +1,46 @@
+"""Whatever happens to a message, once for the metrics and once for the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from relay.monitor.logs import MessageLog, log
+
+if TYPE_CHECKING:
+    from relay.core.reply import Reply
+    from relay.core.report import Report
+    from relay.monitor.metrics import Metrics
+
+
+class Monitor:
+    """The witness of all transactions."""
+
+    def __init__(self, metrics: Metrics, messages: MessageLog) -> None:
+        self._metrics = metrics
+        self._messages = messages
+
+    def message(self, report: Report) -> None:
+        """Note a message that is over."""
+        self._metrics.message(report)
+        self._messages.message(report)
+
+    def aborted(self, record: str, peer: str) -> None:
+        """Note that a client left between DATA and its final dot."""
+        self._metrics.aborted()
+        self._messages.event("client left before the final dot", {"record": record, "peer": peer})
+
+    def recipient_refused(self, reply: Reply) -> None:
+        """Note a recipient that was refused at RCPT time."""
+        del reply
+        self._metrics.rcpt_refused.inc()
+
+    def fault(self, record: str, where: str, error: Exception) -> None:
+        """Note a fault of ours, with its traceback."""
+        self._metrics.faults.inc()
+        log.error("fault", exc_info=error, extra={"fields": {"record": record, "where": where}})
+
+    def claim_lost(self, count: int) -> None:
+        """Note claims that another process took while we still worked on them."""
+        self._metrics.claims_lost.inc(count)
+        self._messages.event("lease ran out before the content was sent", {"claims": count}, logging.WARNING)

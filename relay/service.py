@@ -1,0 +1,242 @@
+"""The wiring: builds everything from settings, starts it, and ends it in order. It alone knows the concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+from relay.claims.book import Book
+from relay.claims.guard import Guard
+from relay.claims.memory import MemoryStore
+from relay.claims.redis import RedisStore
+from relay.claims.sqlite import SqliteStore
+from relay.errors import SettingsError, UpstreamError
+from relay.monitor.http import HttpServer
+from relay.monitor.logs import MessageLog, log
+from relay.monitor.metrics import Metrics
+from relay.monitor.witness import Monitor
+from relay.settings.addresses import HostPort
+from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SqliteUrl
+from relay.smtp.listener import Listener
+from relay.smtp.session import Limits
+from relay.tasks import Tasks
+from relay.transaction import Parts, Policy
+from relay.upstream.connect import Target
+from relay.upstream.maildir import MaildirUpstream
+from relay.upstream.smtp import SmtpUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from relay.core.claim import Store
+    from relay.core.delivery import Upstream
+    from relay.settings import Settings
+
+_PROBE_EVERY = 5.0
+"""Seconds between two tries to reach an upstream that did not answer, so that readiness returns without mail."""
+
+
+class Service:
+    """A relay: `start`, then `drain` and `close`."""
+
+    def __init__(self, settings: Settings, password: str | None = None) -> None:
+        self._settings = settings
+        self.metrics = Metrics()
+        self.store = Guard(build_store(settings), limit=settings.store.timeout)
+        self.upstream = build_upstream(settings, password, self._upstream_reached)
+        self.book = Book(self.store, lease=settings.dedup.lease, clock=time.monotonic)
+        self._process_mark = secrets.token_hex(8)
+        self.listener = Listener(self._parts(), _limits(settings))
+        self._http = HttpServer(self.metrics, self.state)
+        self._tasks = Tasks()
+        self._upstream_up = False
+        self.address = ""
+        """Where it listens, once it does."""
+        self.http_address = ""
+
+    async def start(self) -> None:
+        """Open the store, listen, and begin to look for the upstream. Raises `SettingsError` if it cannot listen."""
+        self._observe()
+        self.store.subscribe(self._store_changed)
+        await self.store.start()
+        self._store_changed(self.store.up)
+        self.book.start()
+        settings = self._settings
+        if settings.http.address is not None:
+            self.http_address = await _listen(self._http.start, settings.http.address, "http.address")
+        self._tasks.start(self._watch_upstream(), "watch upstream")
+        self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
+
+    async def drain(self) -> bool:
+        """Let running transactions finish. False when some did not, inside `limits.drain`."""
+        return await self.listener.drain(self._settings.limits.drain)
+
+    async def close(self) -> None:
+        """End everything, the store last: whatever was accepted is to be written."""
+        await self.listener.close()
+        await self._tasks.cancel()
+        await self.book.close()
+        await self.upstream.close()
+        await self._http.close()
+        await self.store.close()
+
+    def state(self) -> tuple[bool, Mapping[str, object]]:
+        """Give whether mail can flow, and the state of each part."""
+        draining = self.listener.draining
+        return self._upstream_up and not draining, {
+            "listener": "draining" if draining else "listening",
+            "upstream": "up" if self._upstream_up else "down",
+            "store": "up" if self.store.up else "degraded",
+        }
+
+    def _parts(self) -> Parts:
+        settings = self._settings
+        return Parts(
+            policy=Policy(
+                window=settings.dedup.window,
+                wait=settings.dedup.wait,
+                observe=settings.dedup.mode == "observe",
+                keep_uncertain=settings.dedup.on_uncertain == "keep",
+                recipients=settings.limits.recipients,
+                hostname=socket.getfqdn(),
+                received_field=settings.upstream.received_field,
+            ),
+            upstream=self.upstream,
+            book=self.book,
+            witness=Monitor(self.metrics, MessageLog(addresses=settings.log.addresses)),
+            mark=lambda: self.store.identity or self._process_mark,
+            new_id=lambda: secrets.token_hex(6),
+            clock=time.monotonic,
+            now=time.time,
+        )
+
+    def _observe(self) -> None:
+        self.metrics.sessions.set_function(lambda: self.listener.sessions)
+        self.metrics.claims.set_function(lambda: self.book.held)
+
+    def _store_changed(self, up: bool) -> None:
+        self.metrics.set_store(up)
+        if up:
+            self.book.store_returned()
+
+    def _upstream_reached(self, up: bool) -> None:
+        if up != self._upstream_up:
+            log.info("upstream is %s", "up" if up else "down")
+        self._upstream_up = up
+        self.metrics.upstream_up.set(up)
+
+    async def _watch_upstream(self) -> None:
+        while True:
+            if not self._upstream_up:
+                try:
+                    await self.upstream.probe()
+                    self._upstream_reached(True)
+                except UpstreamError as error:
+                    log.warning("upstream does not answer: %s", error)
+            await asyncio.sleep(_PROBE_EVERY)
+
+
+async def serve(settings: Settings, password: str | None, ready: Callable[[Service], None]) -> bool:
+    """Run until SIGTERM or SIGINT, then drain. A second signal ends at once. False when the drain was cut short."""
+    service = Service(settings, password)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await service.start()
+        ready(service)
+        await stop.wait()
+        log.info("draining")
+        return await service.drain()
+    finally:
+        await service.close()
+        log.info("ended")
+
+
+def build_store(settings: Settings) -> Store:
+    """Give the store that the settings name, not opened yet."""
+    match settings.store.url:
+        case SqliteUrl(path):
+            return SqliteStore(path, busy_timeout=settings.store.timeout)
+        case MemoryUrl():
+            return MemoryStore()
+        case redis:
+            return RedisStore(redis.url, timeout=settings.store.timeout)
+
+
+def build_upstream(
+    settings: Settings,
+    password: str | None,
+    report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
+) -> Upstream:
+    """Give the upstream that the settings name. Raises `SettingsError` when its certificates cannot be read."""
+    upstream = settings.upstream
+    url = upstream.url
+    if isinstance(url, MaildirUrl):
+        return MaildirUpstream(url.path)
+    target = Target(
+        host=url.address.host,
+        port=url.address.port,
+        starttls=url.security is Security.STARTTLS,
+        implicit_tls=url.security is Security.TLS,
+        user=url.user or "",
+        password=password or "",
+        tls=None if url.security is Security.NONE else _tls_context(settings),
+        helo_name=socket.getfqdn(),
+        limit=upstream.connect_timeout,
+    )
+    return SmtpUpstream(
+        target,
+        connections=upstream.connections,
+        reply_timeout=upstream.reply_timeout,
+        dot_timeout=upstream.dot_timeout,
+        patience=upstream.patience,
+        report=report,
+    )
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    authorities = settings.upstream.ca_file
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise SettingsError(
+            f'upstream.ca_file = "{authorities}": {error.strerror or error}; name a readable PEM file'
+        ) from error
+    if not settings.upstream.verify_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        networks=settings.listen.networks,
+        message_size=settings.limits.message_size,
+        sessions=settings.limits.sessions,
+        session_idle=settings.limits.session_idle,
+    )
+
+
+async def _listen(start: Callable[[str, int], object], address: HostPort, key: str) -> str:
+    try:
+        port = await start(address.host, address.port)  # type: ignore[misc]
+    except OSError as error:
+        raise SettingsError(
+            f'{key} = "{address}": cannot listen there: {os.strerror(error.errno) if error.errno else error}; '
+            f"choose another address, or end what holds it"
+        ) from error
+    return str(HostPort(address.host, int(port)))

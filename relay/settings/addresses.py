@@ -1,0 +1,130 @@
+"""Where things are: HOST:PORT, networks and paths as an operator writes them.
+
+Each function raises `ValueError` whose text says how to mend the value.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import TypeAlias
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
+_NAME = re.compile(r"\w(?:[\w.-]*\w)?\.?")
+_LIKE_IPV4 = re.compile(r"[0-9.]+")
+_LAST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host (name or address, IPv6 without its brackets) and a port. Port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object, default_port: int | None = None) -> HostPort:
+        """Read `HOST:PORT`, with IPv6 in brackets; the port may be left out where there is a default."""
+        if isinstance(value, HostPort):
+            return value
+        text = str(value).strip()
+        found = _HOST_PORT.fullmatch(text)
+        if not found:
+            raise ValueError(_mend_for(text))
+        host = _v6(found["v6"]) if found["v6"] is not None else _host(found["host"])
+        port = int(found["port"]) if found["port"] else default_port
+        if port is None:
+            raise ValueError('the port is missing; write HOST:PORT, for example "127.0.0.1:2525"')
+        if port > _LAST_PORT:
+            raise ValueError(f"port {port} does not exist; write one from 0 to {_LAST_PORT}")
+        return cls(host, port)
+
+    @property
+    def loopback(self) -> bool:
+        """Say whether only this machine can reach it."""
+        address = _address(self.host)
+        return address.is_loopback if address else self.host.rstrip(".").lower() == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host_port_or_none(value: object) -> HostPort | None:
+    """Read `HOST:PORT`; empty text is None."""
+    return None if value is None or value == "" else HostPort.parse(value)
+
+
+def parse_networks(value: object) -> tuple[Network, ...]:
+    """Read a list of CIDR networks: a TOML list, or its text, or text with commas between them."""
+    if isinstance(value, str):
+        value = _toml_list(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
+    if not isinstance(value, list | tuple):
+        raise ValueError('not a list; write for example ["127.0.0.0/8", "::1/128"]')  # noqa: TRY004 - pydantic wants it
+    return tuple(_network(item) for item in value)
+
+
+def parse_path(value: object) -> Path:
+    """Read the path of a file or folder. A `~` would be taken for a name, so it is refused."""
+    text = str(value)
+    if not text or not text.isprintable():
+        raise ValueError('not a path; write for example "/etc/smtp-dedup-relay/password"')
+    if text.startswith("~"):
+        raise ValueError('"~" is not expanded here; write the whole path')
+    return Path(text)
+
+
+def parse_path_or_none(value: object) -> Path | None:
+    """Read a path; empty text is None."""
+    return None if value is None or value == "" else parse_path(value)
+
+
+def _mend_for(text: str) -> str:
+    if text.count(":") > 1 and "[" not in text:
+        return 'an IPv6 address stands in brackets; write for example "[::1]:2525"'
+    return 'not HOST:PORT; write for example "127.0.0.1:2525"'
+
+
+def _host(text: str) -> str:
+    if text in {"", "*"}:
+        raise ValueError('the host is missing; write "0.0.0.0" or "[::]" before the colon to mean all addresses')
+    if _NAME.fullmatch(text) and (not _LIKE_IPV4.fullmatch(text) or _address(text)):
+        return text
+    raise ValueError('not a host name or address; write for example "127.0.0.1" or "mail.example.com"')
+
+
+def _v6(text: str) -> str:
+    if isinstance(_address(text), IPv6Address):
+        return text
+    raise ValueError('not an IPv6 address between the brackets; write for example "[::1]:2525"')
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _network(item: object) -> Network:
+    if isinstance(item, IPv4Network | IPv6Network):
+        return item
+    text = str(item).strip()
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f'"{text}" is not a network; write for example "10.0.0.0/8"') from None
+    if isinstance(item, str) and _address(text.partition("/")[0]) == network.network_address:
+        return network
+    raise ValueError(f'"{text}" is a host inside a network; write "{network}"')
+
+
+def _toml_list(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None

@@ -1,0 +1,73 @@
+"""What can be used as it is, and still is seldom meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.settings.units import format_duration
+from relay.settings.urls import MemoryUrl, Security, SmtpUrl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.settings.model import Settings
+
+_SHORT_WINDOW = 10
+"""Seconds."""
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Give one sentence for each doubt, beginning with the key to change."""
+    return [*_listen(settings), *_upstream(settings), *_dedup(settings), *_store(settings)]
+
+
+def _listen(settings: Settings) -> Iterator[str]:
+    listen = settings.listen
+    everybody = [str(network) for network in listen.networks if network.prefixlen == 0]
+    if everybody and not listen.address.loopback:
+        yield (
+            f"listen.networks holds {everybody[0]} while listen.address is {listen.address}: everybody who reaches it "
+            "can send mail through this relay; name your own networks only"
+        )
+    if not listen.networks:
+        yield "listen.networks is empty: nobody can send; name the networks of your applications"
+
+
+def _upstream(settings: Settings) -> Iterator[str]:
+    upstream, url = settings.upstream, settings.upstream.url
+    if not isinstance(url, SmtpUrl):
+        return
+    if url.address.port and url.address == settings.listen.address:
+        yield f"upstream.url is the relay's own listen.address ({url.address}): mail would go round in circles"
+    if url.security is not Security.NONE and not upstream.verify_certificate:
+        yield (
+            "upstream.verify_certificate is false: whoever sits between can read the mail and the password; "
+            "rather name the upstream's authority in upstream.ca_file"
+        )
+    if url.user is None:
+        if upstream.password or upstream.password_file:
+            yield "upstream.url names no user, so the password is not used; write USER@ before its host"
+    elif url.security is Security.NONE and not url.address.loopback:
+        yield "upstream.url sends the password unprotected; write smtp+starttls:// or smtps://"
+    if upstream.password and upstream.password_file:
+        yield "upstream.password_file is not read, because the environment gives a password"
+
+
+def _dedup(settings: Settings) -> Iterator[str]:
+    dedup = settings.dedup
+    if 0 < dedup.window < _SHORT_WINDOW:
+        yield (
+            f"dedup.window is {format_duration(dedup.window)}: repeats often come later than that and will go "
+            'through; the default is "10m", and 0 turns suppression off'
+        )
+    if dedup.window and dedup.lease >= dedup.wait:
+        yield (
+            f"dedup.lease ({format_duration(dedup.lease)}) is not shorter than dedup.wait "
+            f"({format_duration(dedup.wait)}): when a process dies, clients that wait for its message hear 451 before "
+            "another takes over"
+        )
+
+
+def _store(settings: Settings) -> Iterator[str]:
+    if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
+        yield "store.url is memory: - the relay forgets at restart what was sent, and repeats of that go through"

@@ -1,0 +1,188 @@
+"""Every setting of the relay: its name, kind, default, and what it means to the operator.
+
+This is the one place. The file, the environment, the flags, `config/relay.toml` and `docs/settings.md` follow from it.
+A key that is not here is refused, so that nobody believes it acts.
+"""
+
+# Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from relay.settings import kinds
+from relay.settings.kinds import Address, AddressOrNone, Bytes, Count, Networks, PathOrNone, Seconds, Switch, Timeout
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _key(default: object, description: str) -> Any:
+    """Declare a key with its default as an operator would write it."""
+    return Field(default=default, description=description, validate_default=True)
+
+
+class Listen(_Section):
+    """Where clients reach the relay."""
+
+    address: Address = _key(
+        "127.0.0.1:2525",
+        'Where SMTP clients connect. "0.0.0.0:2525" or "[::]:2525" takes all addresses; port 0 lets the system choose.',
+    )
+    networks: Networks = _key(
+        ["127.0.0.0/8", "::1/128"],
+        "Who may send: networks in CIDR form. Clients from anywhere else hear 554.",
+    )
+
+
+class Upstream(_Section):
+    """The mail server that the relay forwards to."""
+
+    url: kinds.Upstream = _key(
+        "smtp://127.0.0.1:25",
+        "smtp://HOST[:25] (STARTTLS not used), smtp+starttls://HOST[:587] (STARTTLS required), smtps://HOST[:465], "
+        "each with USER@ before the host to log in; or maildir:PATH, which writes accepted mail to a Maildir, for "
+        "trying out.",
+    )
+    password: kinds.Secret = _key(
+        None,
+        "The password for the user in upstream.url. From the environment only; beats upstream.password_file.",
+    )
+    password_file: PathOrNone = _key(
+        "",
+        "File whose first line is the password for the user in upstream.url. The environment variable "
+        'RELAY_UPSTREAM__PASSWORD does instead. "" = none.',
+    )
+    ca_file: PathOrNone = _key(
+        "",
+        'File of the certificate authorities (PEM) that may vouch for the upstream. "" = those of the system.',
+    )
+    verify_certificate: Switch = _key(
+        "true",
+        "Whether the upstream's certificate must be valid and name the host in upstream.url.",
+    )
+    connections: Count = _key(
+        20,
+        "Most connections to the upstream at one time, per process. Postfix takes 100 from all clients together.",
+    )
+    connect_timeout: Timeout = _key("10s", "Longest wait for a connection, TLS and login included.")
+    reply_timeout: Timeout = _key("120s", "Longest wait for the reply to a command.")
+    dot_timeout: Timeout = _key(
+        "9m",
+        "Longest wait for the reply after the final dot. RFC 5321 asks for 10 minutes; when it ends, nobody knows "
+        "whether the upstream took the message (dedup.on_uncertain).",
+    )
+    patience: Seconds = _key(
+        "20s",
+        "How long an unreachable or busy upstream is tried again before the client hears 451; once per transaction, "
+        "only before the final dot. 0 = one try.",
+    )
+    received_field: Switch = _key(
+        "true",
+        "Whether a Received field is added on top of each message. Without it mail loops are not recognised.",
+    )
+
+
+class Dedup(_Section):
+    """What counts as a repeat, and what is done about it."""
+
+    window: Seconds = _key(
+        "10m",
+        "How long after its acceptance a message suppresses repeats of itself. 0 = off. Mail servers retry after 5 to "
+        "30 minutes: write 1h where they are the senders.",
+    )
+    mode: Literal["enforce", "observe"] = _key(
+        "enforce",
+        '"enforce" suppresses repeats; "observe" forwards everything and counts what it would have suppressed.',
+    )
+    lease: Annotated[Seconds, kinds.at_least(1)] = _key(
+        "30s",
+        "How long a message under delivery stays claimed when its process has died. Renewed every third of it.",
+    )
+    wait: Seconds = _key(
+        "240s",
+        "Longest wait of a simultaneous repeat for the outcome of the first copy, from its own final dot; then 451. "
+        "Stay under the client's own limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
+    )
+    on_uncertain: Literal["release", "keep"] = _key(
+        "release",
+        'When the upstream vanishes after the final dot without a reply: "release" lets a retry through (perhaps a '
+        'duplicate), "keep" counts it as sent (perhaps a loss; for senders that retry by themselves).',
+    )
+
+
+class Store(_Section):
+    """Where the relay remembers what was sent."""
+
+    url: kinds.Store = _key(
+        "sqlite:/var/lib/smtp-dedup-relay/relay.db",
+        "sqlite:PATH; redis://[:PASSWORD@]HOST[:6379], rediss://HOST (TLS), unix:///SOCKET (Redis or Valkey); or "
+        "memory:, which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else in "
+        "smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
+    )
+    timeout: Timeout = _key(
+        "1s",
+        "Longest wait for the store. After it mail is forwarded without asking: a duplicate is better than a loss.",
+    )
+
+
+class Http(_Section):
+    """Metrics and health."""
+
+    address: AddressOrNone = _key("127.0.0.1:9625", 'Where /metrics, /livez and /readyz are served. "" = nowhere.')
+
+
+class Limits(_Section):
+    """What the relay takes at most."""
+
+    message_size: Bytes = _key(
+        "50MiB",
+        "Largest message. The smaller of this and the upstream's own limit is offered to clients.",
+    )
+    recipients: Count = _key(1000, "Most recipients of one message; further ones hear 452.")
+    sessions: Count = _key(2000, "Most client connections at one time; further ones hear 421.")
+    session_idle: Timeout = _key(
+        "300s",
+        "How long a client may be silent. Restarts on received bytes; off from the final dot to its reply.",
+    )
+    drain: Seconds = _key(
+        "25s",
+        "How long running transactions may take to finish after SIGTERM. Stay under the service manager's own limit.",
+    )
+
+
+class Log(_Section):
+    """One line per message, on stderr."""
+
+    format: Literal["auto", "json", "human"] = _key("auto", '"auto" is "human" on a terminal and "json" elsewhere.')
+    level: Literal["debug", "info", "warning", "error"] = _key("info", "Least important lines that are written.")
+    addresses: Switch = _key("false", "Whether mail addresses are written. Without them lines carry ids only.")
+
+
+class Settings(_Section):
+    """All settings, in the order in which they are shown."""
+
+    listen: Listen = Field(default_factory=Listen)
+    upstream: Upstream = Field(default_factory=Upstream)
+    dedup: Dedup = Field(default_factory=Dedup)
+    store: Store = Field(default_factory=Store)
+    http: Http = Field(default_factory=Http)
+    limits: Limits = Field(default_factory=Limits)
+    log: Log = Field(default_factory=Log)
+
+
+SECTIONS = {name: cast("type[_Section]", field.annotation) for name, field in Settings.model_fields.items()}
+
+PASSWORD = "upstream.password"  # noqa: S105 - the name of the key
+"""The one key that comes from the environment only."""
+
+KEYS: dict[str, FieldInfo] = {
+    f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in model.model_fields.items()
+}
+"""Every setting by its dotted name."""
+
+
+def environment_name(key: str) -> str:
+    """Give the environment variable of a dotted key."""
+    return "RELAY_" + key.upper().replace(".", "__")

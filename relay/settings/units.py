@@ -1,0 +1,87 @@
+"""Durations, sizes, whole numbers and switches as an operator writes them.
+
+Each `parse_` function takes what a TOML file, an environment variable or a flag holds, and raises `ValueError` whose text
+says how to mend it. Each `format_` function writes what its `parse_` function reads back to the same value.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_BYTES = {
+    "GiB": 1024**3,
+    "GB": 1000**3,
+    "MiB": 1024**2,
+    "MB": 1000**2,
+    "KiB": 1024,
+    "kB": 1000,
+    "B": 1,
+}  # largest first
+
+# Ten years are longer than anything here lasts, and far from overflow in a store.
+_LONGEST = 3650 * _SECONDS["d"]
+_DURATION = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>d|h|m|s|ms|)")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[KkMGg]i?B|B|)", re.IGNORECASE)
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def parse_duration(value: object) -> float:
+    """Give the seconds of `"90s"`, `"10m"`, `"1h"`, `"2d"`, `"500ms"`, or 0, the only number that needs no unit."""
+    text = _text(value)
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise ValueError('not a duration; write for example "10m"')
+    number, unit = Decimal(found["number"]), found["unit"]
+    if number and not unit:
+        choices = dict.fromkeys((f"{text}s", format_duration(float(number))))
+        raise ValueError(f'"{text}" has no unit; write ' + " or ".join(f'"{choice}"' for choice in choices))
+    seconds = number * _SECONDS[unit or "s"]
+    if seconds > _LONGEST:
+        raise ValueError('longer than ten years; write "3650d" or less')
+    if seconds % _SECONDS["ms"]:
+        raise ValueError('finer than a millisecond; write whole ones, for example "500ms"')
+    return float(seconds)
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds, to the millisecond, in the largest unit that takes a whole number."""
+    exact = Decimal(repr(round(float(seconds), 3)))
+    unit, length = next((unit, length) for unit, length in _SECONDS.items() if exact % length == 0)
+    return f"{exact / length:.0f}{unit}" if exact else "0"
+
+
+def parse_size(value: object) -> int:
+    """Give the bytes of `"25MiB"` (binary), `"10MB"` (decimal) or `"1024"` (bytes)."""
+    found = _SIZE.fullmatch(_text(value))
+    if not found:
+        raise ValueError('not a size; write for example "25MiB"')
+    factors = {unit.lower(): factor for unit, factor in _BYTES.items()}
+    return int(found["number"]) * factors[found["unit"].lower() or "b"]
+
+
+def format_size(size: int) -> str:
+    """Write bytes in the largest unit that takes a whole number."""
+    unit, factor = next((unit, factor) for unit, factor in _BYTES.items() if size % factor == 0)
+    return f"{size // factor}{unit}" if size and factor > 1 else str(size)
+
+
+def parse_count(value: object) -> int:
+    """Give a whole number of at least 1."""
+    text = _text(value)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
+        raise ValueError("not a whole number above 0; write for example 20")
+    return int(text)
+
+
+def parse_switch(value: object) -> bool:
+    """Give true or false; an environment variable may also say yes, no, on, off, 1 or 0."""
+    try:
+        return _SWITCH[_text(value).lower()]
+    except KeyError:
+        raise ValueError("neither on nor off; write true or false") from None
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

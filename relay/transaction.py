@@ -1,0 +1,306 @@
+"""The story of one message. Read this first.
+
+A client names recipients, each is passed on at once and answered in the upstream's words (`rcpt`). After the final dot
+(`data`): fingerprint, claim, plan, deliver, settle, wait for what others deliver, reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from relay.core import decision
+from relay.core.claim import Fingerprint, Held, Original, Sent, Token, Won
+from relay.core.delivery import NotSent, Unclear
+from relay.core.envelope import NULL_REVERSE_PATH, fold
+from relay.core.fingerprint import judge
+from relay.core.outcome import Outcome, Result
+from relay.core.received import MOST_HOPS, received_field
+from relay.core.reply import (
+    MAIL_LOOP,
+    OUR_FAULT,
+    STILL_UNDER_WAY,
+    TOO_MANY_RECIPIENTS,
+    UNCLEAR,
+    UNREACHABLE,
+    Reply,
+)
+from relay.core.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from relay.claims.book import Book
+    from relay.core.content import Content
+    from relay.core.decision import Plan
+    from relay.core.delivery import Delivery, Upstream
+    from relay.core.envelope import Envelope, Recipient
+    from relay.core.fingerprint import Judged
+    from relay.core.report import Witness
+
+Verdicts: TypeAlias = "Mapping[Recipient, Won | Held | Sent]"
+
+LARGE = 64 * 1024
+"""Bytes; larger content is parsed and hashed off the event loop."""
+ATTEMPTS = 3
+"""Times that content may be on its way before its dot is sent: connections end, leases run out, but not for ever."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the operator decided. Times in seconds."""
+
+    window: float
+    wait: float
+    observe: bool
+    keep_uncertain: bool
+    recipients: int
+    hostname: str
+    received_field: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every transaction works with."""
+
+    policy: Policy
+    upstream: Upstream
+    book: Book
+    witness: Witness
+    mark: Callable[[], str]
+    """The random id of the store, or of this process as long as the store has not told."""
+    new_id: Callable[[], str]
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    now: Callable[[], float]
+    """Seconds since the Unix epoch, for people."""
+
+
+class Transaction:
+    """One message from MAIL to its reply. `peer` and `helo` say who brought it."""
+
+    def __init__(self, parts: Parts, envelope: Envelope, *, peer: str, helo: bytes) -> None:
+        self.record = parts.new_id()
+        self._parts = parts
+        self._envelope = envelope
+        self._peer = peer
+        self._helo = helo
+        self._token = Token(self.record + parts.new_id())
+        self._delivery: Delivery = parts.upstream.begin(envelope)
+        self._asked: dict[Recipient, Reply] = {}
+        self._paths: dict[Recipient, bytes] = {}
+        self._keys: dict[Recipient, Fingerprint] = {}
+        self._results: dict[Recipient, Result] = {}
+        self._judged: Judged | None = None
+        self._exempt = ""
+
+    @property
+    def has_recipients(self) -> bool:
+        """Whether the upstream has taken at least one recipient."""
+        return bool(self._paths)
+
+    async def rcpt(self, path: bytes) -> Reply:
+        """Pass a recipient on; a second spelling of one shares the first's reply and outcome."""
+        recipient = fold(path)
+        if recipient in self._asked:
+            return self._asked[recipient]
+        if len(self._paths) >= self._parts.policy.recipients:
+            return TOO_MANY_RECIPIENTS
+        reply = (await self._delivery.rcpt(path)).for_client()
+        self._asked[recipient] = reply
+        if reply.positive:
+            self._paths[recipient] = path
+        else:
+            self._parts.witness.recipient_refused(reply)
+        return reply
+
+    async def data(self, content: Content) -> Reply:
+        """From the final dot to the reply."""
+        begun = self._parts.clock()
+        try:
+            await self._story(content, begun + self._parts.policy.wait)
+        except Exception as error:  # noqa: BLE001 - the one boundary: whatever goes wrong, the client hears 451 and an id
+            self._parts.witness.fault(self.record, "transaction", error)
+        finally:
+            await self._delivery.finish()
+        for recipient in self._paths:
+            self._results.setdefault(recipient, self._fault())
+        return self._report(len(content), self._parts.clock() - begun)
+
+    async def refuse(self, reply: Reply, size: int = 0) -> Reply:
+        """End the message without a look at its content, such as one that is too large."""
+        await self._delivery.finish()
+        self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, reply))
+        return self._report(size, 0.0)
+
+    async def abandon(self) -> None:
+        """End it before its final dot: nothing goes out, and nothing was claimed."""
+        await self._delivery.finish()
+
+    # The steps
+
+    async def _story(self, content: Content, deadline: float) -> None:
+        await self._fingerprint(content)
+        if self._judged and len(self._judged.received) >= MOST_HOPS:
+            self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
+        while unsettled := [recipient for recipient in self._paths if recipient not in self._results]:
+            verdicts = await self._claim(unsettled)
+            plan = decision.plan(verdicts, observe=self._parts.policy.observe)
+            self._results |= {to: decision.suppressed(self.record, sent) for to, sent in plan.suppress.items()}
+            await self._deliver(plan, content)
+            await self._delivery.finish()
+            if plan.wait and not await self._wait(plan.wait, deadline):
+                self._results |= dict.fromkeys(plan.wait, Result(Outcome.DEFERRED, STILL_UNDER_WAY))
+
+    async def _fingerprint(self, content: Content) -> None:
+        """Find out what the message is, once for all recipients. An exempt one gets no fingerprints."""
+        try:
+            judged = await self._judge(content)
+            self._judged = judged
+            self._exempt = self._exemption(judged)
+            if not self._exempt:
+                self._keys = {recipient: judged.fingerprint(recipient) for recipient in self._paths}
+        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
+            self._parts.witness.fault(self.record, "fingerprint", error)
+            self._exempt = "fault"
+            self._keys = {}
+
+    async def _judge(self, content: Content) -> Judged:
+        if len(content) > LARGE:
+            return await asyncio.to_thread(lambda: judge(content.plain, self._envelope.reverse_path))
+        return judge(content.plain, self._envelope.reverse_path)
+
+    def _exemption(self, judged: Judged) -> str:
+        if self._parts.policy.window <= 0:
+            return "window is 0"
+        if self._envelope.reverse_path == NULL_REVERSE_PATH:
+            return "null reverse-path"
+        mark = self._parts.mark().encode()
+        if any(mark in field for field in judged.received):
+            return "loop mark"
+        return judged.exempt or ""
+
+    async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
+        if not self._keys:
+            return dict.fromkeys(recipients, Won())
+        keys = [self._keys[recipient] for recipient in recipients]
+        verdicts = await self._parts.book.claim(keys, self._token, self._parts.policy.window)
+        return {recipient: verdicts[self._keys[recipient]] for recipient in recipients}
+
+    async def _deliver(self, plan: Plan, content: Content) -> None:
+        """Send to those who are to get it, and settle the claims we won whatever happens."""
+        if not plan.forward:
+            return
+        won = [recipient for recipient in plan.forward if recipient not in plan.observed]
+        try:
+            for recipient, reply in (await self._send(plan.forward, won, content)).items():
+                self._results[recipient] = _result(reply, plan.observed.get(recipient))
+        finally:
+            await self._settle(won)
+
+    async def _send(
+        self, recipients: Sequence[Recipient], won: Sequence[Recipient], content: Content
+    ) -> dict[Recipient, Reply | Unclear]:
+        """Bring the upstream to the point where content goes out, and send it once.
+
+        Gives what the upstream said, per recipient. One whose claim somebody else took meanwhile is not among them.
+        """
+        received = self._received_field()
+        for _ in range(ATTEMPTS):
+            answers = await self._prepare(recipients)
+            ready = [recipient for recipient, reply in answers.items() if reply.positive]
+            if not ready:
+                return {**answers}
+            lost = await self._lost(won)
+            if lost:
+                await self._delivery.finish()
+                recipients = [recipient for recipient in recipients if recipient not in lost]
+                continue
+            outcome = await self._send_content(received, content)
+            if not isinstance(outcome, NotSent):
+                return {**answers, **dict.fromkeys(ready, outcome)}
+        return dict.fromkeys(recipients, UNREACHABLE)
+
+    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        try:
+            return await self._delivery.send(received, content)
+        except Exception as error:  # noqa: BLE001 - nobody can tell whether the dot was out
+            self._parts.witness.fault(self.record, "send", error)
+            return Unclear("a fault while sending")
+
+    async def _prepare(self, recipients: Sequence[Recipient]) -> dict[Recipient, Reply]:
+        replies = await self._delivery.prepare([self._paths[recipient] for recipient in recipients])
+        return {recipient: replies[self._paths[recipient]] for recipient in recipients}
+
+    async def _lost(self, won: Sequence[Recipient]) -> set[Recipient]:
+        """Give those whose lease ran out and whom somebody else serves now: never send what is not ours any more."""
+        keys = {self._keys[recipient]: recipient for recipient in won if recipient in self._keys}
+        lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
+        if lost:
+            self._parts.witness.claim_lost(len(lost))
+        return {keys[key] for key in lost}
+
+    async def _settle(self, won: Sequence[Recipient]) -> None:
+        """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
+        kept = {Outcome.FORWARDED} | ({Outcome.UNCERTAIN} if self._parts.policy.keep_uncertain else set())
+        results = {to: self._results.get(to) for to in won if to in self._keys}
+        accepted = {
+            self._keys[to]: self._original(result)
+            for to, result in results.items()
+            if result and result.outcome in kept
+        }
+        released = {self._keys[to] for to in results} - accepted.keys()
+        try:
+            await self._parts.book.settle(self._token, accepted, released, self._parts.policy.window)
+        except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
+            self._parts.witness.fault(self.record, "settle", error)
+
+    async def _wait(self, recipients: Sequence[Recipient], deadline: float) -> bool:
+        """Wait for other owners, holding nothing. False when the time is over, or the service."""
+        left = deadline - self._parts.clock()
+        return left > 0 and await self._parts.book.changed([self._keys[to] for to in recipients], left)
+
+    # Words
+
+    def _received_field(self) -> bytes:
+        if not self._parts.policy.received_field:
+            return b""
+        return received_field(
+            helo=self._helo,
+            peer=self._peer,
+            hostname=self._parts.policy.hostname,
+            mark=self._parts.mark(),
+            record=self.record,
+            now=self._parts.now(),
+        )
+
+    def _original(self, result: Result) -> Original:
+        message_id = self._judged.message_id if self._judged else ""
+        return Original(self.record, message_id, result.reply.text, self._parts.now())
+
+    def _fault(self) -> Result:
+        return Result(Outcome.DEFERRED, Reply.of(451, OUR_FAULT.format(id=self.record)))
+
+    def _report(self, size: int, seconds: float) -> Reply:
+        reply = decision.reply_for(self._results.values())
+        self._parts.witness.message(
+            Report(
+                record=self.record,
+                peer=self._peer,
+                envelope=self._envelope,
+                message_id=self._judged.message_id if self._judged else "",
+                size=size,
+                results=self._results,
+                reply=reply,
+                seconds=seconds,
+                exempt=self._exempt,
+            )
+        )
+        return reply
+
+
+def _result(outcome: Reply | Unclear, repeat: Sent | Held | None) -> Result:
+    if isinstance(outcome, Unclear):
+        return Result(Outcome.UNCERTAIN, UNCLEAR)
+    return decision.answered(outcome, repeat)

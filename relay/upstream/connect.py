@@ -1,0 +1,136 @@
+"""From a URL to a connection on which a transaction can begin: TCP, TLS, EHLO, AUTH."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import aiosmtplib
+
+from relay.errors import UpstreamDown, UpstreamRefused
+from relay.upstream.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.core.reply import Reply
+
+# Postfix takes RSETs between accepted messages for junk (limit 100, then each command costs a second) and counts every
+# 5yz as an error (from 10 on each further command costs a second, at 20 it closes). A connection that carried so many
+# would make later, innocent transactions pay.
+MOST_MESSAGES = 100
+MOST_RESETS = 50
+MOST_REFUSALS = 5
+LONGEST_LIFE = 300.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to connect. `implicit_tls` and `starttls` are never both set."""
+
+    host: str
+    port: int
+    starttls: bool = False
+    implicit_tls: bool = False
+    user: str = ""
+    password: str = ""
+    tls: ssl.SSLContext | None = None
+    helo_name: str = "localhost"
+    limit: float = 10.0
+    """Seconds for each step up to the first MAIL."""
+
+    def __str__(self) -> str:
+        """Name it for logs: without user and password."""
+        return f"{self.host}:{self.port}"
+
+
+class Connection:
+    """A connection that is ready for MAIL, and what it has been through."""
+
+    def __init__(self, wire: Wire, extensions: Mapping[str, str], born: float) -> None:
+        self.wire = wire
+        self.extensions = extensions
+        self.born = born
+        self.messages = 0
+        self.resets = 0
+        self.refusals = 0
+
+    @property
+    def tired(self) -> bool:
+        """Another command would be answered slowly, or counted against a later message."""
+        return self.refusals >= MOST_REFUSALS or self.resets >= MOST_RESETS
+
+    def reusable(self, now: float) -> bool:
+        """Say whether another transaction may use it."""
+        return not (self.wire.ended or self.tired or self.messages >= MOST_MESSAGES or now - self.born > LONGEST_LIFE)
+
+    def accepted(self) -> None:
+        """Count a message that the upstream took; it forgets our refusals and RSETs with it."""
+        self.messages += 1
+        self.resets = self.refusals = 0
+
+    async def run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
+        """Send commands, all at once where the upstream offers PIPELINING, and count what it will hold against us."""
+        if "pipelining" in self.extensions:
+            replies = await self.wire.ask(commands, limit)
+        else:
+            replies = [reply for command in commands for reply in await self.wire.ask([command], limit)]
+        self.refusals += sum(reply.permanent for reply in replies)
+        return replies
+
+    def reset(self) -> None:
+        """Leave the transaction."""
+        self.resets += 1
+        self.wire.reset()
+
+
+async def connect(target: Target) -> Connection:
+    """Open a connection and introduce ourselves. Raises `UpstreamDown` or `UpstreamRefused`, saying why."""
+    client = aiosmtplib.SMTP(
+        hostname=target.host,
+        port=target.port,
+        local_hostname=target.helo_name,
+        timeout=target.limit,
+        use_tls=target.implicit_tls,
+        start_tls=target.starttls,
+        tls_context=target.tls,
+        username=target.user or None,
+        password=target.password or None,
+    )
+    try:
+        await client.connect()
+        if client.is_ehlo_or_helo_needed:
+            await _introduce(client)
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+        client.close()
+        raise _explain(target, error) from error
+    transport = cast("asyncio.Transport", client.transport)
+    return Connection(Wire(transport), dict(client.esmtp_extensions), asyncio.get_running_loop().time())
+
+
+async def _introduce(client: aiosmtplib.SMTP) -> None:
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError as refusal:
+        if refusal.code // 100 != 5:  # noqa: PLR2004 - only a server that does not know EHLO deserves HELO
+            raise
+        await client.helo()
+
+
+def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRefused:
+    certificate = error
+    while certificate and not isinstance(certificate, ssl.SSLError):
+        certificate = certificate.__cause__  # type: ignore[assignment]
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}")
+    if isinstance(certificate, ssl.SSLError):
+        return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
+    if isinstance(error, aiosmtplib.SMTPNotSupported):
+        return UpstreamRefused(f"{target} does not offer what the settings ask for: {error}")
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        text = f"{target} answered {error.code} {error.message}"
+        return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later
+    return UpstreamDown(str(error) or f"{target} does not answer")

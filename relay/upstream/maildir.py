@@ -1,0 +1,90 @@
+"""An upstream for trying out: accepted mail lands in a Maildir, one file per recipient, as an MTA would deliver it."""
+
+from __future__ import annotations
+
+import asyncio
+import mailbox
+from typing import TYPE_CHECKING
+
+from relay.core.reply import Reply
+from relay.errors import UpstreamDown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from relay.core.content import Content
+    from relay.core.envelope import Envelope
+
+_RECIPIENT_OK = Reply.of(250, "2.1.5 Ok")
+
+
+class MaildirUpstream:
+    """Accepts everything."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, envelope: Envelope) -> MaildirDelivery:
+        """Make a transaction."""
+        return MaildirDelivery(self.path, envelope)
+
+    def size_limit(self) -> int | None:
+        """No limit of its own."""
+        return None
+
+    def offers(self, keyword: str) -> bool:
+        """Files take any octets and any address."""
+        return keyword.upper() in {"8BITMIME", "SMTPUTF8"}
+
+    async def probe(self) -> None:
+        """Make the Maildir, or say why not. Raises `UpstreamDown`."""
+        try:
+            await asyncio.to_thread(_open, self.path)
+        except OSError as error:
+            raise UpstreamDown(f"the Maildir {self.path} cannot be written: {error.strerror or error}") from error
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+class MaildirDelivery:
+    """One message on its way into the Maildir."""
+
+    def __init__(self, path: Path, envelope: Envelope) -> None:
+        self._path = path
+        self._envelope = envelope
+        self._recipients: list[bytes] = []
+
+    async def rcpt(self, path: bytes) -> Reply:
+        """Take any recipient."""
+        del path
+        return _RECIPIENT_OK
+
+    async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
+        """Note for whom the files will be."""
+        self._recipients = list(paths)
+        return dict.fromkeys(paths, _RECIPIENT_OK)
+
+    async def send(self, received: bytes, content: Content) -> Reply:
+        """Write the files; all are there before 250 is said."""
+        body = received + content.plain
+        try:
+            names = await asyncio.to_thread(self._write, body)
+        except OSError as error:
+            return Reply.of(452, f"4.3.1 The Maildir cannot be written: {error.strerror or error}")
+        return Reply.of(250, f"2.0.0 Ok: queued as {names[0]}")
+
+    async def finish(self) -> None:
+        """Nothing is held open."""
+
+    def _write(self, body: bytes) -> list[str]:
+        box = _open(self._path)
+        # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
+        head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
+        return [box.add(head % (self._envelope.reverse_path, recipient) + body) for recipient in self._recipients]
+
+
+def _open(path: Path) -> mailbox.Maildir:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return mailbox.Maildir(path, create=True)

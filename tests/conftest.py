@@ -1,0 +1,88 @@
+"""The parts as fixtures. Servers that several tests can share run once; each test finds them running and empty."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from parts.certificates import Authority
+from parts.peer import ScriptedPeer
+from parts.postfix import Postfix
+from parts.redis_server import RedisServer
+from parts.relay_process import RelayProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_NEEDS = Path(__file__).with_name("needs.sh")
+
+
+def pytest_sessionstart() -> None:
+    """End before the first test, with the one command that mends it, where a program is missing. Nothing is skipped."""
+    looked = subprocess.run(["sh", str(_NEEDS), "--check"], capture_output=True, text=True, check=False)
+    if looked.returncode:
+        pytest.exit(looked.stderr, returncode=1)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def _redis_of_all() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_redis_of_all: RedisServer) -> RedisServer:
+    """A Redis that is up and empty. A test may kill or pause it."""
+    if _redis_of_all.running:
+        _redis_of_all.resume()
+    else:
+        _redis_of_all.start()
+    _redis_of_all.flush()
+    return _redis_of_all
+
+
+@pytest.fixture(scope="session")
+def _postfix_of_all() -> Iterator[Postfix]:
+    with Postfix() as server:
+        yield server
+
+
+@pytest.fixture
+def postfix(_postfix_of_all: Postfix) -> Postfix:
+    """A Postfix that is up, with nothing in its queue and mailboxes."""
+    if not _postfix_of_all.running:
+        _postfix_of_all.start()
+    _postfix_of_all.clean()
+    return _postfix_of_all
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[ScriptedPeer]:
+    """An upstream that does wrong on demand."""
+    async with ScriptedPeer() as server:
+        yield server
+
+
+class StartRelay(Protocol):
+    """Starts a relay with the arguments of `RelayProcess`; it ends with the test."""
+
+    async def __call__(self, *flags: str, upstream: str, **more: Any) -> RelayProcess: ...
+
+
+@pytest.fixture
+async def start_relay() -> AsyncIterator[StartRelay]:
+    """Starts relay processes, as many as a test wants."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*flags: str, upstream: str, **more: Any) -> RelayProcess:
+            return await stack.enter_async_context(RelayProcess(*flags, upstream=upstream, **more))
+
+        yield start

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what the tests need from the distribution, where it is missing. Quick and silent when nothing is.
+# `--check` only looks. Exits 1, with the one command that is needed, where it cannot install.
+set -eu
+
+PATH=$PATH:/usr/sbin:/sbin
+POLICY=/usr/sbin/policy-rc.d
+
+missing=
+need() { # package, then the test that shows it is there
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+need redis-server command -v redis-server
+need postfix command -v postfix
+need postfix command -v smtp-source
+need php-cli command -v php
+need libphp-phpmailer test -e /usr/share/php/libphp-phpmailer/autoload.php
+need swaks command -v swaks
+need openssl command -v openssl
+# Each name once.
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+missing=${missing% }
+[ -n "$missing" ] || exit 0
+
+say_how() {
+    echo "The tests need programs that are not installed. On Debian or Ubuntu:" >&2
+    echo "    sudo apt-get install -y $missing" >&2
+    exit 1
+}
+[ "${1:-}" != --check ] || say_how
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || say_how
+
+# No service may start by this: the tests run their own. A policy that is there already is left alone.
+if [ ! -e "$POLICY" ]; then
+    trap 'rm -f "$POLICY"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+if command -v debconf-set-selections >/dev/null; then
+    echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
+fi
+echo "Installing for the tests: $missing" >&2
+apt-get update -qq >&2 || say_how
+# shellcheck disable=SC2086 # a list of names
+apt-get install -y -qq --no-install-recommends $missing >&2 || say_how

@@ -1,0 +1,1 @@
+"""The real parts that the tests stand on: servers, clients, and what AVideo sends."""

@@ -1,0 +1,53 @@
+"""Certificates for tests of TLS, made by `openssl` and signed by an authority of the tests' own."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+class Authority:
+    """Signs certificates. Whoever shall trust them is given `certificate`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.certificate = folder / "ca.pem"
+        self._key = folder / "ca.key"
+        subject = ("-subj", "/CN=Test Authority", "-days", "2")
+        _openssl("req", "-x509", *_KEY, "-keyout", str(self._key), "-out", str(self.certificate), *subject)
+
+    def issue(self, *names: str) -> Path:
+        """Make a certificate for `localhost`, 127.0.0.1 and `names`: one PEM file with its key in front."""
+        stem = self._folder / (names[0] if names else "localhost")
+        key, signed, both = stem.with_suffix(".key"), stem.with_suffix(".crt"), stem.with_suffix(".pem")
+        alternatives = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"DNS:{name}" for name in names)])
+        _openssl(
+            *("req", "-x509", *_KEY, "-keyout", str(key), "-out", str(signed), "-subj", f"/CN={stem.name}"),
+            *("-days", "2", "-CA", str(self.certificate), "-CAkey", str(self._key)),
+            *("-addext", f"subjectAltName={alternatives}", "-addext", "basicConstraints=critical,CA:FALSE"),
+        )
+        both.write_text(key.read_text() + signed.read_text())
+        return both
+
+    def trust(self) -> ssl.SSLContext:
+        """Give a client's context that trusts this authority and no other."""
+        return ssl.create_default_context(cafile=str(self.certificate))
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    """Give a server's context for a file made by `issue`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def _openssl(*arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        raise RuntimeError(f"openssl {arguments[0]} failed:\n{done.stderr}")

@@ -1,0 +1,210 @@
+"""One session of the scripted peer: an SMTP server's side of the dialogue (RFC 5321), without judgement of its own."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from parts.faults import HangUpError, Step
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from parts.peer import ScriptedPeer
+
+EXTENSIONS = (b"PIPELINING", b"SIZE 10240000", b"8BITMIME", b"SMTPUTF8", b"ENHANCEDSTATUSCODES")
+"""What Postfix offers and matters here. STARTTLS and AUTH are added where the peer has a certificate or credentials."""
+
+_MAIL = re.compile(rb"MAIL FROM:\s*<(.*?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
+_RCPT = re.compile(rb"RCPT TO:\s*<(.+?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as it arrived. Of recipients only those that were told yes."""
+
+    session: int
+    reverse_path: bytes
+    parameters: tuple[bytes, ...]
+    recipients: tuple[bytes, ...]
+    content: bytes
+    at: float
+    """Seconds by the monotonic clock."""
+
+
+class Session:
+    """A client's connection. `commands` keeps each line as it came, without the answers to AUTH and without content."""
+
+    def __init__(
+        self, peer: ScriptedPeer, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.peer = peer
+        self.number = number
+        self.reader = reader
+        self.writer = writer
+        self.open = True
+        self.commands: list[bytes] = []
+        self.ahead = 0
+        """How many commands were followed by others before they were answered. Only PIPELINING allows that."""
+        self.encrypted = peer.tls is not None
+        self.authenticated = False
+        self._forget()
+
+    def count(self, verb: bytes) -> int:
+        """Count the commands that begin with the verb."""
+        return sum(command.upper().startswith(verb.upper()) for command in self.commands)
+
+    async def run(self) -> None:
+        """Speak until one side ends it."""
+        await self._answer(Step.GREETING, b"220 peer.example.test ESMTP")
+        while True:
+            line = await self.reader.readuntil(b"\r\n")
+            command = line[:-2]
+            self.commands.append(command)
+            self.ahead += bool(self.reader._buffer)  # type: ignore[attr-defined]
+            verb = command.split(maxsplit=1)[0].upper().decode("latin-1") if command.strip() else ""
+            handler = getattr(self, f"_do_{verb.lower()}", None)
+            if handler is None:
+                await self._say(b"500 5.5.2 Error: command not recognized")
+            else:
+                await handler(command)
+
+    async def _answer(self, step: Step, usual: bytes, subject: bytes = b"") -> bytes:
+        """Say what a fault wants said here, or else the usual reply; give what was said."""
+        reply = await self.peer.visit(step, self, subject)
+        reply = usual if reply is None else reply
+        await self._say(reply)
+        return reply
+
+    async def _say(self, reply: bytes) -> None:
+        self.writer.write(reply + b"\r\n")
+        await self.writer.drain()
+
+    def _forget(self) -> None:
+        self._reverse_path: bytes | None = None
+        self._parameters: tuple[bytes, ...] = ()
+        self._recipients: list[bytes] = []
+
+    async def _do_ehlo(self, command: bytes) -> None:
+        self._forget()
+        lines = [b"peer.example.test", *self.peer.extensions]
+        if self.peer.starttls and not self.encrypted:
+            lines.append(b"STARTTLS")
+        if self.peer.credentials:
+            lines.append(b"AUTH PLAIN LOGIN")
+        marks = [b"-"] * (len(lines) - 1) + [b" "]
+        await self._answer(
+            Step.EHLO, b"\r\n".join(b"250" + mark + text for mark, text in zip(marks, lines, strict=True)), command
+        )
+
+    async def _do_helo(self, command: bytes) -> None:
+        self._forget()
+        await self._answer(Step.EHLO, b"250 peer.example.test", command)
+
+    async def _do_starttls(self, command: bytes) -> None:
+        if not self.peer.starttls or self.encrypted:
+            await self._say(b"503 5.5.1 TLS is not available")
+            return
+        reply = await self._answer(Step.STARTTLS, b"220 2.0.0 Ready to start TLS", command)
+        if reply.startswith(b"2"):
+            await self.writer.start_tls(self.peer.starttls)
+            self.encrypted = True
+            self._forget()
+
+    async def _do_auth(self, command: bytes) -> None:
+        _, mechanism, *initial = command.split()
+        if mechanism.upper() == b"PLAIN":
+            raw = initial[0] if initial else await self._ask(b"")
+            given = tuple(base64.b64decode(raw).split(b"\0")[1:])
+        else:
+            name = initial[0] if initial else await self._ask(b"Username:")
+            given = (base64.b64decode(name), base64.b64decode(await self._ask(b"Password:")))
+        usual = b"235 2.7.0 Authenticated" if given == self.peer.credentials else b"535 5.7.8 Wrong name or password"
+        reply = await self._answer(Step.AUTH, usual, mechanism)
+        self.authenticated = reply.startswith(b"2")
+
+    async def _ask(self, prompt: bytes) -> bytes:
+        await self._say(b"334 " + base64.b64encode(prompt))
+        return (await self.reader.readuntil(b"\r\n")).strip()
+
+    async def _do_mail(self, command: bytes) -> None:
+        match = _MAIL.fullmatch(command)
+        usual = self._judge_mail(match[2].split()) if match else b"501 5.5.4 Syntax: MAIL FROM:<address>"
+        reply = await self._answer(Step.MAIL, usual, command)
+        if match and reply.startswith(b"2"):
+            self._reverse_path, self._parameters = match[1], tuple(match[2].split())
+
+    def _judge_mail(self, parameters: list[bytes]) -> bytes:
+        if self.peer.credentials and not self.authenticated:
+            return b"530 5.7.0 Authentication required"
+        if self._reverse_path is not None:
+            return b"503 5.5.1 Error: nested MAIL command"
+        offered = {name.upper(): value for name, _, value in (e.partition(b" ") for e in self.peer.extensions)}
+        for parameter in parameters:
+            name, _, value = parameter.upper().partition(b"=")
+            if (b"8BITMIME" if name == b"BODY" else name) not in offered:
+                return b"555 5.5.4 Unsupported option: " + parameter
+            if name == b"SIZE" and offered[name] and int(value) > int(offered[name]):
+                return b"552 5.3.4 Message size exceeds fixed limit"
+        return b"250 2.1.0 Ok"
+
+    async def _do_rcpt(self, command: bytes) -> None:
+        match = _RCPT.fullmatch(command)
+        usual = b"250 2.1.5 Ok"
+        if not match:
+            usual = b"501 5.5.4 Syntax: RCPT TO:<address>"
+        elif self._reverse_path is None:
+            usual = b"503 5.5.1 Error: need MAIL command"
+        reply = await self._answer(Step.RCPT, usual, command)
+        if match and reply.startswith(b"2"):
+            self._recipients.append(match[1])
+
+    async def _do_data(self, command: bytes) -> None:
+        usual = b"354 End data with <CR><LF>.<CR><LF>" if self._recipients else b"554 5.5.1 Error: no valid recipients"
+        reply = await self._answer(Step.DATA, usual, command)
+        if reply.startswith(b"3"):
+            await self._take(await self._read_content())
+
+    async def _read_content(self) -> bytes:
+        lines: list[bytes] = []
+        while (line := await self.reader.readuntil(b"\r\n")) != b".\r\n":
+            lines.append(line.removeprefix(b"."))
+        self.commands.append(b".")
+        return b"".join(lines)
+
+    async def _take(self, content: bytes) -> None:
+        message = Message(
+            self.number,
+            self._reverse_path or b"",
+            self._parameters,
+            tuple(self._recipients),
+            content,
+            time.monotonic(),
+        )
+        self._forget()
+        self.peer.received.append(message)
+        usual = b"250 2.0.0 Ok: queued as %dX%d" % (self.number, len(self.peer.received))
+        if not message.recipients:
+            usual = b"554 5.5.1 Error: no valid recipients"
+        reply = await self.peer.visit(Step.DOT, self, content)
+        reply = usual if reply is None else reply
+        if reply.startswith(b"2"):
+            self.peer.accepted.append(message)
+            await self.peer.tell()
+            await self._answer(Step.REPLY, reply, content)
+        else:
+            await self._say(reply)
+
+    async def _do_rset(self, command: bytes) -> None:
+        self._forget()
+        await self._answer(Step.RSET, b"250 2.0.0 Ok", command)
+
+    async def _do_noop(self, command: bytes) -> None:
+        await self._answer(Step.NOOP, b"250 2.0.0 Ok", command)
+
+    async def _do_quit(self, command: bytes) -> None:
+        await self._answer(Step.QUIT, b"221 2.0.0 Bye", command)
+        raise HangUpError

@@ -1,0 +1,68 @@
+"""The real PHPMailer, called as AVideo calls it (`tests/php/avideo_send.php`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parts.avideo import CONTACT, SITE
+from parts.ports import HOST
+from parts.waiting import LONGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AUTOLOAD = Path("/usr/share/php/libphp-phpmailer/autoload.php")
+CHUNK = 50
+_SCRIPT = Path(__file__).parents[1] / "php" / "avideo_send.php"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What AVideo learns of one `send()`, and what the server said meanwhile."""
+
+    ok: bool
+    error: str
+    """PHPMailer's ErrorInfo; also filled by a refused recipient, although the others got the mail."""
+    recipients: tuple[str, ...]
+    heard: tuple[str, ...]
+    """Each reply of the server, from the greeting to the one to QUIT."""
+
+
+async def send_as_avideo(
+    port: int,
+    recipients: Sequence[str],
+    subject: str,
+    html: str,
+    *,
+    sender: str = CONTACT,
+    name: str = SITE,
+    chunk: int = CHUNK,
+    host: str = HOST,
+    seconds: float = LONGEST,
+) -> list[Chunk]:
+    """Send in a PHP process of its own; several at once are AVideo's usual twins (`asyncio.gather`)."""
+    job = {"recipients": list(recipients), "subject": subject, "html": html, "from": sender, "name": name}
+    process = await asyncio.create_subprocess_exec(
+        *("php", "-d", "display_errors=stderr", str(_SCRIPT), host, str(port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            stdout, stderr = await process.communicate(json.dumps(job | {"chunk": chunk}).encode())
+    except TimeoutError:
+        raise TimeoutError(f"PHPMailer did not end within {seconds:g} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.returncode or stderr:
+        raise RuntimeError(f"PHPMailer's script failed with {process.returncode}:\n{stderr.decode(errors='replace')}")
+    results = [json.loads(line) for line in stdout.splitlines()]
+    return [Chunk(r["ok"], r["error"], tuple(r["recipients"]), tuple(r["heard"])) for r in results]

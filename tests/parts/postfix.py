@@ -1,0 +1,169 @@
+"""A private Postfix: the real MTA behind the relay, with its own queue, log and mailboxes; not the host's."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from parts.ports import HOST, answers, free_port
+from parts.postfix_config import main_cf, master_cf
+from parts.waiting import LONGEST, block_until, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DOMAIN = "example.test"
+USERS = tuple(f"user{number}@{DOMAIN}" for number in range(1, 1001))
+"""Who has a mailbox. Everybody else is refused at RCPT time."""
+
+_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+_QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
+
+
+class Postfix:
+    """Takes mail for `USERS` on a loopback port and puts each copy into the recipient's Maildir.
+
+    With a certificate (`Authority.issue`) it offers STARTTLS there, and implicit TLS on `tls_port`. `settings` are
+    further lines of main.cf. Its methods block for some tenths of a second, except those that wait.
+    """
+
+    def __init__(self, *, certificate: Path | None = None, settings: Iterable[str] = ()) -> None:
+        self.port = free_port()
+        self.tls_port = free_port() if certificate else 0
+        self.url = f"smtp://{HOST}:{self.port}"
+        self._home = tempfile.TemporaryDirectory(prefix="relay-postfix-")
+        self._root = Path(self._home.name)
+        self._config = self._root / "config"
+        self._mail = self._root / "mail"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lay_out(certificate, settings)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Life
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start, and wait until it listens. What is in the queue goes on."""
+        if os.geteuid() != 0:
+            raise PermissionError("Postfix starts as root only; run the tests as root, as in: sudo make test")
+        # A process group of its own: `master` signals its whole group when it ends.
+        with (self._root / "stderr").open("ab") as stderr:
+            self._process = subprocess.Popen(
+                self._command("start-fg"),
+                env={"PATH": _PATH, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        block_until(self._listens, f"a listener of Postfix on port {self.port}", seconds=20)
+
+    def stop(self) -> None:
+        """End it; deliveries under way go back to the queue."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        if process.poll() is None:
+            subprocess.run(self._command("stop"), env={"PATH": _PATH}, capture_output=True, check=False, timeout=30)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def restart(self) -> None:
+        """Stop and start it on the same ports."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stop it and forget everything."""
+        self.stop()
+        self._home.cleanup()
+
+    def clean(self) -> None:
+        """Empty queue and mailboxes, for the next test."""
+        subprocess.run(
+            ["postsuper", "-c", str(self._config), "-d", "ALL"],
+            env={"PATH": _PATH},
+            capture_output=True,
+            check=True,
+            timeout=30,
+        )
+        for mailbox in self._mail.iterdir():
+            shutil.rmtree(mailbox)
+
+    # What came
+
+    def copies(self, address: str) -> int:
+        """Count what lies in a mailbox."""
+        return self.deliveries()[address]
+
+    def deliveries(self) -> Counter[str]:
+        """Count what lies in each mailbox; those without mail are not in it."""
+        return Counter(f"{file.parts[-3]}@{DOMAIN}" for file in self._mail.glob("*/new/*"))
+
+    def messages(self, address: str) -> list[bytes]:
+        """Give the mails in a mailbox, oldest first, with what Postfix puts on top and with bare LF line ends."""
+        files = self._mail.glob(f"{address.partition('@')[0]}/new/*")
+        return [file.read_bytes() for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
+
+    def queued(self) -> int:
+        """Count the messages that it has taken and not yet put into all mailboxes."""
+        return sum(len(files) for name in _QUEUES for _, _, files in os.walk(self._root / "queue" / name))
+
+    def log(self) -> str:
+        """Give its log since the beginning."""
+        return (self._root / "log").read_text(errors="replace")
+
+    async def wait_delivered(self, count: int = 0, *, seconds: float = LONGEST) -> None:
+        """Wait until at least so many copies are in mailboxes and the queue is empty: then nothing more comes."""
+        await until(
+            lambda: not self.queued() and self.deliveries().total() >= count,
+            f"{count} copies in mailboxes and an empty queue of Postfix",
+            seconds=seconds,
+        )
+
+    def _listens(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            said = (self._root / "stderr").read_text(errors="replace")
+            raise RuntimeError(f"Postfix ended at its start:\n{said}\n{self.log()}")
+        return answers(self.port)
+
+    def _command(self, verb: str) -> list[str]:
+        return ["postfix", "-c", str(self._config), verb]
+
+    def _lay_out(self, certificate: Path | None, settings: Iterable[str]) -> None:
+        """Make the folders, with the owners that Postfix asks for, and the configuration."""
+        owner = pwd.getpwnam("postfix")
+        nobody = pwd.getpwnam("nobody")
+        self._root.chmod(0o755)
+        for name in ("config", "queue", "data", "mail"):
+            (self._root / name).mkdir()
+        (self._root / "log").touch()
+        for name in ("data", "log"):
+            os.chown(self._root / name, owner.pw_uid, owner.pw_gid)
+        os.chown(self._mail, nobody.pw_uid, nobody.pw_gid)
+        main = main_cf(self._root, DOMAIN, nobody.pw_uid, nobody.pw_gid, certificate)
+        (self._config / "main.cf").write_text(main + "".join(f"{line}\n" for line in settings))
+        (self._config / "master.cf").write_text(master_cf(HOST, self.port, self.tls_port))
+        (self._config / "users").write_text("".join(f"{user} {user.partition('@')[0]}/\n" for user in USERS))

@@ -1,0 +1,123 @@
+"""A real Redis server of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from parts.ports import HOST, free_port
+from parts.waiting import block_until
+
+
+class RedisServer:
+    """Listens on one port, or one socket, for as long as the object lives, however often it is killed and started.
+
+    Its methods block for a moment; where something in the same event loop must go on, use `asyncio.to_thread`.
+    """
+
+    def __init__(self, *, unix: bool = False, persist: bool = False) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="relay-redis-")
+        self._persist = persist
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0 if unix else free_port()
+        self.socket = Path(self._home.name, "redis.sock")
+        self.url = f"unix://{self.socket}" if unix else f"redis://{HOST}:{self.port}/0"
+        self.log = Path(self._home.name, "redis.log")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start, and wait until it answers. What an earlier life kept is there again if it persists."""
+        options = {
+            "port": str(self.port),
+            "bind": HOST,
+            "unixsocket": str(self.socket),
+            "dir": self._home.name,
+            "logfile": str(self.log),
+            "save": "",
+            "appendonly": "yes" if self._persist else "no",
+            "appendfsync": "always",
+        }
+        arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+        self._process = subprocess.Popen(["redis-server", *arguments], env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
+        block_until(self._answers, "an answer of redis-server", seconds=20)
+
+    def stop(self) -> None:
+        """End it in its own good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Kill it and start it again in the same place."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Let it hang: it still takes connections (the kernel does) and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on, with all that was asked meanwhile."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and forget everything."""
+        self.kill()
+        self._home.cleanup()
+
+    def flush(self) -> None:
+        """Empty it."""
+        with self.client() as client:
+            client.flushall()
+
+    def keys(self) -> dict[str, int]:
+        """Give the keys it holds and the milliseconds that each has left (-1: for ever)."""
+        with self.client() as client:
+            return {key.decode(): client.pttl(key) for key in client.scan_iter()}
+
+    def client(self) -> redis.Redis:
+        """Give a connection for a look inside; it tries nothing twice."""
+        return redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+
+    def _answers(self) -> bool:
+        if not self.running:
+            raise RuntimeError(f"redis-server ended at its start:\n{self.log.read_text()}")
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None or not self.running:
+            raise RuntimeError("redis-server does not run")
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self.running:
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
+        self._process.wait(timeout=20)
+        self._process = None

@@ -1,0 +1,310 @@
+"""What Redis adds: the connection and its ends, refusals of the server, strangers' values, expiry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import hiredis
+import pytest
+import pytest_asyncio
+
+from parts.redis_server import RedisServer
+from relay.claims.redis import RedisStore
+from relay.core.claim import (
+    Claim,
+    Confirm,
+    Done,
+    Fingerprint,
+    Free,
+    Held,
+    Original,
+    Peek,
+    Release,
+    Renew,
+    Sent,
+    Token,
+    Unknown,
+    Won,
+)
+from relay.errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+KEY = Fingerprint("v1:" + "3f" * 32)
+MINE, THEIRS = Token("mine"), Token("theirs")
+ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
+CLAIM = Claim(KEY, MINE, 30, 600)
+PEEK = Peek(KEY, 600)
+NAME = "smtp-dedup:" + KEY
+MANY = [Claim(Fingerprint(f"v1:{number}"), MINE, 30, 600) for number in range(50)]
+
+
+@pytest_asyncio.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+    store = RedisStore(redis_server.url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisServer) -> None:
+    second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
+    await store.identity()
+    await store.execute([CLAIM, Renew(KEY, MINE, 60), Claim(KEY, MINE, 40, 600)])
+    await store.execute([Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)])
+    left = redis_server.keys()
+    assert len(left) == 4
+    assert 30_000 < left[NAME] <= 40_000
+    assert 590_000 < left["smtp-dedup:" + second] <= 600_000
+    assert 0 < left["smtp-dedup:" + third] <= 1_000
+    assert all(milliseconds > 0 for milliseconds in left.values())
+
+
+@pytest.mark.parametrize("left", [None, 60_000])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"OK",
+        b"x" * 5_000,
+        b"s",
+        b"s600000",
+        b"s600000 ",
+        b"s600000 {}",
+        b"s600000 [1, 2]",
+        b"s600000 " + b"[" * 100_000,
+        b's600000 {"record": 1, "message_id": "", "reply": "", "accepted_at": 0}',
+        b's600000 {"record": "", "message_id": "", "reply": "", "accepted_at": NaN}',
+        b's1e999 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
+        b's-5 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
+        "s٦٠٠٠٠٠ {}".encode(),
+    ],
+)
+async def test_a_strangers_value_is_never_taken_for_sent(
+    store: RedisStore, redis_server: RedisServer, value: bytes, left: int | None
+) -> None:
+    with redis_server.client() as client:
+        client.set(NAME, value, px=left)
+    peeked, claimed = await store.execute([PEEK, CLAIM])
+    assert isinstance(peeked, Unknown | Free)
+    assert isinstance(claimed, Unknown | Won)
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent), "an acceptance mends it"
+
+
+async def test_an_entry_without_expiry_is_free(store: RedisStore, redis_server: RedisServer) -> None:
+    for command in (CLAIM, Confirm(KEY, ORIGINAL, 600)):
+        await store.execute([command])
+        with redis_server.client() as client:
+            client.persist(NAME)
+        assert await store.execute([PEEK, Claim(KEY, THEIRS, 30, 600)]) == [Free(), Won()]
+        assert redis_server.keys()[NAME] > 0
+
+
+async def test_an_entry_that_has_more_left_than_its_window_is_free(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with redis_server.client() as client:
+        client.pexpire(NAME, 700_000)
+    assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
+
+
+async def test_a_key_of_the_wrong_type_is_unknown_and_no_other_key_suffers(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    with redis_server.client() as client:
+        client.rpush(NAME, "a", "b")
+    for command in (CLAIM, PEEK, Renew(KEY, MINE, 30), Release(KEY, MINE)):
+        before, answer, after = await store.execute([MANY[0], command, MANY[1]])
+        assert (before, after) == (Won(), Won())
+        assert isinstance(answer, Unknown)
+    (alone,) = await store.execute([CLAIM])
+    assert isinstance(alone, Unknown), "the key is to blame, not the server"
+    assert await store.execute([Confirm(KEY, ORIGINAL, 600)]) == [Done()]
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+
+
+async def test_a_connection_lost_while_idle_costs_nothing(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([CLAIM])
+    with redis_server.client() as client:
+        assert client.client_kill_filter(_type="normal", skipme=True) == 1
+    assert isinstance((await store.execute([Claim(KEY, THEIRS, 30, 600)]))[0], Held)
+
+
+async def test_a_restart_costs_nothing(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([CLAIM])
+    redis_server.restart()
+    assert await store.execute([Claim(KEY, THEIRS, 30, 600)]) == [Won()]
+
+
+async def test_a_server_that_is_not_there(store: RedisStore, redis_server: RedisServer) -> None:
+    redis_server.kill()
+    for ask in (lambda: store.execute([CLAIM]), store.open, store.identity):
+        with pytest.raises(StoreError, match=f"redis at 127.0.0.1:{redis_server.port}"):
+            await ask()
+    redis_server.start()
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+class Scissors:
+    """Between store and server: cuts the first `cuts` connections after so many bytes of the server's answers."""
+
+    def __init__(self, port: int, after: int, cuts: int) -> None:
+        self._port, self._after, self._cuts = port, after, cuts
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        self._cuts -= 1
+        rest = self._after if self._cuts >= 0 else 1_000_000_000
+        asking = asyncio.create_task(self._copy(reader, to_server))
+        while rest > 0 and (data := await from_server.read(rest)):
+            writer.write(data)
+            rest -= len(data)
+        asking.cancel()
+        for side in (writer, to_server):
+            side.close()
+        await asyncio.wait([asking])
+
+    @staticmethod
+    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+HANDSHAKE = 2 * len(b"+OK\r\n-ERR")
+"""About the server's answers to the library's greeting; what matters is that the cut comes some claims later."""
+
+
+async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server: RedisServer) -> None:
+    async with Scissors(redis_server.port, after=HANDSHAKE + 200, cuts=1) as url:
+        store = RedisStore(url)
+        await store.execute([CLAIM])
+        assert await store.execute(MANY * 2) == [Won()] * 100, "what is my own already is won again"
+        await store.close()
+
+
+async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> None:
+    async with Scissors(redis_server.port, after=HANDSHAKE + 200, cuts=2) as url:
+        store = RedisStore(url)
+        with pytest.raises(StoreError, match="redis at"):
+            await store.execute(MANY * 2)
+        assert await store.execute(MANY) == [Won()] * 50
+        await store.close()
+
+
+async def test_answers_of_a_cancelled_batch_are_never_read(store: RedisStore, redis_server: RedisServer) -> None:
+    redis_server.pause()
+    asking = asyncio.create_task(store.execute(MANY))
+    await asyncio.wait([asking], timeout=0.1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    redis_server.resume()
+    assert await store.execute([PEEK]) == [Free()]
+    (answer,) = await store.execute([Claim(MANY[0].key, THEIRS, 30, 600)])
+    assert isinstance(answer, Held), "carried out all the same: the caller must reckon with it"
+
+
+async def test_a_handshake_broken_off_is_begun_anew(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    redis_server.pause()
+    opening = asyncio.create_task(store.open())
+    await asyncio.wait([opening], timeout=0.1)
+    opening.cancel()
+    await asyncio.wait([opening])
+    redis_server.resume()
+    assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
+    await store.close()
+
+
+async def test_a_replica_refuses(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(StoreError, match="read only replica"):
+                await store.execute([CLAIM, Claim(Fingerprint("v1:x"), MINE, 30, 600)])
+        finally:
+            client.replicaof("NO", "ONE")
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_full_server_is_unknown_where_it_refuses(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            refused, answered = await store.execute([CLAIM, Release(KEY, MINE)])
+            assert isinstance(refused, Unknown)
+            assert "maxmemory" in refused.reason
+            assert answered == Done()
+            with pytest.raises(StoreError, match="maxmemory"):
+                await store.execute([CLAIM])
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_server_with_a_password(redis_server: RedisServer) -> None:
+    place = f"127.0.0.1:{redis_server.port}"
+    with redis_server.client() as client:
+        client.config_set("requirepass", "sesame")
+        try:
+            for url in (f"redis://{place}", f"redis://:simsim@{place}"):
+                store = RedisStore(url)
+                with pytest.raises(StoreError) as caught:
+                    await store.execute([CLAIM])
+                assert place in str(caught.value)
+                assert "simsim" not in str(caught.value)
+                await store.close()
+            store = RedisStore(f"redis://:sesame@{place}")
+            assert await store.execute([CLAIM]) == [Won()]
+            await store.close()
+        finally:
+            client.config_set("requirepass", "")
+
+
+async def test_a_server_that_is_loading() -> None:
+    async def load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while data := await reader.read(65536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(load, "127.0.0.1", 0) as server:
+        store = RedisStore(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for ask in (lambda: store.execute([CLAIM, PEEK]), store.identity):
+            with pytest.raises(StoreError, match="loading the dataset"):
+                await ask()
+        await store.close()
+
+
+async def test_a_unix_socket() -> None:
+    with RedisServer(unix=True) as server:
+        store = RedisStore(server.url)
+        assert await store.execute([CLAIM]) == [Won()]
+        server.kill()
+        with pytest.raises(StoreError, match=f"redis at {server.socket}"):
+            await store.execute([CLAIM])
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:sesame@localhost?ssl_keyfile=x", "http://:sesame@localhost", "redis://:sesame@localhost:x"]
+)
+def test_a_url_that_cannot_be(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"store\.url") as caught:
+        RedisStore(url)
+    assert "sesame" not in str(caught.value)

@@ -1,0 +1,262 @@
+"""What SQLite adds: the file, its rights, its errors, its clock, several processes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from relay.claims.sqlite import SqliteStore
+from relay.core.claim import Claim, Confirm, Fingerprint, Free, Held, Original, Peek, Release, Sent, Token, Unknown, Won
+from relay.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+KEY = Fingerprint("v1:" + "3f" * 32)
+TOKEN = Token("mine")
+ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
+CLAIM = Claim(KEY, TOKEN, 30, 600)
+PEEK = Peek(KEY, 600)
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "claims.db"
+
+
+@pytest_asyncio.fixture
+async def store(path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, clock=clock, busy_timeout=0.05)
+    yield store
+    await store.close()
+
+
+def other(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(path, isolation_level=None))
+
+
+async def fails(store: SqliteStore, path: Path, reason: str) -> None:
+    with pytest.raises(StoreError, match=reason) as caught:
+        await store.execute([CLAIM])
+    assert str(path) in str(caught.value)
+
+
+async def test_only_we_can_read_the_files(store: SqliteStore, path: Path) -> None:
+    await store.execute([CLAIM])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    files = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert files == {"claims.db": 0o600, "claims.db-wal": 0o600, "claims.db-shm": 0o600}
+
+
+async def test_a_folder_that_exists_keeps_its_rights(path: Path, store: SqliteStore) -> None:
+    path.parent.mkdir(mode=0o755)
+    await store.open()
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+async def test_claims_and_identity_outlive_the_process(store: SqliteStore, path: Path, clock: Clock) -> None:
+    identity = await store.identity()
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    await store.close()
+    second = SqliteStore(path, clock=clock)
+    assert await second.execute([PEEK]) == [Sent(ORIGINAL, 0.0)]
+    assert await second.identity() == identity
+    await second.close()
+
+
+async def test_a_lock_that_stays_is_an_error_and_no_more_once_it_has_gone(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    with other(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        await fails(store, path, "locked")
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_full_disk(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    # As full as SQLite's own limit can make it, which its next connection no longer has.
+    await store._in_thread(lambda: store._connection.execute("PRAGMA max_page_count = 1"))
+    many = [Claim(Fingerprint(f"v1:{number:064x}"), TOKEN, 30, 600) for number in range(500)]
+    with pytest.raises(StoreError, match="the disk is full"):
+        await store.execute(many)
+    assert await store.execute([Peek(many[0].key, 600), CLAIM]) == [Free(), Won()], "a batch is carried out or not at all"
+
+
+async def test_a_file_that_is_no_database(store: SqliteStore, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("From: somebody\n" * 1000)
+    await fails(store, path, "not a database")
+    assert path.read_text().startswith("From: somebody"), "it is not ours to delete"
+    path.unlink()
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
+    await store.execute([Confirm(Fingerprint(f"v1:{number:064x}"), ORIGINAL, 600) for number in range(500)])
+    await store.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    store = SqliteStore(path)
+    await fails(store, path, "damaged")
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be(store: SqliteStore, path: Path) -> None:
+    path.parent.write_text("a file where the folder should be")
+    await fails(store, path, "Not a directory")
+
+
+async def test_a_file_taken_away_while_it_is_open(store: SqliteStore, path: Path) -> None:
+    await store.execute([CLAIM])
+    for file in path.parent.iterdir():
+        file.unlink()
+    await fails(store, path, "cannot be written")
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_newer_schema_is_not_touched(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    with other(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    await store.close()
+    newer = SqliteStore(path)
+    await fails(newer, path, "newer relay")
+    await fails(newer, path, "newer relay")
+    await newer.close()
+
+
+async def test_after_a_clock_set_back_entries_from_the_future_are_free(store: SqliteStore, clock: Clock) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, TOKEN, 30, 600)])
+    clock.now -= 3600
+    assert await store.execute([PEEK, Peek(held, 600)]) == [Free(), Free()]
+    theirs = Token("theirs")
+    assert await store.execute([Claim(KEY, theirs, 30, 600), Claim(held, theirs, 30, 600)]) == [Won(), Won()]
+
+
+async def test_a_small_correction_of_the_clock_frees_nothing(store: SqliteStore, clock: Clock) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, TOKEN, 30, 600)])
+    clock.now -= 0.5
+    sent, still_held = await store.execute([CLAIM, Claim(held, Token("theirs"), 30, 600)])
+    assert sent == Sent(ORIGINAL, 0.0)
+    assert isinstance(still_held, Held)
+
+
+async def test_what_ran_out_is_deleted_piece_by_piece(store: SqliteStore, path: Path, clock: Clock) -> None:
+    def rows() -> int:
+        with other(path) as connection:
+            return int(connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+
+    keys = [Fingerprint(f"v1:{number:064x}") for number in range(3_000)]
+    await store.execute([Claim(key, TOKEN, 30, 600) for key in keys])
+    clock.now += 31
+    left = [rows()]
+    while left[-1] > 0 and len(left) < 20:
+        await store.execute([PEEK] * 250)
+        left.append(rows())
+    assert left == [3_000, 3_000, 2_000, 2_000, 1_000, 1_000, 0]
+
+
+async def test_the_deletion_needs_no_scan(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    with other(path) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= 1 LIMIT 1)"
+        ).fetchall()
+    assert any("INDEX claims_until" in step[3] for step in plan)
+    assert not any(step[3].startswith("SCAN") for step in plan)
+
+
+@pytest.mark.parametrize(
+    ("token", "original", "since", "until"),
+    [
+        (None, "{", 0, 600),
+        (None, "[]", 0, 600),
+        (None, '{"record": 1, "message_id": "", "reply": "", "accepted_at": 0}', 0, 600),
+        (None, b"\xff\xfe", 0, 600),
+        (None, None, 0, 600),
+        ("t", None, "soon", 600),
+        ("t", None, 0, "later"),
+    ],
+)
+async def test_a_damaged_entry_is_never_taken_for_sent(
+    store: SqliteStore, path: Path, clock: Clock, token: object, original: object, since: object, until: object
+) -> None:
+    since = clock.now + since if isinstance(since, int) else since
+    until = clock.now + until if isinstance(until, int) else until
+    await store.open()
+    with other(path) as connection:
+        connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (KEY, token, original, since, until))
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Unknown)
+    (answer,) = await store.execute([Claim(KEY, TOKEN, 30, 600)])
+    assert isinstance(answer, Unknown | Won)
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    assert await store.execute([PEEK]) == [Sent(ORIGINAL, 0.0)], "an acceptance mends it"
+
+
+_RACER = """
+import asyncio, json, sys
+from relay.claims.sqlite import SqliteStore
+from relay.core.claim import Claim, Fingerprint, Token, Won
+
+async def main():
+    store = SqliteStore(sys.argv[1], busy_timeout=20)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    won = []
+    for number in range(200):
+        key = Fingerprint(f"v1:{number}")
+        if await store.execute([Claim(key, Token(sys.argv[2]), 300, 600)]) == [Won()]:
+            won.append(number)
+    print(json.dumps([won, await store.identity()]))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_of_several_processes_one_wins(path: Path) -> None:
+    """They also create the file together: whoever comes second must wait, not fail."""
+    pipe = subprocess.PIPE
+    racers = [
+        subprocess.Popen([sys.executable, "-c", _RACER, path, f"t{n}"], stdin=pipe, stdout=pipe, text=True)
+        for n in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    results = [json.loads(racer.communicate(timeout=60)[0]) for racer in racers]
+    won = [number for numbers, _ in results for number in numbers]
+    assert sorted(won) == list(range(200))
+    assert len({identity for _, identity in results}) == 1
+
+
+async def test_a_released_claim_leaves_no_row(store: SqliteStore, path: Path) -> None:
+    await store.execute([CLAIM, Release(KEY, TOKEN)])
+    with other(path) as connection:
+        assert connection.execute("SELECT * FROM claims").fetchall() == []
