@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 import hiredis
 import pytest
 import pytest_asyncio
-
 from parts.redis_server import RedisServer
+
 from relay.claims.redis import RedisStore
 from relay.core.claim import (
     Claim,
@@ -30,7 +32,7 @@ from relay.core.claim import (
 from relay.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -53,7 +55,9 @@ async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisSe
     second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
     await store.identity()
     await store.execute([CLAIM, Renew(KEY, MINE, 60), Claim(KEY, MINE, 40, 600)])
-    await store.execute([Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)])
+    await store.execute(
+        [Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)]
+    )
     left = redis_server.keys()
     assert len(left) == 4
     assert 30_000 < left[NAME] <= 40_000
@@ -79,7 +83,8 @@ async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisSe
         b's600000 {"record": "", "message_id": "", "reply": "", "accepted_at": NaN}',
         b's1e999 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
         b's-5 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
-        "s٦٠٠٠٠٠ {}".encode(),
+        "s\N{SUPERSCRIPT TWO} {}".encode(),
+        b"s" + b"9" * 5_000 + b' {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
     ],
 )
 async def test_a_strangers_value_is_never_taken_for_sent(
@@ -104,7 +109,9 @@ async def test_an_entry_without_expiry_is_free(store: RedisStore, redis_server: 
         assert redis_server.keys()[NAME] > 0
 
 
-async def test_an_entry_that_has_more_left_than_its_window_is_free(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_an_entry_that_has_more_left_than_its_window_is_free(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     with redis_server.client() as client:
         client.pexpire(NAME, 700_000)
@@ -149,46 +156,58 @@ async def test_a_server_that_is_not_there(store: RedisStore, redis_server: Redis
     assert await store.execute([CLAIM]) == [Won()]
 
 
-class Scissors:
-    """Between store and server: cuts the first `cuts` connections after so many bytes of the server's answers."""
+@contextlib.asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """Serve connections in the test's own way, and see them ended at its end."""
+    sessions: set[asyncio.Task[None]] = set()
 
-    def __init__(self, port: int, after: int, cuts: int) -> None:
-        self._port, self._after, self._cuts = port, after, cuts
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sessions.add(asyncio.current_task())
+        await serve(reader, writer)
+        await closed(writer)
 
-    async def __aenter__(self) -> str:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    async with await asyncio.start_server(session, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await asyncio.wait(sessions)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
-        self._cuts -= 1
-        rest = self._after if self._cuts >= 0 else 1_000_000_000
-        asking = asyncio.create_task(self._copy(reader, to_server))
-        while rest > 0 and (data := await from_server.read(rest)):
-            writer.write(data)
-            rest -= len(data)
-        asking.cancel()
-        for side in (writer, to_server):
-            side.close()
-        await asyncio.wait([asking])
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
-    @staticmethod
-    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncContextManager[str]:
+    """Stand between store and server: cut the first `cuts` connections after so many bytes of the server's answers."""
+    counter = itertools.count()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()
 
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        asking = asyncio.create_task(pass_on(reader, to_server))
+        rest = after if next(counter) < cuts else 1_000_000_000
+        while rest > 0 and (data := await from_server.read(rest)):
+            writer.write(data)
+            rest -= len(data)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await closed(to_server)
 
-HANDSHAKE = 2 * len(b"+OK\r\n-ERR")
-"""About the server's answers to the library's greeting; what matters is that the cut comes some claims later."""
+    return listening(serve)
+
+
+MIDWAY = 250
+"""Bytes into 100 answers of four bytes each, however few or many (10 to 110) come before them at the greeting."""
 
 
 async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server: RedisServer) -> None:
-    async with Scissors(redis_server.port, after=HANDSHAKE + 200, cuts=1) as url:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as url:
         store = RedisStore(url)
         await store.execute([CLAIM])
         assert await store.execute(MANY * 2) == [Won()] * 100, "what is my own already is won again"
@@ -196,7 +215,7 @@ async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server:
 
 
 async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> None:
-    async with Scissors(redis_server.port, after=HANDSHAKE + 200, cuts=2) as url:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=2) as url:
         store = RedisStore(url)
         with pytest.raises(StoreError, match="redis at"):
             await store.execute(MANY * 2)
@@ -281,10 +300,9 @@ async def test_a_server_that_is_loading() -> None:
             commands.feed(data)
             while commands.gets() is not False:
                 writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(load, "127.0.0.1", 0) as server:
-        store = RedisStore(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with listening(load) as url:
+        store = RedisStore(url)
         for ask in (lambda: store.execute([CLAIM, PEEK]), store.identity):
             with pytest.raises(StoreError, match="loading the dataset"):
                 await ask()

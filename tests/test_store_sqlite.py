@@ -55,6 +55,18 @@ def other(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(path, isolation_level=None))
 
 
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def damage(path: Path) -> None:
+    """Leave the first page alone: it looks like a database of ours."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+
+
 async def fails(store: SqliteStore, path: Path, reason: str) -> None:
     with pytest.raises(StoreError, match=reason) as caught:
         await store.execute([CLAIM])
@@ -99,24 +111,23 @@ async def test_a_full_disk(store: SqliteStore, path: Path) -> None:
     many = [Claim(Fingerprint(f"v1:{number:064x}"), TOKEN, 30, 600) for number in range(500)]
     with pytest.raises(StoreError, match="the disk is full"):
         await store.execute(many)
-    assert await store.execute([Peek(many[0].key, 600), CLAIM]) == [Free(), Won()], "a batch is carried out or not at all"
+    assert await store.execute([Peek(many[0].key, 600), CLAIM]) == [Free(), Won()], (
+        "a batch is carried out or not at all"
+    )
 
 
 async def test_a_file_that_is_no_database(store: SqliteStore, path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text("From: somebody\n" * 1000)
+    mailbox = put(path, b"From: somebody\n" * 1000)
     await fails(store, path, "not a database")
-    assert path.read_text().startswith("From: somebody"), "it is not ours to delete"
-    path.unlink()
+    assert mailbox.read_bytes() == b"From: somebody\n" * 1000, "it is not ours to delete"
+    mailbox.unlink()
     assert await store.execute([CLAIM]) == [Won()]
 
 
 async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
     await store.execute([Confirm(Fingerprint(f"v1:{number:064x}"), ORIGINAL, 600) for number in range(500)])
     await store.close()
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xa5" * (len(content) - 4096)
-    path.write_bytes(content)
+    damage(path)
     store = SqliteStore(path)
     await fails(store, path, "damaged")
     await store.close()
@@ -127,10 +138,10 @@ async def test_a_folder_that_cannot_be(store: SqliteStore, path: Path) -> None:
     await fails(store, path, "Not a directory")
 
 
-async def test_a_file_taken_away_while_it_is_open(store: SqliteStore, path: Path) -> None:
-    await store.execute([CLAIM])
-    for file in path.parent.iterdir():
-        file.unlink()
+async def test_a_file_that_may_only_be_read(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    # Rights do not bind root, as whom the tests may run.
+    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 1"))
     await fails(store, path, "cannot be written")
     assert await store.execute([CLAIM]) == [Won()]
 
@@ -190,7 +201,7 @@ async def test_the_deletion_needs_no_scan(store: SqliteStore, path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("token", "original", "since", "until"),
+    "row",
     [
         (None, "{", 0, 600),
         (None, "[]", 0, 600),
@@ -202,10 +213,10 @@ async def test_the_deletion_needs_no_scan(store: SqliteStore, path: Path) -> Non
     ],
 )
 async def test_a_damaged_entry_is_never_taken_for_sent(
-    store: SqliteStore, path: Path, clock: Clock, token: object, original: object, since: object, until: object
+    store: SqliteStore, path: Path, clock: Clock, row: tuple[object, ...]
 ) -> None:
-    since = clock.now + since if isinstance(since, int) else since
-    until = clock.now + until if isinstance(until, int) else until
+    token, original, *times = row
+    since, until = (clock.now + time if isinstance(time, int) else time for time in times)
     await store.open()
     with other(path) as connection:
         connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (KEY, token, original, since, until))

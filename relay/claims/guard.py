@@ -153,6 +153,8 @@ class Guard:
         answers: Sequence[Answer] = ()
         try:
             answers = await self._limited(self._store.execute(commands))
+            if len(answers) != len(commands):
+                raise StoreError(f"{len(answers)} answers to {len(commands)} commands")
             self._hangs = 0
         except _HangError as error:
             self._hangs += 1

@@ -40,6 +40,9 @@ _IDENTITY = PREFIX + "identity"
 _IDENTITY_MS = 366 * 24 * 3600 * 1000
 """No key is without an expiry. Each start of a relay begins this one's year anew."""
 
+_DIGITS = 15
+"""In the milliseconds of a window, at most: Lua counts to there without loss."""
+
 # A script answers 1, or what the key holds and its remaining time. EVAL with the text, which Redis caches: EVALSHA
 # would need a second round trip when the cache is empty, and redis-py's cluster pipeline refuses it.
 # Negative remaining time: a key without expiry, which is none of ours. Negative age: more is left than the whole
@@ -112,7 +115,8 @@ class RedisStore:
 
     async def close(self) -> None:
         """Leave the server."""
-        await self._drop()
+        with contextlib.suppress(RedisError, OSError):
+            await self._connection.disconnect()
 
     async def _exchange(self, requests: Sequence[_Request]) -> list[object]:
         """Send all, read all. Raises `StoreError` when the server, not a key, is why nothing could be answered."""
@@ -215,7 +219,7 @@ def _state(reply: object, window: float) -> Answer:
 def _sent(value: bytes, left: int, window: float) -> Answer:
     whole, _, text = value[1:].partition(b" ")
     original = decode(text)
-    if not whole.isdigit() or original is None:
+    if not whole.isdigit() or len(whole) > _DIGITS or original is None:
         return Unknown("the entry is damaged")
     age = (int(whole) - left) / 1000
     return Sent(original, age) if 0 <= age < window else Free()

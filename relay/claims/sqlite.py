@@ -129,7 +129,7 @@ class SqliteStore:
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._use_wal(connection)
         # With WAL, NORMAL loses at most the last transactions at a power cut, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
         with _transaction(connection):
@@ -144,6 +144,19 @@ class SqliteStore:
                 f"{self._path}: written by a newer relay (schema {version}; this one knows {SCHEMA_VERSION}). "
                 "Start that version, or give this one another file."
             )
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch the file to WAL. SQLite does not wait by itself when several processes begin with this together."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)  # in our own thread
+            else:
+                return
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

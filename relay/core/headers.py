@@ -29,7 +29,8 @@ _TOKEN = rb"[^\x00-\x20\x7f-\xff()<>@,;:\\\"/\[\]?=]+"
 _KIND = re.compile(rb"[ \t]*(%b(?:/%b)?)[ \t]*" % (_TOKEN, _TOKEN))
 # Unquoted values are read as mailers write them: `boundary=----=_Part_1` is common and has one meaning.
 _PARAMETER = re.compile(
-    rb";[ \t]*(?:(%b)[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\x00-\x20\x7f-\xff()<>@,;\\\"]+))[ \t]*)?" % _TOKEN,
+    rb";[ \t]*(?:(%b)[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\x00-\x20\x7f-\xff()<>@,;\\\"]+))[ \t]*)?"
+    % _TOKEN,
     re.DOTALL,
 )
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
@@ -66,7 +67,8 @@ def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
         return None if text is None else fold_text(text)
     shown: list[str] = []
     after_word = False
-    for charset, tokens in groupby(raw.split(), _charset):
+    for charset, group in groupby(raw.split(), _charset):
+        tokens = list(group)
         decoded = _decode_words(tokens, charset) if charset else _decode_literal(tokens)
         if decoded is None or (charset and structured and not _SPECIALS.isdisjoint(decoded)):
             return None

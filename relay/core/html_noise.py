@@ -1,8 +1,8 @@
 """What does not count in HTML: AVideo's image cache-busters, and generated Content-IDs.
 
-Only inside the attributes of strictly written tags. Text, comments, scripts and whatever a browser shows as text stay as
-they are, and from the first tag on that could be read in two ways nothing is left out any more. Works on folded text, in
-which the only white space is single spaces; what is left out becomes NUL, which no folded text holds.
+Only inside the attributes of strictly written tags. Text, comments, scripts and whatever a browser shows as text stay
+as they are, and from the first tag on that could be read in two ways nothing is left out any more. Works on folded
+text, in which the only white space is single spaces; what is left out becomes NUL, which no folded text holds.
 """
 
 from __future__ import annotations
@@ -22,34 +22,46 @@ _ATTRIBUTES = rb"(?:" + re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE) + rb")* ?/?>"
 _TOKEN = re.compile(
     rb"<(?:(?P<comment>!--)"
     rb"|(?P<stop>(?:script|noscript|svg|math|plaintext|template|frameset|select)\b)"
-    rb"|(?P<text>(?:style|title|textarea|xmp|iframe|noembed|noframes)%b)"
+    rb"|(?P<text>style|title|textarea|xmp|iframe|noembed|noframes)%b"
     rb"|(?P<tag>/?[a-z][a-z0-9:-]*%b)"
     rb"|(?P<declaration>[!?][^>]*>)"
     rb"|(?P<unclear>[a-z/!?]))" % (_ATTRIBUTES, _ATTRIBUTES),
+    re.IGNORECASE,
+)
+# Text and tags in which there is nothing to do, as many as there are: most of a message, in one step.
+_BORING = re.compile(
+    rb"(?:[^<]*<(?!(?:img|script|noscript|svg|math|plaintext|template|frameset|select"
+    rb"|style|title|textarea|xmp|iframe|noembed|noframes)\b)/?[a-z][a-z0-9:-]*%b)*" % _ATTRIBUTES,
     re.IGNORECASE,
 )
 _ATTRIBUTE_IN_TAG = re.compile(_ATTRIBUTE)
 _IMG = re.compile(rb"<img[ />]", re.IGNORECASE)
 # Comments that end earlier for a browser than for us.
 _ODD_COMMENTS = (b"<!-->", b"<!--->", b"--!>")
-_BUSTER_HINT = re.compile(rb"cache=|\?[0-9]{10}[\"']")
+_BARE_NUMBER_HINT = re.compile(rb"\?[0-9]{10}[\"']")
 _CACHE_PARAMETER = re.compile(
     rb"((?:\A|&(?:amp;)?)cache=)(?:[0-9]{20}|[0-9]{10}(?:_[0-9]{10})?|[0-9a-f]{13}|not_found)(?=&|\Z)"
 )
 _BARE_NUMBER = re.compile(rb"[0-9]{10}")
 _IMAGE_PATH = re.compile(rb"\.(?:jpe?g|png|gif|webp)\Z", re.IGNORECASE)
+_AFTER_NAME = (b" ", b"/", b">")
 _CID_ATTRIBUTES = frozenset((b"src", b"background"))
 # `cid:` in any other place or spelling: then the ids are not noise.
-_CID = re.compile(rb"cid:|&#(?:0*(?:67|99|73|105|68|100|58)|x0*(?:43|63|49|69|44|64|3a))(?![0-9a-f])|&colon", re.IGNORECASE)
+_CID = re.compile(
+    rb"cid:|&#(?:0*(?:67|99|73|105|68|100|58)|x0*(?:43|63|49|69|44|64|3a))(?![0-9a-f])|&colon", re.IGNORECASE
+)
 
 
 def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) -> bytes:
     """Take the cache-busters out, and put the ordinal of a leaf in the place of its Content-ID."""
-    if not (ordinals or _BUSTER_HINT.search(html)) or any(odd in html for odd in _ODD_COMMENTS):
+    if not (ordinals or b"cache=" in html or _BARE_NUMBER_HINT.search(html)):
         return html
-    pieces = []
+    if any(odd in html for odd in _ODD_COMMENTS):
+        return html
+    lower = html.lower()
+    pieces: list[bytes] = []
     done = at = 0
-    while token := _TOKEN.search(html, at):
+    while token := _TOKEN.search(html, at if ordinals else _BORING.match(html, at).end()):
         at = token.end()
         kind = token.lastgroup
         if kind == "tag":
@@ -60,7 +72,7 @@ def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) ->
         elif kind == "comment":
             at = html.find(b"-->", at)
         elif kind == "text":
-            at = _end_of_text(html, token[0], at)
+            at = _end_of_text(lower, token["text"].lower(), at)
         elif kind != "declaration":
             break
         if at < 0:
@@ -74,10 +86,13 @@ def refers_to_ids(html: bytes) -> bool:
     return _CID.search(html) is not None
 
 
-def _end_of_text(html: bytes, tag: bytes, at: int) -> int:
-    name = re.match(rb"<([a-z]+)", tag, re.IGNORECASE)
-    end = re.compile(rb"</%b(?=[ />])" % name[1], re.IGNORECASE).search(html, at) if name else None
-    return end.start() if end else -1
+def _end_of_text(lower: bytes, name: bytes, at: int) -> int:
+    """Find the end tag of an element in which nothing else is a tag."""
+    end = b"</" + name
+    at = lower.find(end, at)
+    while at >= 0 and lower[at + len(end) : at + len(end) + 1] not in _AFTER_NAME:
+        at = lower.find(end, at + len(end))
+    return at
 
 
 def _quiet_tag(tag: bytes, ordinals: Mapping[bytes, int]) -> bytes:
@@ -92,7 +107,7 @@ def _quiet_tag(tag: bytes, ordinals: Mapping[bytes, int]) -> bytes:
             return attribute[0]
         url = value[1:-1]
         if url[:4].lower() == b"cid:" and url[4:] in ordinals:
-            url = b"cid:\0%d" % ordinals[url[4:]]
+            url = b"\0leaf %d" % ordinals[url[4:]]
         elif image and name == b"src":
             url = _quiet_url(url)
         return attribute[0][: -len(value)] + value[:1] + url + value[-1:]

@@ -174,7 +174,9 @@ class _Scan:
             raise _BrokenError("a line that only begins like a boundary")
         wire = len(self._newline) == len(b"\r\n")
         line_end = found[0]
-        if (self._content[at - 1 : at] == b"\r") != wire or (line_end[-1:] == b"\n" and (line_end[-2:-1] == b"\r") != wire):
+        if (self._content[at - 1 : at] == b"\r") != wire or (
+            line_end[-1:] == b"\n" and (line_end[-2:-1] == b"\r") != wire
+        ):
             raise _BrokenError("mixed line ends around a boundary")
         return found.end(), found[1] is not None
 

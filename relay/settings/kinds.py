@@ -47,6 +47,10 @@ def _secret(value: object) -> SecretStr | None:
     return value if isinstance(value, SecretStr) else SecretStr(str(value)) if value else None
 
 
+def _masked(value: SecretStr | None) -> str | None:
+    return urls.MASK if value else None
+
+
 Seconds: TypeAlias = Annotated[
     float,
     Kind("duration"),
@@ -114,5 +118,10 @@ Store: TypeAlias = Annotated[
 ]
 """Written with its password masked."""
 
-Secret: TypeAlias = Annotated[SecretStr | None, Kind("secret"), PlainValidator(_secret)]
+Secret: TypeAlias = Annotated[
+    SecretStr | None,
+    Kind("secret"),
+    PlainValidator(_secret),
+    PlainSerializer(_masked, return_type=str | None),
+]
 """Text that is never written out."""

@@ -5,13 +5,14 @@ A key that is not here is refused, so that nobody believes it acts.
 """
 
 # Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import kinds
 from relay.settings.kinds import Address, AddressOrNone, Bytes, Count, Networks, PathOrNone, Seconds, Switch, Timeout
+from relay.settings.urls import SmtpUrl
 
 
 class _Section(BaseModel):
@@ -59,7 +60,7 @@ class Upstream(_Section):
         'File of the certificate authorities (PEM) that may vouch for the upstream. "" = those of the system.',
     )
     verify_certificate: Switch = _key(
-        "true",
+        True,
         "Whether the upstream's certificate must be valid and name the host in upstream.url.",
     )
     connections: Count = _key(
@@ -79,9 +80,18 @@ class Upstream(_Section):
         "only before the final dot. 0 = one try.",
     )
     received_field: Switch = _key(
-        "true",
+        True,
         "Whether a Received field is added on top of each message. Without it mail loops are not recognised.",
     )
+
+    @model_validator(mode="after")
+    def _user_has_password(self) -> Self:
+        if isinstance(self.url, SmtpUrl) and self.url.user and not (self.password or self.password_file):
+            raise ValueError(
+                "upstream.url names a user, but there is no password; write it to a file and name that in "
+                "upstream.password_file, or set RELAY_UPSTREAM__PASSWORD"
+            )
+        return self
 
 
 class Dedup(_Section):
@@ -157,7 +167,7 @@ class Log(_Section):
 
     format: Literal["auto", "json", "human"] = _key("auto", '"auto" is "human" on a terminal and "json" elsewhere.')
     level: Literal["debug", "info", "warning", "error"] = _key("info", "Least important lines that are written.")
-    addresses: Switch = _key("false", "Whether mail addresses are written. Without them lines carry ids only.")
+    addresses: Switch = _key(False, "Whether mail addresses are written. Without them lines carry ids only.")
 
 
 class Settings(_Section):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from relay.errors import SettingsError
+from relay.settings import problems
 from relay.settings.advice import warnings
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name
-from relay.settings.urls import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
 """Read when it exists and no other file is named."""
@@ -34,7 +34,7 @@ OPTIONS = {
 }
 """The flags that stand for one key."""
 
-_ENVIRONMENT = {environment_name(key): key for key in KEYS}
+_VARIABLES = {environment_name(key): key for key in KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,18 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    value: object
-    source: str
+class _Found:
+    """What the sources say: a later one replaces an earlier one."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, tuple[object, str]] = {}
+        self.problems: list[str] = []
+
+    def add(self, key: str, value: object, source: str) -> None:
+        if key in KEYS:
+            self.given[key] = (value, source)
+        else:
+            self.problems.append(problems.unknown_key(key, source))
 
 
 def load(config_file: Path | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
@@ -58,27 +66,28 @@ def load(config_file: Path | None, flags: Mapping[str, str], environ: Mapping[st
     `flags` maps one of `OPTIONS`, or a dotted key as given to `--set`, to its text; the latter wins.
     Raises `SettingsError` that names every wrong value, its source and the mend, and shows no secret.
     """
-    problems: list[str] = []
-    given: dict[str, _Given] = {}
-    given |= _from_file(config_file, environ, problems)
-    given |= _from_environment(environ, problems)
-    given |= _from_flags(flags, problems)
+    found = _Found()
     store_url = _store_url(environ)
     if store_url:
-        given.setdefault("store.url", _Given(store_url, "default"))
+        found.add("store.url", store_url, "default")
+    named = environ.get(FILE_VARIABLE)
+    path = config_file or (Path(named) if named else _default_file())
+    if path:
+        _add_file(found, path)
+    _add_environment(found, environ)
+    _add_flags(found, flags)
 
     nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
-    for key, item in given.items():
+    for key, (value, _) in found.given.items():
         section, _, name = key.partition(".")
-        nested[section][name] = item.value
+        nested[section][name] = value
     try:
         settings = Settings.model_validate(nested)
     except ValidationError as error:
-        problems += [_problem(details, given) for details in error.errors(include_url=False)]
-    if problems:
-        # The chain would show what was put in, secrets included.
-        raise SettingsError("\n".join(problems)) from None
-    provenance = {key: given[key].source if key in given else "default" for key in KEYS}
+        found.problems += [problems.wrong_value(details, found.given) for details in error.errors()]
+    if found.problems:
+        raise SettingsError("\n".join(found.problems))
+    provenance = {key: found.given[key][1] if key in found.given else "default" for key in KEYS}
     return Loaded(settings, provenance, (*_near_misses(environ), *warnings(settings)))
 
 
@@ -97,62 +106,51 @@ def upstream_password(settings: Settings) -> str | None:
     return password
 
 
-def _from_file(config_file: Path | None, environ: Mapping[str, str], problems: list[str]) -> dict[str, _Given]:
-    named = environ.get(FILE_VARIABLE)
-    path = config_file or (Path(named) if named else None)
-    if path is None:
-        try:
-            if not DEFAULT_FILE.exists():
-                return {}
-        except OSError:
-            pass  # not ours to look at: reading it says so
-        path = DEFAULT_FILE
-    text = _read(path, "settings file")
+def _add_file(found: _Found, path: Path) -> None:
+    source = f"file {path}"
     try:
-        tables = tomllib.loads(text)
+        tables = tomllib.loads(_read(path, "settings file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(
             f'{path}: not TOML: {error}; lines read [section] or key = value, text stands in "quotes"'
         ) from None
-    given = {}
     for section, table in tables.items():
         if section in SECTIONS and not isinstance(table, dict):
-            problems.append(f"{section} (file {path}): this is a section; write [{section}] and its keys below")
-            continue
-        keys = [f"{section}.{name}" for name in table] if isinstance(table, dict) and table else [section]
-        for key in keys:
-            if key == PASSWORD:
-                problems.append(_misplaced_password(f"file {path}"))
-            elif key in KEYS:
-                given[key] = _Given(table[key.partition(".")[2]], f"file {path}")
-            elif key not in SECTIONS:
-                problems.append(f"{key} (file {path}): unknown key; {_did_you_mean(key)}")
-    return given
+            found.problems.append(f"{section} ({source}): this is a section; write [{section}] and its keys below it")
+        elif section not in SECTIONS and not (isinstance(table, dict) and table):
+            found.problems.append(problems.unknown_key(section, source))
+        else:
+            for name, value in table.items():
+                if f"{section}.{name}" == PASSWORD:
+                    found.problems.append(problems.misplaced_password(source))
+                else:
+                    found.add(f"{section}.{name}", value, source)
 
 
-def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, _Given]:
-    given = {}
+def _add_environment(found: _Found, environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
-        if name in _ENVIRONMENT:
-            given[_ENVIRONMENT[name]] = _Given(value, f"environment {name}")
+        if name in _VARIABLES:
+            found.add(_VARIABLES[name], value, f"environment {name}")
         elif re.fullmatch(r"RELAY_.*__.*", name):
-            key = name.removeprefix("RELAY_").replace("__", ".").lower()
-            near = _nearest(key)
-            mend = f"did you mean {environment_name(near)}?" if near else "unset it"
-            problems.append(f"{name} (environment): unknown variable; {mend}")
-    return given
+            found.problems.append(problems.unknown_variable(name))
 
 
-def _from_flags(flags: Mapping[str, str], problems: list[str]) -> dict[str, _Given]:
-    given = {OPTIONS[name]: _Given(value, f"flag {name}") for name, value in flags.items() if name in OPTIONS}
-    for key, value in flags.items():
-        if key == PASSWORD:
-            problems.append(_misplaced_password("flag --set"))
-        elif key in KEYS:
-            given[key] = _Given(value, "flag --set")
-        elif key not in OPTIONS:
-            problems.append(f"{key} (flag --set): unknown key; {_did_you_mean(key)}")
-    return given
+def _add_flags(found: _Found, flags: Mapping[str, str]) -> None:
+    # Those given to --set last, so that they win.
+    for name, value in sorted(flags.items(), key=lambda item: item[0] not in OPTIONS):
+        if name == PASSWORD:
+            found.problems.append(problems.misplaced_password("flag --set"))
+        elif name in OPTIONS:
+            found.add(OPTIONS[name], value, f"flag {name}")
+        else:
+            found.add(name, value, "flag --set")
+
+
+def _default_file() -> Path | None:
+    try:
+        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    except OSError:  # not ours to look at: reading it will say so
+        return DEFAULT_FILE
 
 
 def _store_url(environ: Mapping[str, str]) -> str | None:
@@ -163,13 +161,13 @@ def _store_url(environ: Mapping[str, str]) -> str | None:
     state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     # The XDG specification says that a relative path is to be ignored.
     if not state.startswith("/"):
-        state = f"{home}/.local/state" if home else ""
+        state = f"{home.rstrip('/')}/.local/state" if home else ""
     return f"sqlite:{state}/smtp-dedup-relay/relay.db" if state else None
 
 
 def _near_misses(environ: Mapping[str, str]) -> list[str]:
     # Not errors: container tools make variables such as RELAY_PORT for a service of this name.
-    single = {name.replace("__", "_"): name for name in _ENVIRONMENT}
+    single = {name.replace("__", "_"): name for name in _VARIABLES}
     return [f"{name} is not read; write {single[name]}" for name in environ if name in single]
 
 
@@ -182,40 +180,3 @@ def _read(path: Path, what: str) -> str:
         ) from None
     except ValueError:
         raise SettingsError(f"{what} {path}: not UTF-8 text; save it as UTF-8") from None
-
-
-def _misplaced_password(source: str) -> str:
-    return (
-        f"{PASSWORD} ({source}): a password is not taken from here; write it to a file of its own and name that in "
-        f"upstream.password_file, or set {environment_name(PASSWORD)}"
-    )
-
-
-def _did_you_mean(key: str) -> str:
-    near = _nearest(key)
-    return f"did you mean {near}?" if near else '"relay config" lists all keys'
-
-
-def _nearest(key: str) -> str | None:
-    settable = [known for known in KEYS if known != PASSWORD]
-    same_name = [known for known in settable if known.partition(".")[2] == key.rpartition(".")[2]]
-    return next(iter(same_name[:1] or difflib.get_close_matches(key, settable, 1)), None)
-
-
-def _problem(details: ErrorDetails, given: Mapping[str, _Given]) -> str:
-    key = ".".join(str(part) for part in details["loc"][:2])
-    reason = str(details["ctx"]["error"]) if details["type"] == "value_error" else details["msg"]
-    if details["type"] == "literal_error":
-        reason = f"not known; write {details['ctx']['expected']}".replace("'", '"')
-    if key not in given:
-        return f"{key}: {reason}"
-    item = given[key]
-    shown = "" if key == PASSWORD else f" = {_show(item.value)}"
-    return f"{key}{shown} ({item.source}): {reason}"
-
-
-def _show(value: object) -> str:
-    if not isinstance(value, str | int | float | list):
-        return str(value)
-    shown = json.dumps(mask(value) if isinstance(value, str) else value, ensure_ascii=False, default=str)
-    return shown.encode("utf-8", "backslashreplace").decode()

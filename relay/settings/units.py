@@ -1,7 +1,7 @@
 """Durations, sizes, whole numbers and switches as an operator writes them.
 
-Each `parse_` function takes what a TOML file, an environment variable or a flag holds, and raises `ValueError` whose text
-says how to mend it. Each `format_` function writes what its `parse_` function reads back to the same value.
+Each `parse_` function takes what a TOML file, an environment variable or a flag holds, and raises `ValueError` whose
+text says how to mend it. Each `format_` function writes what its `parse_` function reads back to the same value.
 """
 
 from __future__ import annotations

@@ -83,8 +83,11 @@ class MemoryUrl:
 UpstreamUrl: TypeAlias = SmtpUrl | MaildirUrl
 StoreUrl: TypeAlias = SqliteUrl | RedisUrl | MemoryUrl
 
-_MASK = "***"
-_USERINFO_PASSWORD = re.compile(r"(\A(?:[\w+.-]*:/{0,2})?[^:@/]*):.*@", re.DOTALL)
+MASK = "***"
+"""Stands for a password wherever settings are shown."""
+
+# Up to the last "@", for a password may hold any character; also where the scheme is missing.
+_USERINFO_PASSWORD = re.compile(r"\A((?:[\w+.-]*://)?[^:@/]*):(?!//).*@", re.DOTALL)
 _QUERY_PASSWORD = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
 
 _SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
@@ -97,7 +100,7 @@ _REDIS_OPTIONS = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile",
 
 def mask(text: str) -> str:
     """Hide the password in a URL, also in one that is written wrongly."""
-    return _QUERY_PASSWORD.sub(rf"\1{_MASK}", _USERINFO_PASSWORD.sub(rf"\1:{_MASK}@", text))
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USERINFO_PASSWORD.sub(rf"\1:{MASK}@", text))
 
 
 def parse_upstream(value: object) -> UpstreamUrl:
@@ -109,8 +112,7 @@ def parse_upstream(value: object) -> UpstreamUrl:
     if scheme == "maildir":
         return MaildirUrl(_path(scheme, rest))
     parts = _split(text, _UPSTREAMS)
-    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
-    if colon:
+    if ":" in rest.rpartition("@")[0]:
         raise ValueError(
             "a password does not belong into the URL; "
             f"write {scheme}://USER@HOST and put the password into the file that upstream.password_file names"
@@ -120,7 +122,7 @@ def parse_upstream(value: object) -> UpstreamUrl:
     address = HostPort.parse(parts.netloc.rpartition("@")[2], _SMTP_PORTS[scheme])
     if not address.port:
         raise ValueError(f"port 0 cannot be reached; write {scheme}://{address.host}")
-    return SmtpUrl(Security(scheme), address, unquote(user) or None)
+    return SmtpUrl(Security(scheme), address, unquote(parts.username or "") or None)
 
 
 def parse_store(value: object) -> StoreUrl:
@@ -144,12 +146,14 @@ def parse_store(value: object) -> StoreUrl:
 
 def _redis(scheme: str, text: str) -> RedisUrl:
     parts = _split(text, _STORES)
-    if parts.password == _MASK:
-        raise ValueError(f'the password is masked; write the real one in place of "{_MASK}"')
+    if parts.password == MASK:
+        raise ValueError(f'the password is masked; write the real one in place of "{MASK}"')
     if scheme == "unix":
         if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
             raise ValueError("the path of the socket is missing; write for example unix:///run/redis/redis.sock")
     else:
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError('"/", "?", "#" and "@" in a password are percent-encoded; write %2F, %3F, %23 and %40')
         HostPort.parse(parts.netloc.rpartition("@")[2], 6379)
         if not re.fullmatch(r"/?[0-9]*", parts.path):
             raise ValueError(f"only the number of a database may follow the host; write for example {scheme}://HOST/0")

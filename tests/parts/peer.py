@@ -151,7 +151,9 @@ class ScriptedPeer:
     async def visit(self, step: Step, session: Session, subject: bytes = b"") -> bytes | None:
         """Give the reply that a fault wants said at this step, or None for the usual one."""
         meant = [fault for fault in self._faults if fault.takes(step, session.number, subject)]
-        self._waiting[step] += 1
+        # Who only passes is not held up.
+        held = bool(meant)
+        self._waiting[step] += held
         await self.tell()
         try:
             for action in (action for fault in meant for action in fault.actions):
@@ -159,7 +161,7 @@ class ScriptedPeer:
                 if reply is not None:
                     return reply
         finally:
-            self._waiting[step] -= 1
+            self._waiting[step] -= held
         return None
 
     async def tell(self) -> None:

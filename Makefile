@@ -1,0 +1,60 @@
+# The two commands a newcomer needs: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UPSTREAM ?= maildir:var/mail
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/run ## everything in one go, on this machine alone
+	$(BIN)/relay demo
+
+run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Maildir in var/mail
+	mkdir -p var
+	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store sqlite:var/relay.db
+
+test: $(VENV)/dev needs ## run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m relay.settings.render --check .
+	$(MAKE) test
+
+fix: $(VENV)/dev ## format, mend what lint can mend, write the generated pages anew
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m relay.settings.render .
+
+bench: $(VENV)/dev needs ## measure speed, as ratios within one run
+	$(BIN)/python bench/fingerprint.py
+
+needs: ## install the servers that the tests start (Debian packages)
+	sh tests/needs.sh
+
+pins: $(VENV)/dev ## resolve all dependencies anew, with hashes
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade --group build -o requirements/run.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -o requirements/dev.txt
+
+clean: ## remove what make has made
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Both stamps name the same environment; dev holds all that run holds.
+$(VENV)/run: requirements/run.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/dev: requirements/dev.txt $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+.PHONY: help demo run test check fix bench needs pins clean

@@ -1,0 +1,58 @@
+"""`relay demo`: everything in one go, on this machine alone, with nothing installed beside the package."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.demo.scenario import Row
+
+_LIMIT = 18.0
+"""Seconds."""
+
+
+@click.command(
+    epilog="""\b
+Example:
+  relay demo
+Exit status: 0 every count is right, 1 one is not. Leaves nothing behind."""
+)
+def demo() -> None:
+    """Start a relay and a catching upstream, send what AVideo sends under load, and show what came of it."""
+    from relay.demo.scenario import play
+
+    click.echo("A relay with an embedded store, a catching upstream behind it, AVideo's mails in front.", err=True)
+    try:
+        rows = asyncio.run(asyncio.wait_for(play(), _LIMIT))
+    except TimeoutError:
+        click.echo(f"error: not over within {_LIMIT:g} s; is the machine very busy? Try again.", err=True)
+        sys.exit(1)
+    _show(rows)
+    wrong = [row for row in rows if not row.right]
+    for row in wrong:
+        click.echo(f"error: {row.what}: {row.forwarded} copies were forwarded, expected {row.expected}", err=True)
+    if not wrong:
+        click.echo("Each recipient got each mail once. Next: relay check, then relay serve.", err=True)
+    sys.exit(1 if wrong else 0)
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = [("what AVideo did", "came in", "forwarded", "suppressed", "why")]
+    table += [(row.what, str(row.came_in), str(row.forwarded), str(row.suppressed), row.why) for row in rows]
+    totals = [str(sum(getattr(row, name) for row in rows)) for name in ("came_in", "forwarded", "suppressed")]
+    table.append(("copies for one recipient, in all", totals[0], totals[1], totals[2], ""))
+    widths = [max(len(line[column]) for line in table) for column in range(4)]
+    rule = "─" * (sum(widths) + 8 + max(len(line[4]) for line in table))
+    for number, line in enumerate(table):
+        if number in (1, len(table) - 1):
+            click.echo(rule)
+        first = line[0].ljust(widths[0])
+        counts = [line[column].rjust(widths[column]) for column in range(1, 4)]
+        text = "  ".join([first, *counts, line[4]]).rstrip()
+        click.echo(click.style(text, bold=True) if number == 0 else text)

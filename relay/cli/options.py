@@ -1,0 +1,96 @@
+"""The flags that `serve`, `check` and `config` share, and the settings that come of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.errors import SettingsError
+from relay.settings import load
+from relay.settings.sources import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EX_CONFIG = 78
+"""The exit code for wrong settings (sysexits.h); systemd shows it as CONFIG."""
+
+_OPTIONS = [
+    click.option(
+        "-c",
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml where it exists]",
+    ),
+    click.option("--listen", metavar="HOST:PORT", help="Where SMTP clients connect.  [listen.address]"),
+    click.option(
+        "--upstream",
+        metavar="URL",
+        help="Where mail goes: smtp://HOST, smtp+starttls://HOST, smtps://HOST or maildir:PATH.  [upstream.url]",
+    ),
+    click.option(
+        "--store",
+        metavar="URL",
+        help="Where the relay remembers: sqlite:PATH, redis://HOST or memory:.  [store.url]",
+    ),
+    click.option(
+        "--window",
+        metavar="DURATION",
+        help="How long a message suppresses its repeats, such as 10m; 0 = off.  [dedup.window]",
+    ),
+    click.option("--http", metavar="HOST:PORT", help='Where metrics and health are; "" = nowhere.  [http.address]'),
+    click.option(
+        "--observe",
+        flag_value="observe",
+        help='Forward everything, only count what would be suppressed.  [dedup.mode = "observe"]',
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        metavar="SECTION.KEY=VALUE",
+        multiple=True,
+        help="Any setting, such as limits.recipients=500. May be given several times; beats all others.",
+    ),
+]
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags, and as its first argument the settings that they, environment and file make.
+
+    Warnings go to stderr. Wrong settings end the command with 78, and stderr says how to mend them.
+    """
+
+    @functools.wraps(command)
+    def with_settings(config_file: Path | None, assignments: Sequence[str], **options: Any) -> None:
+        shorthands = {name: options.pop(name.removeprefix("--")) for name in OPTIONS}
+        flags = {name: value for name, value in shorthands.items() if value is not None}
+        try:
+            loaded = load(config_file, flags | _assigned(assignments), os.environ)
+        except SettingsError as error:
+            click.echo(str(error), err=True)
+            raise click.exceptions.Exit(EX_CONFIG) from None
+        for warning in loaded.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        command(loaded, **options)
+
+    decorated: Callable[..., None] = with_settings
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _assigned(assignments: Sequence[str]) -> dict[str, str]:
+    flags = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            # Only the first word: the rest may be a secret.
+            raise SettingsError(f'--set {assignment.split(" ")[0]}: "=" is missing; write --set SECTION.KEY=VALUE')
+        flags[key.strip()] = value.strip()
+    return flags

@@ -1,0 +1,68 @@
+"""What is said about a wrong setting: the key, its value, where that came from, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from relay.settings.model import KEYS, PASSWORD, environment_name
+from relay.settings.urls import MASK, mask
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Given: TypeAlias = Mapping[str, tuple[object, str]]
+"""Value and source by dotted key."""
+
+
+def wrong_value(details: ErrorDetails, given: Given) -> str:
+    """Say what pydantic found."""
+    key = ".".join(str(part) for part in details["loc"][:2])
+    context = details.get("ctx", {})
+    if details["type"] == "literal_error":
+        reason = f"not known; write {context['expected']}".replace("'", '"')
+    else:
+        reason = str(context.get("error", details["msg"]))
+    if key not in given:
+        return f"{key}: {reason}"
+    value, source = given[key]
+    return f"{key} = {MASK if key == PASSWORD else _show(value)} ({source}): {reason}"
+
+
+def unknown_key(key: str, source: str) -> str:
+    """Say which known key may be meant."""
+    near = _nearest(key)
+    return f"{key} ({source}): unknown key; " + (f"did you mean {near}?" if near else '"relay config" lists all keys')
+
+
+def unknown_variable(name: str) -> str:
+    """Say which known environment variable may be meant."""
+    near = _nearest(name.removeprefix("RELAY_").replace("__", ".").lower())
+    mend = f"did you mean {environment_name(near)}?" if near else "unset it"
+    return f"{name} (environment): unknown variable; {mend}"
+
+
+def misplaced_password(source: str) -> str:
+    """Say where the password belongs."""
+    return (
+        f"{PASSWORD} ({source}): a password is not taken from here; write it to a file of its own and name that in "
+        f"upstream.password_file, or set {environment_name(PASSWORD)}"
+    )
+
+
+def _nearest(key: str) -> str | None:
+    settable = [known for known in KEYS if known != PASSWORD]
+    same_name = [known for known in settable if known.partition(".")[2] == key.rpartition(".")[2]]
+    return next(iter(same_name[:1] or difflib.get_close_matches(key, settable, 1)), None)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_show(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{…}"
+    if not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(mask(value), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
