@@ -106,7 +106,7 @@ class Guard:
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
         """Give one answer a command. Never raises; `Unknown` for all that the store could not be asked.
 
-        A caller that is cancelled leaves the others alone. What he had asked may still be carried out.
+        A caller that is cancelled leaves the others alone. What he had asked may be carried out or not.
         """
         if not self._up:
             return self._unknown(commands)
@@ -150,11 +150,9 @@ class Guard:
     async def _carry(self, batch: list[_Parcel]) -> None:
         """One round trip: every parcel gets its answers, come what may."""
         commands = [command for parcel in batch for command in parcel.commands]
-        answers: Sequence[Answer] = ()
+        answers: list[Answer] | None = None
         try:
-            answers = await self._limited(self._store.execute(commands))
-            if len(answers) != len(commands):
-                raise StoreError(f"{len(answers)} answers to {len(commands)} commands")
+            answers = await self._limited(self._execute(commands))
             self._hangs = 0
         except _HangError as error:
             self._hangs += 1
@@ -167,9 +165,13 @@ class Guard:
             _log.exception("fault in the store")
             self._go_down(repr(error))
         finally:
-            if len(answers) != len(commands):
-                answers = self._unknown(commands)
-            self._hand_out(batch, answers)
+            self._hand_out(batch, self._unknown(commands) if answers is None else answers)
+
+    async def _execute(self, commands: Sequence[Command]) -> list[Answer]:
+        answers = await self._store.execute(commands)
+        if len(answers) != len(commands):
+            raise StoreError(f"{len(answers)} answers to {len(commands)} commands")
+        return answers
 
     def _hand_out(self, batch: list[_Parcel], answers: Sequence[Answer]) -> None:
         start = 0
