@@ -223,6 +223,20 @@ async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> 
         await store.close()
 
 
+async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
+    calls = itertools.count()
+
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        next(calls)
+
+    async with listening(hang_up) as url:
+        store = RedisStore(url)
+        with pytest.raises(StoreError):
+            await store.execute([CLAIM])
+        assert next(calls) == 1, "the library tries nothing again by itself"
+        await store.close()
+
+
 async def test_answers_of_a_cancelled_batch_are_never_read(store: RedisStore, redis_server: RedisServer) -> None:
     redis_server.pause()
     asking = asyncio.create_task(store.execute(MANY))

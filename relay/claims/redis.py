@@ -87,12 +87,8 @@ class RedisStore:
             return
         try:
             await self._connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException as error:
-            # Half a handshake is worse than none: its answers would be read as ours.
-            await self._drop()
-            if isinstance(error, (RedisError, OSError)):
-                raise StoreError(f"{self._place}: {error}") from error
-            raise
+        except (RedisError, OSError) as error:
+            raise StoreError(f"{self._place}: {error}") from error
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
         """Carry out all commands in one pipeline."""
@@ -140,23 +136,16 @@ class RedisStore:
         return replies
 
     async def _round_trip(self, packed: bytes, count: int) -> list[object]:
+        # Broken off in the middle, by an error or a cancellation, the library disconnects. It must: answers are still on
+        # their way, and the next batch would read them as its own.
+        await self._connection.send_packed_command(packed)
         replies: list[object] = []
-        try:
-            await self._connection.send_packed_command(packed)
-            for _ in range(count):
-                try:
-                    replies.append(await self._connection.read_response())
-                except ResponseError as error:
-                    replies.append(Unknown(str(error)))
-        except BaseException:
-            # Also when cancelled: answers are still on their way, and the next batch would read them as its own.
-            await self._drop()
-            raise
+        for _ in range(count):
+            try:
+                replies.append(await self._connection.read_response())
+            except ResponseError as error:
+                replies.append(Unknown(str(error)))
         return replies
-
-    async def _drop(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            await self._connection.disconnect(nowait=True)
 
 
 def _place(url: str) -> str:

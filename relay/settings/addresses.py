@@ -36,10 +36,10 @@ class HostPort:
         found = _HOST_PORT.fullmatch(text)
         if not found:
             raise ValueError(_mend_for(text))
-        host = _v6(found["v6"]) if found["v6"] is not None else _host(found["host"])
         port = int(found["port"]) if found["port"] else default_port
         if port is None:
             raise ValueError('the port is missing; write HOST:PORT, for example "127.0.0.1:2525"')
+        host = _v6(found["v6"]) if found["v6"] is not None else _host(found["host"])
         if port > _LAST_PORT:
             raise ValueError(f"port {port} does not exist; write one from 0 to {_LAST_PORT}")
         return cls(host, port)
@@ -91,7 +91,9 @@ def _mend_for(text: str) -> str:
 
 def _host(text: str) -> str:
     if text in {"", "*"}:
-        raise ValueError('the host is missing; write "0.0.0.0" or "[::]" before the colon to mean all addresses')
+        raise ValueError(
+            'the host is missing; write for example "127.0.0.1"; "0.0.0.0" or "[::]" where all addresses are meant'
+        )
     if _NAME.fullmatch(text) and (not _LIKE_IPV4.fullmatch(text) or _address(text)):
         return text
     raise ValueError('not a host name or address; write for example "127.0.0.1" or "mail.example.com"')

@@ -1,0 +1,85 @@
+"""`relay config`, and the flags that it shares with `serve` and `check`."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay.cli.config import config
+from relay.settings import sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources, "DEFAULT_FILE", tmp_path / "absent.toml")
+
+
+def _run(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(config, arguments, env=environ)
+
+
+def test_it_writes_toml_to_stdout_and_nothing_else() -> None:
+    result = _run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert tomllib.loads(result.stdout)["dedup"]["window"] == "10m"
+
+
+def test_every_flag_sets_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("[limits]\nsessions = 5\n")
+    flags = {
+        "--config": str(file),
+        "--listen": "127.0.0.1:1",
+        "--upstream": "smtp://h:2",
+        "--store": "sqlite:/s.db",
+        "--window": "1h",
+        "--http": "",
+        "--set": "limits.recipients=7",
+    }
+    result = _run(*(word for pair in flags.items() for word in pair), "--observe", "--set", "log.level = debug")
+    tables = tomllib.loads(result.stdout)
+    assert tables["limits"]["sessions"] == 5
+    assert tables["listen"]["address"] == "127.0.0.1:1"
+    assert tables["upstream"]["url"] == "smtp://h:2"
+    assert tables["store"]["url"] == "sqlite:/s.db"
+    assert (tables["dedup"]["window"], tables["dedup"]["mode"]) == ("1h", "observe")
+    assert tables["http"]["address"] == ""
+    assert (tables["limits"]["recipients"], tables["log"]["level"]) == (7, "debug")
+
+
+def test_the_environment_is_read() -> None:
+    assert 'wait = "3m"  # environment RELAY_DEDUP__WAIT' in _run(RELAY_DEDUP__WAIT="3m").stdout
+
+
+def test_warnings_go_to_stderr() -> None:
+    result = _run("--window", "5s")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: dedup.window is 5s")
+    assert "warning" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["--window", "600"], 'dedup.window = "600" (flag --window): "600" has no unit; write "600s" or "10m"\n'),
+        (["--set", "dedup.windw=1"], "dedup.windw (flag --set): unknown key; did you mean dedup.window?\n"),
+        (["--set", "dedup.window 1h"], '--set dedup.window: "=" is missing; write --set SECTION.KEY=VALUE\n'),
+        (["-c", "/nowhere.toml"], "settings file /nowhere.toml: No such file or directory; name a file that exists"),
+    ],
+)
+def test_wrong_settings_end_with_78_and_say_how_to_mend_them(arguments: list[str], mend: str) -> None:
+    result = _run(*arguments)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith(mend)
+
+
+def test_the_help_shows_an_example_and_every_flag() -> None:
+    text = _run("--help").stdout
+    assert "  relay config -c /etc/smtp-dedup-relay/relay.toml --set dedup.window=1h\n" in text
+    assert all(f"{flag} " in text for flag in (*sources.OPTIONS, "--config", "--set"))

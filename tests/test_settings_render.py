@@ -1,0 +1,141 @@
+"""The pages that follow from the model, and the settings in force written out."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import SettingsError
+from relay.settings import Loaded, Settings, load, sources
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
+from relay.settings.render import effective_toml, example_toml, main, reference_markdown
+from relay.settings.units import format_duration, format_size
+
+_ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_file_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources, "DEFAULT_FILE", tmp_path / "absent.toml")
+
+
+def _flags(toml: str) -> dict[str, str]:
+    """Turn what `effective_toml` wrote into flags, to be loaded without a file."""
+    return {
+        f"{section}.{name}": ",".join(value) if isinstance(value, list) else str(value)
+        for section, table in tomllib.loads(toml).items()
+        for name, value in table.items()
+    }
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    main([str(_ROOT), "--check"])
+
+
+def test_a_stale_page_is_named(tmp_path: Path) -> None:
+    main([str(tmp_path)])
+    main([str(tmp_path), "--check"])
+    (tmp_path / "docs" / "settings.md").write_text("old")
+    with pytest.raises(SystemExit, match=r"stale: docs/settings.md; write anew with `python -m relay.settings.render"):
+        main([str(tmp_path), "--check"])
+    (tmp_path / "config" / "relay.toml").unlink()
+    with pytest.raises(SystemExit, match=r"stale: config/relay.toml, docs/settings.md"):
+        main([str(tmp_path), "--check"])
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_every_key_is_described_with_its_environment_variable(key: str) -> None:
+    section = reference_markdown().partition(f"### {key}\n")[2].partition("\n#")[0]
+    assert environment_name(key) in section
+    assert len(section.split("\n\n")[1]) > 20, "a description"
+    assert ("default `" in section) == (key != PASSWORD)
+
+
+def test_every_section_says_what_it_is_about() -> None:
+    assert all(model.__doc__ and f"# {model.__doc__}\n[{name}]" in example_toml() for name, model in SECTIONS.items())
+
+
+def test_the_example_holds_the_defaults_and_changes_nothing(tmp_path: Path) -> None:
+    example = example_toml()
+    assert not any(tomllib.loads(example).values())
+    file = tmp_path / "relay.toml"
+    file.write_text(re.sub(r"^#(\w+ = )", r"\1", example, flags=re.MULTILINE))
+    loaded = load(file, {}, {"HOME": "/home/somebody"})
+    assert loaded.settings == Settings()
+    assert {key for key, source in loaded.provenance.items() if source == "default"} == {PASSWORD}
+
+
+def test_the_pages_hold_nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = example_toml(), reference_markdown()
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("STATE_DIRECTORY", "/state")
+    assert (example_toml(), reference_markdown()) == before
+    assert str(Path.home()) not in "".join(before)
+
+
+def test_the_settings_in_force_carry_their_source(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[dedup]\nlease = "45s"\n')
+    loaded = load(file, {"--window": "1h"}, {"RELAY_LOG__LEVEL": "debug"})
+    lines = effective_toml(loaded).splitlines()
+    assert 'window = "1h"  # flag --window' in lines
+    assert 'level = "debug"  # environment RELAY_LOG__LEVEL' in lines
+    assert f'lease = "45s"  # file {file}' in lines
+    assert 'mode = "enforce"  # default' in lines
+
+
+def test_a_source_with_a_line_end_stays_a_comment() -> None:
+    loaded = Loaded(Settings(), dict.fromkeys(KEYS, "file a\nb = 1"), ())
+    assert "b" not in tomllib.loads(effective_toml(loaded))["log"]
+
+
+def test_secrets_are_masked() -> None:
+    flags = {"--upstream": "smtps://user@mail", "--store": "redis://relay:sesame@h/0"}
+    text = effective_toml(load(None, flags, {"RELAY_UPSTREAM__PASSWORD": "sesame"}))
+    assert "sesame" not in text
+    assert '# password = "***"  # environment RELAY_UPSTREAM__PASSWORD' in text.splitlines()
+    assert 'url = "redis://relay:***@h/0"  # flag --store' in text.splitlines()
+    assert "password" not in tomllib.loads(text)["upstream"]
+    with pytest.raises(SettingsError, match="the password is masked; write the real one"):
+        load(None, {"store.url": _flags(text)["store.url"]}, {})
+
+
+_durations = st.integers(1000, 10**9).map(lambda milliseconds: format_duration(milliseconds / 1000))
+_paths = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).map(lambda name: f"/{name}")
+_values: dict[str, st.SearchStrategy[str]] = {
+    "listen.address": st.integers(0, 65535).map(lambda port: f"[::]:{port}"),
+    "listen.networks": st.lists(st.ip_addresses().map(str)).map(",".join),
+    "upstream.url": st.one_of(
+        _paths.map(lambda path: f"maildir:{path}"),
+        st.integers(1, 65535).map(lambda port: f"smtps://[::1]:{port}"),
+    ),
+    "upstream.password_file": _paths,
+    "upstream.verify_certificate": st.sampled_from(["yes", "no"]),
+    "upstream.dot_timeout": _durations,
+    "dedup.window": _durations | st.just("0"),
+    "dedup.mode": st.sampled_from(["enforce", "observe"]),
+    "dedup.lease": _durations,
+    "store.url": _paths.map(lambda path: f"sqlite:/folder{path}") | st.just("memory:"),
+    "http.address": st.sampled_from(["", "localhost:1"]),
+    "limits.message_size": st.integers(0, 10**12).map(format_size),
+    "limits.sessions": st.integers(1, 10**9 - 1).map(str),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=_values))
+def test_the_settings_in_force_load_to_the_same_settings(flags: dict[str, str]) -> None:
+    loaded = load(None, flags, {})
+    assert load(None, _flags(effective_toml(loaded)), {}).settings == loaded.settings
+
+
+def test_the_settings_in_force_are_a_settings_file(tmp_path: Path) -> None:
+    flags = {"listen.networks": "10.0.0.0/8", "upstream.ca_file": '/a "b"\\c', "limits.message_size": "1000"}
+    loaded = load(None, flags, {})
+    file = tmp_path / "relay.toml"
+    file.write_text(effective_toml(loaded))
+    assert load(file, {}, {}).settings == loaded.settings

@@ -1,0 +1,254 @@
+"""Where settings come from, which one wins, and what is said when one is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import SettingsError
+from relay.settings import Loaded, Settings, load, sources
+from relay.settings.addresses import HostPort
+from relay.settings.model import KEYS, environment_name
+from relay.settings.urls import RedisUrl, SqliteUrl
+
+
+@pytest.fixture(autouse=True)
+def _no_file_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources, "DEFAULT_FILE", tmp_path / "absent.toml")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "relay.toml"
+
+
+def _error(file: Path | None = None, flags: dict[str, str] | None = None, **environ: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        load(file, flags or {}, environ)
+    assert error.value.__cause__ is None
+    assert (
+        error.value.__context__ is None
+        or error.value.__suppress_context__
+        or "sesame" not in repr(error.value.__context__)
+    )
+    return str(error.value)
+
+
+def _window(loaded: Loaded) -> tuple[float, str]:
+    return loaded.settings.dedup.window, loaded.provenance["dedup.window"]
+
+
+def test_each_source_beats_the_ones_below_it(file: Path) -> None:
+    file.write_text('[dedup]\nwindow = "1h"\n')
+    environ = {"RELAY_DEDUP__WINDOW": "2h"}
+    assert _window(load(None, {}, {})) == (600, "default")
+    assert _window(load(file, {}, {})) == (3600, f"file {file}")
+    assert _window(load(file, {}, environ)) == (7200, "environment RELAY_DEDUP__WINDOW")
+    assert _window(load(file, {"--window": "3h"}, environ)) == (10800, "flag --window")
+    both = {"dedup.window": "4h", "--window": "3h"}
+    assert _window(load(file, both, environ)) == (14400, "flag --set")
+
+
+def test_sources_add_up(file: Path) -> None:
+    file.write_text('[listen]\nnetworks = ["10.0.0.0/8"]\n[upstream]\nverify_certificate = false\nconnections = 3\n')
+    environ = {"RELAY_LOG__ADDRESSES": "yes", "RELAY_LIMITS__RECIPIENTS": "7"}
+    flags = {"--listen": "[::]:0", "--http": "", "--observe": "observe", "limits.message_size": "1MiB"}
+    settings = load(file, flags, environ).settings
+    assert [str(network) for network in settings.listen.networks] == ["10.0.0.0/8"]
+    assert (settings.upstream.verify_certificate, settings.upstream.connections) == (False, 3)
+    assert (settings.log.addresses, settings.limits.recipients) == (True, 7)
+    assert (settings.listen.address, settings.http.address) == (HostPort("::", 0), None)
+    assert (settings.dedup.mode, settings.limits.message_size) == ("observe", 2**20)
+
+
+def test_every_key_can_come_from_the_environment() -> None:
+    loaded = load(None, {}, {environment_name("upstream.password"): "sesame"})
+    environ = {
+        environment_name(key): value
+        for section, values in loaded.settings.model_dump(mode="json").items()
+        for key, value in ((f"{section}.{name}", _as_text(value)) for name, value in values.items())
+    }
+    again = load(None, {}, environ)
+    assert set(environ) == {environment_name(key) for key in KEYS}
+    assert again.settings.dedup == loaded.settings.dedup
+    assert all(source == f"environment {environment_name(key)}" for key, source in again.provenance.items())
+
+
+def _as_text(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def test_a_list_in_the_environment_may_be_toml() -> None:
+    settings = load(None, {}, {"RELAY_LISTEN__NETWORKS": '["10.0.0.0/8", "::1/128"]'}).settings
+    assert [str(network) for network in settings.listen.networks] == ["10.0.0.0/8", "::1/128"]
+
+
+def test_the_default_file_is_read_when_it_exists(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setattr(sources, "DEFAULT_FILE", file)
+    assert _window(load(None, {}, {})) == (600, "default")
+    file.write_text('[dedup]\nwindow = "1h"\n')
+    assert _window(load(None, {}, {})) == (3600, f"file {file}")
+
+
+def test_the_environment_names_a_file_and_the_flag_beats_it(file: Path) -> None:
+    file.write_text('[dedup]\nwindow = "1h"\n')
+    assert _window(load(None, {}, {"RELAY_CONFIG": str(file)})) == (3600, f"file {file}")
+    assert _window(load(file, {}, {"RELAY_CONFIG": "/nowhere"})) == (3600, f"file {file}")
+    assert _window(load(None, {}, {"RELAY_CONFIG": ""})) == (600, "default")
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({"STATE_DIRECTORY": "/s", "XDG_STATE_HOME": "/x", "HOME": "/h"}, "/s/relay.db"),
+        ({"STATE_DIRECTORY": "/s:/t"}, "/s/relay.db"),
+        ({"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/smtp-dedup-relay/relay.db"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/smtp-dedup-relay/relay.db"),
+        ({"HOME": "/h"}, "/h/.local/state/smtp-dedup-relay/relay.db"),
+        ({}, "/var/lib/smtp-dedup-relay/relay.db"),
+    ],
+)
+def test_the_store_is_in_the_state_folder(environ: dict[str, str], path: str) -> None:
+    loaded = load(None, {}, environ)
+    assert loaded.settings.store.url == SqliteUrl(Path(path))
+    assert loaded.provenance["store.url"] == "default"
+
+
+def test_all_wrong_values_are_named_at_once_with_source_and_mend(file: Path) -> None:
+    file.write_text('[dedup]\nlease = "10ms"\non_uncertain = "maybe"\n[limits]\nrecipients = true\n')
+    text = _error(file, {"--listen": "2525", "dedup.wait": "240"}, RELAY_DEDUP__WINDOW="10 apples")
+    assert set(text.splitlines()) == {
+        f'dedup.lease = "10ms" (file {file}): too short; write "1s" or more',
+        f'dedup.on_uncertain = "maybe" (file {file}): not known; write "release" or "keep"',
+        f"limits.recipients = true (file {file}): not a whole number above 0; write for example 20",
+        'listen.address = "2525" (flag --listen): the port is missing; write HOST:PORT, for example "127.0.0.1:2525"',
+        'dedup.wait = "240" (flag --set): "240" has no unit; write "240s" or "4m"',
+        'dedup.window = "10 apples" (environment RELAY_DEDUP__WINDOW): not a duration; write for example "10m"',
+    }
+
+
+def test_a_timeout_of_nothing_is_refused() -> None:
+    assert _error(flags={"store.timeout": "0"}).endswith('too short; write "1ms" or more')
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ("[dedup]\nwindw = 1", "dedup.windw (file {}): unknown key; did you mean dedup.window?"),
+        ("[deduq]\nlease = 1", "deduq.lease (file {}): unknown key; did you mean dedup.lease?"),
+        ("[deduq]", 'deduq (file {}): unknown key; "relay config" lists all keys'),
+        ("window = '1h'", "window (file {}): unknown key; did you mean dedup.window?"),
+        ("[xyz]\nqqqq = 1", 'xyz.qqqq (file {}): unknown key; "relay config" lists all keys'),
+        ("dedup = 3", "dedup (file {}): this is a section; write [dedup] and its keys below it"),
+        ("[upstream.url]\npassword = 'sesame'", "upstream.url = {{…}} (file {}): the kind is missing; write smtp://"),
+    ],
+)
+def test_unknown_keys_of_a_file_name_the_nearest(file: Path, toml: str, complaint: str) -> None:
+    file.write_text(toml)
+    assert _error(file).startswith(complaint.format(file))
+
+
+def test_unknown_flags_and_variables_name_the_nearest() -> None:
+    assert _error(flags={"dedup.windw": "1"}) == "dedup.windw (flag --set): unknown key; did you mean dedup.window?"
+    assert _error(RELAY_DEDUP__WINDW="sesame") == (
+        "RELAY_DEDUP__WINDW (environment): unknown variable; did you mean RELAY_DEDUP__WINDOW?"
+    )
+    assert _error(RELAY_QQ__ZZ="1") == "RELAY_QQ__ZZ (environment): unknown variable; unset it"
+
+
+@pytest.mark.parametrize("key", ["service.workers", "dedup.presets", "upstream.fallback_urls", "auth.mode"])
+def test_keys_that_nothing_acts_on_are_unknown(key: str) -> None:
+    assert "unknown key" in _error(flags={key: "1"})
+
+
+def test_variables_of_others_are_left_alone_and_near_misses_warned_of() -> None:
+    environ = {"RELAY_PORT": "tcp://10.0.0.1:25", "RELAY_DEDUP_WINDOW": "1h", "PATH": "/bin"}
+    assert load(None, {}, environ).warnings == ("RELAY_DEDUP_WINDOW is not read; write RELAY_DEDUP__WINDOW",)
+
+
+@pytest.mark.parametrize(
+    ("content", "mend"),
+    [
+        (b"[dedup]\nwindow = 10m\n", 'not TOML: .*line 2, .*text stands in "quotes"'),
+        (b"x = " + b"[" * 5000, "not TOML"),
+        (b'[dedup]\nwindow = "\xff"\n', "not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_toml_names_file_and_mend(file: Path, content: bytes, mend: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=mend) as error:
+        load(file, {}, {})
+    assert str(file) in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_names_itself(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    mend = "name a file that exists and that this user may read"
+    assert _error(missing) == f"settings file {missing}: No such file or directory; {mend}"
+    assert _error(tmp_path) == f"settings file {tmp_path}: Is a directory; {mend}"
+
+
+def test_a_default_file_that_cannot_be_looked_at_is_no_silence(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def forbidden(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(sources, "DEFAULT_FILE", file)
+    monkeypatch.setattr(Path, "exists", forbidden)
+    assert str(file) in _error()
+
+
+def test_the_password_comes_from_the_environment_only(file: Path) -> None:
+    file.write_text('[upstream]\npassword = "sesame"\n')
+    for text in (_error(file), _error(flags={"upstream.password": "sesame"})):
+        assert "upstream.password_file, or set RELAY_UPSTREAM__PASSWORD" in text
+        assert "sesame" not in text
+    loaded = load(None, {"--upstream": "smtps://user@mail"}, {"RELAY_UPSTREAM__PASSWORD": "sesame"})
+    assert sources.upstream_password(loaded.settings) == "sesame"
+    assert "sesame" not in repr(loaded)
+    assert load(None, {}, {"RELAY_UPSTREAM__PASSWORD": ""}).settings.upstream.password is None
+
+
+def test_no_error_shows_a_secret() -> None:
+    flags = {"--upstream": "smtp://user:sesame@mail", "--store": "redis://:sesame@h/zero", "--listen": "u:sesame@h:1"}
+    text = _error(flags=flags, RELAY_UPSTREAM__PASSWORD="sesame\udcff")
+    assert "sesame" not in text
+    assert {line.partition(" ")[0] for line in text.splitlines()} == {"upstream.url", "store.url", "listen.address"}
+
+
+def test_a_value_that_is_not_utf8_can_be_shown() -> None:
+    assert "\\udcff" in _error(flags={"upstream.ca_file": "/a\udcff"}).encode().decode()
+
+
+def test_a_redis_password_reaches_the_store() -> None:
+    loaded = load(None, {"--store": "redis://:sesame@h"}, {})
+    assert loaded.settings.store.url == RedisUrl("redis://:sesame@h")
+    assert "sesame" not in repr(loaded)
+
+
+def test_a_user_without_a_password_is_told_where_to_write_it() -> None:
+    text = _error(flags={"--upstream": "smtps://user@mail"})
+    assert text.startswith("upstream: upstream.url names a user, but there is no password; write it to a file")
+
+
+def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    settings = load(None, {"--upstream": "smtps://user@mail", "upstream.password_file": str(path)}, {}).settings
+    path.write_text("ses ame\r\nsecond line\n")
+    assert sources.upstream_password(settings) == "ses ame"
+    path.write_text("\nsesame")
+    with pytest.raises(SettingsError, match="its first line is empty; write it there"):
+        sources.upstream_password(settings)
+    path.unlink()
+    with pytest.raises(SettingsError, match=r"upstream.password_file .*No such file.*name a file that exists"):
+        sources.upstream_password(settings)
+    assert sources.upstream_password(Settings()) is None
+
+
+@given(st.sampled_from(sorted(KEYS)), st.text())
+def test_any_text_is_settings_or_a_settings_error(key: str, text: str) -> None:
+    with contextlib.suppress(SettingsError):
+        load(None, {key: text}, {})

@@ -1,0 +1,149 @@
+"""The URLs of upstream and store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.settings.addresses import HostPort
+from relay.settings.urls import (
+    MaildirUrl,
+    MemoryUrl,
+    RedisUrl,
+    Security,
+    SmtpUrl,
+    SqliteUrl,
+    mask,
+    parse_store,
+    parse_upstream,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("smtp://mail", SmtpUrl(Security.NONE, HostPort("mail", 25))),
+        ("smtp+starttls://mail", SmtpUrl(Security.STARTTLS, HostPort("mail", 587))),
+        ("smtps://mail/", SmtpUrl(Security.TLS, HostPort("mail", 465))),
+        ("smtp://[::1]:2500", SmtpUrl(Security.NONE, HostPort("::1", 2500))),
+        ("smtps://[::1]", SmtpUrl(Security.TLS, HostPort("::1", 465))),
+        ("smtps://jo%40example.com@mail:1", SmtpUrl(Security.TLS, HostPort("mail", 1), "jo@example.com")),
+        ("maildir:/var/mail/x", MaildirUrl(Path("/var/mail/x"))),
+        ("maildir:mail", MaildirUrl(Path("mail"))),
+    ],
+)
+def test_upstreams(text: str, url: object) -> None:
+    assert parse_upstream(text) == url
+    assert parse_upstream(str(url)) == url
+    assert parse_upstream(url) is url
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
+def test_any_user_survives_being_written(user: str) -> None:
+    url = SmtpUrl(Security.TLS, HostPort("mail", 465), user)
+    assert parse_upstream(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("smtp://user:xyzzy@mail", "write smtp://USER@HOST and put .* the file that upstream.password_file names"),
+        ("smtps://user:xyz/zy@mail", "write smtps://USER@HOST and put"),
+        ("smpt://mail", "did you mean smtp:[?] Known: smtp://HOST"),
+        ("SMTPS://mail", "did you mean smtps:"),
+        ("gopher://mail", '"gopher" is not known; write smtp://HOST.* or maildir:PATH'),
+        ("mail.example.com:25", "the kind is missing; write smtp://HOST"),
+        ("mail", "the kind is missing; write smtp://HOST"),
+        ("", "the kind is missing; write smtp://HOST"),
+        ("smtp:mail", '"//" is missing; write smtp://HOST'),
+        ("smtp://", "the host is missing"),
+        ("smtp://mail/inbox", "nothing may follow the host and port; write smtp://HOST"),
+        ("smtp://mail?tls=1", "nothing may follow the host and port"),
+        ("smtp://mail:0", "port 0 cannot be reached; write smtp://mail"),
+        ("smtp://mail:x", "not HOST:PORT"),
+        ("smtp://[::1", "not a URL; write smtp://HOST"),
+        ("smtp://::1", "an IPv6 address stands in brackets"),
+        ("maildir:", "the path is missing; write maildir:PATH"),
+        ("maildir:///tmp/x", "write maildir:/tmp/x"),
+        ("maildir:~/x", "write the whole path"),
+        ("smtp://ma\nil", "holds a control character"),
+    ],
+)
+def test_a_wrong_upstream_is_told_its_mend(text: str, mend: str) -> None:
+    with pytest.raises(ValueError, match=mend) as error:
+        parse_upstream(text)
+    assert "zy" not in str(error.value)
+    assert "xyz" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("sqlite:/var/lib/relay.db", SqliteUrl(Path("/var/lib/relay.db"))),
+        ("memory:", MemoryUrl()),
+        ("redis://127.0.0.1", RedisUrl("redis://127.0.0.1")),
+        ("rediss://[::1]:6380/2", RedisUrl("rediss://[::1]:6380/2")),
+        ("rediss://h?ssl_ca_certs=/etc/ca.pem", RedisUrl("rediss://h?ssl_ca_certs=/etc/ca.pem")),
+        ("unix:///run/redis.sock?db=1", RedisUrl("unix:///run/redis.sock?db=1")),
+    ],
+)
+def test_stores(text: str, url: object) -> None:
+    assert parse_store(text) == url
+    assert str(url) == text
+    assert parse_store(url) is url
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("redis+sentinel://h:26379/mymaster", "this version cannot use Redis Sentinel yet; write redis://HOST:PORT"),
+        ("redis+cluster://h:7000", "this version cannot use Redis Cluster yet; write redis://HOST:PORT"),
+        ("reddis://h", "did you mean redis:[?] Known: sqlite:PATH"),
+        ("postgres://h", '"postgres" is not known; .*sqlite:PATH.* or memory:'),
+        ("/var/lib/relay.db", "the kind is missing; write sqlite:PATH"),
+        ("memory:x", 'write "memory:"'),
+        ("sqlite::memory:", 'SQLite in memory is not offered; write "memory:"'),
+        ("sqlite:///var/relay.db", "write sqlite:/var/relay.db"),
+        ("sqlite:", "the path is missing; write sqlite:PATH"),
+        ("redis://", "the host is missing"),
+        ("redis://h/zero", "only the number of a database"),
+        ("redis://:xyz/zy@h", "percent-encoded; write %2F"),
+        ("redis://h:12?xyzzy@h", "percent-encoded; write %2F"),
+        ("redis://:***@h", 'the password is masked; write the real one in place of "[*]{3}"'),
+        ("redis://h?password=xyzzy", "write the password as :PASSWORD@ before the host"),
+        ("redis://h?retry=9", 'option "retry" is not known; leave it out .known: db'),
+        ("unix://", "the path of the socket is missing; write for example unix:///run/redis/redis.sock"),
+        ("unix://run/redis.sock", "the path of the socket is missing"),
+    ],
+)
+def test_a_wrong_store_is_told_its_mend(text: str, mend: str) -> None:
+    with pytest.raises(ValueError, match=mend) as error:
+        parse_store(text)
+    assert "zy" not in str(error.value)
+    assert "xyz" not in str(error.value)
+
+
+def test_a_redis_password_is_used_and_never_shown() -> None:
+    url = parse_store("redis://relay:xyzzy@h:6379/0")
+    assert isinstance(url, RedisUrl)
+    assert url.url == "redis://relay:xyzzy@h:6379/0"
+    assert str(url) == "redis://relay:***@h:6379/0"
+    assert "xyzzy" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("redis://:xyz:z/@y@h", "redis://:***@h"),
+        ("user:xyzzy@h", "user:***@h"),
+        ("unix:///s?password=xyzzy&db=0", "unix:///s?password=***&db=0"),
+        ("smtp://user@[::1]:25", "smtp://user@[::1]:25"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("127.0.0.1:25", "127.0.0.1:25"),
+    ],
+)
+def test_masking_reaches_badly_written_urls(text: str, masked: str) -> None:
+    assert mask(text) == masked
