@@ -202,7 +202,8 @@ async def test_a_long_list_is_split_and_short_ones_fill_up_its_last_piece(guard:
 async def test_a_caller_cancelled_in_the_queue_is_not_carried(guard: Guard, store: FakeStore) -> None:
     store.behave = gate = Gate()
     first = await in_flight(guard, store, peek("first"))
-    leaving, staying = asking(guard, peek("leaving")), asking(guard, peek("staying"))
+    leaving = asking(guard, *[peek("leaving")] * (2 * BATCH))
+    staying = asking(guard, peek("staying"))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -336,6 +337,16 @@ async def test_what_the_store_says_itself_counts_at_once(
         ("WARNING", "store unavailable, working without it: connection refused"),
         ("INFO", "store is back"),
     ]
+
+
+async def test_a_good_start_is_no_return(store: FakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "relay.store")
+    guard = Guard(store, limit=LONG)
+    changes = Changes(guard)
+    await guard.start()
+    assert (guard.up, guard.identity, changes.heard) == (True, "first", [True])
+    assert caplog.records == []
+    await guard.close()
 
 
 async def test_the_relay_starts_without_its_store(store: FakeStore, caplog: pytest.LogCaptureFixture) -> None:

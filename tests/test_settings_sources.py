@@ -141,6 +141,7 @@ def test_a_timeout_of_nothing_is_refused() -> None:
         ("[dedup]\nwindw = 1", "dedup.windw (file {}): unknown key; did you mean dedup.window?"),
         ("[deduq]\nlease = 1", "deduq.lease (file {}): unknown key; did you mean dedup.lease?"),
         ("[deduq]", 'deduq (file {}): unknown key; "relay config" lists all keys'),
+        ("wait = '1m'", "wait (file {}): unknown key; did you mean dedup.wait?"),
         ("window = '1h'", "window (file {}): unknown key; did you mean dedup.window?"),
         ("[xyz]\nqqqq = 1", 'xyz.qqqq (file {}): unknown key; "relay config" lists all keys'),
         ("dedup = 3", "dedup (file {}): this is a section; write [dedup] and its keys below it"),
@@ -216,7 +217,10 @@ def test_no_error_shows_a_secret() -> None:
     flags = {"--upstream": "smtp://user:sesame@mail", "--store": "redis://:sesame@h/zero", "--listen": "u:sesame@h:1"}
     text = _error(flags=flags, RELAY_UPSTREAM__PASSWORD="sesame\udcff")
     assert "sesame" not in text
-    assert {line.partition(" ")[0] for line in text.splitlines()} == {"upstream.url", "store.url", "listen.address"}
+    assert {line.partition(" ")[0] for line in text.splitlines()} == {
+        *("upstream.url", "upstream.password", "store.url", "listen.address"),
+    }
+    assert "not UTF-8 text; write it in UTF-8" in text
 
 
 def test_a_value_that_is_not_utf8_can_be_shown() -> None:

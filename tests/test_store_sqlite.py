@@ -116,6 +116,12 @@ async def test_a_full_disk(store: SqliteStore, path: Path) -> None:
     )
 
 
+async def test_a_fault_of_ours_in_a_batch_leaves_nothing_behind(store: SqliteStore) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        await store.execute([CLAIM, Claim(Fingerprint("\udcff"), TOKEN, 30, 600)])
+    assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
+
+
 async def test_a_file_that_is_no_database(store: SqliteStore, path: Path) -> None:
     mailbox = put(path, b"From: somebody\n" * 1000)
     await fails(store, path, "not a database")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from relay.core.claim import Answer, Command, Fingerprint, Original, Token
 
 _SWEEP_AFTER = 1_000
-"""Commands between two sweeps, at least; with more entries, as many as there are, so that a sweep costs O(1) each."""
+"""Commands between two sweeps, at least; with more entries left, as many as those, so that it costs each O(1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class MemoryStore:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
         self._identity = secrets.token_hex(8)
-        self._unswept = 0
+        self._until_sweep = _SWEEP_AFTER
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -97,7 +97,7 @@ class MemoryStore:
 
     def _sweep(self, executed: int, now: float) -> None:
         """Forget what has run out, now and then: without this, keys asked for once would stay for ever."""
-        self._unswept += executed
-        if self._unswept >= max(_SWEEP_AFTER, len(self._entries)):
-            self._unswept = 0
+        self._until_sweep -= executed
+        if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}
+            self._until_sweep = max(_SWEEP_AFTER, len(self._entries))

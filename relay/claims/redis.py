@@ -136,8 +136,8 @@ class RedisStore:
         return replies
 
     async def _round_trip(self, packed: bytes, count: int) -> list[object]:
-        # Broken off in the middle, by an error or a cancellation, the library disconnects. It must: answers are still on
-        # their way, and the next batch would read them as its own.
+        # Broken off in the middle, by an error or a cancellation, the library disconnects. It must: answers are still
+        # on their way, and the next batch would read them as its own.
         await self._connection.send_packed_command(packed)
         replies: list[object] = []
         for _ in range(count):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from relay.settings import Loaded
 
 
-@click.command(short_help="Show the settings in force, each with its source.")
+@click.command(short_help="Show the settings in force, and where each comes from.")
 @settings_options
 def config(loaded: Loaded) -> None:
     """Show the settings in force as TOML, each with its source. Passwords are masked.

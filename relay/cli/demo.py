@@ -18,6 +18,7 @@ _LIMIT = 18.0
 
 
 @click.command(
+    short_help="Show all of it at work, on this machine alone.",
     epilog="""\b
 Example:
   relay demo
@@ -27,7 +28,7 @@ def demo() -> None:
     """Start a relay and a catching upstream, send what AVideo sends under load, and show what came of it."""
     from relay.demo.scenario import play
 
-    click.echo("A relay with an embedded store, a catching upstream behind it, AVideo's mails in front.", err=True)
+    click.echo("A relay with an embedded store; in front of it AVideo's mails, behind it an upstream that counts.", err=True)
     try:
         rows = asyncio.run(asyncio.wait_for(play(), _LIMIT))
     except TimeoutError:
@@ -36,7 +37,7 @@ def demo() -> None:
     _show(rows)
     wrong = [row for row in rows if not row.right]
     for row in wrong:
-        click.echo(f"error: {row.what}: {row.forwarded} copies were forwarded, expected {row.expected}", err=True)
+        click.echo(f"error: {row.what}: {row.forwarded} mails were forwarded, not {row.expected}", err=True)
     if not wrong:
         click.echo("Each recipient got each mail once. Next: relay check, then relay serve.", err=True)
     sys.exit(1 if wrong else 0)
@@ -46,7 +47,7 @@ def _show(rows: Sequence[Row]) -> None:
     table = [("what AVideo did", "came in", "forwarded", "suppressed", "why")]
     table += [(row.what, str(row.came_in), str(row.forwarded), str(row.suppressed), row.why) for row in rows]
     totals = [str(sum(getattr(row, name) for row in rows)) for name in ("came_in", "forwarded", "suppressed")]
-    table.append(("copies for one recipient, in all", totals[0], totals[1], totals[2], ""))
+    table.append(("mails to one recipient, in all", totals[0], totals[1], totals[2], ""))
     widths = [max(len(line[column]) for line in table) for column in range(4)]
     rule = "─" * (sum(widths) + 8 + max(len(line[4]) for line in table))
     for number, line in enumerate(table):

@@ -19,6 +19,7 @@ EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 
 
 @click.command(
+    short_help="Show what counts of a message, or whether two are equal.",
     epilog="""\b
 Examples:
   relay explain notice.eml
@@ -26,7 +27,7 @@ Examples:
 Exit status: 0 equal (or one file), 1 different, 2 unreadable."""
 )
 @click.argument("files", nargs=-1, required=True, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
-@click.option("--recipient", metavar="ADDRESS", default="", help="Whose fingerprint to show; none: of nobody.")
+@click.option("--recipient", metavar="ADDRESS", default="", help="Whose fingerprint to show; without it nobody's.")
 def explain(files: tuple[Path, ...], recipient: str) -> None:
     """Show the normalised form and the fingerprint of a message, or say whether two messages are equal."""
     if len(files) > 2:  # noqa: PLR2004 - A and B
@@ -71,7 +72,8 @@ def _show(path: Path, judged: Judged, recipient: str) -> None:
     click.echo("  normalised form")
     width = max(len(field.label) for field in judged.form.fields) if judged.form.fields else 0
     for label, value in judged.form.fields:
-        click.echo(f"    {label.ljust(width)}  {_text(value[:_SHOWN])}{'…' if len(value) > _SHOWN else ''}")
+        shown = _text(value[:_SHOWN]) + ("…" if len(value) > _SHOWN else "")
+        click.echo(f"    {label.ljust(width)}  {shown}".rstrip())
 
 
 def _but(judged: Judged) -> str:

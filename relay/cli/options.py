@@ -73,7 +73,8 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         try:
             loaded = load(config_file, flags | _assigned(assignments), os.environ)
         except SettingsError as error:
-            click.echo(str(error), err=True)
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
             raise click.exceptions.Exit(EX_CONFIG) from None
         for warning in loaded.warnings:
             click.echo(f"warning: {warning}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import settings_options
+from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
     from relay.service import Service
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Run the relay until SIGTERM or SIGINT.",
     epilog="""\b
 Example:
   relay serve --upstream smtp://127.0.0.1:25 --store redis://127.0.0.1 --window 15m
@@ -31,7 +32,7 @@ def serve(loaded: Loaded) -> None:
     from relay.settings.sources import upstream_password
 
     settings = loaded.settings
-    lines = configure(settings.log.format, settings.log.level, sys.stderr)
+    lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
     def ready(service: Service) -> None:
         fields = {
@@ -50,7 +51,7 @@ def serve(loaded: Loaded) -> None:
     except SettingsError as error:
         lines.stop()
         click.echo(f"error: {error}", err=True)
-        sys.exit(78)
+        sys.exit(EX_CONFIG)
     lines.stop()
     sys.exit(0 if drained else 1)
 

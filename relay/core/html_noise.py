@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_ORDINALS: Mapping[bytes, int] = {}
 
 _ATTRIBUTE = rb" ([^ \"'<>/=]+)(?: ?= ?(\"[^\"]*\"|'[^']*'|[^ \"'=<>`]+))?"
-_ATTRIBUTES = rb"(?:" + re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE) + rb")* ?/?>"
+_ATTRIBUTES = rb"(?:" + re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE) + rb"){0,100} ?/?>"
 # HTML Living Standard, section 13.2.5 (tokenization). The elements under `text` hold text only, those under `stop`
 # switch to rules that depend on the reader or on what stands inside.
 _TOKEN = re.compile(
@@ -31,7 +31,7 @@ _TOKEN = re.compile(
 # Text and tags in which there is nothing to do, as many as there are: most of a message, in one step.
 _BORING = re.compile(
     rb"(?:[^<]*<(?!(?:img|script|noscript|svg|math|plaintext|template|frameset|select"
-    rb"|style|title|textarea|xmp|iframe|noembed|noframes)\b)/?[a-z][a-z0-9:-]*%b)*" % _ATTRIBUTES,
+    rb"|style|title|textarea|xmp|iframe|noembed|noframes)\b)/?[a-z][a-z0-9:-]*%b){0,200}" % _ATTRIBUTES,
     re.IGNORECASE,
 )
 _ATTRIBUTE_IN_TAG = re.compile(_ATTRIBUTE)

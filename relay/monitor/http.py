@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from relay.monitor.metrics import Metrics
 
+_SERVER = "smtp-dedup-relay"
+"""By this name in the `Server` field another process knows that a relay holds the address."""
 _LAST_ANSWERS = 1.0
 """Seconds that a scrape may take to finish when the relay ends."""
 
@@ -25,6 +27,7 @@ class HttpServer:
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/livez", self._get_livez)
         app.router.add_get("/readyz", self._get_readyz)
+        app.on_response_prepare.append(_sign)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_LAST_ANSWERS)
 
     async def start(self, host: str, port: int) -> int:
@@ -51,3 +54,8 @@ class HttpServer:
         del request
         ready, parts = self._state()
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    response.headers["Server"] = _SERVER

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("relay")
 
 _MOST_ORIGINALS = 5
-_ADDRESS = re.compile(r"<?[^\s<>]+@[^\s<>]+>?")
+_ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@[^\s<>]+>?')
 
 
-def configure(kind: str, level: str, stream: IO[str]) -> logging.handlers.QueueListener:
+def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> logging.handlers.QueueListener:
     """Send all lines of the relay through a queue to `stream`; `kind` is auto, json or human. Stop what is given."""
     human = kind == "human" or (kind == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(HumanFormatter() if human else JsonFormatter())
+    handler.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
     lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -45,7 +45,19 @@ class _Enqueue(logging.handlers.QueueHandler):
         return record
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Without `addresses` sentences lose them: they may quote an upstream, tracebacks may quote anything."""
+
+    def __init__(self, *, addresses: bool) -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    def words(self, text: str) -> str:
+        """Give a text as it may be written."""
+        return text if self._addresses else without_addresses(text)
+
+
+class JsonFormatter(_Formatter):
     """An object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -53,23 +65,23 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": self.words(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = self.words(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class HumanFormatter(logging.Formatter):
+class HumanFormatter(_Formatter):
     """A sentence a line, the fields as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give time, level where it is not info, event and fields."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
-        line = f"{_timestamp(record.created)} {level}{record.getMessage()} {fields}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{_timestamp(record.created)} {level}{self.words(record.getMessage())} {fields}".rstrip()
+        return f"{line}\n{self.words(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class MessageLog:
@@ -86,7 +98,7 @@ class MessageLog:
         fields: dict[str, Any] = {
             "record": report.record,
             "reply": report.reply.code,
-            "reply_text": reply if self._addresses else _ADDRESS.sub("<address>", reply),
+            "reply_text": reply if self._addresses else without_addresses(reply),
             "recipients": {outcome.value: count for outcome, count in report.counts().items()},
             "size_bytes": report.size,
             "seconds": round(report.seconds, 4),
@@ -110,6 +122,11 @@ class MessageLog:
     def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
         """Write a line that is not about a message's end."""
         log.log(level, text, extra={"fields": fields})
+
+
+def without_addresses(text: str) -> str:
+    """Put a word in place of each mail address."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def _timestamp(seconds: float) -> str:

@@ -37,7 +37,7 @@ def _upstream(settings: Settings) -> Iterator[str]:
     upstream, url = settings.upstream, settings.upstream.url
     if not isinstance(url, SmtpUrl):
         return
-    if url.address.port and url.address == settings.listen.address:
+    if url.address == settings.listen.address:
         yield f"upstream.url is the relay's own listen.address ({url.address}): mail would go round in circles"
     if url.security is not Security.NONE and not upstream.verify_certificate:
         yield (

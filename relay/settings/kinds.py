@@ -43,8 +43,15 @@ def _texts(values: Sequence[object]) -> list[str]:
 
 
 def _secret(value: object) -> SecretStr | None:
+    if isinstance(value, SecretStr):
+        return value
+    text = _text_or_empty(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8 text; write it in UTF-8") from None
     # Container tools pass a variable that nobody has set as an empty one.
-    return value if isinstance(value, SecretStr) else SecretStr(str(value)) if value else None
+    return SecretStr(text) if text else None
 
 
 def _masked(value: SecretStr | None) -> str | None:

@@ -127,8 +127,8 @@ def _description(key: str) -> str:
 
 
 def _toml(value: object) -> str:
-    # JSON's text, lists, numbers and booleans are TOML's, but for this one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # JSON's numbers, booleans, lists and printable text are TOML's; no setting takes text that is not printable.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:

@@ -100,7 +100,7 @@ def upstream_password(settings: Settings) -> str | None:
     if upstream.password or not upstream.password_file:
         return upstream.password.get_secret_value() if upstream.password else None
     text = _read(upstream.password_file, "upstream.password_file")
-    password = text.partition("\n")[0].rstrip("\r")
+    password = text.partition("\n")[0]
     if not password:
         raise SettingsError(f"upstream.password_file {upstream.password_file}: its first line is empty; write it there")
     return password

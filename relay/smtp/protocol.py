@@ -54,7 +54,9 @@ class RelaySMTP(SMTP):
     def prepare(cls, hostname: str, ident: str) -> RelaySMTP:
         """Make the instance that every connection is a copy of."""
         loop = asyncio.get_running_loop()
-        return cls(object(), hostname=hostname, ident=ident, enable_SMTPUTF8=True, loop=loop, data_size_limit=None)
+        model = cls(object(), hostname=hostname, ident=ident, enable_SMTPUTF8=True, loop=loop, data_size_limit=None)
+        model._smtp_methods.pop("AUTH")  # noqa: SLF001 - HELP would tell of it
+        return model
 
     def connection(self, session: Session) -> RelaySMTP:
         """Make the protocol of a new connection."""
@@ -138,15 +140,24 @@ class RelaySMTP(SMTP):
 
     async def _answer(self, reply: Reply) -> None:
         """Write a reply; hang up after one that says so, or after too many mistakes."""
-        if reply.code in _MISTAKES:
+        if reply in _MISTAKES:
             self._errors += 1
             if self._errors >= MOST_ERRORS:
                 reply = Reply.of(421, "4.7.0 Too many errors")
         self._write(reply)
         if reply.closing or reply.code == replies.CLOSING.code or self._relay_session.turned_away:
             self._channel.close()
-        else:
-            await self._drain_helper()  # type: ignore[attr-defined]
+        elif self._paused:  # type: ignore[attr-defined]
+            await self._wait_until_read()
+
+    async def _wait_until_read(self) -> None:
+        """Wait for a client that does not read its replies, as long as one may that does not send."""
+        try:
+            async with asyncio.timeout(self._relay_session.limits.session_idle):
+                await self._drain_helper()  # type: ignore[attr-defined]
+        except TimeoutError:
+            self._channel.abort()
+            raise ClientGone from None
 
     def _write(self, reply: Reply) -> None:
         if not self._channel.is_closing():
@@ -249,7 +260,16 @@ class RelaySMTP(SMTP):
         await self.smtp_HELP(argument.decode("ascii", "replace"))
 
 
-_MISTAKES = frozenset({500, 501, 502, 503, 504, 555})
+_MISTAKES = frozenset(
+    {
+        replies.UNKNOWN_COMMAND,
+        replies.LINE_TOO_LONG,
+        replies.BAD_SYNTAX,
+        replies.BAD_SEQUENCE,
+        replies.UNKNOWN_PARAMETER,
+    }
+)
+"""What a client gets wrong by itself. Addresses are no mistakes of its: a list of recipients may hold many bad ones."""
 
 RelaySMTP._commands = {  # noqa: SLF001 - the table needs the methods
     b"HELO": RelaySMTP.smtp_HELO,

@@ -90,9 +90,7 @@ class Session:
 
     def greeting(self, hostname: str) -> Reply:
         """Give the first reply (RFC 5321 section 3.1), which may be a refusal."""
-        address = ip_address(self._peer.partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
-        if not any(address in network for network in self.limits.networks):
+        if not self._is_ours():
             self.turned_away = True
             return replies.NOT_YOUR_RELAY
         if self._house.draining:
@@ -101,11 +99,21 @@ class Session:
             return replies.TOO_MANY_SESSIONS
         return Reply.of(220, f"{hostname} ESMTP smtp-dedup-relay")
 
+    def _is_ours(self) -> bool:
+        if not self._peer:
+            # It left before anybody could ask who it was.
+            return False
+        address = ip_address(self._peer.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.limits.networks)
+
     def offers(self) -> list[str]:
         """Give the extensions for EHLO: ours, and those that only the upstream can make true."""
-        limits = [limit for limit in (self.limits.message_size, self._parts.upstream.size_limit()) if limit]
-        offers = ["PIPELINING", f"SIZE {min(limits)}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+        offers = ["PIPELINING", f"SIZE {self._size_limit()}", "8BITMIME", "ENHANCEDSTATUSCODES"]
         return [*offers, "SMTPUTF8"] if self._parts.upstream.offers("SMTPUTF8") else offers
+
+    def _size_limit(self) -> int:
+        return min(self._parts.upstream.size_limit() or self.limits.message_size, self.limits.message_size)
 
     async def mail(self, reverse_path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Begin a transaction. The upstream hears of it at the first recipient."""
@@ -117,7 +125,7 @@ class Session:
         for parameter in parameters:
             keyword, _, value = parameter.upper().partition(b"=")
             if keyword == b"SIZE" and value.isdigit():
-                if int(value) > self.limits.message_size:
+                if int(value) > self._size_limit():
                     return replies.TOO_LARGE
             elif parameter.upper() in _KNOWN_PARAMETERS:
                 passed_on.append(parameter)

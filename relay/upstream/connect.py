@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from relay.core.reply import Reply
 
 # Postfix takes RSETs between accepted messages for junk (limit 100, then each command costs a second) and counts every
-# 5yz as an error (from 10 on each further command costs a second, at 20 it closes). A connection that carried so many
-# would make later, innocent transactions pay.
+# refusal, 4yz or 5yz, as an error (from 10 on each further command costs a second, at 20 it closes). A connection that
+# carried so many would make later, innocent transactions pay.
 MOST_MESSAGES = 100
 MOST_RESETS = 50
 MOST_REFUSALS = 5
@@ -40,7 +40,7 @@ class Target:
     tls: ssl.SSLContext | None = None
     helo_name: str = "localhost"
     limit: float = 10.0
-    """Seconds for each step up to the first MAIL."""
+    """Seconds for all steps up to the first MAIL."""
 
     def __str__(self) -> str:
         """Name it for logs: without user and password."""
@@ -57,6 +57,7 @@ class Connection:
         self.messages = 0
         self.resets = 0
         self.refusals = 0
+        self._reset_owed = False
 
     @property
     def tired(self) -> bool:
@@ -74,17 +75,32 @@ class Connection:
 
     async def run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
         """Send commands, all at once where the upstream offers PIPELINING, and count what it will hold against us."""
-        if "pipelining" in self.extensions:
+        if self._pipelining:
             replies = await self.wire.ask(commands, limit)
         else:
+            await self._pay_reset(limit)
             replies = [reply for command in commands for reply in await self.wire.ask([command], limit)]
-        self.refusals += sum(reply.permanent for reply in replies)
+        self.refusals += sum(reply.permanent or reply.transient for reply in replies)
         return replies
 
     def reset(self) -> None:
-        """Leave the transaction."""
+        """Leave the transaction; without PIPELINING only when the connection is used again."""
         self.resets += 1
-        self.wire.reset()
+        if self._pipelining:
+            self.wire.reset()
+        else:
+            self._reset_owed = True
+
+    @property
+    def _pipelining(self) -> bool:
+        return "pipelining" in self.extensions
+
+    async def _pay_reset(self, limit: float) -> None:
+        if self._reset_owed:
+            self._reset_owed = False
+            [reply] = await self.wire.ask([b"RSET\r\n"], limit)
+            if not reply.positive:
+                raise self.wire.end(f"refused RSET: {reply.code} {reply.text}")
 
 
 async def connect(target: Target) -> Connection:
@@ -101,12 +117,18 @@ async def connect(target: Target) -> Connection:
         password=target.password or None,
     )
     try:
-        await client.connect()
-        if client.is_ehlo_or_helo_needed:
-            await _introduce(client)
+        async with asyncio.timeout(target.limit) as limit:
+            await client.connect()
+            if client.is_ehlo_or_helo_needed:
+                await _introduce(client)
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
         client.close()
+        if limit.expired() or isinstance(error, TimeoutError):
+            raise UpstreamDown(f"{target} was not ready for mail within {target.limit:g} s") from error
         raise _explain(target, error) from error
+    except BaseException:
+        client.close()
+        raise
     transport = cast("asyncio.Transport", client.transport)
     return Connection(Wire(transport), dict(client.esmtp_extensions), asyncio.get_running_loop().time())
 
@@ -133,4 +155,11 @@ def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRef
     if isinstance(error, aiosmtplib.SMTPResponseException):
         text = f"{target} answered {error.code} {error.message}"
         return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later
-    return UpstreamDown(str(error) or f"{target} does not answer")
+    return UpstreamDown(f"{target} does not answer: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """Give the innermost cause: "Connection refused" rather than what three libraries made of it."""
+    while error.__cause__:
+        error = error.__cause__
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__

@@ -82,7 +82,18 @@ class MaildirDelivery:
         box = _open(self._path)
         # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
         head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
-        return [box.add(head % (self._envelope.reverse_path, recipient) + body) for recipient in self._recipients]
+        names: list[str] = []
+        try:
+            for recipient in self._recipients:
+                # Files of this system end their lines as it does.
+                copy = head % (self._envelope.reverse_path, recipient) + body
+                names.append(box.add(copy.replace(b"\r\n", b"\n")))
+        except OSError:
+            # All or none: the client hears that none was taken, and sends them all again.
+            for name in names:
+                box.discard(name)
+            raise
+        return names
 
 
 def _open(path: Path) -> mailbox.Maildir:

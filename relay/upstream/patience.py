@@ -23,8 +23,12 @@ class Patience:
 
     def begin(self) -> None:
         """Start an attempt, or a row of them."""
-        self._since = self._clock()
         self._pause = 0.0
+        self.overlook()
+
+    def overlook(self) -> None:
+        """Do not count what has passed since the attempt began: it was no fault of the upstream's."""
+        self._since = self._clock()
 
     async def pause(self) -> bool:
         """Wait a little before the next attempt, longer each time. False when the budget is used up.

@@ -31,15 +31,23 @@ class Pool:
         self.extensions: dict[str, str] = {}
         """What the upstream offered last, keyword in lower case to parameters."""
 
-    async def acquire(self, *, fresh: bool = False) -> Connection:
-        """Give a connection, a new one if `fresh`. Raises `UpstreamError`."""
+    async def wait_for_place(self) -> None:
+        """Wait until one more connection may be in use. Then call `connection`. Raises `UpstreamBusy`."""
         try:
             async with asyncio.timeout(self._longest_wait):
                 await self._places.acquire()
         except TimeoutError:
             raise UpstreamBusy(f"all connections were in use for {self._longest_wait:g} s") from None
+
+    async def connection(self, *, fresh: bool = False) -> Connection:
+        """Give a connection, a new one if `fresh`. Raises `UpstreamError`, and then the place is free again."""
         try:
-            return (None if fresh else self._pop()) or await self._open()
+            if not fresh and (kept := self._pop()):
+                return kept
+            if self._idle:
+                # The new one takes the place of the one that was idle longest.
+                self._idle.pop(0)[1].wire.quit()
+            return await self._open()
         except BaseException:
             self._places.release()
             raise
@@ -52,8 +60,7 @@ class Pool:
             connection.wire.quit()
             return
         self._idle.append((now, connection))
-        if self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(LONGEST_IDLE, self._tidy)
+        self._tidy_later()
 
     def close(self) -> None:
         """Retire all idle connections, and those in use when they come back."""
@@ -78,12 +85,14 @@ class Pool:
         self.extensions = dict(connection.extensions)
         return connection
 
+    def _tidy_later(self) -> None:
+        if self._tidying is None and self._idle:
+            longest = self._idle[0][0]
+            self._tidying = asyncio.get_running_loop().call_at(longest + LONGEST_IDLE, self._tidy)
+
     def _tidy(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        fresh = [(since, connection) for since, connection in self._idle if now - since < LONGEST_IDLE]
-        for since, connection in self._idle:
-            if now - since >= LONGEST_IDLE:
-                connection.wire.quit()
-        self._idle = fresh
-        self._tidying = loop.call_later(LONGEST_IDLE, self._tidy) if fresh else None
+        self._tidying = None
+        now = asyncio.get_running_loop().time()
+        while self._idle and self._idle[0][0] + LONGEST_IDLE <= now:
+            self._idle.pop(0)[1].wire.quit()
+        self._tidy_later()

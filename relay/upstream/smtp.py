@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("relay.upstream")
 
+_DATA = b"DATA\r\n"
+_RSET = b"RSET\r\n"
 _START_INPUT = 354
+_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 _PIECE = 1024 * 1024
 """Bytes, each with its own limit: a slow upload is not a hanging one."""
 _ONE_PIECE = 64 * 1024
@@ -59,7 +64,7 @@ class SmtpUpstream:
     def size_limit(self) -> int | None:
         """Give the upstream's SIZE in bytes; 0 stands for no limit (RFC 1870 section 4)."""
         size = self.pool.extensions.get("size", "")
-        return int(size) or None if size.isdecimal() else None
+        return int(size) or None if _SIZE.fullmatch(size) else None
 
     def offers(self, keyword: str) -> bool:
         """Say whether the last connection was offered an extension."""
@@ -67,7 +72,8 @@ class SmtpUpstream:
 
     async def probe(self) -> None:
         """Reach the upstream once. Raises `UpstreamError`."""
-        self.pool.give_back(await self.pool.acquire(fresh=True))
+        await self.pool.wait_for_place()
+        self.pool.give_back(await self.pool.connection(fresh=True))
 
     async def close(self) -> None:
         """Retire all connections."""
@@ -87,8 +93,8 @@ class SmtpUpstream:
 class SmtpDelivery:
     """The upstream's side of one message.
 
-    `_open` says that MAIL was accepted on `_connection` for exactly the recipients in `_accepted`; `_started`, that the
-    upstream waits for content.
+    `_accepted` are the recipients whom the client was told yes. `_standing` are those whom the transaction that is open
+    on `_connection` has; None when none is. `_started` says that the upstream waits for content.
     """
 
     def __init__(self, upstream: SmtpUpstream, envelope: Envelope) -> None:
@@ -96,7 +102,7 @@ class SmtpDelivery:
         self._envelope = envelope
         self._patience = Patience(upstream.patience, asyncio.get_running_loop().time)
         self._connection: Connection | None = None
-        self._open = False
+        self._standing: dict[bytes, Reply] | None = None
         self._started = False
         self._fresh = False
         self._accepted: dict[bytes, Reply] = {}
@@ -106,17 +112,18 @@ class SmtpDelivery:
         """Pass a recipient on and give the upstream's own reply."""
 
         async def offer(connection: Connection) -> Reply:
-            if self._open:
-                [reply] = await self._run(connection, [_rcpt(path)])
-            else:
+            if self._standing is None:
                 replies, _ = await self._issue(connection, [*self._accepted, path])
-                reply = replies[path]
+                return replies[path]
+            [reply] = await self._run(connection, [_rcpt(path)])
+            if reply.positive:
+                self._standing[path] = reply
             return reply
 
         reply = await self._persist(offer)
         if reply.positive:
             self._accepted[path] = reply
-        elif not self._accepted and not self._open:
+        elif not self._accepted and self._standing is None:
             # The sender was refused, or nobody is there: true for every further recipient too.
             self._failure = reply
         return reply
@@ -125,18 +132,15 @@ class SmtpDelivery:
         """Make these the recipients and ask to send. Where a reply is positive, content is awaited."""
 
         async def ask(connection: Connection) -> Mapping[bytes, Reply]:
-            if self._open and set(paths) == set(self._accepted):
-                replies: Mapping[bytes, Reply] = dict(self._accepted)
-                [start] = await self._run(connection, [b"DATA\r\n"])
+            if self._standing is not None and self._standing.keys() == set(paths):
+                replies = dict(self._standing)
+                [start] = await self._run(connection, [_DATA])
             else:
-                replies, start = await self._issue(connection, paths, b"DATA\r\n")
+                replies, start = await self._issue(connection, paths, _DATA)
             return await self._answer_start(connection, replies, start)
 
         answer = await self._persist(ask)
-        if isinstance(answer, Reply):
-            return dict.fromkeys(paths, answer)
-        self._accepted = {path: reply for path, reply in answer.items() if reply.positive}
-        return answer
+        return dict.fromkeys(paths, answer) if isinstance(answer, Reply) else answer
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         """Send content and the final dot, once."""
@@ -144,21 +148,20 @@ class SmtpDelivery:
         if connection is None or not self._started:
             raise RuntimeError("send before a positive prepare")
         wire = connection.wire
-        last_piece = received + content.safe_wire
+        pieces = [received, content.safe_wire]
         try:
-            if len(last_piece) > _ONE_PIECE:
-                early = await self._send_ahead(wire, last_piece)
+            if len(content) > _ONE_PIECE:
+                early = await self._send_ahead(wire, b"".join(pieces))
                 if early is not None:
                     return early
-                last_piece = b""
+                pieces = []
+            if wire.ended:
+                raise ConnectionEnded(wire.ended)
         except ConnectionEnded as end:
             self._let_go()
             return NotSent(str(end))
-        if wire.ended:
-            self._let_go()
-            return NotSent(wire.ended)
         try:
-            [reply] = await wire.ask([last_piece + b".\r\n"], self._upstream.dot_timeout)
+            reply = await wire.ask_once([*pieces, b".\r\n"], self._upstream.dot_timeout)
         except ConnectionEnded as end:
             self._let_go()
             return Unclear(str(end))
@@ -177,13 +180,15 @@ class SmtpDelivery:
         return None
 
     def _note(self, connection: Connection, reply: Reply) -> Reply | Unclear:
-        self._open = self._started = False
-        self._accepted.clear()
+        self._standing, self._started = None, False
         if reply.positive:
             connection.accepted()
         elif reply.permanent:
             connection.refusals += 1
+        elif reply.closing:
+            self._let_go()
         elif not reply.transient:
+            self._let_go()
             return Unclear(f"answered {reply.code} to the final dot")
         return reply
 
@@ -192,13 +197,23 @@ class SmtpDelivery:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._started:
-            connection.wire.end("the content that was asked for never came")
-        elif self._open and not connection.wire.ended:
+        standing, self._standing = self._standing, None
+        started, self._started = self._started, False
+        try:
+            if started:
+                connection.wire.end("the content that was asked for never came")
+            elif standing is not None and connection.reusable(asyncio.get_running_loop().time()):
+                await self._leave(connection)
+        finally:
+            self._upstream.pool.give_back(connection)
+
+    async def _leave(self, connection: Connection) -> None:
+        """End the transaction. Nobody waits for that, unless the upstream takes one command at a time."""
+        if "pipelining" in connection.extensions:
             connection.reset()
-        self._open = self._started = False
-        self._accepted.clear()
-        self._upstream.pool.give_back(connection)
+            return
+        with contextlib.suppress(ConnectionEnded):
+            await self._reset_with(connection, [])
 
     async def _persist(self, attempt: Callable[[Connection], Awaitable[T]]) -> T | Reply:
         """Make an attempt, and others while patience lasts; only ever before the dot."""
@@ -223,20 +238,17 @@ class SmtpDelivery:
 
     async def _ready(self) -> Connection:
         if self._connection is not None and self._connection.tired:
-            await self._move()
+            # Each further command would be slow; another connection gets the same recipients.
+            await self.finish()
         if self._connection is None:
-            self._connection = await self._upstream.pool.acquire(fresh=self._fresh)
+            await self._upstream.pool.wait_for_place()
+            self._patience.overlook()
+            self._connection = await self._upstream.pool.connection(fresh=self._fresh)
         return self._connection
-
-    async def _move(self) -> None:
-        """Leave a connection on which each further command would be slow; the next one gets the same recipients."""
-        accepted = dict(self._accepted)
-        await self.finish()
-        self._accepted = accepted
 
     def _let_go(self) -> None:
         """Forget a connection that ended. The next one is a new one: others in the pool may have died with it."""
-        self._open = self._started = False
+        self._standing, self._started = None, False
         self._fresh = True
         if self._connection is not None:
             self._connection.wire.end("given up")
@@ -247,16 +259,25 @@ class SmtpDelivery:
         self, connection: Connection, paths: Sequence[bytes], *then: bytes
     ) -> tuple[dict[bytes, Reply], Reply]:
         """Begin the transaction anew for these recipients. Gives their replies, and the last one of all."""
-        if self._open:
-            connection.reset()
-            self._open = False
-        mail = self._mail(connection)
-        replies = await self._run(connection, [mail, *map(_rcpt, paths), *then])
+        commands = [self._mail(connection), *map(_rcpt, paths), *then]
+        if self._standing is None:
+            replies = await self._run(connection, commands)
+        else:
+            self._standing = None
+            replies = await self._reset_with(connection, commands)
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
-        self._open = sender.positive
         if not sender.positive:
-            recipients = [sender] * len(paths)
-        return dict(zip(paths, recipients, strict=True)), replies[-1]
+            return dict.fromkeys(paths, sender), replies[-1]
+        answers = dict(zip(paths, recipients, strict=True))
+        self._standing = {path: reply for path, reply in answers.items() if reply.positive}
+        return answers, replies[-1]
+
+    async def _reset_with(self, connection: Connection, commands: Sequence[bytes]) -> list[Reply]:
+        connection.resets += 1
+        first, *replies = await self._run(connection, [_RSET, *commands])
+        if not first.positive:
+            raise connection.wire.end(f"{self._upstream.target} refused RSET: {first.code} {first.text}")
+        return replies
 
     async def _answer_start(
         self, connection: Connection, replies: Mapping[bytes, Reply], start: Reply
@@ -266,15 +287,16 @@ class SmtpDelivery:
         if not any(reply.positive for reply in replies.values()):
             # RFC 2920 section 3.1: 354 though every recipient was refused. A lone dot, never content.
             await connection.run([b".\r\n"], self._upstream.reply_timeout)
-            self._open = False
+            self._standing = None
         else:
             self._started = True
         return replies
 
     async def _run(self, connection: Connection, commands: Sequence[bytes]) -> list[Reply]:
         replies = await connection.run(commands, self._upstream.reply_timeout)
-        for reply in replies:
-            if reply.closing:
+        for command, reply in zip(commands, replies, strict=True):
+            go_on = reply.code == _START_INPUT if command == _DATA else reply.positive
+            if reply.closing or not (go_on or reply.transient or reply.permanent):
                 raise connection.wire.end(f"{self._upstream.target} answered {reply.code} {reply.text}")
         return replies
 

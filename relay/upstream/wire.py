@@ -32,6 +32,7 @@ class Wire(asyncio.Protocol):
         self._transport = transport
         self._buffer = bytearray()
         self._lines: list[bytes] = []
+        self._length = 0
         self._awaited: deque[asyncio.Future[Reply] | None] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -40,10 +41,19 @@ class Wire(asyncio.Protocol):
         transport.set_protocol(self)
 
     async def ask(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Send commands at once and give a reply for each. Raises `ConnectionEnded`, also after `limit` seconds."""
+        """Send commands at once and give a reply for each.
+
+        Raises `ConnectionEnded`, also when no reply has come for `limit` seconds.
+        """
         replies = self._expect(len(commands))
-        self._transport.write(b"".join(commands))
+        self._transport.writelines(commands)
         return await self._collect(replies, limit)
+
+    async def ask_once(self, pieces: Sequence[bytes], limit: float) -> Reply:
+        """Send what gets one reply as a whole, such as content with its dot, and give that. Raises `ConnectionEnded`."""
+        replies = self._expect(1)
+        self._transport.writelines(pieces)
+        return (await self._collect(replies, limit))[0]
 
     def reset(self) -> None:
         """Send RSET and do not wait: its reply is swallowed before that of the next command."""
@@ -94,8 +104,12 @@ class Wire(asyncio.Protocol):
 
     async def _collect(self, replies: Sequence[asyncio.Future[Reply]], limit: float) -> list[Reply]:
         try:
-            async with asyncio.timeout(limit):
-                return [await reply for reply in replies]
+            async with asyncio.timeout(limit) as timer:
+                for reply in replies:
+                    if not reply.done():
+                        timer.reschedule(asyncio.get_running_loop().time() + limit)
+                        await reply
+            return [reply.result() for reply in replies]
         except TimeoutError:
             raise self.end(f"no reply within {limit:g} s") from None
         except asyncio.CancelledError:
@@ -121,7 +135,7 @@ class Wire(asyncio.Protocol):
             line = bytes(self._buffer[:end]).removesuffix(b"\r")
             del self._buffer[: end + 1]
             self._take(line)
-        if not self.ended and len(self._buffer) + sum(map(len, self._lines)) > LONGEST_REPLY:
+        if len(self._buffer) > LONGEST_REPLY:
             self.end("an endless reply")
 
     def _take(self, line: bytes) -> None:
@@ -130,19 +144,24 @@ class Wire(asyncio.Protocol):
             self.end(f"not an SMTP reply: {line[:80]!r}")
             return
         self._lines.append(line)
+        self._length += len(line)
+        if self._length > LONGEST_REPLY:
+            self.end("an endless reply")
+            return
         if found[2] == b"-":
             return
         reply = Reply(int(found[1]), tuple(line[4:] for line in self._lines))
-        self._lines = []
+        self._lines, self._length = [], 0
         if not self._awaited:
             self.end(f"said without being asked: {reply.code} {reply.text}")
             return
         waiting = self._awaited.popleft()
-        if waiting is not None:
+        if waiting is None:
+            if not reply.positive:
+                self.end(f"refused RSET: {reply.code} {reply.text}")
+        elif not waiting.done():  # whoever waited may have been cancelled just now, and is about to end this
             waiting.set_result(reply)
             self._writable.set()
-        elif not reply.positive:
-            self.end(f"refused RSET: {reply.code} {reply.text}")
 
     def eof_received(self) -> bool:
         """Treat a half-close as a close: nobody speaks SMTP in one direction."""

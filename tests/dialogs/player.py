@@ -1,0 +1,163 @@
+"""Plays a conversation that stands in a text file against a server, and fails at the first reply that is another one.
+
+    # a remark
+    only relay: why the same cannot be asked of aiosmtpd
+    set limits.recipients = 2           a setting of the relay
+    upstream RCPT bob 550 5.1.1 no      what the upstream says at this step, where the command holds this word
+    C: RCPT TO:<bob@example.test>       a line from the client, ended by CRLF
+    c: text                             octets from the client, without a line end
+    S: 550 5.1.1 *                      a line of the reply; * stands for anything, and S: 250-... for any more lines
+    A: 250 -- why                       aiosmtpd answers with this code instead, and why we do not
+    S: closed                           the server closes the connection
+    M: <anna@x> -> <bob@y> <carl@z>     the next message that arrived had this envelope
+    M: nothing                          no further message has arrived
+    B: Subject: x\\r\\n\\r\\n               and this content
+
+`\\r`, `\\n`, `\\\\` and `\\xff` stand for octets, `{x*5000}` for five thousand x.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from parts.client import RawClient
+from parts.faults import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_ESCAPE = re.compile(rb"\\(r|n|t|\\|x[0-9a-f]{2})")
+_REPEAT = re.compile(rb"\{(.+?)\*(\d+)\}")
+_NAMES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
+MORE = b"250-..."
+CLOSED = b"closed"
+
+
+class Arrived(Protocol):
+    """A message as the server took it."""
+
+    @property
+    def reverse_path(self) -> bytes: ...
+    @property
+    def recipients(self) -> Sequence[bytes]: ...
+    @property
+    def content(self) -> bytes: ...
+
+
+@dataclass
+class Turn:
+    """One thing that is sent or expected. `kind` is the letter in the file."""
+
+    kind: str
+    where: str
+    lines: list[bytes]
+    other: int | None = None
+    """aiosmtpd's code, where it differs."""
+
+
+@dataclass
+class Dialog:
+    """A file."""
+
+    name: str
+    only_relay: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    upstream: list[tuple[Step, bytes, bytes]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read(path: Path) -> Dialog:
+    """Read a file. Raises `ValueError` where it cannot be understood: a line that nobody plays proves nothing."""
+    dialog = Dialog(path.stem)
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        where = f"{path.name}:{number}"
+        head, _, rest = line.partition(" ")
+        match head:
+            case "" | "#":
+                pass
+            case "only":
+                dialog.only_relay = rest
+            case "set":
+                key, _, value = rest.partition(" = ")
+                dialog.settings[key] = value
+            case "upstream":
+                step, word, reply = rest.split(" ", 2)
+                dialog.upstream.append((Step(step), word.encode(), reply.encode()))
+            case "C:" | "c:" | "M:" | "B:":
+                end = b"\r\n" if head == "C:" else b""
+                dialog.turns.append(Turn(head[0], where, [_octets(rest) + end]))
+            case "S:":
+                last = dialog.turns[-1] if dialog.turns else None
+                if last and last.kind == "S" and last.lines[-1][3:4] == b"-":
+                    last.lines.append(_octets(rest))
+                else:
+                    dialog.turns.append(Turn("S", where, [_octets(rest)]))
+            case "A:":
+                code, dashes, why = rest.partition(" -- ")
+                if not why or not dashes or dialog.turns[-1].kind != "S":
+                    raise ValueError(f"{where}: A: stands below S: and says why")
+                dialog.turns[-1].other = int(code)
+            case _:
+                raise ValueError(f"{where}: what is {head!r}?")
+    return dialog
+
+
+def _octets(text: str) -> bytes:
+    repeated = _REPEAT.sub(lambda found: found[1] * int(found[2]), text.encode())
+    return _ESCAPE.sub(lambda found: _NAMES.get(found[1]) or bytes.fromhex(found[1][1:].decode()), repeated)
+
+
+async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: str, relay: bool) -> None:
+    """Play it. `pace`: each line after the reply to the one before, byte by byte, or all of it in one write."""
+    seen = 0
+    async with await RawClient.open(port, greeted=False) as client:
+        if pace == "one write":
+            await client.send_raw(b"".join(turn.lines[0] for turn in dialog.turns if turn.kind in "Cc"))
+        for turn in dialog.turns:
+            match turn.kind:
+                case "C" | "c" if pace == "line by line":
+                    await client.send_raw(turn.lines[0])
+                case "C" | "c" if pace == "byte by byte":
+                    for octet in turn.lines[0]:
+                        await client.send_raw(bytes([octet]))
+                case "S":
+                    await _expect(client, turn, relay=relay)
+                case "M" if turn.lines[0] == b"nothing":
+                    assert len(arrived) == seen, turn.where
+                case "M":
+                    seen += 1
+                    assert len(arrived) >= seen, f"{turn.where}: no message has arrived"
+                    assert _envelope(arrived[seen - 1]) == turn.lines[0], turn.where
+                case "B":
+                    assert arrived[seen - 1].content == turn.lines[0], turn.where
+    assert len(arrived) == seen, "a message arrived that the dialog does not tell of"
+
+
+async def _expect(client: RawClient, turn: Turn, *, relay: bool) -> None:
+    answer = await client.read_reply(seconds=10)
+    if turn.lines == [CLOSED]:
+        assert answer.code == 0, f"{turn.where}: still open, and said {answer}"
+    elif relay:
+        last = len(answer.lines) - 1
+        heard = [b"%d%b%b" % (answer.code, b" -"[n < last :][:1], text) for n, text in enumerate(answer.lines)]
+        pattern = b"".join(_pattern(line) for line in turn.lines)
+        assert re.fullmatch(pattern, b"".join(line + b"\n" for line in heard)), f"{turn.where}: heard {heard}"
+    else:
+        code = turn.other or int(turn.lines[0][:3])
+        assert answer.code == code, f"{turn.where}: aiosmtpd said {answer}"
+
+
+def _pattern(line: bytes) -> bytes:
+    if line == MORE:
+        return rb"(?:250-[^\n]*\n)*"
+    return re.escape(line).replace(rb"\*", rb"[^\n]*") + rb"\n"
+
+
+def _envelope(message: Arrived) -> bytes:
+    return b"<%b> -> %b" % (message.reverse_path, b" ".join(b"<%b>" % path for path in message.recipients))

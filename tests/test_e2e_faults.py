@@ -1,0 +1,257 @@
+"""What goes wrong beside the relay: a first copy that fails, clients that vanish, and its own end by signal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from parts.client import GONE, RawClient, stuff
+from parts.desk import MAIL, SENDER, OpenDesk, balanced_desks, people
+from parts.faults import Step, drop, say, wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from conftest import StartRelay
+    from parts.faults import Action
+    from parts.peer import ScriptedPeer
+    from parts.redis_server import RedisServer
+
+ONE = people(1)
+TWO = people(2)
+
+
+@pytest.fixture
+async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
+    async with balanced_desks(start_relay) as open_one:
+        yield open_one
+
+
+def claims(redis_server: RedisServer) -> list[bytes]:
+    """Give what the store holds beside its own id."""
+    with redis_server.client() as client:
+        return [client.get(key) for key in client.scan_iter() if not key.endswith(b":identity")]
+
+
+# The first of two twins fails
+
+
+@pytest.mark.parametrize(
+    ("fault", "heard", "outcome"),
+    [
+        ((Step.DOT, say(b"452 4.3.1 Disk full")), b"452 4.3.1 Disk full", "deferred"),
+        ((Step.DOT, say(b"421 4.3.2 Shutting down")), b"451 4.3.2 Shutting down", "deferred"),
+        ((Step.DOT, say(b"550 5.7.1 Looks like spam")), b"550 5.7.1 Looks like spam", "refused"),
+        ((Step.DATA, say(b"451 4.3.0 Try later")), b"451 4.3.0 Try later", "deferred"),
+        ((Step.DATA, drop()), b"451 4.4.1 The upstream", "deferred"),
+        ((Step.DOT, drop()), b"451 4.4.2 The upstream", "uncertain"),
+    ],
+    ids=["4yz", "421", "5yz", "4yz before the dot", "dropped before the dot", "dropped after the dot"],
+)
+async def test_the_second_twin_is_forwarded_when_the_first_fails(
+    peer: ScriptedPeer, open_desk: OpenDesk, fault: tuple[Step, Action], heard: bytes, outcome: str
+) -> None:
+    step, failure = fault
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings={"upstream.patience": 0})
+    gate = asyncio.Event()
+    peer.on(step, wait(gate), failure)
+    given_up = peer.on(Step.RSET, times=0)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.send(TWO))
+        await peer.wait_waiting(step)
+        second = group.create_task(desk.send(TWO[::-1]))
+        await peer.wait_for(lambda: given_up.visits == 1, "the second twin waiting")
+        gate.set()
+    answer = first.result().final
+    assert b"%d %b" % (answer.code, answer.text[: len(heard) - 4]) == heard
+    assert second.result().ok
+    assert peer.copies() == dict.fromkeys(TWO, 1)
+    assert await desk.outcomes() == {outcome: 2, "forwarded": 2}
+
+
+@pytest.mark.parametrize(("on_uncertain", "copies"), [("release", 2), ("keep", 1)])
+async def test_nobody_knows_whether_the_first_was_taken(
+    peer: ScriptedPeer, open_desk: OpenDesk, on_uncertain: str, copies: int
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings={"dedup.on_uncertain": on_uncertain})
+    gate = asyncio.Event()
+    peer.on(Step.REPLY, wait(gate), drop())
+    given_up = peer.on(Step.RSET, times=0)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.send(ONE))
+        await peer.wait_waiting(Step.REPLY)
+        second = group.create_task(desk.send(ONE))
+        await peer.wait_for(lambda: given_up.visits == 1, "the second twin waiting")
+        gate.set()
+    assert first.result().final.code == 451
+    assert first.result().final.text.startswith(b"4.4.2 ")
+    assert second.result().ok
+    assert (await desk.send(ONE)).ok
+    assert peer.copies() == {ONE[0]: copies}
+    assert await desk.outcomes() == (
+        {"uncertain": 1, "forwarded": 1, "suppressed": 1} if copies == 2 else {"uncertain": 1, "suppressed": 2}
+    )
+
+
+async def test_a_connection_lost_before_the_dot_costs_the_client_nothing(
+    peer: ScriptedPeer, open_desk: OpenDesk
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    peer.on(Step.DATA, drop())
+    assert (await desk.send(TWO)).ok
+    assert peer.copies() == dict.fromkeys(TWO, 1)
+    assert await desk.outcomes() == {"forwarded": 2}
+
+
+async def test_some_are_accepted_and_a_retry_sends_only_the_rest(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    assert (await desk.send(ONE)).ok
+    # Both are taken at first; when the transaction is narrowed to the new ones, one of them no longer is.
+    fickle = b"fickle@example.test"
+    peer.on(Step.RCPT, say(b"450 4.2.1 Mailbox busy"), matching=fickle, skip=1)
+    first = await desk.send([*TWO, fickle])
+    assert (first.final.code, first.final.text) == (450, b"4.2.1 Mailbox busy")
+    assert (await desk.send([*TWO, fickle])).ok
+    assert peer.copies() == {**dict.fromkeys(TWO, 1), fickle: 1}
+    assert await desk.outcomes() == {"forwarded": 3, "suppressed": 3, "deferred": 1}
+
+
+# The client vanishes
+
+
+@pytest.mark.parametrize("leave", [RawClient.reset, RawClient.close], ids=["RST", "FIN"])
+async def test_a_client_that_left_after_its_dot_is_recognised_when_it_retries(
+    peer: ScriptedPeer, open_desk: OpenDesk, leave: object
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    given_up = peer.on(Step.RSET, times=0)
+    client = await desk.offer(TWO)
+    await peer.wait_waiting(Step.DOT)
+    await leave(client)  # type: ignore[operator]
+    async with asyncio.TaskGroup() as group:
+        retry = group.create_task(desk.send(TWO))
+        await peer.wait_for(lambda: given_up.visits == 1, "the retry waiting")
+        gate.set()
+    assert retry.result().ok
+    assert (await desk.send(TWO)).ok
+    assert peer.copies() == dict.fromkeys(TWO, 1)
+    assert await desk.outcomes() == {"forwarded": 2, "suppressed": 4}
+
+
+async def test_a_waiter_whose_client_has_gone_takes_over_all_the_same(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate), say(b"452 4.3.1 Disk full"))
+    given_up = peer.on(Step.RSET, times=0)
+    first = await desk.offer(ONE)
+    await peer.wait_waiting(Step.DOT)
+    second = await desk.offer(ONE)
+    await peer.wait_for(lambda: given_up.visits == 1, "the second waiting")
+    await second.reset()
+    gate.set()
+    assert (await first.read_reply()).code == 452
+    await peer.wait_accepted(1)
+    assert await desk.outcomes() == {"deferred": 1, "forwarded": 1}
+
+
+async def test_of_a_client_that_left_before_its_dot_nothing_stays(
+    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    desk = await open_desk(upstream=peer.url, store=redis_server.url)
+    client = await desk.begin(TWO)
+    await client.send_raw(stuff(MAIL)[:-3])
+    await client.reset()
+    async with await RawClient.open(desk.relay.port) as client:
+        await client.begin(SENDER, *TWO)
+    await peer.wait_for(lambda: len(peer.commands(b"RSET")) == 2, "both transactions given up")
+    assert await desk.outcomes() == {}
+    assert not peer.received
+    assert claims(redis_server) == []
+    assert (await desk.send(TWO)).ok
+    assert peer.copies() == dict.fromkeys(TWO, 1)
+    assert await desk.outcomes() == {"forwarded": 2}
+
+
+async def test_who_half_closes_after_the_dot_still_hears_the_reply(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    client = await desk.offer(ONE)
+    await client.half_close()
+    await peer.wait_waiting(Step.DOT)
+    gate.set()
+    assert (await client.read_reply()).code == 250
+    assert await client.read_reply() == GONE
+    assert peer.copies() == {ONE[0]: 1}
+
+
+# Signals
+
+
+async def test_a_drain_finishes_what_has_begun_and_begins_nothing(
+    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    desk = await open_desk(upstream=peer.url, store=redis_server.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    gated = await desk.offer(ONE)
+    await peer.wait_waiting(Step.DOT)
+    given_up = peer.on(Step.RSET, times=0)
+    waiting = await desk.offer(ONE)
+    await peer.wait_for(lambda: given_up.visits == 1, "the second waiting")
+    begun = await desk.begin(people(1, first=2))
+    idle = await desk.call()
+
+    desk.relay.terminate()
+    farewell = await idle.read_reply()
+    assert (farewell.code, farewell.text[:6]) == (421, b"4.3.2 ")
+    assert await idle.read_reply() == GONE
+    newcomer = await desk.call()
+    assert (newcomer.greeting.code, newcomer.greeting.text[:6]) == (421, b"4.3.2 ")
+    assert (await desk.relay.readyz())["status_code"] == 503
+    await desk.finish(begun, people(1, first=2))
+    assert (await begun.read_reply()).code == 250
+    refusal = await begun.command(b"MAIL FROM:<>")
+    assert (refusal.code, refusal.text[:6]) == (421, b"4.3.2 ")
+
+    gate.set()
+    assert [(await client.read_reply()).code for client in (gated, waiting)] == [250, 250]
+    assert await desk.drained() == 0
+    assert peer.copies() == dict.fromkeys(TWO, 1)
+    assert [held for held in claims(redis_server) if not held.startswith(b"s")] == []
+    assert len(claims(redis_server)) == 2
+
+
+async def test_a_drain_that_takes_too_long_is_cut_short(
+    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    desk = await open_desk(upstream=peer.url, store=redis_server.url, settings={"limits.drain": "2s"})
+    peer.on(Step.DOT, wait(asyncio.Event()))
+    given_up = peer.on(Step.RSET, times=0)
+    first = await desk.offer(ONE)
+    await peer.wait_waiting(Step.DOT)
+    second = await desk.offer(ONE)
+    await peer.wait_for(lambda: given_up.visits == 1, "the second waiting")
+    desk.relay.terminate()
+    answer = await second.read_reply()
+    assert (answer.code, answer.text[:6]) == (451, b"4.4.5 ")
+    assert (await first.read_reply()).code == 421
+    assert await desk.drained() == 1
+    assert claims(redis_server) == []
+
+
+async def test_a_second_signal_ends_at_once(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    peer.on(Step.DOT, wait(asyncio.Event()))
+    first = await desk.offer(ONE)
+    await peer.wait_waiting(Step.DOT)
+    idle = await desk.call()
+    desk.relay.terminate()
+    assert (await idle.read_reply()).code == 421
+    desk.relay.terminate()
+    assert await desk.relay.wait(seconds=3) == 1
+    desk.gone()
+    assert await first.read_reply() == GONE

@@ -1,0 +1,229 @@
+"""Repeats through real relay processes, counted at the upstream: each recipient gets one, each client hears 250."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from parts.avideo import Sending, notification, recovery, two_factor, verification
+from parts.desk import MAIL, OpenDesk, balanced_desks, people
+from parts.faults import Step, say, wait
+from parts.waiting import LONGEST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from conftest import StartRelay
+    from parts.peer import ScriptedPeer
+
+ONE = people(1)
+
+
+@pytest.fixture
+async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
+    async with balanced_desks(start_relay) as open_one:
+        yield open_one
+
+
+def mails(count: int) -> list[bytes]:
+    """Give one notification as so many processes of AVideo send it: Date, Message-ID and boundary differ."""
+    return [notification(sending=Sending(seed=str(number))) for number in range(count)]
+
+
+# Simultaneous
+
+
+@pytest.mark.parametrize("count", [2, 6, 100])
+async def test_twins_that_wait_for_one_first_copy(peer: ScriptedPeer, open_desk: OpenDesk, count: int) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate), times=None)
+    given_up = peer.on(Step.RSET, times=0)
+    fifty = people(50)
+    async with asyncio.TaskGroup() as group:
+        twins = [
+            group.create_task(desk.send(fifty[:: (-1) ** number], mail, pipelined=True))
+            for number, mail in enumerate(mails(count))
+        ]
+        # Whoever waits for another's copy gives its upstream connection back.
+        await peer.wait_for(lambda: given_up.visits == count - 1, "all twins but one waiting")
+        assert peer.waiting(Step.DOT) == 1
+        assert not any(twin.done() for twin in twins)
+        gate.set()
+    assert all(twin.result().ok for twin in twins)
+    assert peer.copies() == dict.fromkeys(fifty, 1)
+    assert len(peer.accepted) == 1
+    assert await desk.outcomes() == {"forwarded": 50, "suppressed": 50 * (count - 1)}
+
+
+@pytest.mark.parametrize("count", [2, 6, 100])
+async def test_twins_whose_lists_overlap(peer: ScriptedPeer, open_desk: OpenDesk, count: int) -> None:
+    settings = {"upstream.connections": count}
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings=settings)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate), times=None)
+    shared = people(49)
+    own = people(count, first=101)
+    async with asyncio.TaskGroup() as group:
+        twins = [
+            group.create_task(desk.send([*shared, own[number]][:: (-1) ** number], mail, pipelined=True))
+            for number, mail in enumerate(mails(count))
+        ]
+        # Each has a recipient of its own, so each delivers something, and does so before it waits for the others.
+        await peer.wait_waiting(Step.DOT, count)
+        gate.set()
+    assert all(twin.result().ok for twin in twins)
+    assert peer.copies() == dict.fromkeys([*shared, *own], 1)
+    assert await desk.outcomes() == {"forwarded": 49 + count, "suppressed": 49 * (count - 1)}
+
+
+async def test_500_twins_over_10_connections_end(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings={"upstream.connections": 10})
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    given_up = peer.on(Step.RSET, times=0)
+    three = people(3)
+    async with asyncio.TaskGroup() as group:
+        twins = [group.create_task(desk.send(three, pipelined=True)) for _ in range(500)]
+        # The first copy keeps one connection; 499 go through the other nine.
+        await peer.wait_for(lambda: given_up.visits == 499, "499 twins waiting")
+        gate.set()
+    assert all(twin.result().ok for twin in twins)
+    assert peer.copies() == dict.fromkeys(three, 1)
+    assert len(peer.sessions) <= 10 + 499 // 50  # a connection is retired after 50 RSETs
+    assert await desk.outcomes() == {"forwarded": 3, "suppressed": 3 * 499}
+
+
+async def test_one_waiter_after_the_other_takes_over_until_one_succeeds(
+    peer: ScriptedPeer, open_desk: OpenDesk
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate), say(b"452 4.3.1 Disk full"), times=3)
+    given_up = peer.on(Step.RSET, times=0)
+    async with asyncio.TaskGroup() as group:
+        twins = [group.create_task(desk.send(ONE)) for _ in range(10)]
+        await peer.wait_for(lambda: given_up.visits == 9, "nine twins waiting")
+        gate.set()
+    assert sorted(twin.result().final.code for twin in twins) == [250] * 7 + [452] * 3
+    assert peer.copies() == {ONE[0]: 1}
+    assert await desk.outcomes() == {"forwarded": 1, "suppressed": 6, "deferred": 3}
+
+
+async def test_a_wait_ends_with_451_when_the_first_copy_takes_too_long(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings={"dedup.wait": "0.3s"})
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.send(ONE))
+        await peer.wait_waiting(Step.DOT)
+        second = await desk.send([*ONE, b"other@example.test"])
+        assert second.final.code == 451
+        assert second.final.text.startswith(b"4.4.5 ")
+        gate.set()
+    assert first.result().ok
+    assert (await desk.send([*ONE, b"other@example.test"])).ok
+    assert peer.copies() == {ONE[0]: 1, b"other@example.test": 1}
+    assert await desk.outcomes() == {"forwarded": 2, "suppressed": 2, "deferred": 1}
+
+
+# One after the other
+
+
+async def test_a_repeat_says_so_and_is_forwarded_when_the_window_has_passed(
+    peer: ScriptedPeer, open_desk: OpenDesk
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url, settings={"dedup.window": "1s"})
+    first = await desk.send(ONE)
+    assert first.final.text.startswith(b"2.0.0 Ok: queued as ")
+    heard = [await desk.send(ONE)]
+    async with asyncio.timeout(LONGEST):
+        while len(peer.accepted) == 1:
+            heard.append(await desk.send(ONE))
+            await asyncio.sleep(0.05)
+    for repeat in heard[:-1]:
+        assert re.fullmatch(rb"2\.0\.0 Ok: duplicate, record \w+, first sent [01] s ago", repeat.final.text)
+    assert len(heard) > 1
+    assert heard[-1].final.text.startswith(b"2.0.0 Ok: queued as ")
+    # The window begins with the acceptance, and repeats do not lengthen it.
+    assert 0.99 < peer.accepted[1].at - peer.accepted[0].at < 3
+    assert await desk.outcomes() == {"forwarded": 2, "suppressed": len(heard) - 1}
+
+
+async def test_without_a_window_everything_is_forwarded(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", "--window", "0", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.send(ONE))
+        await peer.wait_waiting(Step.DOT)
+        assert (await desk.send(ONE)).ok
+        gate.set()
+    assert first.result().ok
+    assert peer.copies() == {ONE[0]: 2}
+    assert await desk.outcomes() == {"forwarded": 2}
+
+
+async def test_observing_forwards_all_counts_repeats_and_never_waits(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", "--observe", upstream=peer.url)
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.send(ONE))
+        await peer.wait_waiting(Step.DOT)
+        assert (await desk.send(ONE)).ok
+        assert not first.done()
+        gate.set()
+    assert first.result().ok
+    assert (await desk.send([*ONE, b"other@example.test"])).ok
+    assert peer.copies() == {ONE[0]: 3, b"other@example.test": 1}
+    assert await desk.outcomes() == {"forwarded": 2, "would_suppress": 2}
+
+
+# Never suppressed
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [recovery("t0ken"), verification("c0de"), two_factor("t0ken")],
+    ids=["recovery", "verification", "two-factor"],
+)
+async def test_mails_with_a_link_of_their_own_go_out_each_time(
+    peer: ScriptedPeer, open_desk: OpenDesk, mail: bytes
+) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    assert [(await desk.send(ONE, mail)).ok for _ in range(2)] == [True, True]
+    assert peer.copies() == {ONE[0]: 2}
+    assert (await desk.relay.metrics()).value("smtp_dedup_exempt_messages_total") == 2
+
+
+async def test_bounces_and_what_comes_round_again_go_out_each_time(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    for _ in range(2):
+        assert (await desk.send(ONE, sender=b"")).ok
+    assert peer.copies() == {ONE[0]: 2}
+    # As the upstream would give it back to us, our Received field on top.
+    assert (await desk.send(people(1, first=2), MAIL)).ok
+    returned = peer.accepted[-1].content
+    assert returned.endswith(MAIL)
+    assert returned.startswith(b"Received: ")
+    for _ in range(2):
+        assert (await desk.send(people(1, first=2), returned)).ok
+    assert peer.copies()[people(1, first=2)[0]] == 3
+    foreign = b"Received: from elsewhere by another.example.test;\r\n\tSun, 1 Mar 2026 10:57:00 +0000\r\n" + MAIL
+    for _ in range(2):
+        assert (await desk.send(people(1, first=3), foreign)).ok
+    assert peer.copies()[people(1, first=3)[0]] == 1
+
+
+async def test_a_message_that_goes_round_in_circles_is_refused(peer: ScriptedPeer, open_desk: OpenDesk) -> None:
+    desk = await open_desk("--store", "memory:", upstream=peer.url)
+    hop = b"Received: from a by b; Sun, 1 Mar 2026 10:57:00 +0000\r\n"
+    sent = await desk.send(people(2), hop * 101 + MAIL)
+    assert sent.final.code == 554
+    assert sent.final.text.startswith(b"5.4.6 ")
+    assert not peer.received
+    assert (await desk.send(people(2), hop * 99 + MAIL)).ok
+    assert await desk.outcomes() == {"refused": 2, "forwarded": 2}

@@ -1,0 +1,36 @@
+"""The model guards itself, also where it is used without `load`."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from relay.settings import Settings
+from relay.settings.model import KEYS, SECTIONS
+
+
+def test_an_unknown_key_or_section_is_refused() -> None:
+    for values in ({"dedup": {"windw": "1h"}}, {"deduq": {}}):
+        with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+            Settings.model_validate(values)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().dedup.window = 5
+
+
+def test_an_error_does_not_show_what_was_put_in() -> None:
+    with pytest.raises(ValidationError) as error:
+        Settings.model_validate({"upstream": {"url": "smtp://user:xyzzy@mail"}})
+    assert "xyzzy" not in str(error.value)
+
+
+def test_defaults_are_written_as_an_operator_would() -> None:
+    settings = Settings()
+    given = {
+        name: {key: KEYS[f"{name}.{key}"].default for key in model.model_fields} for name, model in SECTIONS.items()
+    }
+    assert Settings.model_validate(given) == settings
+    assert settings.upstream.dot_timeout == 540
+    assert settings.limits.message_size == 52428800
