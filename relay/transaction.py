@@ -122,6 +122,7 @@ class Transaction:
             await self._story(content, begun + self._parts.policy.wait)
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever goes wrong, the client hears 451 and an id
             self._parts.witness.fault(self.record, "transaction", error)
+            await self._settle([recipient for recipient in self._paths if recipient not in self._results])
         finally:
             await self._delivery.finish()
         for recipient in self._paths:
@@ -185,7 +186,12 @@ class Transaction:
         if not self._keys:
             return dict.fromkeys(recipients, Won())
         keys = [self._keys[recipient] for recipient in recipients]
-        verdicts = await self._parts.book.claim(keys, self._token, self._parts.policy.window)
+        verdicts: Mapping[Fingerprint, Won | Held | Sent]
+        try:
+            verdicts = await self._parts.book.claim(keys, self._token, self._parts.policy.window)
+        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
+            self._parts.witness.fault(self.record, "claim", error)
+            verdicts = dict.fromkeys(keys, Won())
         return {recipient: verdicts[self._keys[recipient]] for recipient in recipients}
 
     async def _deliver(self, plan: Plan, content: Content) -> None:
@@ -216,6 +222,9 @@ class Transaction:
             if lost:
                 await self._delivery.finish()
                 recipients = [recipient for recipient in recipients if recipient not in lost]
+                won = [recipient for recipient in won if recipient not in lost]
+                if not recipients:
+                    return {}
                 continue
             outcome = await self._send_content(received, content)
             if not isinstance(outcome, NotSent):
@@ -236,7 +245,11 @@ class Transaction:
     async def _lost(self, won: Sequence[Recipient]) -> set[Recipient]:
         """Give those whose lease ran out and whom somebody else serves now: never send what is not ours any more."""
         keys = {self._keys[recipient]: recipient for recipient in won if recipient in self._keys}
-        lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
+        try:
+            lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
+        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
+            self._parts.witness.fault(self.record, "assure", error)
+            return set()
         if lost:
             self._parts.witness.claim_lost(len(lost))
         return {keys[key] for key in lost}

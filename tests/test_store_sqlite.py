@@ -237,7 +237,7 @@ async def test_a_damaged_entry_is_never_taken_for_sent(
 _RACER = """
 import asyncio, json, sys
 from relay.claims.sqlite import SqliteStore
-from relay.core.claim import Claim, Fingerprint, Token, Won
+from relay.core.claim import Claim, Fingerprint, Peek, Token, Won
 
 async def main():
     store = SqliteStore(sys.argv[1], busy_timeout=20)
@@ -246,7 +246,9 @@ async def main():
     won = []
     for number in range(200):
         key = Fingerprint(f"v1:{number}")
-        if await store.execute([Claim(key, Token(sys.argv[2]), 300, 600)]) == [Won()]:
+        # A look first: what was read must still hold when the same batch writes.
+        _, claimed = await store.execute([Peek(key, 600), Claim(key, Token(sys.argv[2]), 300, 600)])
+        if claimed == Won():
             won.append(number)
     print(json.dumps([won, await store.identity()]))
     await store.close()

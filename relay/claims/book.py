@@ -102,9 +102,10 @@ class Book:
         self._tasks.start(self._renew_for_ever(), "renew leases")
 
     async def close(self) -> None:
-        """End renewing, polling and writing back."""
+        """End renewing, polling and writing back, and write what can still be written."""
         self.give_up()
         await self._tasks.cancel()
+        await self._write_while_possible()
 
     def give_up(self) -> None:
         """Let everybody who waits hear that it is over."""
@@ -127,7 +128,7 @@ class Book:
         for key in keys:
             verdict = self._look_up(key, token, window, now)
             if verdict is None:
-                self._hold(key, token, window, now)
+                self._hold(key, token, window, now + self._lease)
                 asked.append(key)
             else:
                 verdicts[key] = verdict
@@ -209,10 +210,11 @@ class Book:
             return Sent(known.original, now - known.at)
         return None
 
-    def _hold(self, key: Fingerprint, token: Token, window: float, now: float) -> None:
+    def _hold(self, key: Fingerprint, token: Token | None, window: float, until: float) -> None:
+        """Note who holds it. Whoever waited for the one before waits for this one."""
         hold = self._holds.get(key)
         waiters = hold.waiters if hold else set()
-        self._holds[key] = _Hold(token, window, now + self._lease, waiters)
+        self._holds[key] = _Hold(token, window, until, waiters)
 
     def _free(self, key: Fingerprint) -> None:
         hold = self._holds.pop(key, None)
@@ -252,13 +254,12 @@ class Book:
                 self._know(key, _Known(original, asked_at - age, window, ours=False))
                 return answer
             case Held(remaining):
-                hold = self._holds[key]
-                hold.token, hold.until = None, asked_at + remaining
                 # Twins in this process wait for the owner elsewhere as well from now on; the poller looks for them.
+                self._hold(key, None, window, asked_at + remaining)
                 self._poll()
                 return answer
             case _:
-                self._hold(key, token, window, asked_at)
+                self._hold(key, token, window, asked_at + self._lease)
                 return Won()
 
     def _note_written(self, commands: Sequence[Command], answers: Sequence[Answer]) -> None:
@@ -279,9 +280,11 @@ class Book:
     async def _write_until_done(self) -> None:
         while self._unwritten:
             await asyncio.sleep(1.0)
-            while self._unwritten and self._store.up:
-                if not await self._write_some():
-                    break
+            await self._write_while_possible()
+
+    async def _write_while_possible(self) -> None:
+        while self._unwritten and self._store.up and await self._write_some():
+            pass
 
     async def _write_some(self) -> bool:
         now = self._clock()
@@ -308,13 +311,29 @@ class Book:
         if not ours:
             return
         commands = [Renew(key, hold.token, self._lease) for key, hold in ours.items() if hold.token]
-        for (key, hold), answer in zip(ours.items(), await self._store.ask(commands), strict=True):
-            still_ours = self._holds.get(key) is hold
-            if still_ours and isinstance(answer, Done):
+        answers = await self._store.ask(commands)
+        lapsed = {
+            key: hold
+            for (key, hold), answer in zip(ours.items(), answers, strict=True)
+            if self._holds.get(key) is hold and not self._renewed(hold, answer, now)
+        }
+        # The content may be out already, so that nobody asks `assure` any more: claim again now. A release that
+        # follows comes after it, for the store is asked in order.
+        claims = [Claim(key, hold.token, self._lease, hold.window) for key, hold in lapsed.items() if hold.token]
+        for hold, answer in zip(lapsed.values(), await self._store.ask(claims) if claims else [], strict=True):
+            self._renewed(hold, answer, now)
+
+    def _renewed(self, hold: _Hold, answer: Answer, now: float) -> bool:
+        """Note how long the lease runs now. What is not ours in the store, `assure` asks for before content goes out."""
+        match answer:
+            case Done() | Won():
                 hold.until = now + self._lease
-            elif still_ours and not isinstance(answer, Unknown):
-                # `assure` claims it again before any content goes out.
+            case Held() | Sent():
                 hold.until = now
+            case Free():
+                hold.until = now
+                return False
+        return True
 
     def _poll(self) -> None:
         if not self._closing and (self._poller is None or self._poller.done()):

@@ -47,8 +47,11 @@ def suppressed(record: str, sent: Sent) -> Result:
 
 def answered(reply: Reply, repeat: Sent | Held | None = None) -> Result:
     """Give the outcome that the upstream's reply means, 2yz being acceptance; `repeat` if it was only observed."""
+    if reply.permanent:
+        return Result(Outcome.REFUSED, reply)
     if not reply.positive:
-        return Result(Outcome.REFUSED if reply.permanent else Outcome.DEFERRED, reply.for_client())
+        # 421 would close a session that is ours, and 3yz would ask for content that the client has sent already.
+        return Result(Outcome.DEFERRED, reply.for_client() if reply.transient else Reply(451, reply.lines))
     accepted = reply.as_acceptance()
     if repeat is None:
         return Result(Outcome.FORWARDED, accepted)

@@ -61,7 +61,7 @@ def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) ->
     lower = html.lower()
     pieces: list[bytes] = []
     done = at = 0
-    while token := _TOKEN.search(html, at if ordinals else _BORING.match(html, at).end()):
+    while token := _TOKEN.search(html, at if ordinals else _end_of_boring(html, at)):
         at = token.end()
         kind = token.lastgroup
         if kind == "tag":
@@ -84,6 +84,11 @@ def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) ->
 def refers_to_ids(html: bytes) -> bool:
     """Say whether a reference by Content-ID is left that was not understood."""
     return _CID.search(html) is not None
+
+
+def _end_of_boring(html: bytes, at: int) -> int:
+    found = _BORING.match(html, at)
+    return found.end() if found else at
 
 
 def _end_of_text(lower: bytes, name: bytes, at: int) -> int:

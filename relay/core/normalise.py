@@ -178,7 +178,7 @@ def _part_fields(
     if part.disposition:
         yield Field("disposition", part.disposition.kind.encode())
         yield from _parameter_fields(part.disposition.parameters)
-    yield from _own_fields(part.fields, ordinals, top=top)
+    yield from _own_fields(part.fields, ordinals if is_leaf else {}, top=top)
     if isinstance(part, Leaf):
         yield from next(contents).fields
         return

@@ -54,4 +54,7 @@ def _base64(body: bytes) -> bytes | None:
         except binascii.Error:
             return None
         padded = piece.endswith(b"=")
+        # RFC 4648 section 3.5: bits that belong to no octet are zero, and decoders differ where they are not.
+        if padded and binascii.b2a_base64(pieces[-1][-(len(pieces[-1]) % 3) :], newline=False) != piece[-4:]:
+            return None
     return None if rest else b"".join(pieces)

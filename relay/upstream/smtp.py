@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 from typing import TYPE_CHECKING, TypeVar
@@ -199,21 +198,11 @@ class SmtpDelivery:
             return
         standing, self._standing = self._standing, None
         started, self._started = self._started, False
-        try:
-            if started:
-                connection.wire.end("the content that was asked for never came")
-            elif standing is not None and connection.reusable(asyncio.get_running_loop().time()):
-                await self._leave(connection)
-        finally:
-            self._upstream.pool.give_back(connection)
-
-    async def _leave(self, connection: Connection) -> None:
-        """End the transaction. Nobody waits for that, unless the upstream takes one command at a time."""
-        if "pipelining" in connection.extensions:
+        if started:
+            connection.wire.end("the content that was asked for never came")
+        elif standing is not None and connection.reusable(asyncio.get_running_loop().time()):
             connection.reset()
-            return
-        with contextlib.suppress(ConnectionEnded):
-            await self._reset_with(connection, [])
+        self._upstream.pool.give_back(connection)
 
     async def _persist(self, attempt: Callable[[Connection], Awaitable[T]]) -> T | Reply:
         """Make an attempt, and others while patience lasts; only ever before the dot."""
@@ -264,7 +253,7 @@ class SmtpDelivery:
             replies = await self._run(connection, commands)
         else:
             self._standing = None
-            replies = await self._reset_with(connection, commands)
+            replies = await self._run_anew(connection, commands)
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
             return dict.fromkeys(paths, sender), replies[-1]
@@ -272,7 +261,7 @@ class SmtpDelivery:
         self._standing = {path: reply for path, reply in answers.items() if reply.positive}
         return answers, replies[-1]
 
-    async def _reset_with(self, connection: Connection, commands: Sequence[bytes]) -> list[Reply]:
+    async def _run_anew(self, connection: Connection, commands: Sequence[bytes]) -> list[Reply]:
         connection.resets += 1
         first, *replies = await self._run(connection, [_RSET, *commands])
         if not first.positive:

@@ -124,8 +124,8 @@ async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: s
                 case "C" | "c" if pace == "line by line":
                     await client.send_raw(turn.lines[0])
                 case "C" | "c" if pace == "byte by byte":
-                    for octet in turn.lines[0]:
-                        await client.send_raw(bytes([octet]))
+                    for piece in _crumbs(turn.lines[0]):
+                        await client.send_raw(piece)
                 case "S":
                     await _expect(client, turn, relay=relay)
                 case "M" if turn.lines[0] == b"nothing":
@@ -137,6 +137,13 @@ async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: s
                 case "B":
                     assert arrived[seen - 1].content == turn.lines[0], turn.where
     assert len(arrived) == seen, "a message arrived that the dialog does not tell of"
+
+
+def _crumbs(octets: bytes) -> list[bytes]:
+    """Cut into single octets; of what is very long the middle stays whole."""
+    edge = 100 if len(octets) > 10_000 else len(octets)
+    middle = [octets[edge:-edge]] if octets[edge:-edge] else []
+    return [bytes([octet]) for octet in octets[:edge]] + middle + [bytes([o]) for o in octets[edge:][-edge:]]
 
 
 async def _expect(client: RawClient, turn: Turn, *, relay: bool) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from parts.client import RawClient, Sent, send, stuff
+from parts.relay_process import Metrics
 from parts.waiting import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from parts.relay_process import Metrics, RelayProcess
+    from parts.relay_process import RelayProcess
 
 SENDER = b"contact@tube.example.test"
-MAIL = b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r\nLook at this.\r\n"
 _CLASSES = {2: "2xx", 4: "4xx", 5: "5xx"}
+_NUMBERS = itertools.count(1)
 
 
 def people(count: int, first: int = 1) -> list[bytes]:
@@ -27,114 +29,111 @@ def people(count: int, first: int = 1) -> list[bytes]:
 
 
 class Desk:
-    """One relay, and all that was handed to it in this test."""
+    """One relay, and all that was handed to it in one test. `mail` is a message that no other test sends."""
 
-    def __init__(self, relay: RelayProcess) -> None:
+    def __init__(self, relay: RelayProcess, before: Metrics | None = None) -> None:
         self.relay = relay
-        self.faults = 0
-        """How many faults of the relay itself the test has caused."""
+        self.number = next(_NUMBERS)
+        self.mail = b"Subject: New video %d\r\n\r\nLook at this.\r\n" % self.number
+        self._before = before or Metrics("")
         self._clients: list[RawClient] = []
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin to count anew, as the relay does when it starts again."""
         self._recipients = 0
         self._dots = 0
         self._aborted = 0
         self._heard: Counter[str] = Counter()
-        self._dead = False
+        self._ended = False
 
     async def send(
-        self, recipients: Sequence[bytes], content: bytes = MAIL, *, sender: bytes = SENDER, **more: Any
+        self, recipients: Sequence[bytes], content: bytes | None = None, *, sender: bytes = SENDER, **more: Any
     ) -> Sent:
         """Send a message on a connection of its own, and hear the reply."""
+        content = self.mail if content is None else content
         sent = await send(self.relay.port, sender, recipients, content, **more)
-        taken = {path.lower() for path, answer in zip(recipients, sent.rcpt, strict=False) if answer.code == 250}
+        taken = [path for path, answer in zip(recipients, sent.rcpt, strict=False) if answer.code == 250]
         if taken:
-            self._count(len(taken))
+            self._count(taken)
             if sent.final.code:
                 self._heard[_CLASSES[sent.final.code // 100]] += 1
         return sent
 
-    async def offer(self, recipients: Sequence[bytes], content: bytes = MAIL, *, sender: bytes = SENDER) -> RawClient:
+    async def offer(self, recipients: Sequence[bytes]) -> RawClient:
         """Send a message with its final dot and leave its reply unread."""
-        client = await self.begin(recipients, sender=sender)
-        await self.finish(client, recipients, content)
+        client = await self.begin(recipients)
+        await self.finish(client, recipients)
         return client
+
+    async def begin(self, recipients: Sequence[bytes]) -> RawClient:
+        """Send a message up to the reply to DATA. Unless its dot follows, the relay counts it as aborted."""
+        client = await self.call()
+        assert [answer.code for answer in await client.begin(SENDER, *recipients)] == [250] * len(recipients)
+        assert (await client.command(b"DATA")).code == 354
+        self._aborted += 1
+        return client
+
+    async def finish(self, client: RawClient, recipients: Sequence[bytes]) -> None:
+        """Send the content and the final dot of a message that was begun."""
+        await client.send_raw(stuff(self.mail))
+        self._aborted -= 1
+        self._count(recipients)
 
     async def call(self) -> RawClient:
         """Open a connection that ends with the test at the latest."""
         self._clients.append(await RawClient.open(self.relay.port))
         return self._clients[-1]
 
-    async def begin(self, recipients: Sequence[bytes], *, sender: bytes = SENDER) -> RawClient:
-        """Send a message up to the reply to DATA. Unless its dot follows, the relay counts it as aborted."""
-        client = await self.call()
-        assert [answer.code for answer in await client.begin(sender, *recipients)] == [250] * len(recipients)
-        assert (await client.command(b"DATA")).code == 354
-        self._aborted += 1
-        return client
-
-    async def finish(self, client: RawClient, recipients: Sequence[bytes], content: bytes = MAIL) -> None:
-        """Send the content and the final dot of a message that was begun."""
-        await client.send_raw(stuff(content))
-        self._aborted -= 1
-        self._count(len({path.lower() for path in recipients}))
-
     async def hang_up(self) -> None:
         """Close all connections that are still open."""
         for client in self._clients:
             await client.close()
 
-    async def kill(self) -> None:
-        """End the relay as a crash would; nothing it counted is there any more."""
-        self.gone()
-        self.relay.kill()
-        await self.relay.wait()
+    async def ended(self) -> int:
+        """Wait for the relay's end, after which nothing can be asked any more, and give its exit status."""
+        self._ended = True
+        return await self.relay.wait()
 
-    def gone(self) -> None:
-        """Note that the relay has ended otherwise than by a drain."""
-        self._dead = True
-
-    async def drained(self) -> int:
-        """Wait for the end of a relay that was told to drain, hold its log against our count, give its exit status."""
-        status = await self.relay.wait()
-        self.gone()
+    async def drained(self) -> None:
+        """Wait for the end of a relay that was told to drain, and hold its log against our count."""
+        assert await self.ended() == 0
         lines = [json.loads(line) for line in self.relay.stderr().splitlines()]
         reports = [line for line in lines if line["event"] == "message"]
-        if status == 0:
-            assert len(reports) == self._dots
-            assert sum(sum(report["recipients"].values()) for report in reports) == self._recipients
+        assert len(reports) == self._dots
+        assert sum(sum(report["recipients"].values()) for report in reports) == self._recipients
         assert not [line for line in lines if "traceback" in line]
-        return status
 
     async def balance(self) -> None:
         """Fail unless every recipient offered at a dot has one outcome, and every message one reply."""
-        if self._dead:
+        if self._ended:
             return
         metrics = await self._when_all_is_counted()
-        messages = metrics.messages()
+        messages = self._messages(metrics)
         assert messages.pop("aborted", 0) == self._aborted
-        assert sum(messages.values()) == self._dots
-        assert Counter(messages) >= self._heard
-        assert sum(metrics.outcomes().values()) == self._recipients
+        assert messages.total() == self._dots
+        assert messages >= self._heard
+        assert self._outcomes(metrics).total() == self._recipients
         assert metrics.value("smtp_dedup_claims") == 0
-        assert metrics.value("smtp_dedup_faults_total") == self.faults
+        assert metrics.value("smtp_dedup_faults_total") == 0
 
     async def outcomes(self) -> dict[str, int]:
         """Give the recipients by outcome, once all that was offered is counted."""
-        return (await self._when_all_is_counted()).outcomes()
+        return self._outcomes(await self._when_all_is_counted())
 
-    def _count(self, recipients: int) -> None:
-        self._recipients += recipients
+    def _count(self, recipients: Sequence[bytes]) -> None:
+        self._recipients += len({path.lower() for path in recipients})
         self._dots += 1
+
+    def _messages(self, metrics: Metrics) -> Counter[str]:
+        return Counter(metrics.messages()) - Counter(self._before.messages())
+
+    def _outcomes(self, metrics: Metrics) -> Counter[str]:
+        return Counter(metrics.outcomes()) - Counter(self._before.outcomes())
 
     async def _when_all_is_counted(self) -> Metrics:
         # Who has heard a reply finds it counted; of those that left nobody tells when.
         async with asyncio.timeout(LONGEST):
             while True:
                 metrics = await self.relay.metrics()
-                if sum(metrics.messages().values()) >= self._dots + self._aborted:
+                messages = self._messages(metrics)
+                if messages.total() >= self._dots + self._aborted:
                     return metrics
                 await asyncio.sleep(0.02)
 
@@ -161,3 +160,14 @@ async def balanced_desks(start_relay: Any) -> AsyncIterator[OpenDesk]:
     finally:
         for desk in desks:
             await desk.hang_up()
+
+
+@asynccontextmanager
+async def balanced_desk(relay: RelayProcess) -> AsyncIterator[Desk]:
+    """Open a desk at a relay that has served other tests; at the end its figures must add up."""
+    desk = Desk(relay, await relay.metrics())
+    try:
+        yield desk
+        await desk.balance()
+    finally:
+        await desk.hang_up()
