@@ -51,7 +51,8 @@ def notification(rules: int = 110) -> bytes:
         "X-Mailer: PHPMailer 6.9.1\r\nMIME-Version: 1.0\r\n"
         'Content-Type: multipart/alternative;\r\n boundary="b1_abc"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n'
         "This is a multi-part message in MIME format.\r\n\r\n--b1_abc\r\nContent-Type: text/plain; charset=UTF-8\r\n"
-        "Content-Transfer-Encoding: 8bit\r\n\r\nAnna has uploaded a new video Kraniche \u2013 \U0001f426 im Nebel\r\n\r\n"
+        "Content-Transfer-Encoding: 8bit\r\n\r\n"
+        "Anna has uploaded a new video Kraniche \u2013 \U0001f426 im Nebel\r\n\r\n"
         "--b1_abc\r\nContent-Type: text/html; charset=UTF-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
         + html
         + "\r\n\r\n--b1_abc--\r\n"

@@ -10,7 +10,7 @@ import pytest
 from parts.desk import Desk, OpenDesk, balanced_desks, people
 from parts.faults import Step, say, wait
 from parts.redis_server import RedisServer
-from parts.waiting import LONGEST
+from parts.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -126,7 +126,7 @@ async def test_a_lease_is_renewed_as_long_as_its_owner_works(
         await peer.wait_waiting(Step.DOT)
         # The server comes back empty, and the claim is taken again by its owner before anybody else asks for it.
         await asyncio.to_thread(redis_server.restart)
-        await when(lambda: any(value[:1] == b"h" for value in values(redis_server)), "the claim held again")
+        await until(lambda: any(value[:1] == b"h" for value in values(redis_server)), "the claim held again")
         second = group.create_task(other.send(ONE))
         await peer.wait_for(lambda: given_up.visits == 1, "the second twin waiting")
         gate.set()
@@ -183,7 +183,7 @@ async def test_without_a_store_mail_flows_and_twins_inside_the_relay_are_suppres
     assert peer.copies() == dict.fromkeys(FIFTY, 1)
     await asyncio.to_thread(redis_server.start)
     await see_recovered(one, redis_server, 50)
-    await when_up(other)
+    await until(lambda: "store is back" in other.relay.stderr(), "the store back at the other relay")
     assert (await other.send(FIFTY)).final.text.startswith(b"2.0.0 Ok: duplicate, ")
     assert peer.copies() == dict.fromkeys(FIFTY, 1)
 
@@ -222,7 +222,6 @@ async def test_a_store_that_fails_under_load_costs_no_mail_and_little_time(
     assert (await timed(one.send(people(1, first=500)))).ok
     await asyncio.to_thread(mend, redis_server)
     await see_recovered(one, redis_server, 42)
-    await when_up(other)
     for recipient in [*everyone, *people(1, first=500)]:
         assert (await other.send([recipient, b"all@example.test"])).final.text.startswith(b"2.0.0 Ok: duplicate, ")
     assert peer.copies() == dict.fromkeys([*everyone, *people(1, first=500), b"all@example.test"], 1)
@@ -246,25 +245,11 @@ async def see_degraded(desk: Desk) -> None:
 
 async def see_recovered(desk: Desk, redis_server: RedisServer, count: int) -> None:
     """Wait until so many acceptances stand in the store, and see that the relay says so too."""
-    await when(lambda: sum(value[:1] == b"s" for value in values(redis_server)) >= count, "all written back")
-    await when_up(desk)
+    await until(lambda: sum(value[:1] == b"s" for value in values(redis_server)) >= count, "all written back")
+    metrics = await desk.relay.metrics()
+    assert metrics.value("smtp_dedup_store_up") == 1
+    assert metrics.value("smtp_dedup_store_degraded") == 0
     assert (await desk.relay.readyz())["store"] == "up"
-
-
-async def when_up(desk: Desk) -> None:
-    async with asyncio.timeout(LONGEST):
-        while (await desk.relay.metrics()).value("smtp_dedup_store_up") != 1:
-            await asyncio.sleep(0.05)
-    assert (await desk.relay.metrics()).value("smtp_dedup_store_degraded") == 0
-
-
-async def when(holds: Callable[[], bool], what: str) -> None:
-    try:
-        async with asyncio.timeout(LONGEST):
-            while not await asyncio.to_thread(holds):
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise TimeoutError(f"waited in vain: {what}") from None
 
 
 async def shorten(redis_server: RedisServer, seconds: int) -> None:

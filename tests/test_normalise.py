@@ -172,6 +172,37 @@ def test_nothing_else_is_left_out(html: str) -> None:
     assert leave_out_noise(html.encode()) == html.encode()
 
 
+def test_only_images_lose_a_cache_value_also_where_ids_are_replaced() -> None:
+    html = b"<input background='cid:a' src='a.jpg?cache=1751364000'><td background='cid:b'>"
+    assert leave_out_noise(html, {b"a": 1}) == html.replace(b"cid:a", b"\0leaf 1")
+
+
+def related(container: str, first: str, second: str) -> str:
+    image = "Content-Type: image/gif\nContent-ID: <{}>\n\n{}\n--b"
+    return (
+        f"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=b\n{container}\n--b\n"
+        "Content-Type: text/html\n\n<img src='cid:a'>\n--b\n"
+        + image.format(first, 1)
+        + "\n"
+        + image.format(second, 2)
+        + "--\n"
+    )
+
+
+def test_content_ids_count_where_they_are_not_of_one_leaf_alone() -> None:
+    assert shown(related("", "x", "a")) == shown(related("", "y", "a"))
+    assert shown(related("", "a", "a")) != shown(related("", "x", "a"))
+    assert shown(related("Content-ID: <a>\n", "x", "a")) != shown(related("", "x", "a"))
+
+
+def test_content_ids_count_where_a_text_is_too_long_to_look_for_them() -> None:
+    long = "x" * (TEXT_LIMIT + 1)
+    for kind, counts in (("image/gif", False), ("text/plain", True)):
+        first, second = (related("", name, "a").replace("\n1\n", f"\n{long}\n") for name in "xy")
+        first, second = (text.replace("image/gif", kind) for text in (first, second))
+        assert (shown(first) != shown(second)) == counts
+
+
 def test_comments_styles_and_odd_text_do_not_hide_what_follows() -> None:
     before = "<!doctype html><style> a > b {} </style><!-- a > b --><p>1 < 2 <3 <br/><a href=x/>&lt;"
     html = f"{before}<img src='{U}?cache=1751364000'>"

@@ -82,7 +82,9 @@ class _Known:
 class Book:
     """All claims of a process. Times in seconds, by a monotonic clock."""
 
-    def __init__(self, store: Arbiter, *, lease: float, clock: Callable[[], float], remembered: int = REMEMBERED):
+    def __init__(
+        self, store: Arbiter, *, lease: float, clock: Callable[[], float], remembered: int = REMEMBERED
+    ) -> None:
         self._store = store
         self._lease = lease
         self._clock = clock
@@ -324,7 +326,7 @@ class Book:
             self._renewed(hold, answer, now)
 
     def _renewed(self, hold: _Hold, answer: Answer, now: float) -> bool:
-        """Note how long the lease runs now. What is not ours in the store, `assure` asks for before content goes out."""
+        """Note how long the lease runs now. False where the store holds nothing for anybody."""
         match answer:
             case Done() | Won():
                 hold.until = now + self._lease

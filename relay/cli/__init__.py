@@ -35,4 +35,4 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="smtp-dedup-relay")
 def main() -> None:
-    """An SMTP proxy that forwards every message once per recipient and suppresses its repeats."""
+    """Forward every message once per recipient, as an SMTP proxy, and suppress its repeats."""

@@ -52,7 +52,9 @@ def check(loaded: Loaded) -> None:
         sys.exit(EX_CONFIG)
     for finding in findings:
         word = click.style("FAIL", fg="red", bold=True) if finding.mend else click.style("ok  ", fg="green")
-        click.echo(f"{word}  {finding.key}: {finding.text}" + (f"\n      to mend: {finding.mend}" if finding.mend else ""))
+        click.echo(
+            f"{word}  {finding.key}: {finding.text}" + (f"\n      to mend: {finding.mend}" if finding.mend else "")
+        )
     sys.exit(1 if any(finding.mend for finding in findings) else 0)
 
 

@@ -22,13 +22,15 @@ _LIMIT = 18.0
     epilog="""\b
 Example:
   relay demo
-Exit status: 0 every count is right, 1 one is not. Leaves nothing behind."""
+Exit status: 0 every count is right, 1 one is not. Leaves nothing behind.""",
 )
 def demo() -> None:
     """Start a relay and a catching upstream, send what AVideo sends under load, and show what came of it."""
     from relay.demo.scenario import play
 
-    click.echo("A relay with an embedded store; in front of it AVideo's mails, behind it an upstream that counts.", err=True)
+    click.echo(
+        "A relay with an embedded store; in front of it AVideo's mails, behind it an upstream that counts.", err=True
+    )
     try:
         rows = asyncio.run(asyncio.wait_for(play(), _LIMIT))
     except TimeoutError:

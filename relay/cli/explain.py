@@ -24,7 +24,7 @@ EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 Examples:
   relay explain notice.eml
   relay explain first.eml second.eml --recipient alice@example.org
-Exit status: 0 equal (or one file), 1 different, 2 unreadable."""
+Exit status: 0 equal (or one file), 1 different, 2 unreadable.""",
 )
 @click.argument("files", nargs=-1, required=True, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
 @click.option("--recipient", metavar="ADDRESS", default="", help="Whose fingerprint to show; without it nobody's.")
@@ -64,7 +64,9 @@ def _show(path: Path, judged: Judged, recipient: str) -> None:
     from relay.core.envelope import fold
 
     click.echo(click.style(str(path), bold=True))
-    click.echo(f"  fingerprint  {judged.fingerprint(fold(recipient.encode()))}" + (f"  {recipient}" if recipient else ""))
+    click.echo(
+        f"  fingerprint  {judged.fingerprint(fold(recipient.encode()))}" + (f"  {recipient}" if recipient else "")
+    )
     rule = f"exempt: {judged.exempt}" if judged.exempt else "dedupe (default)"
     click.echo(f"  rule         {rule}")
     if judged.form.broken:
@@ -94,7 +96,9 @@ def _show_difference(first: Judged, second: Judged) -> None:
         for sign, field in (("-", one), ("+", other)):
             if field is not None:
                 begin = max(0, start - _AROUND)
-                click.echo(f"  {sign} {field.label}: {'…' if begin else ''}{_text(field.value[begin : start + _AROUND])}")
+                click.echo(
+                    f"  {sign} {field.label}: {'…' if begin else ''}{_text(field.value[begin : start + _AROUND])}"
+                )
 
 
 def _text(value: bytes) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Example:
   relay serve --upstream smtp://127.0.0.1:25 --store redis://127.0.0.1 --window 15m
-Then point the application's SMTP host and port at 127.0.0.1:2525."""
+Then point the application's SMTP host and port at 127.0.0.1:2525.""",
 )
 @settings_options
 def serve(loaded: Loaded) -> None:

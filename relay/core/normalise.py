@@ -138,7 +138,7 @@ def _without_noise(leaves: Sequence[Leaf], contents: Sequence[_Content]) -> tupl
     ordinals = _ordinals(leaves)
     quiet = [_quiet(leaf, content, ordinals) for leaf, content in zip(leaves, contents, strict=True)]
     # Whatever still refers to an id may mean another leaf when ids change places.
-    if ordinals and any(refers_to_ids(content.octets if content.text is None else content.text) for content in quiet):
+    if ordinals and any(map(_may_refer_to_ids, leaves, quiet)):
         ordinals = {}
         quiet = [_quiet(leaf, content, ordinals) for leaf, content in zip(leaves, contents, strict=True)]
     return ordinals, quiet
@@ -149,6 +149,14 @@ def _quiet(leaf: Leaf, content: _Content, ordinals: Mapping[bytes, int]) -> _Con
         return content
     text = leave_out_noise(content.text, ordinals)
     return content._replace(fields=(Field("text", text),), text=text)
+
+
+def _may_refer_to_ids(leaf: Leaf, content: _Content) -> bool:
+    if content.text is not None:
+        return refers_to_ids(content.text)
+    if len(content.octets) > TEXT_LIMIT:
+        return leaf.media.kind.startswith("text/")
+    return refers_to_ids(content.octets)
 
 
 def _ordinals(leaves: Sequence[Leaf]) -> dict[bytes, int]:

@@ -171,7 +171,7 @@ def _suppressed(service: Service) -> float:
 def _why(step: Step) -> str:
     exempt = judge(step.contents[0], SITE.encode()).exempt
     if exempt:
-        return f"exempt ({exempt}): never suppressed"
+        return f"exempt ({exempt})"
     if step.forwarded == 0:
         return "equal but for the thumbnail's cache value"
     if len(step.contents) > 1:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("relay")
 
 _MOST_ORIGINALS = 5
-_ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@[^\s<>]+>?')
+_ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@(?:\[[^\]\s]*\]|[^\s<>,;:()"\']+)>?')
 
 
 def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> logging.handlers.QueueListener:

@@ -150,12 +150,13 @@ def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRef
         return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}")
     if isinstance(certificate, ssl.SSLError):
         return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
-    if isinstance(error, aiosmtplib.SMTPNotSupported):
-        return UpstreamRefused(f"{target} does not offer what the settings ask for: {error}")
     if isinstance(error, aiosmtplib.SMTPResponseException):
         text = f"{target} answered {error.code} {error.message}"
         return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later
-    return UpstreamDown(f"{target} does not answer: {_reason(error)}")
+    if isinstance(error, aiosmtplib.SMTPException) and not isinstance(error, OSError):
+        # STARTTLS or AUTH, of which the library gives no class of their own; its losses and timeouts are OSErrors.
+        return UpstreamRefused(f"{target} does not offer what the settings ask for: {str(error).rstrip('.')}")
+    return UpstreamDown(f"no connection to {target}: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:

@@ -135,7 +135,7 @@ class Wire(asyncio.Protocol):
             line = bytes(self._buffer[:end]).removesuffix(b"\r")
             del self._buffer[: end + 1]
             self._take(line)
-        if len(self._buffer) > LONGEST_REPLY:
+        if len(self._buffer) > LONGEST_REPLY + len(b"\r"):
             self.end("an endless reply")
 
     def _take(self, line: bytes) -> None:

@@ -1,0 +1,95 @@
+"""An upstream inside the process that does what the test says, and notes what it was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from relay.core.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from relay.core.content import Content
+    from relay.core.delivery import NotSent, Unclear
+    from relay.core.envelope import Envelope
+
+TAKEN = Reply(250, (b"2.1.5 Ok",))
+QUEUED = Reply(250, (b"2.0.0 Ok: queued as 1X1",))
+
+
+@dataclass
+class ScriptedUpstream:
+    """Makes deliveries that share one script."""
+
+    recipients: dict[bytes, list[Reply]] = field(default_factory=dict)
+    """What is said to a recipient, one reply a time it is offered; afterwards, and to others, `TAKEN`."""
+    dots: list[Reply | Unclear | NotSent | Exception] = field(default_factory=list)
+    """What becomes of the content, one a time it is sent; afterwards `QUEUED`."""
+    before_dot: Callable[[], Awaitable[None]] | None = None
+    """Runs when the content is asked for, once."""
+    prepared: list[tuple[bytes, ...]] = field(default_factory=list)
+    sent: list[tuple[bytes, ...]] = field(default_factory=list)
+    """The recipients of each content that came with its dot."""
+    finished: int = 0
+
+    def begin(self, envelope: Envelope) -> ScriptedDelivery:
+        del envelope
+        return ScriptedDelivery(self)
+
+    def offer(self, path: bytes) -> Reply:
+        said = self.recipients.get(path, [])
+        return said.pop(0) if said else TAKEN
+
+    def size_limit(self) -> int | None:
+        return None
+
+    def offers(self, keyword: str) -> bool:
+        return bool(keyword)
+
+    async def probe(self) -> None:
+        """Always reachable."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class ScriptedDelivery:
+    """One transaction. It keeps to the interface: content only after a positive `prepare`, and only once."""
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self._upstream = upstream
+        self._taken: dict[bytes, Reply] = {}
+        self._ready: tuple[bytes, ...] = ()
+
+    async def rcpt(self, path: bytes) -> Reply:
+        reply = self._upstream.offer(path)
+        if reply.positive:
+            self._taken[path] = reply
+        return reply
+
+    async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
+        assert paths, "a transaction without recipients"
+        self._upstream.prepared.append(tuple(paths))
+        if set(paths) != set(self._taken):
+            self._taken = {path: self._upstream.offer(path) for path in paths}
+        replies = dict(self._taken)
+        self._ready = tuple(path for path, reply in replies.items() if reply.positive)
+        if self._upstream.before_dot:
+            run, self._upstream.before_dot = self._upstream.before_dot, None
+            await run()
+        return replies
+
+    async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        assert self._ready, "content that nobody asked for"
+        ready, self._ready, self._taken = self._ready, (), {}
+        outcome = self._upstream.dots.pop(0) if self._upstream.dots else QUEUED
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Reply) and outcome.positive:
+            self._upstream.sent.append(ready)
+        return outcome
+
+    async def finish(self) -> None:
+        self._upstream.finished += 1
+        self._ready, self._taken = (), {}

@@ -1,0 +1,61 @@
+"""Content on the wire and off it, and dots that must not end it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from relay.core.content import Content
+
+_OCTETS = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"x", b"\0", b"\xff"]), max_size=30).map(b"".join)
+
+
+def with_end(plain: bytes) -> bytes:
+    return plain if not plain or plain.endswith(b"\r\n") else plain + b"\r\n"
+
+
+@given(_OCTETS)
+def test_plain_content_comes_back_from_the_wire(plain: bytes) -> None:
+    content = Content.from_plain(plain)
+    assert content.plain == with_end(plain)
+    assert len(content) == len(content.wire)
+    assert not re.search(rb"(?:\A|\r\n)\.\r\n", content.wire)
+
+
+@given(_OCTETS)
+def test_no_receiver_finds_an_end_in_what_is_sent_on(plain: bytes) -> None:
+    wire = Content.from_plain(plain).safe_wire
+    assert not re.search(rb"(?:\A|[\r\n])\.[\r\n]", wire)
+
+
+@given(_OCTETS)
+def test_only_lone_dots_beside_bare_line_ends_are_doubled(plain: bytes) -> None:
+    content = Content.from_plain(plain)
+    undone = re.sub(rb"(?:\A|(?<=[\r\n]))\.\.(?=[\r\n])", b".", content.safe_wire)
+    assert undone == re.sub(rb"(?:\A|(?<=[\r\n]))\.\.(?=[\r\n])", b".", content.wire)
+    if not re.search(rb"\r(?!\n)|(?<!\r)\n", plain):
+        assert content.safe_wire == content.wire
+
+
+@pytest.mark.parametrize(
+    ("wire", "safe"),
+    [
+        (b"a\n.\nb\r\n", b"a\n..\nb\r\n"),
+        (b"a\r.\rb\r\n", b"a\r..\rb\r\n"),
+        (b"a\r\n.\nb\r\n", b"a\r\n..\nb\r\n"),
+        (b"a\n.\r\nb\r\n", b"a\n..\r\nb\r\n"),
+        (b"a\r\n.\rb\r\n", b"a\r\n..\rb\r\n"),
+        (b".\nb\r\n", b"..\nb\r\n"),
+        (b"\n.\n.\n.\r.\r\n", b"\n..\n..\n..\r..\r\n"),
+        (b"a.\r\nb\n.c\n..\n\r\n", b"a.\r\nb\n.c\n..\n\r\n"),
+        (b"..\r\n...\r\n", b"..\r\n...\r\n"),
+    ],
+)
+def test_a_smuggled_end_travels_doubled(wire: bytes, safe: bytes) -> None:
+    assert Content(wire).safe_wire == safe
+
+
+def test_added_dots_come_off_at_each_line_and_nowhere_else() -> None:
+    assert Content(b"..\r\n...a\r\n.b\r\n\r\n..\r\na.\n..c\r\n").plain == b".\r\n..a\r\nb\r\n\r\n.\r\na.\n..c\r\n"

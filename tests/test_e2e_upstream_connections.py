@@ -1,0 +1,196 @@
+"""Connections to the upstream: kept, reused, replaced; and what a client notices of their faults, which is little."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from parts.client import Answer, RawClient, send
+from parts.faults import Step, drop, hang, reset, say, say_and_drop
+from parts.logged import wait_logged, wait_upstream
+from parts.peer import ScriptedPeer
+
+if TYPE_CHECKING:
+    from conftest import StartRelay
+    from parts.faults import Action
+    from parts.relay_process import RelayProcess
+
+SENDER = b"sender@example.test"
+USER, OTHER = b"user@example.test", b"other@example.test"
+UNREACHABLE = Answer(451, (b"4.4.1 The upstream mail server cannot be reached, try again later",))
+BUSY = b"421 4.3.2 busy, ask user@example.test"
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay, peer: ScriptedPeer) -> RelayProcess:
+    started = await start_relay(upstream=peer.url)
+    await wait_upstream(started, "up")
+    return started
+
+
+def mail(text: object) -> bytes:
+    return f"Subject: {text}\r\n\r\n{text}\r\n".encode()
+
+
+async def sends(relay: RelayProcess, text: object, *recipients: bytes) -> bool:
+    sent = await send(relay.port, SENDER, recipients or [USER], mail(text))
+    return sent.ok and all(answer.code == 250 for answer in sent.rcpt)
+
+
+# Kept
+
+
+async def test_connections_are_kept_and_retired_by_count(relay: RelayProcess, peer: ScriptedPeer) -> None:
+    for number in range(120):
+        assert await sends(relay, number)
+    assert len(peer.accepted) == 120
+    # The first one served 100 messages and said goodbye.
+    await peer.wait_for(lambda: not peer.sessions[0].open, "the end of the first session")
+    assert [session.count(b"DATA") for session in peer.sessions] == [100, 20]
+    assert peer.sessions[0].commands[-1] == b"QUIT"
+    assert peer.commands(b"NOOP") == []
+
+
+@pytest.mark.parametrize("end", ["silently", "farewell", "broken"])
+async def test_a_connection_that_died_while_idle_costs_the_client_nothing(
+    relay: RelayProcess, peer: ScriptedPeer, end: str
+) -> None:
+    assert await sends(relay, 1)
+    peer.hang_up(farewell=b"421 4.4.2 idle" if end == "farewell" else b"", broken=end == "broken")
+    await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
+    assert await sends(relay, 2)
+    assert [message.session for message in peer.accepted] == [1, 2]
+
+
+@pytest.mark.parametrize("patience", ["20s", "0s"])
+async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_the_client_nothing(
+    start_relay: StartRelay, peer: ScriptedPeer, patience: str
+) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": patience})
+    await wait_upstream(relay, "up")
+    peer.on(Step.MAIL, reset(), session=1)
+    assert await sends(relay, 1)
+    assert [message.session for message in peer.accepted] == [2]
+
+
+# Tried again, before the dot only
+
+
+@pytest.mark.parametrize("action", [say_and_drop(BUSY), drop(), reset()], ids=["421", "drop", "reset"])
+async def test_what_ends_before_the_dot_is_tried_again_unnoticed(
+    relay: RelayProcess, peer: ScriptedPeer, action: Action
+) -> None:
+    for number, step in enumerate((Step.MAIL, Step.RCPT, Step.DATA)):
+        fault = peer.on(step, action)
+        assert await sends(relay, number, USER, OTHER)
+        assert fault.visits >= 1
+    assert [message.recipients for message in peer.accepted] == [(USER, OTHER)] * 3
+    assert len(peer.received) == 3
+
+
+@pytest.mark.parametrize("greeting", [b"450 4.3.2 later", BUSY, None])
+async def test_a_greeting_that_is_no_welcome_is_tried_again_unnoticed(
+    start_relay: StartRelay, peer: ScriptedPeer, greeting: bytes | None
+) -> None:
+    fault = peer.on(Step.GREETING, say_and_drop(greeting) if greeting else drop(), times=3)
+    relay = await start_relay(upstream=peer.url)
+    assert await sends(relay, 1)
+    assert fault.visits > 3
+    assert len(peer.accepted) == 1
+
+
+async def test_a_client_that_waits_for_an_upstream_to_come_back_is_served(
+    relay: RelayProcess, peer: ScriptedPeer
+) -> None:
+    await peer.stop()
+    async with await RawClient.open(relay.port) as client:
+        await client.begin(SENDER)
+        await client.send_raw(b"RCPT TO:<%b>\r\n" % USER)
+        await wait_upstream(relay, "down")
+        await peer.start()
+        assert (await client.read_reply()).code == 250
+        assert (await client.content(mail(1))).code == 250
+    assert peer.copies() == {USER: 1}
+
+
+async def test_with_the_upstream_down_fifty_recipients_cost_patience_once(
+    start_relay: StartRelay, peer: ScriptedPeer
+) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": "1s"})
+    await wait_upstream(relay, "up")
+    await peer.stop()
+    begun = time.monotonic()
+    sent = await send(relay.port, SENDER, [b"user%d@example.test" % number for number in range(50)], mail(1))
+    assert time.monotonic() - begun < 3
+    assert sent.rcpt == (UNREACHABLE,) * 50
+    await wait_logged(relay, f"no connection to 127.0.0.1:{peer.port}: Connection refused; tried for 1 s")
+    await peer.start()
+    assert await sends(relay, 1)
+
+
+async def test_421_for_as_long_as_patience_lasts_is_451_to_the_client(
+    start_relay: StartRelay, peer: ScriptedPeer
+) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": "0.5s"})
+    for step in (Step.MAIL, Step.RCPT):
+        peer.forgive()
+        peer.on(step, say_and_drop(BUSY), times=None)
+        assert (await send(relay.port, SENDER, [USER], mail(1))).rcpt == (UNREACHABLE,)
+    # The upstream's words are in the log, but no address in them.
+    await wait_logged(relay, "answered 421 4.3.2 busy, ask <address>; tried for 0.5 s")
+    assert "user@" not in relay.stderr()
+    peer.forgive()
+    peer.on(Step.DATA, say_and_drop(BUSY), times=None)
+    assert (await send(relay.port, SENDER, [USER], mail(1))).final == UNREACHABLE
+    assert peer.received == []
+    peer.forgive()
+    assert await sends(relay, 1)
+    metrics = await relay.metrics()
+    assert metrics.outcomes() == {"deferred": 1, "forwarded": 1}
+    assert metrics.messages() == {"4xx": 1, "2xx": 1}
+
+
+# After the dot
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [(say_and_drop(BUSY), 451), (say(b"452 4.3.1 full"), 452), (say(b"554 5.7.1 spam"), 554), (drop(), 451)],
+)
+async def test_after_the_dot_nothing_is_sent_again(
+    relay: RelayProcess, peer: ScriptedPeer, action: Action, code: int
+) -> None:
+    peer.on(Step.DOT, action)
+    assert (await send(relay.port, SENDER, [USER], mail(1))).final.code == code
+    assert len(peer.received) == 1
+    assert await sends(relay, 1)
+    assert (len(peer.received), len(peer.accepted)) == (2, 1)
+
+
+async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.dot_timeout": "0.5s"})
+    peer.on(Step.DOT, hang())
+    sent = await send(relay.port, SENDER, [USER], mail(1))
+    assert sent.final.code == 451
+    assert sent.final.text.startswith(b"4.4.2 ")
+    assert (await relay.metrics()).outcomes() == {"uncertain": 1}
+    assert await sends(relay, 1)
+    assert (len(peer.received), len(peer.accepted)) == (2, 1)
+
+
+# Without PIPELINING
+
+
+async def test_an_upstream_without_pipelining_gets_one_command_at_a_time(start_relay: StartRelay) -> None:
+    async with ScriptedPeer(extensions=[b"8BITMIME"]) as peer:
+        relay = await start_relay(upstream=peer.url, settings={"upstream.connections": 1})
+        await wait_upstream(relay, "up")
+        assert await sends(relay, 1, USER)
+        assert await sends(relay, 1, USER)  # a repeat: the transaction is left
+        assert await sends(relay, 1, USER, OTHER)  # left, and a narrower one begun
+        assert await sends(relay, 2, USER)
+        assert [message.recipients for message in peer.accepted] == [(USER,), (OTHER,), (USER,)]
+        assert len(peer.sessions) == 1
+        assert peer.sessions[0].count(b"RSET") == 2
+        assert peer.sessions[0].ahead == 0

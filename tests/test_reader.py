@@ -1,0 +1,168 @@
+"""However the network cuts what a client sends, the relay reads the same lines and the same content."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LONGEST = 12
+"""Bytes of a line and of content in these tests."""
+# Few different octets, so that ends of lines and of content are met often.
+_OCTETS = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.\r\n", b"x", b"\0"]), max_size=40).map(b"".join)
+
+
+def reader(idle: float = 60.0) -> Reader:
+    return Reader(lambda: None, lambda: None, idle)
+
+
+def cut(octets: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(octets) + 1) for place in places), len(octets)]
+    return [octets[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def run(pieces: Sequence[bytes], read: Callable[[Reader], object]) -> list[object]:
+    """Feed pieces, letting the reader work after each, and collect what it gives until the client is gone."""
+
+    async def collect() -> list[object]:
+        source = reader()
+        found: list[object] = []
+
+        async def consume() -> None:
+            while True:
+                try:
+                    found.append(await read(source))  # type: ignore[misc]
+                except LineTooLong:
+                    found.append("line too long")
+                except ContentTooLarge as error:
+                    found.append(("too large", error.size))
+                except ClientGone:
+                    return
+
+        task = asyncio.create_task(consume())
+        for piece in pieces:
+            source.feed(piece)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        source.end()
+        async with asyncio.timeout(5):
+            await task
+        return found
+
+    with asyncio.Runner() as runner:
+        return runner.run(collect())
+
+
+def lines_of(octets: bytes) -> list[object]:
+    """Say the same in another way."""
+    whole = octets.split(b"\n")[:-1]
+    return ["line too long" if len(line) > LONGEST else line.removesuffix(b"\r") for line in whole]
+
+
+def contents_of(octets: bytes) -> list[object]:
+    found: list[object] = []
+    while end := re.search(rb"(?:\A|\r\n)\.\r\n", octets):
+        content, octets = octets[: end.start()], octets[end.end() :]
+        content += b"\r\n" if end[0] != b".\r\n" else b""
+        found.append(("too large", len(content)) if len(content) > LONGEST else content)
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(octets=_OCTETS, places=st.lists(st.integers(0, 200), max_size=12))
+def test_lines_do_not_depend_on_how_they_are_cut(octets: bytes, places: list[int]) -> None:
+    assert run(cut(octets, places), lambda source: source.line(LONGEST)) == lines_of(octets)
+
+
+@settings(max_examples=300, deadline=None)
+@given(octets=_OCTETS, places=st.lists(st.integers(0, 200), max_size=12))
+def test_content_does_not_depend_on_how_it_is_cut(octets: bytes, places: list[int]) -> None:
+    assert run(cut(octets, places), lambda source: source.content(LONGEST)) == contents_of(octets)
+
+
+@pytest.mark.parametrize("octets", [b"line\r\n" * 3 + b"x" * 30 + b"\r\nline\n", b"..a\r\n.\r\n.\r\n" + b"x" * 40 + b"\r\n.\r\n"])
+def test_octet_by_octet(octets: bytes) -> None:
+    single = [bytes([octet]) for octet in octets]
+    assert run(single, lambda source: source.line(LONGEST)) == lines_of(octets)
+    assert run(single, lambda source: source.content(LONGEST)) == contents_of(octets)
+
+
+async def test_a_line_may_be_as_long_as_its_limit() -> None:
+    source = reader()
+    source.feed(b"x" * LONGEST + b"\n" + b"x" * (LONGEST - 1) + b"\r\n" + b"x" * LONGEST + b"\r\nnext\r\n")
+    assert await source.line(LONGEST) == b"x" * LONGEST
+    assert await source.line(LONGEST) == b"x" * (LONGEST - 1)
+    with pytest.raises(LineTooLong):
+        await source.line(LONGEST)
+    assert await source.line(LONGEST) == b"next"
+
+
+async def test_what_is_too_long_is_not_kept() -> None:
+    source = reader()
+    task = asyncio.create_task(source.line(LONGEST))
+    for _ in range(50):
+        await asyncio.sleep(0)
+        source.feed(b"x" * 10_000)
+        await asyncio.sleep(0)
+        assert len(source._buffer) <= 20_000
+    source.feed(b"\n")
+    with pytest.raises(LineTooLong):
+        await task
+    task2 = asyncio.create_task(source.content(LONGEST))
+    for _ in range(50):
+        await asyncio.sleep(0)
+        source.feed(b"x" * 10_000)
+        await asyncio.sleep(0)
+        assert len(source._buffer) <= 20_000
+    source.feed(b"\r\n.\r\n")
+    with pytest.raises(ContentTooLarge) as error:
+        await task2
+    assert error.value.size == 500_002
+
+
+async def test_a_client_that_sends_ahead_is_held_back_until_it_is_read() -> None:
+    calls: list[str] = []
+    source = Reader(lambda: calls.append("pause"), lambda: calls.append("resume"), 60)
+    source.feed(b"one\r\n" + b"x" * 100_000)
+    source.feed(b"y")
+    assert calls == ["pause"]
+    assert await source.line(LONGEST) == b"one"
+    assert calls == ["pause"]
+    task = asyncio.create_task(source.content(1_000_000))
+    await asyncio.sleep(0)
+    assert calls == ["pause", "resume"]
+    source.feed(b"\r\n.\r\n")
+    assert len(await task) == 100_003
+
+
+async def test_idle_begins_anew_with_each_octet_and_is_off_while_nothing_is_awaited() -> None:
+    source = reader(idle=0.05)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    task = asyncio.create_task(source.line(LONGEST))
+    loop.call_at(begun + 0.04, source.feed, b"x")
+    with pytest.raises(Idle):
+        await task
+    assert loop.time() - begun >= 0.085
+    source.feed(b"\n")
+    assert await source.line(LONGEST) == b"x"
+
+
+async def test_the_end_comes_after_what_was_sent() -> None:
+    source = reader()
+    source.feed(b"one\r\ntwo")
+    source.end()
+    assert source.ended
+    assert await source.line(LONGEST) == b"one"
+    with pytest.raises(ClientGone):
+        await source.line(LONGEST)
+    with pytest.raises(ClientGone):
+        await source.content(LONGEST)

@@ -1,0 +1,357 @@
+"""The story of one message, with a real book before a store in memory, and an upstream that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from parts.scripted_delivery import QUEUED, ScriptedUpstream
+
+from relay import transaction as story
+from relay.claims.book import Book
+from relay.claims.memory import MemoryStore
+from relay.core.content import Content
+from relay.core.delivery import NotSent, Unclear
+from relay.core.envelope import Envelope, fold
+from relay.core.outcome import Outcome
+from relay.core.reply import MAIL_LOOP, STILL_UNDER_WAY, TOO_MANY_RECIPIENTS, UNCLEAR, UNREACHABLE, Reply
+from relay.transaction import Parts, Policy, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from relay.core.claim import Answer, Command
+    from relay.core.report import Report
+
+A, B, C = b"a@example.test", b"b@example.test", b"c@example.test"
+MAIL = Content(b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r\nLook at this.\r\n")
+BUSY = Reply(450, (b"4.2.1 Mailbox busy",))
+SPAM = Reply(554, (b"5.7.1 Looks like spam",))
+LEASE = 30.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store(MemoryStore):
+    """What a guard makes of it."""
+
+    up = True
+
+    async def ask(self, commands: Sequence[Command]) -> list[Answer]:
+        return await self.execute(commands)
+
+
+class Witness:
+    """Hears everything."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.faults: list[str] = []
+        self.lost = 0
+        self.refused: list[Reply] = []
+
+    def message(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def aborted(self, record: str, peer: str) -> None:
+        """Is the session's word."""
+
+    def recipient_refused(self, reply: Reply) -> None:
+        self.refused.append(reply)
+
+    def fault(self, record: str, where: str, error: Exception) -> None:
+        self.faults.append(where)
+
+    def claim_lost(self, count: int) -> None:
+        self.lost += count
+
+
+class Relay:
+    """The parts of one process; `other` is a second book on the same store."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.clock = Clock()
+        self.store = Store(self.clock)
+        self.book = Book(self.store, lease=LEASE, clock=self.clock)
+        self.other = Book(self.store, lease=LEASE, clock=self.clock)
+        self.upstream = ScriptedUpstream()
+        self.witness = Witness()
+        usual = {"window": 600.0, "wait": 60.0, "observe": False, "keep_uncertain": False, "recipients": 100}
+        self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
+        self._ids = itertools.count()
+
+    def begin(self, *, reverse_path: bytes = b"sender@example.test", book: Book | None = None) -> Transaction:
+        parts = Parts(
+            policy=self.policy,
+            upstream=self.upstream,
+            book=book or self.book,
+            witness=self.witness,
+            mark=lambda: "0123456789abcdef",
+            new_id=lambda: f"id{next(self._ids)}",
+            clock=self.clock,
+            now=lambda: 1_700_000_000.0,
+        )
+        return Transaction(parts, Envelope(reverse_path), peer="127.0.0.1", helo=b"tube.example.test")
+
+    async def send(self, *paths: bytes, content: Content = MAIL, **more: Any) -> Reply:
+        transaction = self.begin(**more)
+        for path in paths:
+            await transaction.rcpt(path)
+        return await transaction.data(content)
+
+    def outcomes(self) -> dict[bytes, Outcome]:
+        """Give what became of each recipient of the last message."""
+        return {to.encode(): result.outcome for to, result in self.witness.reports[-1].results.items()}
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    one = Relay()
+    yield one
+    await close(one)
+
+
+async def close(relay: Relay) -> None:
+    assert relay.book.held == 0, "whatever happens, nothing stays claimed"
+    await relay.book.close()
+    await relay.other.close()
+
+
+async def test_a_repeat_is_suppressed_and_a_narrower_one_goes_to_the_rest(relay: Relay) -> None:
+    assert await relay.send(A, B) == QUEUED
+    assert await relay.send(B, C) == QUEUED
+    assert relay.upstream.sent == [(A, B), (C,)]
+    assert relay.outcomes() == {B: Outcome.SUPPRESSED, C: Outcome.FORWARDED}
+    relay.clock.now += 34
+    reply = await relay.send(A, C)
+    assert reply.code == 250
+    assert reply.text.endswith("first sent 34 s ago")
+    assert relay.upstream.prepared == [(A, B), (C,)]
+
+
+async def test_who_is_refused_when_the_transaction_is_narrowed_can_be_sent_again(relay: Relay) -> None:
+    await relay.send(A)
+    relay.upstream.recipients = {C: [Reply(250, (b"ok",)), BUSY]}
+    assert await relay.send(A, B, C) == BUSY
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED, B: Outcome.FORWARDED, C: Outcome.DEFERRED}
+    assert await relay.send(A, B, C) == QUEUED
+    assert relay.upstream.sent == [(A,), (B,), (C,)]
+
+
+async def test_a_second_spelling_shares_reply_and_outcome(relay: Relay) -> None:
+    transaction = relay.begin()
+    relay.upstream.recipients = {A: [Reply(250, (b"2.1.5 first",))], B: [Reply(550, (b"5.1.1 unknown",))]}
+    heard = [await transaction.rcpt(path) for path in (A, A.upper(), b'"a"@Example.Test', B, B.upper())]
+    assert [reply.text for reply in heard] == ["2.1.5 first"] * 3 + ["5.1.1 unknown"] * 2
+    assert await transaction.data(MAIL) == QUEUED
+    assert relay.upstream.sent == [(A,)]
+    assert relay.outcomes() == {A: Outcome.FORWARDED}
+    assert len(relay.witness.refused) == 1
+
+
+async def test_too_many_recipients(relay: Relay) -> None:
+    relay = Relay(recipients=2)
+    transaction = relay.begin()
+    heard = [await transaction.rcpt(path) for path in (A, B, A.upper(), C)]
+    assert [reply.code for reply in heard] == [250, 250, 250, 452]
+    assert heard[-1] == TOO_MANY_RECIPIENTS
+    await transaction.abandon()
+
+
+async def test_421_to_a_recipient_is_451_to_the_client(relay: Relay) -> None:
+    relay.upstream.recipients = {A: [Reply(421, (b"4.3.2 Closing",))]}
+    assert await relay.begin().rcpt(A) == Reply(451, (b"4.3.2 Closing",))
+
+
+async def test_content_that_was_not_sent_is_sent_again(relay: Relay) -> None:
+    relay.upstream.dots = [NotSent("lost"), NotSent("lost")]
+    assert await relay.send(A) == QUEUED
+    assert relay.upstream.sent == [(A,)]
+    relay.upstream.dots = [NotSent("lost")] * 3
+    assert await relay.send(B) == UNREACHABLE
+    assert relay.outcomes() == {B: Outcome.DEFERRED}
+    assert await relay.send(B) == QUEUED
+
+
+@pytest.mark.parametrize("dot", [Unclear("lost"), OSError("while sending")], ids=["unclear", "fault"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_an_unclear_outcome_is_released_or_kept(dot: Unclear | Exception, keep: bool) -> None:
+    relay = Relay(keep_uncertain=keep)
+    relay.upstream.dots = [dot]
+    assert await relay.send(A) == UNCLEAR
+    assert relay.outcomes() == {A: Outcome.UNCERTAIN}
+    assert (await relay.send(A)).code == 250
+    assert relay.upstream.sent == ([] if keep else [(A,)])
+    await close(relay)
+
+
+@pytest.mark.parametrize("reply", [BUSY, SPAM])
+async def test_a_refusal_after_data_frees_the_claims(relay: Relay, reply: Reply) -> None:
+    relay.upstream.dots = [reply]
+    assert await relay.send(A, B) == reply
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B)]
+
+
+# Faults of our own
+
+
+async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(story, "judge", fail)
+    assert [await relay.send(A) for _ in range(2)] == [QUEUED, QUEUED]
+    assert relay.upstream.sent == [(A,), (A,)]
+    assert relay.witness.faults == ["fingerprint"] * 2
+    assert [report.exempt for report in relay.witness.reports] == ["fault"] * 2
+
+
+@pytest.mark.parametrize("step", ["claim", "assure", "settle"])
+async def test_a_fault_in_the_book_costs_no_mail(relay: Relay, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    # `settle` itself is needed to leave nothing claimed, so it fails after its work.
+    settle = relay.book.settle
+
+    async def settle_and_fail(*arguments: Any) -> None:
+        await settle(*arguments)
+        fail()
+
+    monkeypatch.setattr(relay.book, step, settle_and_fail if step == "settle" else fail)
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B)]
+    assert relay.witness.faults == [step]
+    monkeypatch.undo()
+    assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
+
+
+async def test_a_fault_anywhere_else_is_451_with_an_id_and_leaves_nothing_claimed(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story.decision, "plan", fail)
+        reply = await relay.send(A)
+    assert reply == Reply.of(451, f"4.3.0 Internal fault, try again later, id {relay.witness.reports[-1].record}")
+    assert relay.witness.faults == ["transaction"]
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+    assert relay.book.held == 0
+    assert await relay.send(A) == QUEUED
+
+
+# Twins
+
+
+async def test_a_recipient_whose_claim_was_lost_meanwhile_gets_the_others_copy(relay: Relay) -> None:
+    keys = []
+
+    async def lose() -> None:
+        # Our lease runs out; another process takes B over and delivers it.
+        relay.clock.now += LEASE
+        taken = relay.begin(book=relay.other)
+        await taken.rcpt(B)
+        await taken.data(MAIL)
+        keys.append(1)
+
+    relay.upstream.before_dot = lose
+    assert await relay.send(A, B, C) == QUEUED
+    assert keys
+    assert relay.upstream.sent == [(B,), (A, C)]
+    assert relay.outcomes() == {A: Outcome.FORWARDED, B: Outcome.SUPPRESSED, C: Outcome.FORWARDED}
+    assert relay.witness.lost == 1
+
+
+async def test_when_all_claims_were_lost_nothing_is_sent(relay: Relay) -> None:
+    async def lose() -> None:
+        relay.clock.now += LEASE
+        await relay.send(A, B, book=relay.other)
+
+    relay.upstream.before_dot = lose
+    assert (await relay.send(A, B)).text.startswith("2.0.0 Ok: duplicate, ")
+    assert relay.upstream.sent == [(A, B)]
+    assert relay.witness.lost == 2
+
+
+async def test_a_waiter_takes_over_what_fails_and_holds_nothing_meanwhile(relay: Relay) -> None:
+    first_waits, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        first_waits.set()
+        await gate.wait()
+
+    relay.upstream.before_dot = hold
+    relay.upstream.dots = [BUSY]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        first = group.create_task(relay.send(A, B))
+        await first_waits.wait()
+        finished = relay.upstream.finished
+        second = group.create_task(relay.send(B, A))
+        while relay.upstream.finished == finished:  # noqa: ASYNC110 - what it gives back is not an event
+            await asyncio.sleep(0)
+        assert not second.done()
+        gate.set()
+    assert first.result() == BUSY
+    assert second.result() == QUEUED
+    assert relay.upstream.sent == [(B, A)]
+
+
+async def test_a_wait_ends_with_451(relay: Relay) -> None:
+    relay = Relay(wait=0.01)
+    first = relay.begin(book=relay.other)
+    await first.rcpt(A)
+    keys = [story.judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A))]
+    await relay.other.claim(keys, first._token, 600.0)
+    assert await relay.send(A, B) == STILL_UNDER_WAY
+    assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.DEFERRED}
+    await close(relay)
+
+
+async def test_observing_forwards_and_counts(relay: Relay) -> None:
+    relay = Relay(observe=True)
+    assert [await relay.send(A, B), await relay.send(B, C)] == [QUEUED, QUEUED]
+    assert relay.upstream.sent == [(A, B), (B, C)]
+    assert relay.outcomes() == {B: Outcome.WOULD_SUPPRESS, C: Outcome.FORWARDED}
+    await close(relay)
+
+
+# Exempt
+
+
+@pytest.mark.parametrize(
+    ("why", "content"),
+    [
+        ("null reverse-path", MAIL),
+        ("loop mark", Content(b"Received: by relay (smtp-dedup-relay 0123456789abcdef)\r\n" + MAIL.wire)),
+        ("avideo: password recovery", Content(b"\r\nhttps://t.example.test/recoverPass?user=u&recoverpass=1\r\n")),
+    ],
+)
+async def test_exempt_messages_are_forwarded_each_time(relay: Relay, why: str, content: Content) -> None:
+    reverse_path = b"" if why == "null reverse-path" else b"sender@example.test"
+    for _ in range(2):
+        assert await relay.send(A, content=content, reverse_path=reverse_path) == QUEUED
+    assert relay.upstream.sent == [(A,), (A,)]
+    assert [report.exempt for report in relay.witness.reports] == [why, why]
+
+
+async def test_a_message_with_too_many_hops_goes_nowhere(relay: Relay) -> None:
+    looping = Content(b"Received: from a by b\r\n" * 100 + MAIL.wire)
+    assert await relay.send(A, B, content=looping) == MAIL_LOOP
+    assert relay.upstream.prepared == []
+    assert relay.outcomes() == {A: Outcome.REFUSED, B: Outcome.REFUSED}
+
+
+async def test_a_large_message_is_judged_too(relay: Relay) -> None:
+    large = Content(MAIL.wire + b"x\r\n" * 40_000)
+    assert await relay.send(A, content=large) == QUEUED
+    assert (await relay.send(A, content=large)).text.startswith("2.0.0 Ok: duplicate, ")

@@ -1,0 +1,210 @@
+"""Replies of an upstream, however they are cut, and whatever nonsense they are."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parts.waiting import LONGEST
+from relay.core.reply import Reply
+from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.ended = ""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.ended = self.ended or "abort"
+
+    def close(self) -> None:
+        self.ended = self.ended or "close"
+
+
+@pytest.fixture(autouse=True)
+async def _deadline() -> AsyncIterator[None]:
+    async with asyncio.timeout(LONGEST):
+        yield
+
+
+async def start(wire: Wire, *commands: bytes, limit: float = 20.0) -> asyncio.Task[list[Reply]]:
+    """Ask, and let the question go out."""
+    task = asyncio.create_task(wire.ask(commands, limit))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_replies_come_in_the_order_of_their_commands_and_commands_in_one_write() -> None:
+    wire = Wire(transport := Transport())
+    task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
+    assert transport.written == [b"A\r\nB\r\nC\r\n"]
+    wire.data_received(b"250-one\r\n250-\r\n250 more\r\n550 \xff\xfe\r\n354\r\n")
+    assert await task == [Reply(250, (b"one", b"", b"more")), Reply(550, (b"\xff\xfe",)), Reply(354, (b"",))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(places=st.lists(st.integers(0, 60), max_size=60))
+def test_it_does_not_matter_how_replies_are_cut(places: list[int]) -> None:
+    octets = b"250-one\r\n250-two\r\n250 \xff three\r\n451 4.3.0 later\n250\r\n"
+    edges = [0, *sorted(place % len(octets) for place in places), len(octets)]
+
+    async def ask() -> list[Reply]:
+        wire = Wire(Transport())
+        task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
+        for begin, end in zip(edges, edges[1:], strict=False):
+            wire.data_received(octets[begin:end])
+        return await task
+
+    with asyncio.Runner() as runner:
+        assert [reply.encode() for reply in runner.run(ask())] == [
+            b"250-one\r\n250-two\r\n250 \xff three\r\n",
+            b"451 4.3.0 later\r\n",
+            b"250 \r\n",
+        ]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"hello", b"", b"99 x", b"150 x", b"600 x", b"2500 x", b"250x", b"250-a\r\n251 b", b"\xff\x00", b"250-a\r\nb"],
+)
+async def test_what_is_no_reply_ends_it(nonsense: bytes) -> None:
+    wire = Wire(transport := Transport())
+    task = await start(wire, b"A\r\n", b"B\r\n")
+    wire.data_received(nonsense + b"\r\n250 ok\r\n")
+    with pytest.raises(ConnectionEnded, match="not an SMTP reply"):
+        await task
+    assert transport.ended == "abort"
+    with pytest.raises(ConnectionEnded):
+        await wire.ask([b"C\r\n"], 1)
+
+
+@pytest.mark.parametrize("step", [1, 1000, 10**6])
+@pytest.mark.parametrize(
+    ("octets", "ends"),
+    [
+        (b"250 " + b"x" * (LONGEST_REPLY - 4) + b"\r\n", False),
+        (b"250 " + b"x" * LONGEST_REPLY + b"\r\n", True),
+        (b"250-" + b"x" * (LONGEST_REPLY // 2) + b"\r\n250 " + b"x" * (LONGEST_REPLY // 2) + b"\r\n", True),
+        (b"250-\r\n" * 70_000, True),
+    ],
+    ids=["just not", "a line", "two lines", "many lines"],
+)
+async def test_a_reply_is_bounded_in_all_and_however_it_comes(octets: bytes, ends: bool, step: int) -> None:
+    wire = Wire(Transport())
+    task = await start(wire, b"A\r\n")
+    for begin in range(0, len(octets), step):
+        wire.data_received(octets[begin : begin + step])
+    assert bool(wire.ended) == ends
+    if ends:
+        with pytest.raises(ConnectionEnded, match="endless"):
+            await task
+    else:
+        assert (await task)[0].code == 250
+
+
+@pytest.mark.parametrize("unasked", [b"421 4.4.2 idle\r\n", b"250 ok\r\n"])
+async def test_what_comes_unasked_ends_it(unasked: bytes) -> None:
+    wire = Wire(Transport())
+    task = await start(wire, b"A\r\n")
+    wire.data_received(b"250 ok\r\n" + unasked)
+    assert [reply.code for reply in await task] == [250]
+    assert "without being asked" in wire.ended
+
+
+async def test_the_reply_to_rset_is_nobody_elses() -> None:
+    wire = Wire(transport := Transport())
+    wire.reset()
+    task = await start(wire, b"A\r\n")
+    assert transport.written == [b"RSET\r\n", b"A\r\n"]
+    wire.data_received(b"250 reset\r\n251 mine\r\n")
+    assert [reply.code for reply in await task] == [251]
+    wire.reset()
+    wire.data_received(b"451 no\r\n")
+    assert "refused RSET" in wire.ended
+
+
+async def test_a_cancelled_question_ends_it_though_the_reply_comes_in_that_very_moment() -> None:
+    wire = Wire(transport := Transport())
+    task = await start(wire, b"A\r\n", b"B\r\n")
+    task.cancel()
+    wire.data_received(b"250 a\r\n250 b\r\n")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert wire.ended
+    assert transport.ended == "abort"
+
+
+async def test_each_reply_has_the_whole_limit() -> None:
+    """A thousand recipients at once are a thousand replies."""
+    wire = Wire(Transport())
+    task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n", limit=0.2)
+    loop = asyncio.get_running_loop()
+    for number in (1, 2, 3):
+        loop.call_later(number * 0.12, wire.data_received, b"250 ok\r\n")
+    assert [reply.code for reply in await task] == [250, 250, 250]
+
+
+async def test_no_reply_inside_the_limit_ends_it() -> None:
+    wire = Wire(Transport())
+    with pytest.raises(ConnectionEnded, match=r"no reply within 0\.02 s"):
+        await wire.ask([b"A\r\n"], 0.02)
+
+
+@pytest.mark.parametrize("how", ["eof", "lost"])
+async def test_whoever_waits_hears_of_the_end(how: str) -> None:
+    wire = Wire(Transport())
+    asked = await start(wire, b"A\r\n")
+    if how == "eof":
+        assert not wire.eof_received()
+    wire.connection_lost(None if how == "eof" else ConnectionResetError("reset"))
+    with pytest.raises(ConnectionEnded, match="closed by the upstream" if how == "eof" else "lost: reset"):
+        await asked
+
+
+async def test_content_waits_until_it_has_left_or_hears_why_not() -> None:
+    wire = Wire(Transport())
+    assert await wire.start(b"fast", 20) is None
+    wire.pause_writing()
+    slow = asyncio.create_task(wire.start(b"slow", 20))
+    await asyncio.sleep(0)
+    wire.resume_writing()
+    assert await slow is None
+    wire.pause_writing()
+    refused = asyncio.create_task(wire.start(b"too much", 20))
+    await asyncio.sleep(0)
+    wire.data_received(b"552 5.3.4 too much\r\n")
+    assert (await refused or Reply.of(250, "")).code == 552
+    wire.pause_writing()
+    with pytest.raises(ConnectionEnded, match="took no content"):
+        await wire.start(b"stuck", 0.02)
+
+
+async def test_goodbye_is_said_once() -> None:
+    wire = Wire(transport := Transport())
+    wire.quit()
+    wire.quit()
+    wire.data_received(b"221 bye\r\n")
+    assert transport.written == [b"QUIT\r\n"]
+    assert transport.ended == "close"
