@@ -13,6 +13,10 @@ log = logging.getLogger("relay.tasks")
 
 T = TypeVar("T")
 
+_ASK_AGAIN = 2.0
+"""Seconds after which a task that goes on is cancelled again: until Python 3.12 `wait_for` swallows a cancellation that
+meets the end of what it waits for. Longer than a store may take, so that nobody is disturbed who still settles."""
+
 
 class Tasks:
     """A set of running tasks that have an owner; a failure that nobody awaits is logged."""
@@ -46,4 +50,4 @@ class Tasks:
         while self._running:
             for task in self._running:
                 task.cancel()
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, timeout=_ASK_AGAIN)

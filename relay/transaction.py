@@ -246,7 +246,7 @@ class Transaction:
         """Give those whose lease ran out and whom somebody else serves now: never send what is not ours any more."""
         keys = {self._keys[recipient]: recipient for recipient in won if recipient in self._keys}
         try:
-            lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
+            lost = await self._parts.book.assure(list(keys), self._token, self._parts.policy.window)
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
             self._parts.witness.fault(self.record, "assure", error)
             return set()

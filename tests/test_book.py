@@ -246,6 +246,13 @@ async def test_a_lease_that_ran_out_is_claimed_again_before_content_goes_out(two
     assert await two.book.claim([K, L, M], B, WINDOW) == {K: Held(LEASE), L: Sent(ORIGINAL, 0), M: Sent(ORIGINAL, 0)}
 
 
+async def test_what_was_never_claimed_is_claimed_before_content_goes_out(two: Two) -> None:
+    await two.book.claim([K], B, WINDOW)
+    assert await two.book.assure([K, L], A, WINDOW) == {K: Held(LEASE)}
+    assert await two.other.claim([K, L], C, WINDOW) == {K: Held(LEASE), L: Held(LEASE)}
+    assert await two.book.assure([K], B, WINDOW) == {}, "the one that holds it is not disturbed"
+
+
 async def test_as_long_as_leases_run_nothing_is_asked_before_content_goes_out(two: Two) -> None:
     await two.book.claim([K], A, WINDOW)
     two.mine.asked.clear()

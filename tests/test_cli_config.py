@@ -76,7 +76,7 @@ def test_warnings_go_to_stderr() -> None:
 def test_wrong_settings_end_with_78_and_say_how_to_mend_them(arguments: list[str], mend: str) -> None:
     result = _run(*arguments)
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr.startswith(mend)
+    assert result.stderr.startswith(f"error: {mend}")
 
 
 def test_the_help_shows_an_example_and_every_flag() -> None:

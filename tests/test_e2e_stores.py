@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from conftest import StartRelay
     from parts.client import Sent
     from parts.peer import ScriptedPeer
+    from parts.postfix import Postfix
 
 ONE = people(1)
 FIFTY = people(50)
@@ -87,15 +88,27 @@ async def test_lists_that_cross_at_two_relays(peer: ScriptedPeer, open_desk: Ope
         ]
     assert all(task.result().ok for task in tasks)
     assert peer.copies() == dict.fromkeys(FIFTY, 1)
-    totals = await one.outcomes() | {}
-    for outcome, count in (await other.outcomes()).items():
-        totals[outcome] = totals.get(outcome, 0) + count
-    assert totals == {"forwarded": 50, "suppressed": 50 * 39}
+    assert await one.outcomes() + await other.outcomes() == {"forwarded": 50, "suppressed": 50 * 39}
+
+
+async def test_mailboxes_behind_a_real_postfix_get_one_copy(
+    postfix: Postfix, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    one, other = await two_desks(open_desk, postfix.url, redis_server.url)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(desk.send(FIFTY[:: (-1) ** number], pipelined=True))
+            for number in range(3)
+            for desk in (one, other)
+        ]
+    assert all(task.result().ok for task in tasks)
+    await postfix.wait_delivered(50)
+    assert postfix.deliveries() == {recipient.decode(): 1 for recipient in FIFTY}
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["refused", "killed"])
 async def test_the_other_relay_takes_over(peer: ScriptedPeer, open_desk: OpenDesk, store: str, killed: bool) -> None:
-    one, other = await two_desks(open_desk, peer.url, store, dedup__lease="1s")
+    one, other = await two_desks(open_desk, peer.url, store, dedup__lease="1s" if killed else "30s")
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate), say(b"452 4.3.1 Disk full"))
     given_up = peer.on(Step.RSET, times=0)
@@ -103,7 +116,9 @@ async def test_the_other_relay_takes_over(peer: ScriptedPeer, open_desk: OpenDes
         await one.offer(FIFTY)
         await peer.wait_waiting(Step.DOT)
         second = group.create_task(other.send(FIFTY))
-        await peer.wait_for(lambda: given_up.visits == 1, "the second twin waiting")
+        await peer.wait_for(lambda: given_up.visits == 1 or peer.accepted, "the second twin waiting")
+        # On a starved machine a lease of 1 s may have run out by now. One of 30 s has not.
+        assert killed or not peer.accepted
         if killed:
             one.relay.kill()
             await one.ended()
@@ -117,7 +132,7 @@ async def test_the_other_relay_takes_over(peer: ScriptedPeer, open_desk: OpenDes
 async def test_a_lease_is_renewed_as_long_as_its_owner_works(
     peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
 ) -> None:
-    one, other = await two_desks(open_desk, peer.url, redis_server.url, dedup__lease="1s")
+    one, other = await two_desks(open_desk, peer.url, redis_server.url, dedup__lease="3s")
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate))
     given_up = peer.on(Step.RSET, times=0)
@@ -201,7 +216,8 @@ async def test_a_store_that_fails_under_load_costs_no_mail_and_little_time(
     mend: Callable[[RedisServer], None],
 ) -> None:
     one, other = await two_desks(open_desk, peer.url, redis_server.url)
-    everyone = people(40)
+    everyone = people(60)
+    late = people(1, first=500)
 
     async def client(recipient: bytes) -> None:
         # Twins at once, then a retry of both.
@@ -215,16 +231,17 @@ async def test_a_store_that_fails_under_load_costs_no_mail_and_little_time(
             await peer.wait_accepted(number // 2)
             if number == 20:
                 await asyncio.to_thread(fail, redis_server)
-    assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
-    await see_degraded(one)
-    # In the middle of it: nobody waits for the store any more.
-    assert (await timed(one.send(people(1, first=500)))).ok
-    assert (await timed(one.send(people(1, first=500)))).ok
-    await asyncio.to_thread(mend, redis_server)
-    await see_recovered(one, redis_server, 42)
-    for recipient in [*everyone, *people(1, first=500)]:
+            if number == 40:
+                await until(lambda: "store unavailable" in one.relay.stderr(), "the relay without its store")
+                await see_degraded(one)
+                assert [(await timed(one.send(late))).ok for _ in range(2)] == [True, True]
+                await asyncio.to_thread(mend, redis_server)
+    expected = dict.fromkeys([*everyone, *late, b"all@example.test"], 1)
+    assert peer.copies() == expected
+    await see_recovered(one, redis_server, len(expected))
+    for recipient in [*everyone, *late]:
         assert (await other.send([recipient, b"all@example.test"])).final.text.startswith(b"2.0.0 Ok: duplicate, ")
-    assert peer.copies() == dict.fromkeys([*everyone, *people(1, first=500), b"all@example.test"], 1)
+    assert peer.copies() == expected
 
 
 async def timed(sending: object) -> Sent:

@@ -68,7 +68,7 @@ async def test_twins_that_wait_for_one_first_copy(peer: ScriptedPeer, desk: Desk
         ]
         # Whoever waits for another's copy gives its upstream connection back.
         await peer.wait_for(lambda: given_up.visits == count - 1, "all twins but one waiting")
-        assert peer.waiting(Step.DOT) == 1
+        await peer.wait_waiting(Step.DOT)
         assert not any(twin.done() for twin in twins)
         gate.set()
     assert all(twin.result().ok for twin in twins)
@@ -106,6 +106,7 @@ async def test_500_twins_over_10_connections_end(peer: ScriptedPeer, open_desk: 
         twins = [group.create_task(desk.send(three, pipelined=True)) for _ in range(500)]
         # The first copy keeps one connection; 499 go through the other nine.
         await peer.wait_for(lambda: given_up.visits == 499, "499 twins waiting")
+        await peer.wait_waiting(Step.DOT)
         gate.set()
     assert all(twin.result().ok for twin in twins)
     assert peer.copies() == dict.fromkeys(three, 1)
@@ -120,6 +121,7 @@ async def test_one_waiter_after_the_other_takes_over_until_one_succeeds(peer: Sc
     async with asyncio.TaskGroup() as group:
         twins = [group.create_task(desk.send(ONE)) for _ in range(10)]
         await peer.wait_for(lambda: given_up.visits == 9, "nine twins waiting")
+        await peer.wait_waiting(Step.DOT)
         gate.set()
     assert sorted(twin.result().final.code for twin in twins) == [250] * 7 + [452] * 3
     assert peer.copies() == {ONE[0]: 1}

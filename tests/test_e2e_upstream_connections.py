@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from parts.client import Answer, RawClient, send
 from parts.faults import Step, drop, hang, reset, say, say_and_drop
 from parts.logged import wait_logged, wait_upstream
 from parts.peer import ScriptedPeer
+from parts.waiting import until
 
 if TYPE_CHECKING:
     from conftest import StartRelay
-    from parts.faults import Action
+    from parts.peer_session import Session
     from parts.relay_process import RelayProcess
 
 SENDER = b"sender@example.test"
@@ -52,22 +55,22 @@ async def test_connections_are_kept_and_retired_by_count(relay: RelayProcess, pe
     assert peer.commands(b"NOOP") == []
 
 
-@pytest.mark.parametrize("end", ["silently", "farewell", "broken"])
 async def test_a_connection_that_died_while_idle_costs_the_client_nothing(
-    relay: RelayProcess, peer: ScriptedPeer, end: str
+    relay: RelayProcess, peer: ScriptedPeer
 ) -> None:
-    assert await sends(relay, 1)
-    peer.hang_up(farewell=b"421 4.4.2 idle" if end == "farewell" else b"", broken=end == "broken")
-    await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
-    assert await sends(relay, 2)
-    assert [message.session for message in peer.accepted] == [1, 2]
+    assert await sends(relay, "before")
+    ends: list[dict[str, Any]] = [{}, {"farewell": b"421 4.4.2 idle"}, {"broken": True}]
+    for number, end in enumerate(ends):
+        peer.hang_up(**end)
+        await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
+        assert await sends(relay, number), end
+    assert [message.session for message in peer.accepted] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("patience", ["20s", "0s"])
-async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_the_client_nothing(
-    start_relay: StartRelay, peer: ScriptedPeer, patience: str
+async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_no_patience(
+    start_relay: StartRelay, peer: ScriptedPeer
 ) -> None:
-    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": patience})
+    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": "0s"})
     await wait_upstream(relay, "up")
     peer.on(Step.MAIL, reset(), session=1)
     assert await sends(relay, 1)
@@ -77,27 +80,24 @@ async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_the_cli
 # Tried again, before the dot only
 
 
-@pytest.mark.parametrize("action", [say_and_drop(BUSY), drop(), reset()], ids=["421", "drop", "reset"])
-async def test_what_ends_before_the_dot_is_tried_again_unnoticed(
-    relay: RelayProcess, peer: ScriptedPeer, action: Action
-) -> None:
-    for number, step in enumerate((Step.MAIL, Step.RCPT, Step.DATA)):
+async def test_what_ends_before_the_dot_is_tried_again_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
+    cases = list(itertools.product((Step.MAIL, Step.RCPT, Step.DATA), (say_and_drop(BUSY), drop(), reset())))
+    for number, (step, action) in enumerate(cases):
         fault = peer.on(step, action)
-        assert await sends(relay, number, USER, OTHER)
+        assert await sends(relay, number, USER, OTHER), step
         assert fault.visits >= 1
-    assert [message.recipients for message in peer.accepted] == [(USER, OTHER)] * 3
-    assert len(peer.received) == 3
+    assert [message.recipients for message in peer.accepted] == [(USER, OTHER)] * len(cases)
+    assert len(peer.received) == len(cases)
 
 
-@pytest.mark.parametrize("greeting", [b"450 4.3.2 later", BUSY, None])
-async def test_a_greeting_that_is_no_welcome_is_tried_again_unnoticed(
-    start_relay: StartRelay, peer: ScriptedPeer, greeting: bytes | None
-) -> None:
-    fault = peer.on(Step.GREETING, say_and_drop(greeting) if greeting else drop(), times=3)
-    relay = await start_relay(upstream=peer.url)
-    assert await sends(relay, 1)
-    assert fault.visits > 3
-    assert len(peer.accepted) == 1
+async def test_a_greeting_that_is_no_welcome_is_tried_again_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
+    for number, action in enumerate((say_and_drop(b"450 4.3.2 later"), say_and_drop(BUSY), drop())):
+        peer.hang_up()
+        await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
+        fault = peer.on(Step.GREETING, action, times=3)
+        assert await sends(relay, number)
+        assert fault.visits > 3
+    assert len(peer.accepted) == 3
 
 
 async def test_a_client_that_waits_for_an_upstream_to_come_back_is_served(
@@ -154,18 +154,15 @@ async def test_421_for_as_long_as_patience_lasts_is_451_to_the_client(
 # After the dot
 
 
-@pytest.mark.parametrize(
-    ("action", "code"),
-    [(say_and_drop(BUSY), 451), (say(b"452 4.3.1 full"), 452), (say(b"554 5.7.1 spam"), 554), (drop(), 451)],
-)
-async def test_after_the_dot_nothing_is_sent_again(
-    relay: RelayProcess, peer: ScriptedPeer, action: Action, code: int
-) -> None:
-    peer.on(Step.DOT, action)
-    assert (await send(relay.port, SENDER, [USER], mail(1))).final.code == code
-    assert len(peer.received) == 1
-    assert await sends(relay, 1)
-    assert (len(peer.received), len(peer.accepted)) == (2, 1)
+async def test_after_the_dot_nothing_is_sent_again(relay: RelayProcess, peer: ScriptedPeer) -> None:
+    cases = [(say_and_drop(BUSY), 451), (say(b"452 4.3.1 full"), 452), (say(b"554 5.7.1 spam"), 554), (drop(), 451)]
+    for number, (action, code) in enumerate(cases):
+        peer.on(Step.DOT, action)
+        assert (await send(relay.port, SENDER, [USER], mail(number))).final.code == code
+        assert (len(peer.received), len(peer.accepted)) == (2 * number + 1, number)
+        # The client's own retry goes out.
+        assert await sends(relay, number)
+        assert (len(peer.received), len(peer.accepted)) == (2 * number + 2, number + 1)
 
 
 async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: StartRelay, peer: ScriptedPeer) -> None:
@@ -183,7 +180,15 @@ async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: Start
 
 
 async def test_an_upstream_without_pipelining_gets_one_command_at_a_time(start_relay: StartRelay) -> None:
+    behind: list[bytes] = []
+
+    async def look_behind(session: Session) -> None:
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: session.reader._buffer, "more", seconds=0.3)
+        behind.append(bytes(session.reader._buffer))
+
     async with ScriptedPeer(extensions=[b"8BITMIME"]) as peer:
+        peer.on(Step.RSET, look_behind, times=None)
         relay = await start_relay(upstream=peer.url, settings={"upstream.connections": 1})
         await wait_upstream(relay, "up")
         assert await sends(relay, 1, USER)
@@ -194,3 +199,4 @@ async def test_an_upstream_without_pipelining_gets_one_command_at_a_time(start_r
         assert len(peer.sessions) == 1
         assert peer.sessions[0].count(b"RSET") == 2
         assert peer.sessions[0].ahead == 0
+        assert behind == [b"", b""]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import email
+import errno
+import mailbox
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,10 @@ from parts.client import Answer, RawClient, send
 from parts.faults import Step, say
 from parts.logged import lines, wait_logged, wait_messages, wait_upstream
 from parts.peer import ScriptedPeer
+
+from relay.core.content import Content
+from relay.core.envelope import Envelope
+from relay.upstream.maildir import MaildirUpstream
 
 if TYPE_CHECKING:
     import ssl
@@ -206,9 +212,7 @@ async def test_a_maildir_holds_a_file_for_each_recipient(start_relay: StartRelay
     assert (first["recipients"], second["recipients"]) == ({"forwarded": 3}, {"suppressed": 3})
 
 
-async def test_a_maildir_that_cannot_be_written_is_told_and_holds_none_or_all(
-    start_relay: StartRelay, tmp_path: Path
-) -> None:
+async def test_a_maildir_that_cannot_be_written_is_told(start_relay: StartRelay, tmp_path: Path) -> None:
     folder = tmp_path / "mail"
     relay = await start_relay(upstream=f"maildir:{folder}")
     await wait_upstream(relay, "up")
@@ -220,3 +224,21 @@ async def test_a_maildir_that_cannot_be_written_is_told_and_holds_none_or_all(
     (folder / "tmp").mkdir()
     assert (await send(relay.port, SENDER, [USER], notification())).ok
     assert len(list((folder / "new").iterdir())) == 1
+
+
+async def test_a_maildir_on_a_full_disk_holds_all_copies_of_a_message_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = mailbox.Maildir.add
+
+    def add_one_only(box: mailbox.Maildir, message: bytes) -> str:
+        if len(box):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return add(box, message)
+
+    monkeypatch.setattr(mailbox.Maildir, "add", add_one_only)
+    delivery = MaildirUpstream(tmp_path / "mail").begin(Envelope(SENDER))
+    await delivery.prepare([USER, b"other@example.test"])
+    reply = await delivery.send(b"", Content(b"Subject: x\r\n\r\n"))
+    assert (reply.code, reply.text) == (452, "4.3.1 The Maildir cannot be written: No space left on device")
+    assert len(mailbox.Maildir(tmp_path / "mail")) == 0

@@ -5,14 +5,26 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from relay.core.envelope import fold
 
 
 @pytest.mark.parametrize(
     "spellings",
     [
-        [b"anna@example.test", b"ANNA@Example.TEST", b'"anna"@example.test', b'"an\\na"@example.test', b"anna@example.test."],
-        ["anna@bücher.example".encode(), b"anna@xn--bcher-kva.example", b"anna@XN--BCHER-KVA.example", "anna@BÜCHER.example".encode()],
+        [
+            b"anna@example.test",
+            b"ANNA@Example.TEST",
+            b'"anna"@example.test',
+            b'"an\\na"@example.test',
+            b"anna@example.test.",
+        ],
+        [
+            "anna@bücher.example".encode(),
+            b"anna@xn--bcher-kva.example",
+            b"anna@XN--BCHER-KVA.example",
+            "anna@BÜCHER.example".encode(),
+        ],
         ["jürgen@example.test".encode(), "JÜRGEN@example.test".encode()],
         [b'"a b"@example.test', b'"A b"@EXAMPLE.test'],
         [b"a.b@example.test", b'"a.b"@example.test', b'"a\\.b"@example.test'],

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from parts.waiting import LONGEST
+
 from relay.errors import UpstreamBusy, UpstreamDown
 from relay.upstream import connect, pool
 from relay.upstream.connect import Connection
 from relay.upstream.patience import Patience
 from relay.upstream.pool import Pool
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 class Wire:
@@ -49,12 +46,6 @@ class Makers:
     @property
     def open(self) -> list[Connection]:
         return [connection for connection in self.made if not connection.wire.ended]
-
-
-@pytest.fixture(autouse=True)
-async def _deadline() -> AsyncIterator[None]:
-    async with asyncio.timeout(LONGEST):
-        yield
 
 
 async def take(some: Pool, *, fresh: bool = False) -> Connection:
@@ -174,10 +165,10 @@ async def test_idle_connections_go_one_by_one_as_their_time_comes(monkeypatch: p
     begun = loop.time()
     some.give_back(one)
     loop.call_later(0.03, some.give_back, two)
-    await one.wire.said_goodbye.wait()  # type: ignore[attr-defined]
+    await asyncio.wait_for(one.wire.said_goodbye.wait(), 5)  # type: ignore[attr-defined]
     assert loop.time() - begun >= 0.045
     assert not two.wire.ended
-    await two.wire.said_goodbye.wait()  # type: ignore[attr-defined]
+    await asyncio.wait_for(two.wire.said_goodbye.wait(), 5)  # type: ignore[attr-defined]
     assert loop.time() - begun >= 0.075
     assert some._tidying is None
 

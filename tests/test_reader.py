@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, Reader
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def reader(idle: float = 60.0) -> Reader:
 
 def cut(octets: bytes, places: Sequence[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(octets) + 1) for place in places), len(octets)]
-    return [octets[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [octets[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def run(pieces: Sequence[bytes], read: Callable[[Reader], object]) -> list[object]:
@@ -88,7 +90,9 @@ def test_content_does_not_depend_on_how_it_is_cut(octets: bytes, places: list[in
     assert run(cut(octets, places), lambda source: source.content(LONGEST)) == contents_of(octets)
 
 
-@pytest.mark.parametrize("octets", [b"line\r\n" * 3 + b"x" * 30 + b"\r\nline\n", b"..a\r\n.\r\n.\r\n" + b"x" * 40 + b"\r\n.\r\n"])
+@pytest.mark.parametrize(
+    "octets", [b"line\r\n" * 3 + b"x" * 30 + b"\r\nline\n", b"..a\r\n.\r\n.\r\n" + b"x" * 40 + b"\r\n.\r\n"]
+)
 def test_octet_by_octet(octets: bytes) -> None:
     single = [bytes([octet]) for octet in octets]
     assert run(single, lambda source: source.line(LONGEST)) == lines_of(octets)
@@ -103,6 +107,13 @@ async def test_a_line_may_be_as_long_as_its_limit() -> None:
     with pytest.raises(LineTooLong):
         await source.line(LONGEST)
     assert await source.line(LONGEST) == b"next"
+
+
+@pytest.mark.parametrize("size", [LONGEST - 1, LONGEST])
+def test_the_final_dot_is_no_part_of_the_size(size: int) -> None:
+    octets = b"x" * (size - 2) + b"\r\n.\r\n"
+    for place in range(len(octets)):
+        assert run(cut(octets, [place]), lambda source: source.content(LONGEST)) == [octets[:-3]]
 
 
 async def test_what_is_too_long_is_not_kept() -> None:

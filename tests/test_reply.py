@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from relay.core import reply as replies
 from relay.core.reply import Reply
 

@@ -229,7 +229,7 @@ async def test_a_fault_in_the_book_costs_no_mail(relay: Relay, monkeypatch: pyte
     monkeypatch.setattr(relay.book, step, settle_and_fail if step == "settle" else fail)
     assert await relay.send(A, B) == QUEUED
     assert relay.upstream.sent == [(A, B)]
-    assert relay.witness.faults == [step]
+    assert set(relay.witness.faults) == ({"claim", "assure"} if step == "claim" else {step})
     monkeypatch.undo()
     assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
 

@@ -3,89 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from parts.faults import Step, drop, hang, reset, say, say_and_drop, wait
+from dialogs.delivery import LARGE, MAIL, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
+from parts.faults import Step, drop, hang, reset, say, say_and_drop
 from parts.peer import ScriptedPeer
-from parts.ports import HOST, free_port
-from parts.waiting import LONGEST
-from relay.core.content import Content
-from relay.core.delivery import NotSent, Unclear
-from relay.core.envelope import Envelope
-from relay.core.reply import UNREACHABLE, UPSTREAM_BUSY, Reply
+
+from relay.core.delivery import Unclear
+from relay.core.reply import Reply
 from relay.upstream import connect
-from relay.upstream.connect import Target
-from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from parts.faults import Action
-    from relay.upstream.smtp import SmtpDelivery
 
-SENDER = Envelope(b"sender@example.test")
-ONE, TWO, THREE = b"one@example.test", b"two@example.test", b"three@example.test"
-MAIL = Content(b"Subject: x\r\n\r\nhello\r\n")
-LARGE = Content(b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 300_000)
+    from relay.core.content import Content
+
 NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
-
-
-@pytest.fixture(autouse=True)
-async def _deadline() -> AsyncIterator[None]:
-    async with asyncio.timeout(LONGEST):
-        yield
-
-
-@asynccontextmanager
-async def upstream(
-    port: int, *, connections: int = 5, reply_timeout: float = 20.0, dot_timeout: float = 20.0, patience: float = 5.0
-) -> AsyncIterator[SmtpUpstream]:
-    made = SmtpUpstream(
-        Target(HOST, port),
-        connections=connections,
-        reply_timeout=reply_timeout,
-        dot_timeout=dot_timeout,
-        patience=patience,
-    )
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-async def offer(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
-    return [(await delivery.rcpt(path)).code for path in paths]
-
-
-async def prepare(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
-    return [reply.code for reply in (await delivery.prepare(paths)).values()]
-
-
-async def deliver(up: SmtpUpstream, *paths: bytes, content: Content = MAIL) -> Reply | Unclear | NotSent:
-    """Bring a message the whole way, as a transaction does that finds nothing suppressed."""
-    delivery = up.begin(SENDER)
-    try:
-        replies = {path: await delivery.rcpt(path) for path in paths}
-        taken = [path for path, reply in replies.items() if reply.positive]
-        if not taken:
-            return replies[paths[0]]
-        outcome: Reply | Unclear | NotSent = NotSent("")
-        while isinstance(outcome, NotSent):
-            answers = await delivery.prepare(taken)
-            if not any(reply.positive for reply in answers.values()):
-                return answers[taken[0]]
-            outcome = await delivery.send(b"", content)
-        return outcome
-    finally:
-        await delivery.finish()
-
-
-def code(outcome: Reply | Unclear | NotSent) -> int:
-    assert isinstance(outcome, Reply)
-    return outcome.code
-
 
 # Before the dot: repaired, and nobody notices
 
@@ -221,7 +155,9 @@ async def test_a_dot_without_a_reply_is_unclear_when_its_time_is_over(peer: Scri
     assert peer.copies() == {ONE: 1}
 
 
-@pytest.mark.parametrize("reply", [b"451 4.3.0 later", b"554 5.7.1 spam", b"250-one\r\n250 two \xff", b"251 2.0.0 fine"])
+@pytest.mark.parametrize(
+    "reply", [b"451 4.3.0 later", b"554 5.7.1 spam", b"250-one\r\n250 two \xff", b"251 2.0.0 fine"]
+)
 async def test_what_is_said_after_the_dot_is_the_outcome(peer: ScriptedPeer, reply: bytes) -> None:
     peer.on(Step.DOT, say(reply))
     async with upstream(peer.port) as up:
@@ -340,143 +276,3 @@ async def test_after_five_refusals_the_rest_goes_on_elsewhere(peer: ScriptedPeer
     assert peer.copies() == {ONE: 1, TWO: 1}
     refused = [sum(b"nobody" in command for command in session.commands) for session in peer.sessions]
     assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
-
-
-# The end of a transaction
-
-
-async def test_content_that_never_comes_ends_the_connection(peer: ScriptedPeer) -> None:
-    """After 354 whatever we said would be content, also RSET."""
-    async with upstream(peer.port) as up:
-        delivery = up.begin(SENDER)
-        await offer(delivery, ONE)
-        assert await prepare(delivery, ONE) == [250]
-        await delivery.finish()
-        await delivery.finish()
-        await peer.wait_for(lambda: not peer.open_sessions, "the end of the session")
-        assert code(await deliver(up, TWO)) == 250
-    assert [message.content for message in peer.received] == [MAIL.plain]
-    assert len(peer.sessions) == 2
-
-
-async def test_without_content_wanted_nothing_is_sent(peer: ScriptedPeer) -> None:
-    async with upstream(peer.port) as up:
-        delivery = up.begin(SENDER)
-        await offer(delivery, ONE)
-        with pytest.raises(RuntimeError):
-            await delivery.send(b"", MAIL)
-        await delivery.finish()
-        await peer.wait_for(lambda: peer.sessions[0].count(b"RSET"), "RSET")
-    assert not peer.received
-
-
-@pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT, Step.DATA, Step.DOT])
-async def test_an_abandoned_command_leaves_no_reply_behind(peer: ScriptedPeer, step: Step) -> None:
-    gate = asyncio.Event()
-    peer.on(step, wait(gate), say(b"559 this reply is nobody's"))
-    async with upstream(peer.port, connections=1) as up:
-        task = asyncio.create_task(deliver(up, ONE))
-        await peer.wait_waiting(step)
-        task.cancel()
-        gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert code(await deliver(up, TWO)) == 250
-    assert peer.copies()[TWO] == 1
-    assert len(peer.sessions) == 2
-
-
-async def test_who_leaves_while_we_connect_leaves_no_connection_behind(peer: ScriptedPeer) -> None:
-    peer.on(Step.EHLO, hang())
-    async with upstream(peer.port, connections=1) as up:
-        task = asyncio.create_task(deliver(up, ONE))
-        await peer.wait_waiting(Step.EHLO)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert code(await deliver(up, TWO)) == 250
-
-
-# Limits
-
-
-async def test_patience_is_spent_once(peer: ScriptedPeer) -> None:
-    async with upstream(free_port(), patience=0.3) as up:
-        begun = asyncio.get_running_loop().time()
-        delivery = up.begin(SENDER)
-        assert {await delivery.rcpt(b"user%d@example.test" % number) for number in range(50)} == {UNREACHABLE}
-        await delivery.finish()
-        assert asyncio.get_running_loop().time() - begun < 2
-
-
-async def test_patience_that_was_spent_on_one_recipient_is_not_there_for_the_next(peer: ScriptedPeer) -> None:
-    async with upstream(peer.port, patience=0.3) as up:
-        delivery = up.begin(SENDER)
-        assert await offer(delivery, ONE) == [250]
-        await peer.stop()
-        assert await offer(delivery, TWO) == [451]
-        await peer.start()
-        assert await offer(delivery, THREE) == [451]
-        assert await prepare(delivery, ONE) == [451]
-        await delivery.finish()
-
-
-async def test_a_5yz_greeting_is_not_tried_again_and_never_5yz_for_the_client(peer: ScriptedPeer) -> None:
-    peer.on(Step.GREETING, say(b"554 5.7.1 not you"), times=None)
-    async with upstream(peer.port) as up:
-        assert await deliver(up, ONE) == UNREACHABLE
-    assert len(peer.sessions) == 1
-
-
-async def test_a_reply_that_does_not_come_is_a_lost_connection(peer: ScriptedPeer) -> None:
-    peer.on(Step.RCPT, hang())
-    async with upstream(peer.port, reply_timeout=0.1) as up:
-        assert code(await deliver(up, ONE)) == 250
-    assert len(peer.sessions) == 2
-
-
-async def test_waiting_for_a_connection_has_its_own_limit_and_answer(peer: ScriptedPeer) -> None:
-    async with upstream(peer.port, connections=1) as up:
-        first, second = up.begin(SENDER), up.begin(SENDER)
-        await offer(first, ONE)
-        up.pool._longest_wait = 0.05
-        assert await second.rcpt(TWO) == UPSTREAM_BUSY
-        await first.finish()
-        await second.finish()
-        assert code(await deliver(up, TWO)) == 250
-    assert len(peer.sessions) == 1
-
-
-async def test_waiting_for_a_connection_uses_no_patience_up(peer: ScriptedPeer) -> None:
-    """The one that waited gets a connection that has died: it has all its patience left for another."""
-    async with upstream(peer.port, connections=1, patience=0.2) as up:
-        first = up.begin(SENDER)
-        await offer(first, ONE)
-        begun = asyncio.get_running_loop().time()
-        second = asyncio.create_task(deliver(up, TWO))
-        peer.on(Step.MAIL, drop(), session=1)
-        asyncio.get_running_loop().call_at(begun + 0.4, lambda: asyncio.ensure_future(first.finish()))
-        assert code(await second) == 250
-        assert asyncio.get_running_loop().time() - begun > 0.4
-    assert len(peer.sessions) == 2
-
-
-async def test_extensions_decide_which_parameters_travel() -> None:
-    envelope = Envelope(b"s\xc3\xa4@example.test", (b"BODY=8BITMIME", b"SMTPUTF8"))
-    for offered, travels in (([b"8BITMIME"], (b"BODY=8BITMIME",)), ([b"SMTPUTF8"], (b"SMTPUTF8",)), ([], ())):
-        async with ScriptedPeer(extensions=offered) as peer, upstream(peer.port) as up:
-            delivery = up.begin(envelope)
-            assert await offer(delivery, ONE) == [250]
-            assert await prepare(delivery, ONE) == [250]
-            await delivery.send(b"", MAIL)
-            await delivery.finish()
-            assert peer.accepted[0].parameters == travels
-            assert peer.accepted[0].reverse_path == envelope.reverse_path
-
-
-@pytest.mark.parametrize(("size", "limit"), [(b"SIZE 1000", 1000), (b"SIZE 0", None), (b"SIZE", None), (b"SIZE x", None), (b"SIZE " + b"9" * 5000, None)])
-async def test_the_size_limit_is_what_the_upstream_says(size: bytes, limit: int | None) -> None:
-    async with ScriptedPeer(extensions=[size]) as peer, upstream(peer.port) as up:
-        assert up.size_limit() is None
-        await up.probe()
-        assert up.size_limit() == limit

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parts.waiting import LONGEST
+
 from relay.core.reply import Reply
 from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
 
 class Transport(asyncio.Transport):
@@ -43,12 +44,6 @@ class Transport(asyncio.Transport):
         self.ended = self.ended or "close"
 
 
-@pytest.fixture(autouse=True)
-async def _deadline() -> AsyncIterator[None]:
-    async with asyncio.timeout(LONGEST):
-        yield
-
-
 async def start(wire: Wire, *commands: bytes, limit: float = 20.0) -> asyncio.Task[list[Reply]]:
     """Ask, and let the question go out."""
     task = asyncio.create_task(wire.ask(commands, limit))
@@ -73,7 +68,7 @@ def test_it_does_not_matter_how_replies_are_cut(places: list[int]) -> None:
     async def ask() -> list[Reply]:
         wire = Wire(Transport())
         task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             wire.data_received(octets[begin:end])
         return await task
 

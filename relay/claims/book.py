@@ -138,16 +138,12 @@ class Book:
             verdicts.update(await self._ask_store(asked, token, window))
         return verdicts
 
-    async def assure(self, keys: Iterable[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
+    async def assure(self, keys: Sequence[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
         """Claim again what our own lease no longer covers; give the keys that somebody else has taken meanwhile.
 
         To be asked right before content goes out. Without delay as long as all leases run.
         """
-        now = self._clock()
-        stale = [key for key in keys if (hold := self._holds.get(key)) and hold.until <= now]
-        if not stale:
-            return {}
-        verdicts = await self._ask_store(stale, token, window)
+        verdicts = await self.claim(keys, token, window)
         lost: dict[Fingerprint, Verdict] = {
             key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)
         }
@@ -204,7 +200,7 @@ class Book:
     def _look_up(self, key: Fingerprint, token: Token, window: float, now: float) -> Verdict | None:
         hold = self._holds.get(key)
         if hold and hold.token == token:
-            return Won()
+            return Won() if hold.until > now else None
         if hold and (hold.token is not None or hold.until > now):
             return Held(hold.until - now)
         known = self._known.get(key)

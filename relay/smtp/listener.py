@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
 from relay.core import reply as replies
 from relay.smtp.protocol import RelaySMTP
@@ -35,8 +36,9 @@ class Listener:
         """Listen, and give the port. Raises `OSError`."""
         model = RelaySMTP.prepare(self._parts.policy.hostname, "smtp-dedup-relay")
         loop = asyncio.get_running_loop()
+        where: dict[str, Any] = {"sock": _all_addresses(port)} if host == "::" else {"host": host, "port": port}
         self._server = await loop.create_server(
-            lambda: model.connection(Session(self, self._parts)), host, port, backlog=_BACKLOG
+            lambda: model.connection(Session(self, self._parts)), **where, backlog=_BACKLOG
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -99,3 +101,10 @@ class Listener:
 
     def _busy(self) -> bool:
         return any(session.in_transaction for session in self._sessions)
+
+
+def _all_addresses(port: int) -> socket.socket:
+    """Listen on IPv4 too where the system can; asyncio would take `::` for IPv6 alone."""
+    return socket.create_server(
+        ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=socket.has_dualstack_ipv6()
+    )

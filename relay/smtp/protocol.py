@@ -12,7 +12,7 @@ import asyncio
 import copy
 import logging
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from aiosmtpd.smtp import SMTP, syntax
 
@@ -55,7 +55,7 @@ class RelaySMTP(SMTP):
         """Make the instance that every connection is a copy of."""
         loop = asyncio.get_running_loop()
         model = cls(object(), hostname=hostname, ident=ident, enable_SMTPUTF8=True, loop=loop, data_size_limit=None)
-        model._smtp_methods.pop("AUTH")  # noqa: SLF001 - HELP would tell of it
+        model._smtp_methods.pop("AUTH")
         return model
 
     def connection(self, session: Session) -> RelaySMTP:

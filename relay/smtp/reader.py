@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _END = b"\r\n.\r\n"
+_BEFORE_DOT_IS_SURE = b".\r"
+"""What may stand at the end of the buffer without being content."""
 _MOST_AHEAD = 64 * 1024
 """Bytes that a client may send ahead of what is being worked on; then it has to wait."""
 
@@ -96,7 +98,7 @@ class Reader:
             if end >= 0:
                 break
             searched = max(0, len(self._buffer) - len(_END) + 1)
-            if len(self._buffer) > limit:
+            if len(self._buffer) > limit + len(_BEFORE_DOT_IS_SURE):
                 skipped += searched
                 del self._buffer[:searched]
                 searched = 0

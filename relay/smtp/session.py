@@ -79,7 +79,7 @@ class Session:
         self._line = line
 
     def disconnected(self) -> None:
-        """The call has ended."""
+        """Note that the call has ended."""
         self._line = None
         self._house.leave(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -163,4 +164,6 @@ def _reason(error: BaseException) -> str:
     """Give the innermost cause: "Connection refused" rather than what three libraries made of it."""
     while error.__cause__:
         error = error.__cause__
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # those of the resolver are below
+        return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__

@@ -154,11 +154,12 @@ class SmtpDelivery:
                 if early is not None:
                     return early
                 pieces = []
-            if wire.ended:
-                raise ConnectionEnded(wire.ended)
         except ConnectionEnded as end:
             self._let_go()
             return NotSent(str(end))
+        if wire.ended:
+            self._let_go()
+            return NotSent(wire.ended)
         try:
             reply = await wire.ask_once([*pieces, b".\r\n"], self._upstream.dot_timeout)
         except ConnectionEnded as end:
@@ -218,8 +219,10 @@ class SmtpDelivery:
                 log.error("%s", error)  # noqa: TRY400 - expected, and without a traceback of ours
                 self._failure = UNREACHABLE
             except (UpstreamDown, ConnectionEnded) as error:
+                # A kept connection may have died while nobody looked: that costs no patience.
+                stale = isinstance(error, ConnectionEnded) and not self._fresh
                 self._let_go()
-                if await self._patience.pause():
+                if stale or await self._patience.pause():
                     continue
                 log.warning("%s; tried for %g s", error, self._upstream.patience)
                 self._failure = UNREACHABLE

@@ -50,7 +50,7 @@ class Wire(asyncio.Protocol):
         return await self._collect(replies, limit)
 
     async def ask_once(self, pieces: Sequence[bytes], limit: float) -> Reply:
-        """Send what gets one reply as a whole, such as content with its dot, and give that. Raises `ConnectionEnded`."""
+        """Send what gets one reply as a whole, such as content with its dot. Raises `ConnectionEnded`."""
         replies = self._expect(1)
         self._transport.writelines(pieces)
         return (await self._collect(replies, limit))[0]
@@ -104,10 +104,9 @@ class Wire(asyncio.Protocol):
 
     async def _collect(self, replies: Sequence[asyncio.Future[Reply]], limit: float) -> list[Reply]:
         try:
-            async with asyncio.timeout(limit) as timer:
-                for reply in replies:
-                    if not reply.done():
-                        timer.reschedule(asyncio.get_running_loop().time() + limit)
+            for reply in replies:
+                if not reply.done():
+                    async with asyncio.timeout(limit):
                         await reply
             return [reply.result() for reply in replies]
         except TimeoutError:

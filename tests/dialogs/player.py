@@ -57,6 +57,11 @@ class Turn:
     other: int | None = None
     """aiosmtpd's code, where it differs."""
 
+    @property
+    def awaits_more(self) -> bool:
+        """Whether another line of the same reply has to follow."""
+        return self.kind == "S" and self.lines[-1][3:4] == b"-"
+
 
 @dataclass
 class Dialog:
@@ -92,19 +97,14 @@ def read(path: Path) -> Dialog:
             case "C:" | "c:" | "M:" | "B:":
                 end = b"\r\n" if head == "C:" else b""
                 dialog.turns.append(Turn(head[0], where, [_octets(rest) + end]))
+            case "S:" if dialog.turns and dialog.turns[-1].awaits_more:
+                dialog.turns[-1].lines.append(_octets(rest))
             case "S:":
-                last = dialog.turns[-1] if dialog.turns else None
-                if last and last.kind == "S" and last.lines[-1][3:4] == b"-":
-                    last.lines.append(_octets(rest))
-                else:
-                    dialog.turns.append(Turn("S", where, [_octets(rest)]))
-            case "A:":
-                code, dashes, why = rest.partition(" -- ")
-                if not why or not dashes or dialog.turns[-1].kind != "S":
-                    raise ValueError(f"{where}: A: stands below S: and says why")
-                dialog.turns[-1].other = int(code)
+                dialog.turns.append(Turn("S", where, [_octets(rest)]))
+            case "A:" if dialog.turns[-1].kind == "S" and " -- " in rest:
+                dialog.turns[-1].other = int(rest.partition(" -- ")[0])
             case _:
-                raise ValueError(f"{where}: what is {head!r}?")
+                raise ValueError(f"{where}: cannot be understood, or not here")
     return dialog
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiosmtpd.smtp import SMTP
 from parts.ports import HOST
+from parts.waiting import until
+
 from relay.service import Service
 from relay.settings import Settings
 
@@ -49,6 +51,7 @@ async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> 
     service = Service(Settings.model_validate(tree))
     await service.start()
     try:
+        await until(lambda: service.state()[0], "the upstream")
         yield Relay(service, int(service.address.rpartition(":")[2]))
     finally:
         await service.close()

@@ -86,10 +86,10 @@ class Desk:
         for client in self._clients:
             await client.close()
 
-    async def ended(self) -> int:
+    async def ended(self, *, seconds: float = LONGEST) -> int:
         """Wait for the relay's end, after which nothing can be asked any more, and give its exit status."""
         self._ended = True
-        return await self.relay.wait()
+        return await self.relay.wait(seconds=seconds)
 
     async def drained(self) -> None:
         """Wait for the end of a relay that was told to drain, and hold its log against our count."""
@@ -113,7 +113,7 @@ class Desk:
         assert metrics.value("smtp_dedup_claims") == 0
         assert metrics.value("smtp_dedup_faults_total") == 0
 
-    async def outcomes(self) -> dict[str, int]:
+    async def outcomes(self) -> Counter[str]:
         """Give the recipients by outcome, once all that was offered is counted."""
         return self._outcomes(await self._when_all_is_counted())
 

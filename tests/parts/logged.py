@@ -40,5 +40,5 @@ async def wait_messages(relay: RelayProcess, count: int) -> list[dict[str, Any]]
 async def wait_upstream(relay: RelayProcess, state: str) -> None:
     """Wait until the relay believes that its upstream is "up", or "down"."""
     async with asyncio.timeout(LONGEST):
-        while (await relay.readyz())["upstream"] != state:
+        while (await relay.readyz())["upstream"] != state:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.02)
