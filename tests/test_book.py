@@ -282,7 +282,7 @@ async def test_a_store_that_comes_back_empty_hears_of_what_this_process_sent(two
     two.mine.asked.clear()
     two.book.store_returned()
     await two.book.close()
-    assert [command.key for command in two.mine.asked if isinstance(command, Confirm)] == [K, L]
+    assert {command.key for command in two.mine.asked if isinstance(command, Confirm)} == {K, L}
 
 
 async def test_what_the_window_has_passed_is_not_written_back(two: Two) -> None:
