@@ -1,4 +1,4 @@
-"""The exceptions of the relay. Expected failures are values (a `Reply`, an `Outcome`, an `Unknown`); these are the rest.
+"""The exceptions of the relay. Expected failures are values: a `Reply`, an `Outcome`, an `Unknown`. These are the rest.
 
 RelayError
 ├── SettingsError      the settings are wrong; the message names the source and the mend       exit 78
@@ -28,13 +28,13 @@ class UpstreamError(RelayError):
     """No usable connection to the upstream."""
 
 
-class UpstreamDown(UpstreamError):
+class UpstreamDown(UpstreamError):  # noqa: N818 - it says what the upstream is
     """Nobody answers, or the one that does asks us to come back later."""
 
 
-class UpstreamRefused(UpstreamError):
+class UpstreamRefused(UpstreamError):  # noqa: N818 - it says what the upstream is
     """The upstream answers and does not want us: TLS, AUTH or a 5yz greeting."""
 
 
-class UpstreamBusy(UpstreamError):
+class UpstreamBusy(UpstreamError):  # noqa: N818 - it says what the upstream is
     """Every pooled connection was in use for longer than a transaction may wait for one."""

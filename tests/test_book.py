@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from parts.waiting import until
 
-from relay.claims import book as book_module
 from relay.claims.book import Book
 from relay.claims.memory import MemoryStore
 from relay.core.claim import (
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from relay.core.claim import Answer, Command
 
-LEASE, WINDOW = 30.0, 600.0
+LEASE, WINDOW, POLL_EVERY = 30.0, 600.0, 0.001
 K, L, M = (Fingerprint(f"v1:{name}") for name in "klm")
 A, B, C = Token("a"), Token("b"), Token("c")
 ORIGINAL = Original("4f1d", "<one@example.test>", "2.0.0 Ok", 1_700_000_000.0)
@@ -72,8 +71,8 @@ class Two:
         self.clock = Clock()
         self.store = MemoryStore(self.clock)
         self.mine, self.theirs = Shared(self.store), Shared(self.store)
-        self.book = Book(self.mine, lease=LEASE, clock=self.clock)
-        self.other = Book(self.theirs, lease=LEASE, clock=self.clock)
+        self.book = Book(self.mine, lease=LEASE, clock=self.clock, poll_every=POLL_EVERY)
+        self.other = Book(self.theirs, lease=LEASE, clock=self.clock, poll_every=POLL_EVERY)
 
     async def state(self, key: Fingerprint) -> Answer:
         [answer] = await self.store.execute([Peek(key, WINDOW)])
@@ -81,8 +80,7 @@ class Two:
 
 
 @pytest.fixture
-async def two(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
-    monkeypatch.setattr(book_module, "POLL_EVERY", 0.001)
+async def two() -> AsyncIterator[Two]:
     both = Two()
     yield both
     await both.book.close()

@@ -53,7 +53,7 @@ class Upstream(Protocol):
         """Make a transaction. Nothing is sent before its first recipient."""
 
     def size_limit(self) -> int | None:
-        """Give the largest message that the upstream was heard to take, in bytes (RFC 1870), or None if it never said."""
+        """Give the largest message that the upstream was heard to take, in bytes (RFC 1870), or None."""
 
     def offers(self, keyword: str) -> bool:
         """Say whether the upstream was heard to offer an extension, such as `SMTPUTF8`."""

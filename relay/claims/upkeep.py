@@ -1,0 +1,180 @@
+"""What goes on beside the messages: leases are renewed, other processes' claims watched, acceptances written back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from relay.claims.table import Hold, Known
+from relay.core.claim import (
+    Answer,
+    Claim,
+    Command,
+    Confirm,
+    Done,
+    Fingerprint,
+    Free,
+    Held,
+    Peek,
+    Renew,
+    Sent,
+    Unknown,
+    Won,
+)
+from relay.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.claims.table import Table
+
+POLL_EVERY = 0.1
+"""Seconds between two looks at claims that other processes hold and somebody here waits for."""
+WRITE_BACK = 500
+"""Confirmations in one batch when the store has returned."""
+WRITE_EVERY = 1.0
+"""Seconds between two tries to write acceptances that the store has not confirmed."""
+
+
+class Arbiter(Protocol):
+    """The guarded store: never raises; `Unknown` where it could not be asked."""
+
+    async def ask(self, commands: Sequence[Command]) -> list[Answer]:
+        """Give an answer for each command."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the store answers."""
+
+
+class Upkeep:
+    """Keeps a table and the store in step. `lease` and `poll_every` in seconds."""
+
+    def __init__(self, table: Table, store: Arbiter, lease: float, poll_every: float) -> None:
+        self._table = table
+        self._poll_every = poll_every
+        self._store = store
+        self._lease = lease
+        self._tasks = Tasks()
+        self._poller: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._ending = False
+
+    def start(self) -> None:
+        """Begin to renew leases."""
+        self._tasks.start(self._renew_for_ever(), "renew leases")
+
+    def end(self) -> None:
+        """Begin nothing more."""
+        self._ending = True
+
+    async def close(self) -> None:
+        """End everything, and write what can still be written."""
+        self.end()
+        await self._tasks.cancel()
+        await self._write_while_possible()
+
+    # Leases
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Renew the leases of all claims that are being delivered; take back those that had run out or were wiped."""
+        now = self._table.clock()
+        ours = {key: hold for key, hold in self._table.holds.items() if hold.token is not None}
+        if not ours:
+            return
+        answers = await self._store.ask(
+            [Renew(key, hold.token, self._lease) for key, hold in ours.items() if hold.token]
+        )
+        lapsed = {
+            key: hold
+            for (key, hold), answer in zip(ours.items(), answers, strict=True)
+            if self._table.holds.get(key) is hold and not self._renewed(hold, answer, now)
+        }
+        # The content may be out already, so that nobody asks `assure` any more: claim again now. A release that
+        # follows comes after it, for the store is asked in order.
+        claims = [Claim(key, hold.token, self._lease, hold.window) for key, hold in lapsed.items() if hold.token]
+        for hold, answer in zip(lapsed.values(), await self._store.ask(claims) if claims else [], strict=True):
+            self._renewed(hold, answer, now)
+
+    def _renewed(self, hold: Hold, answer: Answer, now: float) -> bool:
+        """Note how long the lease runs now. False where the store holds nothing for anybody."""
+        match answer:
+            case Done() | Won():
+                hold.until = now + self._lease
+            case Held() | Sent():
+                hold.until = now
+            case Free():
+                hold.until = now
+                return False
+        return True
+
+    # Claims of other processes
+
+    def poll(self) -> None:
+        """See to it that whoever waits for another process hears of its outcome."""
+        if not self._ending and (self._poller is None or self._poller.done()):
+            self._poller = self._tasks.start(self._poll_others(), "poll claims of other processes")
+
+    async def _poll_others(self) -> None:
+        while awaited := {key: hold for key, hold in self._table.holds.items() if hold.token is None and hold.waiters}:
+            await asyncio.sleep(self._poll_every)
+            asked_at = self._table.clock()
+            answers = await self._store.ask([Peek(key, hold.window) for key, hold in awaited.items()])
+            for (key, hold), answer in zip(awaited.items(), answers, strict=True):
+                if self._table.holds.get(key) is hold:
+                    self._take_look(key, hold, answer, asked_at)
+        self._table.drop_lapsed()
+
+    def _take_look(self, key: Fingerprint, hold: Hold, answer: Answer, asked_at: float) -> None:
+        match answer:
+            case Sent(original, age):
+                self._table.know(key, Known(original, asked_at - age, hold.window, ours=False))
+            case Held(remaining):
+                hold.until = asked_at + remaining
+            case Unknown() if hold.until > asked_at:
+                pass  # its owner may still be at work: his lease, as last heard of, goes on
+            case _:
+                self._table.free(key)
+
+    # Acceptances that the store has yet to hear of
+
+    def note_written(self, commands: Sequence[Command], answers: Sequence[Answer]) -> None:
+        """Strike off what the store has confirmed, and go on with the rest."""
+        for command, answer in zip(commands, answers, strict=True):
+            if isinstance(command, Confirm) and isinstance(answer, Done):
+                self._table.unwritten.pop(command.key, None)
+        if self._table.unwritten and not self._ending and (self._writer is None or self._writer.done()):
+            self._writer = self._tasks.start(self._write_until_done(), "write back")
+
+    def store_returned(self) -> None:
+        """Write back all that this process has sent: the store may have come back empty."""
+        self._table.unwritten |= dict.fromkeys(key for key, known in self._table.known.items() if known.ours)
+        self.note_written([], [])
+
+    async def _write_until_done(self) -> None:
+        while self._table.unwritten:
+            await asyncio.sleep(WRITE_EVERY)
+            await self._write_while_possible()
+
+    async def _write_while_possible(self) -> None:
+        while self._table.unwritten and self._store.up and await self._write_some():
+            pass
+
+    async def _write_some(self) -> bool:
+        """Write a batch. False when none of it was confirmed."""
+        now = self._table.clock()
+        commands: list[Command] = []
+        for key in list(self._table.unwritten)[:WRITE_BACK]:
+            known = self._table.known.get(key)
+            if known is None or now - known.at >= known.window:
+                del self._table.unwritten[key]
+            else:
+                commands.append(Confirm(key, known.original, known.window, now - known.at))
+        before = len(self._table.unwritten)
+        self.note_written(commands, await self._store.ask(commands))
+        return not commands or len(self._table.unwritten) < before
