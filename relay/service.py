@@ -132,13 +132,17 @@ class Service:
         self.metrics.upstream_up.set(up)
 
     async def _watch_upstream(self) -> None:
+        heard = ""
         while True:
             if not self._upstream_up:
                 try:
                     await self.upstream.probe()
+                    heard = ""
                     self._upstream_reached(True)
                 except UpstreamError as error:
-                    log.warning("upstream does not answer: %s", error)
+                    if str(error) != heard:
+                        heard = str(error)
+                        log.warning("upstream does not answer: %s", heard)
             await asyncio.sleep(_PROBE_EVERY)
 
 
@@ -170,7 +174,8 @@ def build_store(settings: Settings) -> Store:
     """Give the store that the settings name, not opened yet."""
     match settings.store.url:
         case SqliteUrl(path):
-            return SqliteStore(path, busy_timeout=settings.store.timeout)
+            # Under the guard's limit, so that a locked file is heard to be one and not taken for a hang.
+            return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
         case MemoryUrl():
             return MemoryStore()
         case redis:

@@ -34,7 +34,7 @@ DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An outcome and the reply that goes with it; for a repeat the earlier message it equals, and its age in seconds."""
+    """An outcome and the reply that goes with it; for a repeat also the earlier message it equals, `age` seconds old."""
 
     outcome: Outcome
     reply: Reply
