@@ -16,6 +16,7 @@ from relay.claims.guard import Guard
 from relay.claims.memory import MemoryStore
 from relay.claims.redis import RedisStore
 from relay.claims.sqlite import SqliteStore
+from relay.core.fingerprint import judge
 from relay.errors import SettingsError, UpstreamError
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
@@ -110,6 +111,7 @@ class Service:
             upstream=self.upstream,
             book=self.book,
             witness=Monitor(self.metrics, MessageLog(addresses=settings.log.addresses)),
+            judge=judge,
             mark=lambda: self.store.identity or self._process_mark,
             new_id=lambda: secrets.token_hex(6),
             clock=time.monotonic,

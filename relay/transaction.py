@@ -14,7 +14,6 @@ from relay.core import decision
 from relay.core.claim import Fingerprint, Held, Original, Sent, Token, Won
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import NULL_REVERSE_PATH, fold
-from relay.core.fingerprint import judge
 from relay.core.outcome import Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
 from relay.core.reply import (
@@ -68,6 +67,8 @@ class Parts:
     upstream: Upstream
     book: Book
     witness: Witness
+    judge: Callable[[bytes, bytes], Judged]
+    """Looks at content, sent with this reverse-path."""
     mark: Callable[[], str]
     """The random id of the store, or of this process as long as the store has not told."""
     new_id: Callable[[], str]
@@ -169,8 +170,8 @@ class Transaction:
 
     async def _judge(self, content: Content) -> Judged:
         if len(content) > LARGE:
-            return await asyncio.to_thread(lambda: judge(content.plain, self._envelope.reverse_path))
-        return judge(content.plain, self._envelope.reverse_path)
+            return await asyncio.to_thread(lambda: self._parts.judge(content.plain, self._envelope.reverse_path))
+        return self._parts.judge(content.plain, self._envelope.reverse_path)
 
     def _exemption(self, judged: Judged) -> str:
         if self._parts.policy.window <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "DEFAULT_FILE", tmp_path / "absent.toml")
-
-
 def _run(*arguments: str, **environ: str) -> Result:
-    return CliRunner().invoke(config, arguments, env=environ)
+    # A file that is empty, lest that of this machine be read.
+    return CliRunner().invoke(config, arguments, env={"RELAY_CONFIG": os.devnull, **environ})
 
 
 def test_it_writes_toml_to_stdout_and_nothing_else() -> None:

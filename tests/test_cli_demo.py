@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from click.testing import CliRunner
 from parts.relay_process import run_relay
+from parts.waiting import LONGEST
 
-from relay.cli import demo
-from relay.demo import scenario
+from relay.cli.demo import tell
+from relay.demo.scenario import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pytest
+
+_TREE = Path(__file__).parents[1]
+RIGHT = Row("a new video", came_in=100, forwarded=50, suppressed=50, expected=50, why="twins")
 
 
 def processes_of(mark: str) -> list[str]:
@@ -51,25 +55,32 @@ async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_pa
     assert processes_of(str(tmp_path)) == []
 
 
-async def test_it_fails_where_a_count_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    play = scenario.play
-
-    async def wrong() -> Sequence[scenario.Row]:
-        first, *others = await play()
-        return [scenario.Row(first.what, 100, 51, 49, 50, first.why), *others]
-
-    monkeypatch.setattr(scenario, "play", wrong)
-    told = await asyncio.to_thread(CliRunner().invoke, demo.demo)
-    assert told.exit_code == 1
-    assert "error: new video, by two processes at once: 51 mails were forwarded, not 50\n" in told.stderr
+def test_a_count_that_is_wrong_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell([RIGHT])
+    assert "error" not in capsys.readouterr().err
+    assert not tell([RIGHT, Row("another", came_in=50, forwarded=49, suppressed=1, expected=50, why="no repeat")])
+    told = capsys.readouterr()
+    assert told.err == "error: another: of 50 mails 50 had to be forwarded and the others suppressed\n"
+    assert re.search(r"^another +50 +49 +1 +no repeat$", told.out, re.MULTILINE)
 
 
-async def test_it_leaves_nothing_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(demo, "_LIMIT", 0.2)
-    told = await asyncio.to_thread(CliRunner().invoke, demo.demo)
-    assert told.exit_code == 1
-    assert "error: not over within 0.2 s" in told.stderr
+def test_a_copy_that_was_lost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not tell([Row("a new video", came_in=100, forwarded=50, suppressed=49, expected=50, why="twins")])
+    assert "error: a new video: of 100 mails 50 had to be" in capsys.readouterr().err
+
+
+async def test_it_leaves_nothing_when_it_takes_too_long(tmp_path: Path) -> None:
+    told = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", "from relay.cli.demo import run; raise SystemExit(0 if run(limit=0.2) else 1)"],
+        cwd=_TREE,
+        env=os.environ | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.endswith("error: not over within 0.2 s; is the machine very busy? Try again.\n")
     assert files_in(tmp_path) == []
-    assert [line for line in processes_of(f"TMPDIR={tmp_path}") if "relay.demo" in line] == []
+    assert processes_of(str(tmp_path)) == []

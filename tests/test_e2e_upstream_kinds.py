@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email
-import errno
 import mailbox
+import resource
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from relay.upstream.maildir import MaildirUpstream
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import StartRelay
@@ -226,19 +228,27 @@ async def test_a_maildir_that_cannot_be_written_is_told(start_relay: StartRelay,
     assert len(list((folder / "new").iterdir())) == 1
 
 
-async def test_a_maildir_on_a_full_disk_holds_all_copies_of_a_message_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add = mailbox.Maildir.add
+@contextmanager
+def longest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write more than this into one file."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
-    def add_one_only(box: mailbox.Maildir, message: bytes) -> str:
-        if len(box):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return add(box, message)
 
-    monkeypatch.setattr(mailbox.Maildir, "add", add_one_only)
-    delivery = MaildirUpstream(tmp_path / "mail").begin(Envelope(SENDER))
-    await delivery.prepare([USER, b"other@example.test"])
-    reply = await delivery.send(b"", Content(b"Subject: x\r\n\r\n"))
-    assert (reply.code, reply.text) == (452, "4.3.1 The Maildir cannot be written: No space left on device")
-    assert len(mailbox.Maildir(tmp_path / "mail")) == 0
+async def test_a_maildir_holds_all_copies_of_a_message_or_none(tmp_path: Path) -> None:
+    size = 2**20
+    upstream = MaildirUpstream(tmp_path / "mail")
+    content = Content(b"Subject: x\r\n\r\n" + b"x" * (size - 200))
+    # There is room for the first copy; the second is longer, by its recipient's name.
+    for paths, code in (([USER, b"u" * 2**16 + b"@example.test"], 452), ([USER], 250)):
+        delivery = upstream.begin(Envelope(SENDER))
+        await delivery.prepare(paths)
+        with longest_file(size):
+            reply = await delivery.send(b"", content)
+        assert reply.code == code
+        assert code == 250 or reply.text == "4.3.1 The Maildir cannot be written: File too large"
+        assert len(mailbox.Maildir(upstream.path)) == (code == 250)

@@ -210,9 +210,8 @@ def test_transfer_encodings(encoding: str, body: bytes, octets: bytes | None) ->
     assert decode_transfer(body, encoding) == octets
 
 
-def test_padding_ends_base64_also_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.core.text_transfer._CHUNK", 6)
-    assert decode_transfer(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64") == b"abcdefghijk"
-    assert decode_transfer(b"YWI=\r\nYWJj", "base64") is None
-    assert decode_transfer(b"a=3D\r\nb=3D\r\n", "quoted-printable") == b"a=\r\nb=\r\n"
-    assert decode_transfer(b"a=3Dbcdefg", "quoted-printable") is None
+def test_padding_ends_base64_also_between_chunks() -> None:
+    assert decode_transfer(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", chunk=6) == b"abcdefghijk"
+    assert decode_transfer(b"YWI=\r\nYWJj", "base64", chunk=6) is None
+    assert decode_transfer(b"a=3D\r\nb=3D\r\n", "quoted-printable", chunk=6) == b"a=\r\nb=\r\n"
+    assert decode_transfer(b"a=3Dbcdefg", "quoted-printable", chunk=6) is None

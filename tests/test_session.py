@@ -13,6 +13,8 @@ from parts.faults import Step, hang, say, wait
 from parts.ports import HOST
 from parts.waiting import until
 
+from relay.smtp.session import Session
+
 if TYPE_CHECKING:
     from parts.peer import ScriptedPeer
 
@@ -85,6 +87,15 @@ async def test_a_client_that_is_gone_before_its_greeting_is_no_fault(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_a_client_that_nobody_can_name_any_more_is_not_ours(peer: ScriptedPeer) -> None:
+    """The system does not know the address of a connection that was broken before it was taken."""
+    async with servers.relay(peer.url) as relay:
+        parts = relay.service.listener._parts
+        session = Session(relay.service.listener, parts)
+        assert session.greeting("relay.example.test").code == 554
+        assert session.turned_away
+
+
 # How it ends
 
 
@@ -131,6 +142,24 @@ async def test_who_leaves_while_the_upstream_thinks_leaves_nothing_behind(
         await getattr(client, how)()
         await still_serves(relay, peer)
     assert peer.copies() == {TWO: 1}
+
+
+async def test_who_leaves_after_the_dot_has_sent_it_and_its_retry_is_known(peer: ScriptedPeer) -> None:
+    gate = asyncio.Event()
+    peer.on(Step.DOT, wait(gate))
+    async with servers.relay(peer.url) as relay:
+        client = await RawClient.open(relay.port)
+        await client.begin(SENDER, ONE)
+        await client.command(b"DATA")
+        await client.send_raw(stuff(MAIL))
+        await peer.wait_waiting(Step.DOT)
+        await client.reset()
+        await until(lambda: relay.service.listener.sessions == 0, "the end of the session")
+        gate.set()
+        retry = await send(relay.port, SENDER, [ONE], MAIL)
+        assert retry.ok
+        assert b"duplicate" in retry.final.text
+    assert peer.copies() == {ONE: 1}
 
 
 async def test_who_half_closes_after_the_dot_hears_the_reply(peer: ScriptedPeer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -11,17 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import SettingsError
-from relay.settings import Loaded, Settings, load, sources
+from relay.settings import Loaded, Settings, sources
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
 from relay.settings.render import effective_toml, example_toml, main, reference_markdown
 from relay.settings.units import format_duration, format_size
 
 _ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture(autouse=True)
-def _no_file_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "DEFAULT_FILE", tmp_path / "absent.toml")
+load = functools.partial(sources.load, default_file=Path("/nowhere/relay.toml"))
+"""As on a machine that has no file of its own."""
 
 
 def _flags(toml: str) -> dict[str, str]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from parts.scripted_delivery import QUEUED, ScriptedUpstream
 
-from relay import transaction as story
 from relay.claims.book import Book
 from relay.claims.memory import MemoryStore
 from relay.core.content import Content
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import Envelope, fold
+from relay.core.fingerprint import Judged, judge
 from relay.core.outcome import Outcome
 from relay.core.reply import MAIL_LOOP, STILL_UNDER_WAY, TOO_MANY_RECIPIENTS, UNCLEAR, UNREACHABLE, Reply
 from relay.transaction import Parts, Policy, Transaction
@@ -22,7 +22,8 @@ from relay.transaction import Parts, Policy, Transaction
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from relay.core.claim import Answer, Command
+    from relay.claims.table import Verdict
+    from relay.core.claim import Answer, Command, Fingerprint
     from relay.core.report import Report
 
 A, B, C = b"a@example.test", b"b@example.test", b"c@example.test"
@@ -46,6 +47,31 @@ class Store(MemoryStore):
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
         return await self.execute(commands)
+
+
+class FaultyBook(Book):
+    """A book with a fault in one step."""
+
+    fault = ""
+    """The name of the step; "answer" is a claim that is made, but not told."""
+
+    async def claim(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
+        self._fail("claim")
+        verdicts = await super().claim(*arguments)
+        return {} if self.fault == "answer" else verdicts
+
+    async def assure(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
+        self._fail("assure")
+        return await super().assure(*arguments)
+
+    async def settle(self, *arguments: Any) -> None:
+        # Itself it is needed to leave nothing claimed, so it fails after its work.
+        await super().settle(*arguments)
+        self._fail("settle")
+
+    def _fail(self, step: str) -> None:
+        if step == self.fault:
+            raise ValueError("a fault")
 
 
 class Witness:
@@ -79,10 +105,11 @@ class Relay:
     def __init__(self, **policy: Any) -> None:
         self.clock = Clock()
         self.store = Store(self.clock)
-        self.book = Book(self.store, lease=LEASE, clock=self.clock)
+        self.book = FaultyBook(self.store, lease=LEASE, clock=self.clock)
         self.other = Book(self.store, lease=LEASE, clock=self.clock)
         self.upstream = ScriptedUpstream()
         self.witness = Witness()
+        self.judge = judge
         usual = {"window": 600.0, "wait": 60.0, "observe": False, "keep_uncertain": False, "recipients": 100}
         self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
         self._ids = itertools.count()
@@ -93,6 +120,7 @@ class Relay:
             upstream=self.upstream,
             book=book or self.book,
             witness=self.witness,
+            judge=self.judge,
             mark=lambda: "0123456789abcdef",
             new_id=lambda: f"id{next(self._ids)}",
             clock=self.clock,
@@ -203,11 +231,11 @@ async def test_a_refusal_after_data_frees_the_claims(relay: Relay, reply: Reply)
 # Faults of our own
 
 
-async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay) -> None:
+    def fail(*_: bytes) -> Judged:
         raise ValueError("a fault")
 
-    monkeypatch.setattr(story, "judge", fail)
+    relay.judge = fail
     assert [await relay.send(A) for _ in range(2)] == [QUEUED, QUEUED]
     assert relay.upstream.sent == [(A,), (A,)]
     assert relay.witness.faults == ["fingerprint"] * 2
@@ -215,38 +243,30 @@ async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay, monkey
 
 
 @pytest.mark.parametrize("step", ["claim", "assure", "settle"])
-async def test_a_fault_in_the_book_costs_no_mail(relay: Relay, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def fail(*_: object) -> None:
-        raise ValueError("a fault")
-
-    # `settle` itself is needed to leave nothing claimed, so it fails after its work.
-    settle = relay.book.settle
-
-    async def settle_and_fail(*arguments: Any) -> None:
-        await settle(*arguments)
-        fail()
-
-    monkeypatch.setattr(relay.book, step, settle_and_fail if step == "settle" else fail)
+async def test_a_fault_in_the_book_costs_no_mail(relay: Relay, step: str) -> None:
+    relay.book.fault = step
     assert await relay.send(A, B) == QUEUED
     assert relay.upstream.sent == [(A, B)]
     assert set(relay.witness.faults) == ({"claim", "assure"} if step == "claim" else {step})
-    monkeypatch.undo()
+    relay.book.fault = ""
     assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
 
 
-async def test_a_fault_anywhere_else_is_451_with_an_id_and_leaves_nothing_claimed(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
+@pytest.mark.parametrize("where", ["before a plan is made", "on the way to the dot"])
+async def test_a_fault_anywhere_else_is_451_with_an_id_and_leaves_nothing_claimed(relay: Relay, where: str) -> None:
+    async def fail() -> None:
         raise ValueError("secret")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(story.decision, "plan", fail)
-        reply = await relay.send(A)
+    if where == "before a plan is made":
+        relay.book.fault = "answer"
+    else:
+        relay.upstream.before_dot = fail
+    reply = await relay.send(A)
     assert reply == Reply.of(451, f"4.3.0 Internal fault, try again later, id {relay.witness.reports[-1].record}")
     assert relay.witness.faults == ["transaction"]
     assert relay.outcomes() == {A: Outcome.DEFERRED}
     assert relay.book.held == 0
+    relay.book.fault = ""
     assert await relay.send(A) == QUEUED
 
 
@@ -310,7 +330,7 @@ async def test_a_wait_ends_with_451(relay: Relay) -> None:
     relay = Relay(wait=0.01)
     first = relay.begin(book=relay.other)
     await first.rcpt(A)
-    keys = [story.judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A))]
+    keys = [judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A))]
     await relay.other.claim(keys, first._token, 600.0)
     assert await relay.send(A, B) == STILL_UNDER_WAY
     assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.DEFERRED}

@@ -117,17 +117,18 @@ async def test_waiting_for_a_connection_has_its_own_limit_and_answer(peer: Scrip
 
 
 async def test_waiting_for_a_connection_uses_no_patience_up(peer: ScriptedPeer) -> None:
-    """The one that waited gets a connection that has died: it has all its patience left for another."""
+    """The one that waited gets a connection that has died, and another that dies: it has all its patience left."""
     async with upstream(peer.port, connections=1, patience=0.2) as up:
         first = up.begin(SENDER)
         await offer(first, ONE)
         begun = asyncio.get_running_loop().time()
         second = asyncio.create_task(deliver(up, TWO))
         peer.on(Step.MAIL, drop(), session=1)
+        peer.on(Step.MAIL, drop(), session=2)
         asyncio.get_running_loop().call_at(begun + 0.4, lambda: asyncio.ensure_future(first.finish()))
         assert code(await second) == 250
         assert asyncio.get_running_loop().time() - begun > 0.4
-    assert len(peer.sessions) == 2
+    assert len(peer.sessions) == 3
 
 
 async def test_extensions_decide_which_parameters_travel() -> None:

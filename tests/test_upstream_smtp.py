@@ -15,9 +15,12 @@ from relay.core.reply import Reply
 from relay.upstream import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from parts.faults import Action
 
     from relay.core.content import Content
+    from relay.upstream.smtp import SmtpDelivery
 
 NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
 
@@ -180,12 +183,36 @@ async def test_421_after_the_dot_is_an_answer_and_the_connection_is_over(peer: S
 # Narrower, reopened, moved
 
 
+def _tap(delivery: SmtpDelivery) -> list[bytes]:
+    """Give what is written from now on, one entry a write."""
+    written: list[bytes] = []
+    assert delivery._connection
+    wire = delivery._connection.wire
+    transport = wire._transport
+
+    class Tap:
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            transport.write(data)
+
+        def writelines(self, pieces: Sequence[bytes]) -> None:
+            self.write(b"".join(pieces))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(transport, name)
+
+    wire._transport = Tap()  # type: ignore[assignment]
+    return written
+
+
 async def test_a_narrower_transaction_goes_out_at_once(peer: ScriptedPeer) -> None:
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
         assert await offer(delivery, ONE, TWO, THREE) == [250, 250, 250]
         ahead = peer.sessions[0].ahead
+        written = _tap(delivery)
         assert await prepare(delivery, TWO) == [250]
+        assert [octets.count(b"\r\n") for octets in written] == [4]
         assert code(await delivery.send(b"", MAIL)) == 250
         await delivery.finish()
     [session] = peer.sessions

@@ -34,7 +34,7 @@ DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An outcome and the reply that goes with it; for a repeat also the earlier message it equals, `age` seconds old."""
+    """An outcome and its reply; for a repeat also the earlier message it equals, which is `age` seconds old."""
 
     outcome: Outcome
     reply: Reply

@@ -50,11 +50,8 @@ class Reply:
 
     def encode(self) -> bytes:
         """Give the octets on the wire (RFC 5321 section 4.2.1: all lines but the last carry a hyphen)."""
-        last = len(self.lines) - 1
-        return b"".join(
-            b"%d%b%b\r\n" % (self.code, b" " if number == last else b"-", line)
-            for number, line in enumerate(self.lines)
-        )
+        *others, last = self.lines
+        return b"".join(b"%d-%b\r\n" % (self.code, line) for line in others) + b"%d %b\r\n" % (self.code, last)
 
     def for_client(self) -> Reply:
         """Give the reply as it may go to the client: 421 would close a session that is ours, so it becomes 451."""

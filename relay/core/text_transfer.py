@@ -5,31 +5,31 @@ from __future__ import annotations
 import binascii
 import re
 
-# binascii holds the GIL while it works: a megabyte takes a few milliseconds.
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes decoded at once: binascii holds the GIL while it works, a few milliseconds for a megabyte."""
 IDENTITY = frozenset(("7bit", "8bit", "binary"))
 # Section 6.7: `=` is followed by two hexadecimal digits or by the end of the line. Readers take lower case too.
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)")
 
 
-def decode_transfer(body: bytes, encoding: str) -> bytes | None:
+def decode_transfer(body: bytes, encoding: str, *, chunk: int = CHUNK) -> bytes | None:
     """Give the octets that were encoded, or None where the encoding is not known or broken."""
     if encoding in IDENTITY:
         return body
     if encoding == "quoted-printable":
-        return _quoted_printable(body)
+        return _quoted_printable(body, chunk)
     if encoding == "base64":
-        return _base64(body)
+        return _base64(body, chunk)
     return None
 
 
-def _quoted_printable(body: bytes) -> bytes | None:
+def _quoted_printable(body: bytes, chunk: int) -> bytes | None:
     pieces = []
     start = 0
     while start < len(body):
         stop = len(body)
-        if stop - start > _CHUNK:
-            stop = body.rfind(b"\n", start, start + _CHUNK) + 1
+        if stop - start > chunk:
+            stop = body.rfind(b"\n", start, start + chunk) + 1
             if not stop:
                 return None  # A line of a megabyte: section 6.7 rule 5 allows 76 characters.
         piece = body[start:stop]
@@ -40,11 +40,11 @@ def _quoted_printable(body: bytes) -> bytes | None:
     return b"".join(pieces)
 
 
-def _base64(body: bytes) -> bytes | None:
+def _base64(body: bytes, chunk: int) -> bytes | None:
     pieces = []
     rest, padded = b"", False
-    for start in range(0, len(body), _CHUNK):
-        piece = rest + body[start : start + _CHUNK].translate(None, b"\r\n")
+    for start in range(0, len(body), chunk):
+        piece = rest + body[start : start + chunk].translate(None, b"\r\n")
         if padded and piece:
             return None
         whole = len(piece) // 4 * 4

@@ -60,7 +60,13 @@ class _Found:
             self.problems.append(problems.unknown_key(key, source))
 
 
-def load(config_file: Path | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+def load(
+    config_file: Path | None,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    default_file: Path = DEFAULT_FILE,
+) -> Loaded:
     """Merge all sources into settings.
 
     `flags` maps one of `OPTIONS`, or a dotted key as given to `--set`, to its text; the latter wins.
@@ -71,7 +77,7 @@ def load(config_file: Path | None, flags: Mapping[str, str], environ: Mapping[st
     if store_url:
         found.add("store.url", store_url, "default")
     named = environ.get(FILE_VARIABLE)
-    path = config_file or (Path(named) if named else _default_file())
+    path = config_file or (Path(named) if named else _unless_absent(default_file))
     if path:
         _add_file(found, path)
     _add_environment(found, environ)
@@ -146,11 +152,14 @@ def _add_flags(found: _Found, flags: Mapping[str, str]) -> None:
             found.add(name, value, "flag --set")
 
 
-def _default_file() -> Path | None:
+def _unless_absent(path: Path) -> Path | None:
     try:
-        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+        path.stat()
+    except FileNotFoundError:
+        return None
     except OSError:  # not ours to look at: reading it will say so
-        return DEFAULT_FILE
+        return path
+    return path
 
 
 def _store_url(environ: Mapping[str, str]) -> str | None:

@@ -9,7 +9,6 @@ aiosmtpd's.
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import re
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -60,7 +59,8 @@ class RelaySMTP(SMTP):
 
     def connection(self, session: Session) -> RelaySMTP:
         """Make the protocol of a new connection."""
-        fresh = copy.copy(self)
+        fresh = RelaySMTP.__new__(RelaySMTP)
+        fresh.__dict__.update(self.__dict__)
         asyncio.streams.FlowControlMixin.__init__(fresh, self.loop)
         fresh._relay_session = session  # noqa: SLF001 - a copy of ourselves
         fresh._errors = 0  # noqa: SLF001

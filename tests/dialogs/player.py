@@ -93,7 +93,7 @@ def read(path: Path) -> Dialog:
                 dialog.settings[key] = value
             case "upstream":
                 step, word, reply = rest.split(" ", 2)
-                dialog.upstream.append((Step(step), word.encode(), reply.encode()))
+                dialog.upstream.append((Step(step), word.encode(), _octets(reply)))
             case "C:" | "c:" | "M:" | "B:":
                 end = b"\r\n" if head == "C:" else b""
                 dialog.turns.append(Turn(head[0], where, [_octets(rest) + end]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from parts.client import RawClient, Sent, send, stuff
 from parts.relay_process import Metrics
-from parts.waiting import LONGEST
+from parts.waiting import LONGEST, until_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -129,13 +128,11 @@ class Desk:
 
     async def _when_all_is_counted(self) -> Metrics:
         # Who has heard a reply finds it counted; of those that left nobody tells when.
-        async with asyncio.timeout(LONGEST):
-            while True:
-                metrics = await self.relay.metrics()
-                messages = self._messages(metrics)
-                if messages.total() >= self._dots + self._aborted:
-                    return metrics
-                await asyncio.sleep(0.02)
+        async def when_counted() -> Metrics | None:
+            metrics = await self.relay.metrics()
+            return metrics if self._messages(metrics).total() >= self._dots + self._aborted else None
+
+        return await until_told(when_counted, "all messages counted")
 
 
 class OpenDesk(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from parts.waiting import LONGEST, until
+from parts.waiting import until, until_told
 
 if TYPE_CHECKING:
     from parts.relay_process import RelayProcess
@@ -39,6 +38,8 @@ async def wait_messages(relay: RelayProcess, count: int) -> list[dict[str, Any]]
 
 async def wait_upstream(relay: RelayProcess, state: str) -> None:
     """Wait until the relay believes that its upstream is "up", or "down"."""
-    async with asyncio.timeout(LONGEST):
-        while (await relay.readyz())["upstream"] != state:  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.02)
+
+    async def believes() -> bool:
+        return bool((await relay.readyz())["upstream"] == state)
+
+    await until_told(believes, f"an upstream that is {state}")

@@ -16,7 +16,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from parts.ports import HOST, free_port
-from parts.waiting import LONGEST
+from parts.waiting import LONGEST, until_told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,13 +141,10 @@ class RelayProcess:
                 cwd=_TREE,
                 env=self.environment,
             )
-        deadline = asyncio.get_running_loop().time() + _READY_WITHIN
-        while not await self._lives():
-            if self._process.returncode is not None:
-                raise RuntimeError(f"relay ended with {self._process.returncode} at its start:\n{self.stderr()}")
-            if asyncio.get_running_loop().time() > deadline:
-                raise TimeoutError(f"relay was not ready within {_READY_WITHIN:g} s:\n{self.stderr()}")
-            await asyncio.sleep(0.05)
+        try:
+            await until_told(self._serves, "the relay serves", seconds=_READY_WITHIN)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it says:\n{self.stderr()}") from None
 
     def terminate(self) -> None:
         """Ask it to drain and end."""
@@ -189,7 +186,9 @@ class RelayProcess:
         async with self._client() as client, client.get(self._url(path)) as response:
             return response.status, await response.text()
 
-    async def _lives(self) -> bool:
+    async def _serves(self) -> bool:
+        if (status := self._running().returncode) is not None:
+            raise RuntimeError(f"relay ended with {status} at its start:\n{self.stderr()}")
         try:
             return (await self.get("/livez"))[0] == 200
         except (aiohttp.ClientError, TimeoutError):

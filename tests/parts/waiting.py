@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+_T = TypeVar("_T")
 
 LONGEST = 30.0
 """Seconds after which nothing that the tests wait for can still be on its way."""
@@ -24,6 +26,16 @@ async def until(holds: Callable[[], object], what: str, *, seconds: float = LONG
         if time.monotonic() > deadline:
             raise TimeoutError(_message(what, seconds))
         await asyncio.sleep(_LOOK_EVERY)
+
+
+async def until_told(ask: Callable[[], Awaitable[_T]], what: str, *, seconds: float = LONGEST) -> _T:
+    """Ask another process until it says something that is true, and give that."""
+    deadline = time.monotonic() + seconds
+    while not (told := await ask()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(_message(what, seconds))
+        await asyncio.sleep(_LOOK_EVERY)
+    return told
 
 
 def block_until(holds: Callable[[], object], what: str, *, seconds: float = LONGEST) -> None:
