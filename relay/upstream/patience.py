@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -15,9 +15,15 @@ _LONGEST_PAUSE = 2.0
 class Patience:
     """A budget of seconds that failed attempts and the pauses between them use up, once per transaction."""
 
-    def __init__(self, budget: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        budget: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._left = budget
         self._clock = clock
+        self._sleep = sleep
         self._pause = 0.0
         self._since = clock()
 
@@ -40,6 +46,10 @@ class Patience:
         self._since = now
         if self._left <= self._pause:
             return False
-        await asyncio.sleep(self._pause)
+        await self._sleep(self._pause)
+        # Counted here, since `overlook` may follow before the next attempt.
+        now = self._clock()
+        self._left -= now - self._since
+        self._since = now
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         return True
