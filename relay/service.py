@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from relay.core.delivery import Upstream
     from relay.settings import Settings
 
+_MARKS = 100
+"""Ids of emptied stores that are remembered against mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two tries to reach an upstream that did not answer, so that readiness returns without mail."""
 
@@ -52,7 +54,7 @@ class Service:
         self.store = Guard(build_store(settings), limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._upstream_reached)
         self.book = Book(self.store, lease=settings.dedup.lease, clock=time.monotonic)
-        self._process_mark = secrets.token_hex(8)
+        self._marks = [secrets.token_hex(8)]
         self.listener = Listener(self._parts(), _limits(settings))
         self._http = HttpServer(self.metrics, self.state)
         self._tasks = Tasks()
@@ -76,7 +78,9 @@ class Service:
 
     async def drain(self) -> bool:
         """Let running transactions finish. False when some did not, inside `limits.drain`."""
-        return await self.listener.drain(self._settings.limits.drain)
+        limit = self._settings.limits.drain
+        # The last acceptances are to be written inside the limit too.
+        return await self.listener.drain(limit - min(2 * self._settings.store.timeout, limit / 2))
 
     async def close(self) -> None:
         """End everything, the store last: whatever was accepted is to be written."""
@@ -112,7 +116,7 @@ class Service:
             book=self.book,
             witness=Monitor(self.metrics, MessageLog(addresses=settings.log.addresses)),
             judge=judge,
-            mark=lambda: self.store.identity or self._process_mark,
+            marks=self._marks,
             new_id=lambda: secrets.token_hex(6),
             clock=time.monotonic,
             now=time.time,
@@ -125,7 +129,13 @@ class Service:
     def _store_changed(self, up: bool) -> None:
         self.metrics.set_store(up)
         if up:
+            self._note_mark(self.store.identity)
             self.book.store_returned()
+
+    def _note_mark(self, mark: str | None) -> None:
+        """Go on with the store's id; what left under an earlier one is still ours when it comes round."""
+        if mark and mark != self._marks[-1]:
+            self._marks[:] = [*(old for old in self._marks if old != mark), mark][-_MARKS:]
 
     def _upstream_reached(self, up: bool) -> None:
         if up != self._upstream_up:

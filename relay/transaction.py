@@ -17,6 +17,7 @@ from relay.core.envelope import NULL_REVERSE_PATH, fold
 from relay.core.outcome import Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
 from relay.core.reply import (
+    DRAINING,
     MAIL_LOOP,
     OUR_FAULT,
     STILL_UNDER_WAY,
@@ -43,7 +44,9 @@ Verdicts: TypeAlias = "Mapping[Recipient, Won | Held | Sent]"
 LARGE = 64 * 1024
 """Bytes; larger content is parsed and hashed off the event loop."""
 ATTEMPTS = 3
-"""Times that content may be on its way before its dot is sent: connections end, leases run out, but not for ever."""
+"""Times that content may be on its way before its dot is sent: connections end, but not for ever."""
+LONGEST_REPLY = 500
+"""Characters of the upstream's reply that are kept with an acceptance."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ class Parts:
     witness: Witness
     judge: Callable[[bytes, bytes], Judged]
     """Looks at content, sent with this reverse-path."""
-    mark: Callable[[], str]
-    """The random id of the store, or of this process as long as the store has not told."""
+    marks: Sequence[str]
+    """Random ids that our `Received` fields have carried, the one in use last: this process's own until the store has
+    told its."""
     new_id: Callable[[], str]
     clock: Callable[[], float]
     """Monotonic seconds."""
@@ -95,6 +99,7 @@ class Transaction:
         self._results: dict[Recipient, Result] = {}
         self._judged: Judged | None = None
         self._exempt = ""
+        self._sending = False
 
     @property
     def has_recipients(self) -> bool:
@@ -107,6 +112,7 @@ class Transaction:
         if recipient in self._asked:
             return self._asked[recipient]
         if len(self._paths) >= self._parts.policy.recipients:
+            self._parts.witness.recipient_refused(TOO_MANY_RECIPIENTS)
             return TOO_MANY_RECIPIENTS
         reply = (await self._delivery.rcpt(path)).for_client()
         self._asked[recipient] = reply
@@ -123,12 +129,14 @@ class Transaction:
             await self._story(content, begun + self._parts.policy.wait)
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever goes wrong, the client hears 451 and an id
             self._parts.witness.fault(self.record, "transaction", error)
-            await self._settle([recipient for recipient in self._paths if recipient not in self._results])
+            await self._settle(self._unsettled())
+            self._end_rest(Reply.of(451, OUR_FAULT.format(id=self.record)))
         finally:
+            # Something is left only when the service ends before the story does.
+            self._end_rest(DRAINING)
             await self._delivery.finish()
-        for recipient in self._paths:
-            self._results.setdefault(recipient, self._fault())
-        return self._report(len(content), self._parts.clock() - begun)
+            reply = self._report(len(content), self._parts.clock() - begun)
+        return reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
         """End the message without a look at its content, such as one that is too large."""
@@ -146,14 +154,24 @@ class Transaction:
         await self._fingerprint(content)
         if self._judged and len(self._judged.received) >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
-        while unsettled := [recipient for recipient in self._paths if recipient not in self._results]:
+        in_time = True
+        while unsettled := self._unsettled():
             verdicts = await self._claim(unsettled)
             plan = decision.plan(verdicts, observe=self._parts.policy.observe)
             self._results |= {to: decision.suppressed(self.record, sent) for to, sent in plan.suppress.items()}
             await self._deliver(plan, content)
             await self._delivery.finish()
-            if plan.wait and not await self._wait(plan.wait, deadline):
+            if plan.wait and not in_time:
                 self._results |= dict.fromkeys(plan.wait, Result(Outcome.DEFERRED, STILL_UNDER_WAY))
+            elif plan.wait:
+                # When the time is over the claims are asked for once more: their owners may be done.
+                in_time = await self._wait(plan.wait, deadline)
+
+    def _unsettled(self) -> list[Recipient]:
+        return [recipient for recipient in self._paths if recipient not in self._results]
+
+    def _end_rest(self, reply: Reply) -> None:
+        self._results |= dict.fromkeys(self._unsettled(), Result(Outcome.DEFERRED, reply.for_client()))
 
     async def _fingerprint(self, content: Content) -> None:
         """Find out what the message is, once for all recipients. An exempt one gets no fingerprints."""
@@ -169,17 +187,17 @@ class Transaction:
             self._keys = {}
 
     async def _judge(self, content: Content) -> Judged:
-        if len(content) > LARGE:
-            return await asyncio.to_thread(lambda: self._parts.judge(content.plain, self._envelope.reverse_path))
-        return self._parts.judge(content.plain, self._envelope.reverse_path)
+        def look() -> Judged:
+            return self._parts.judge(content.plain, self._envelope.reverse_path)
+
+        return await asyncio.to_thread(look) if len(content) > LARGE else look()
 
     def _exemption(self, judged: Judged) -> str:
         if self._parts.policy.window <= 0:
             return "window is 0"
         if self._envelope.reverse_path == NULL_REVERSE_PATH:
             return "null reverse-path"
-        mark = self._parts.mark().encode()
-        if any(mark in field for field in judged.received):
+        if any(mark.encode() in field for mark in self._parts.marks for field in judged.received):
             return "loop mark"
         return judged.exempt or ""
 
@@ -201,8 +219,12 @@ class Transaction:
             return
         won = [recipient for recipient in plan.forward if recipient not in plan.observed]
         try:
-            for recipient, reply in (await self._send(plan.forward, won, content)).items():
-                self._results[recipient] = _result(reply, plan.observed.get(recipient))
+            for recipient, answer in (await self._send(plan.forward, won, content)).items():
+                self._results[recipient] = _result(answer, plan.observed.get(recipient))
+        except asyncio.CancelledError:
+            if self._sending:
+                self._results |= dict.fromkeys(plan.forward, _result(Unclear("the service ended"), None))
+            raise
         finally:
             await self._settle(won)
 
@@ -211,7 +233,8 @@ class Transaction:
     ) -> dict[Recipient, Reply | Unclear]:
         """Bring the upstream to the point where content goes out, and send it once.
 
-        Gives what the upstream said, per recipient. One whose claim somebody else took meanwhile is not among them.
+        Gives what the upstream said, per recipient; nothing when a claim was lost meanwhile, and all are to be asked
+        for again.
         """
         received = self._received_field()
         for _ in range(ATTEMPTS):
@@ -219,54 +242,50 @@ class Transaction:
             ready = [recipient for recipient, reply in answers.items() if reply.positive]
             if not ready:
                 return {**answers}
-            lost = await self._lost(won)
-            if lost:
-                await self._delivery.finish()
-                recipients = [recipient for recipient in recipients if recipient not in lost]
-                won = [recipient for recipient in won if recipient not in lost]
-                if not recipients:
-                    return {}
-                continue
+            if await self._lost(won):
+                return {}
             outcome = await self._send_content(received, content)
             if not isinstance(outcome, NotSent):
                 return {**answers, **dict.fromkeys(ready, outcome)}
         return dict.fromkeys(recipients, UNREACHABLE)
 
     async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        self._sending = True
         try:
-            return await self._delivery.send(received, content)
+            outcome = await self._delivery.send(received, content)
         except Exception as error:  # noqa: BLE001 - nobody can tell whether the dot was out
             self._parts.witness.fault(self.record, "send", error)
-            return Unclear("a fault while sending")
+            outcome = Unclear("a fault while sending")
+        self._sending = False
+        return outcome
 
     async def _prepare(self, recipients: Sequence[Recipient]) -> dict[Recipient, Reply]:
         replies = await self._delivery.prepare([self._paths[recipient] for recipient in recipients])
         return {recipient: replies[self._paths[recipient]] for recipient in recipients}
 
-    async def _lost(self, won: Sequence[Recipient]) -> set[Recipient]:
-        """Give those whose lease ran out and whom somebody else serves now: never send what is not ours any more."""
-        keys = {self._keys[recipient]: recipient for recipient in won if recipient in self._keys}
+    async def _lost(self, won: Sequence[Recipient]) -> bool:
+        """Whether a lease ran out and somebody else serves a recipient now: never send what is not ours any more."""
+        keys = [self._keys[recipient] for recipient in won if recipient in self._keys]
         try:
-            lost = await self._parts.book.assure(list(keys), self._token, self._parts.policy.window)
+            lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
             self._parts.witness.fault(self.record, "assure", error)
-            return set()
+            return False
         if lost:
             self._parts.witness.claim_lost(len(lost))
-        return {keys[key] for key in lost}
+        return bool(lost)
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
         kept = {Outcome.FORWARDED} | ({Outcome.UNCERTAIN} if self._parts.policy.keep_uncertain else set())
-        results = {to: self._results.get(to) for to in won if to in self._keys}
-        accepted = {
-            self._keys[to]: self._original(result)
-            for to, result in results.items()
-            if result and result.outcome in kept
-        }
-        released = {self._keys[to] for to in results} - accepted.keys()
+        results = {self._keys[to]: self._results.get(to) for to in won if to in self._keys}
+        replies = {key: result.reply for key, result in results.items() if result and result.outcome in kept}
+        originals = {reply: self._original(reply) for reply in set(replies.values())}
+        accepted = {key: originals[reply] for key, reply in replies.items()}
         try:
-            await self._parts.book.settle(self._token, accepted, released, self._parts.policy.window)
+            await self._parts.book.settle(
+                self._token, accepted, results.keys() - accepted.keys(), self._parts.policy.window
+            )
         except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
             self._parts.witness.fault(self.record, "settle", error)
 
@@ -284,17 +303,14 @@ class Transaction:
             helo=self._helo,
             peer=self._peer,
             hostname=self._parts.policy.hostname,
-            mark=self._parts.mark(),
+            mark=self._parts.marks[-1],
             record=self.record,
             now=self._parts.now(),
         )
 
-    def _original(self, result: Result) -> Original:
+    def _original(self, reply: Reply) -> Original:
         message_id = self._judged.message_id if self._judged else ""
-        return Original(self.record, message_id, result.reply.text, self._parts.now())
-
-    def _fault(self) -> Result:
-        return Result(Outcome.DEFERRED, Reply.of(451, OUR_FAULT.format(id=self.record)))
+        return Original(self.record, message_id, reply.text[:LONGEST_REPLY], self._parts.now())
 
     def _report(self, size: int, seconds: float) -> Reply:
         reply = decision.reply_for(self._results.values())

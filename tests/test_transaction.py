@@ -121,7 +121,7 @@ class Relay:
             book=book or self.book,
             witness=self.witness,
             judge=self.judge,
-            mark=lambda: "0123456789abcdef",
+            marks=["0123456789abcdef"],
             new_id=lambda: f"id{next(self._ids)}",
             clock=self.clock,
             now=lambda: 1_700_000_000.0,

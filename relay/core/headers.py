@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from relay.core.text import decode_text, fold_text
+from relay.core.text import STATEFUL, decode_text, fold_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Fields: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name in lower case and raw value, folds included, in the order of the header section."""
 Parameters: TypeAlias = tuple[tuple[str, bytes], ...]
+
+PARAMETER_LIMIT = 100
 
 # RFC 2047 section 2: no white space inside, and white space or the ends of the field around it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
@@ -37,6 +40,15 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _SEGMENT = re.compile(r"([^*]+)(?:\*(0|[1-9][0-9]{0,3}))?(\*)?")
 
 
+class _Segment(NamedTuple):
+    """A piece of a parameter (RFC 2231): `filename*1*=value`."""
+
+    number: int
+    encoded: bool
+    value: bytes
+    key: str
+
+
 class Parametric(NamedTuple):
     """A value such as `text/html; charset=utf-8`: kind and names in lower case, quotes off, order kept."""
 
@@ -46,6 +58,10 @@ class Parametric(NamedTuple):
     def get(self, name: str) -> bytes | None:
         """Give the raw value of a parameter."""
         return next((value for key, value in self.parameters if key == name), None)
+
+    def has_extended(self, name: str) -> bool:
+        """Say whether a parameter is given in the form of RFC 2231, which some readers obey and some do not."""
+        return any(key.startswith(f"{name}*") for key, _ in self.parameters)
 
 
 def values(fields: Fields, name: str) -> list[bytes]:
@@ -90,7 +106,10 @@ def _decode_literal(tokens: Iterable[bytes]) -> str | None:
 
 
 def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
-    """Join the octets before decoding: mailers split characters, although RFC 2047 section 5 forbids it."""
+    """Join the octets before decoding: mailers split characters, although RFC 2047 section 5 forbids it.
+
+    Not those of a charset with states: some readers begin each word in the first state.
+    """
     octets = []
     for token in tokens:
         _, _, encoding, text, _ = token.split(b"?")
@@ -98,7 +117,10 @@ def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
         if piece is None:
             return None
         octets.append(piece)
-    return decode_text(b"".join(octets), charset)
+    if charset not in STATEFUL:
+        return decode_text(b"".join(octets), charset)
+    texts = [decode_text(piece, charset) for piece in octets]
+    return None if None in texts else "".join(filter(None, texts))
 
 
 def _decode_b(text: bytes) -> bytes | None:
@@ -134,7 +156,7 @@ def parse_parametric(raw: bytes) -> Parametric | None:
         if name is None:
             continue
         key = name.decode("ascii").lower()
-        if key in parameters:
+        if key in parameters or len(parameters) == PARAMETER_LIMIT:
             return None
         parameters[key] = plain if quoted is None else _QUOTED_PAIR.sub(rb"\1", quoted)
     return Parametric(kind[1].decode("ascii").lower(), tuple(parameters.items()))
@@ -143,24 +165,28 @@ def parse_parametric(raw: bytes) -> Parametric | None:
 def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
     """Give names and readable values, sorted: RFC 2231 continuations joined and charsets decoded.
 
-    One name stands twice where a mailer gave it in the old and in the new form: readers show either. What does not
-    decode stays as it was written, its stars included.
+    A mailer may give one parameter in the old and in the new form: readers show either, so the name says which is
+    which. What does not decode stays as it was written, its stars included.
     """
-    groups: dict[tuple[str, bool], list[tuple[int, bool, bytes]]] = {}
     readable = []
-    for name, value in parameters:
-        segment = _SEGMENT.fullmatch(name)
-        if segment and (segment[2] or segment[3]):
-            number = int(segment[2] or 0)
-            groups.setdefault((segment[1], segment[2] is None), []).append((number, bool(segment[3]), value))
-        else:
-            readable.append((name, _plain(value)))
-    for (name, _), segments in groups.items():
+    groups: dict[tuple[str, str], list[_Segment]] = {}
+    forms: Counter[str] = Counter()
+    for key, value in parameters:
+        found = _SEGMENT.fullmatch(key) if "*" in key else None
+        if not found:
+            readable.append((key, _plain(value)))
+            forms[key] += 1
+            continue
+        form = "extended" if found[2] is None else "continued"
+        group = groups.setdefault((found[1], form), [])
+        group.append(_Segment(int(found[2] or 0), found[3] is not None, value, key))
+    forms.update(name for name, _ in groups)
+    for (name, form), segments in groups.items():
         joined = _join_segments(sorted(segments))
         if joined is None:
-            readable += [(key, value) for key, value in parameters if key.split("*")[0] == name]
+            readable += [(segment.key, segment.value) for segment in segments]
         else:
-            readable.append((name, joined))
+            readable.append((name if forms[name] == 1 else f"{name} ({form})", joined))
     return sorted(readable)
 
 
@@ -170,13 +196,13 @@ def _plain(value: bytes) -> bytes:
     return value if folded is None else folded
 
 
-def _join_segments(segments: list[tuple[int, bool, bytes]]) -> bytes | None:
+def _join_segments(segments: list[_Segment]) -> bytes | None:
     """RFC 2231 section 3 and 4: charset and language stand before the first segment, and only if it is encoded."""
-    if [number for number, _, _ in segments] != list(range(len(segments))):
+    if [segment.number for segment in segments] != list(range(len(segments))):
         return None
     charset = b"utf-8"
     octets = []
-    for number, encoded, value in segments:
+    for number, encoded, value, _ in segments:
         text: bytes | None = value
         if encoded and number == 0:
             charset, mark, value = value.partition(b"'")  # noqa: PLW2901

@@ -18,6 +18,10 @@ HEADER_LIMIT = 64 * 1024
 """Bytes of one header section."""
 DEPTH_LIMIT = 50
 PART_LIMIT = 10_000
+FIELD_LIMIT = 1_000
+"""Fields of one header section."""
+ITEM_LIMIT = 50_000
+"""Fields and parameters of all parts."""
 _BOUNDARY_LIMIT = 70  # RFC 2046 section 5.1.1
 
 # RFC 5322 section 2.2. A folded line of white space alone ends the header section for some readers: it does not match.
@@ -99,6 +103,7 @@ class _Scan:
         # On the wire lines end in CRLF, in a file often in LF; both at once are ambiguous where structure is concerned.
         self._newline = b"\r\n" if first < 0 or content[first - 1 : first] == b"\r" else b"\n"
         self._parts = 0
+        self._items = 0
 
     def header_section(self, start: int, end: int) -> tuple[Fields, int]:
         """Give the fields and where the body begins."""
@@ -122,6 +127,9 @@ class _Scan:
         single = _single_fields(fields)
         media = _parametric(single, "content-type") or default
         disposition = _parametric(single, "content-disposition")
+        self._items += len(fields) + len(media.parameters) + (len(disposition.parameters) if disposition else 0)
+        if self._items > ITEM_LIMIT:
+            raise _BrokenError(f"more than {ITEM_LIMIT} fields and parameters")
         encoding = single.get("content-transfer-encoding", b"7bit").strip().lower().decode("latin-1")
         if "/" not in media.kind:
             raise _BrokenError("content-type without a subtype")
@@ -131,6 +139,8 @@ class _Scan:
             raise _BrokenError("a multipart with a transfer encoding")  # RFC 2045 section 6.4
         if depth == DEPTH_LIMIT:
             raise _BrokenError(f"nested deeper than {DEPTH_LIMIT}")
+        if media.has_extended("boundary"):
+            raise _BrokenError("a boundary in the form of RFC 2231")
         inner = _MESSAGE if media.kind == "multipart/digest" else _TEXT
         slices = self._slices(media.get("boundary") or b"", start, end)
         children = []
@@ -188,6 +198,8 @@ def _split_fields(section: bytes) -> Fields:
         found = _FIELD.match(section, at)
         if not found:
             raise _BrokenError("a header line is not a field")
+        if len(fields) == FIELD_LIMIT:
+            raise _BrokenError(f"more than {FIELD_LIMIT} fields in a header section")
         at = found.end()
         fields.append((found[1].decode("ascii").lower(), found[2]))
     return tuple(fields)

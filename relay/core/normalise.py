@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _COUNTED = (("Subject", False), ("From", True), ("Reply-To", True), ("List-Id", True))
 # These say how a part is read, and the reading counts; or they change on every send.
 _READ = frozenset(("content-type", "content-transfer-encoding", "content-disposition", "content-id"))
-_FILE_NAMES = frozenset(("name", "filename"))
+# The text that they lead to counts instead.
+_LEADING = frozenset(("charset", "boundary"))
 
 
 class Field(NamedTuple):
@@ -63,7 +64,7 @@ def normalise(message: Message, *, sender: bytes) -> NormalForm:
         return NormalForm(tuple(fields), _lenient_texts(message.raw), message.broken)
     leaves = list(_leaves(message.root))
     contents = [_read(leaf) for leaf in leaves]
-    ordinals, contents = _without_noise(leaves, contents)
+    ordinals, contents = _without_noise(leaves, contents, {} if _names_start(message.root) else _ordinals(leaves))
     fields += _mime_version(message.fields)
     fields += _part_fields(message.root, iter(contents), ordinals, top=True)
     texts = (
@@ -115,17 +116,18 @@ def _leaves(part: Part) -> Iterator[Leaf]:
 
 def _read(leaf: Leaf) -> _Content:
     octets = decode_transfer(leaf.body, leaf.encoding)
+    charset = leaf.media.get("charset")
+    label = () if charset is None else (Field("charset", charset),)
     if octets is None or leaf.media.kind.startswith("message/"):
         encoding = Field("transfer encoding", leaf.encoding.encode())
-        return _Content((encoding, Field("raw", _digest(leaf.body))), leaf.body)
-    charset = leaf.media.get("charset")
+        return _Content((*label, encoding, Field("raw", _digest(leaf.body))), leaf.body)
     attached = leaf.disposition is not None and leaf.disposition.kind == "attachment"
-    if leaf.media.kind.startswith("text/") and not attached and len(octets) <= TEXT_LIMIT:
-        decoded = decode_text(octets, "us-ascii" if charset is None else charset.decode("ascii").lower())
+    shown = leaf.media.kind.startswith("text/") and not attached and not leaf.media.has_extended("charset")
+    if shown and len(octets) <= TEXT_LIMIT:
+        decoded = decode_text(octets, "us-ascii" if charset is None else charset.decode("ascii", "replace").lower())
         text = None if decoded is None else fold_text(decoded)
         if text is not None:
             return _Content((Field("text", text),), octets, text)
-    label = () if charset is None else (Field("charset", charset),)
     return _Content((*label, Field("bytes", _digest(octets))), octets)
 
 
@@ -133,9 +135,10 @@ def _digest(octets: bytes) -> bytes:
     return f"{len(octets)} bytes, blake2b {hashlib.blake2b(octets, digest_size=32).hexdigest()}".encode()
 
 
-def _without_noise(leaves: Sequence[Leaf], contents: Sequence[_Content]) -> tuple[Mapping[bytes, int], list[_Content]]:
+def _without_noise(
+    leaves: Sequence[Leaf], contents: Sequence[_Content], ordinals: Mapping[bytes, int]
+) -> tuple[Mapping[bytes, int], list[_Content]]:
     """Leave noise out of HTML. Gives also the Content-IDs that do not count, with the ordinal of their leaf."""
-    ordinals = _ordinals(leaves)
     quiet = [_quiet(leaf, content, ordinals) for leaf, content in zip(leaves, contents, strict=True)]
     # Whatever still refers to an id may mean another leaf when ids change places.
     if ordinals and any(map(_may_refer_to_ids, leaves, quiet)):
@@ -157,6 +160,13 @@ def _may_refer_to_ids(leaf: Leaf, content: _Content) -> bool:
     if len(content.octets) > TEXT_LIMIT:
         return leaf.media.kind.startswith("text/")
     return refers_to_ids(content.octets)
+
+
+def _names_start(part: Part) -> bool:
+    """Say whether a parameter names the part to begin with by its Content-ID (RFC 2387 section 3.2)."""
+    if part.media.get("start") is not None or part.media.has_extended("start"):
+        return True
+    return not isinstance(part, Leaf) and any(map(_names_start, part.children))
 
 
 def _ordinals(leaves: Sequence[Leaf]) -> dict[bytes, int]:
@@ -198,18 +208,17 @@ def _part_fields(
 
 
 def _parameter_fields(parameters: Parameters) -> Iterator[Field]:
-    for name, value in decode_parameters(parameters):
-        if name in _FILE_NAMES:
-            yield Field("file name", value)
-        elif name not in {"charset", "boundary"}:
-            yield Field("parameter", name.encode() + b"=" + value)
+    counted = tuple(parameter for parameter in parameters if parameter[0] not in _LEADING)
+    for name, value in decode_parameters(counted):
+        yield Field(f"parameter {name}", value)
 
 
 def _own_fields(fields: Fields, ordinals: Mapping[bytes, int], *, top: bool) -> Iterator[Field]:
     """Of the header section of the message only Content-* describes the part; in a part's own every field does."""
+    generated = _content_id(fields) in ordinals
     for name, value in fields:
         if name == "content-id":
-            if _content_id(fields) not in ordinals:
+            if not generated:
                 yield Field(name, unfold(value).strip())
         elif name not in _READ and (name.startswith("content-") or not top):
             text = decode_value(value)

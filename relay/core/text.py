@@ -12,10 +12,10 @@ import unicodedata
 TEXT_LIMIT = 1 << 20
 """Bytes. Longer text is compared byte for byte, so that nothing below works long without letting go of the GIL."""
 
-_ISO_8859 = {f"iso-8859-{part}": f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))}
+# Without 6 and 8, in which letters stand as they are seen, from left to right (RFC 1556).
+_ISO_8859 = {f"iso-8859-{part}": f"iso8859-{part}" for part in (*range(1, 6), 7, 9, 10, 11, *range(13, 17))}
 _WINDOWS = {f"{prefix}{page}": f"cp{page}" for prefix in ("windows-", "cp") for page in (874, *range(1250, 1259))}
-# Only codecs that give the same text for the same bytes, without state that a reader may lose, and that neither expand
-# nor execute what they read. `utf-7`, `unicode_escape`, `idna` and the like are none of them.
+# Only codecs that give the same text for the same bytes, and that neither expand nor execute what they read. `utf-7`, `unicode_escape`, `idna` and the like are none of them.
 _CODECS = {
     "us-ascii": "ascii",
     "ascii": "ascii",
@@ -35,6 +35,18 @@ _CODECS = {
     "big5": "big5",
     "euc-kr": "euc_kr",
 }
+STATEFUL = frozenset(("iso-2022-jp",))
+"""Charsets in which a byte means what the bytes before it say."""
+# RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
+_OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
+_EAST_ASIAN = frozenset(
+    ("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr"),
+)
+# Where the tables of readers differ: backslash, yen and won, tilde and overline, and dashes, waves and signs that
+# have two places in Unicode.
+_DIFFERING = re.compile(
+    r"[\\~\xa2\xa3\xa5\xac\xb7\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\uff0d\uff5e\uffe0-\uffe6]"
+)
 # Readers take ISO 8859 for its Windows cousin, where these are letters and signs: what is seen would be a guess.
 _C1_CONTROL = re.compile("[\x80-\x9f]")
 # CPython sorts combining characters by insertion, so a hostile run of them takes quadratic time; real ones are short
@@ -45,13 +57,15 @@ _LONG_RUN = re.compile("(?<![^\0-\u02ff])[^\0-\u02ff]{256}")
 def decode_text(octets: bytes, charset: str) -> str | None:
     """Decode strictly, or give None."""
     codec = _CODECS.get(charset)
-    if codec is None:
+    if codec is None or (charset in STATEFUL and _OPEN_STATE.search(octets)):
         return None
     try:
         text = octets.decode(codec)
     except UnicodeDecodeError:
         return None
     if codec.startswith("iso8859") and _C1_CONTROL.search(text):
+        return None
+    if codec in _EAST_ASIAN and _DIFFERING.search(text):
         return None
     return text
 
