@@ -11,6 +11,7 @@ from parts.scripted_delivery import QUEUED, ScriptedUpstream
 
 from relay.claims.book import Book
 from relay.claims.memory import MemoryStore
+from relay.core.claim import Original
 from relay.core.content import Content
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import Envelope, fold
@@ -31,6 +32,8 @@ MAIL = Content(b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r
 BUSY = Reply(450, (b"4.2.1 Mailbox busy",))
 SPAM = Reply(554, (b"5.7.1 Looks like spam",))
 LEASE = 30.0
+
+ORIGINAL = Original("4f1d", "<one@example.test>", "2.0.0 Ok", 1_700_000_000.0)
 
 
 class Clock:
@@ -121,7 +124,7 @@ class Relay:
             book=book or self.book,
             witness=self.witness,
             judge=self.judge,
-            marks=["0123456789abcdef"],
+            marks=["fedcba9876543210", "0123456789abcdef"],
             new_id=lambda: f"id{next(self._ids)}",
             clock=self.clock,
             now=lambda: 1_700_000_000.0,
@@ -190,6 +193,7 @@ async def test_too_many_recipients(relay: Relay) -> None:
     heard = [await transaction.rcpt(path) for path in (A, B, A.upper(), C)]
     assert [reply.code for reply in heard] == [250, 250, 250, 452]
     assert heard[-1] == TOO_MANY_RECIPIENTS
+    assert relay.witness.refused == [TOO_MANY_RECIPIENTS]
     await transaction.abandon()
 
 
@@ -337,6 +341,60 @@ async def test_a_wait_ends_with_451(relay: Relay) -> None:
     await close(relay)
 
 
+async def test_when_the_wait_is_over_the_claims_are_asked_for_once_more(relay: Relay) -> None:
+    holder = relay.begin(book=relay.other)
+    await holder.rcpt(A)
+    keys = [judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A))]
+    await relay.other.claim(keys, holder._token, 600.0)
+
+    async def take_long() -> None:
+        # B's delivery takes longer than A may be waited for, and meanwhile A's owner is done.
+        relay.clock.now += relay.policy.wait + 1
+        await relay.other.settle(holder._token, {keys[0]: ORIGINAL}, [], 600.0)
+
+    relay.upstream.after_dot = take_long
+    assert await relay.send(A, B) == QUEUED
+    assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.SUPPRESSED}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported(relay: Relay, keep: bool) -> None:
+    relay = Relay(keep_uncertain=keep)
+    dot_is_out, never = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        dot_is_out.set()
+        await never.wait()
+
+    relay.upstream.after_dot = hang
+    sending = asyncio.ensure_future(relay.send(A))
+    await dot_is_out.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert relay.outcomes() == {A: Outcome.UNCERTAIN}
+    again = await relay.send(A)
+    assert again.text.startswith("2.0.0 Ok: duplicate, ") if keep else again == QUEUED
+    await close(relay)
+
+
+async def test_a_message_that_is_cut_off_before_its_dot_is_deferred_and_reported(relay: Relay) -> None:
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        asked.set()
+        await never.wait()
+
+    relay.upstream.before_dot = hang
+    sending = asyncio.ensure_future(relay.send(A))
+    await asked.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+    assert await relay.send(A) == QUEUED
+
+
 async def test_observing_forwards_and_counts(relay: Relay) -> None:
     relay = Relay(observe=True)
     assert [await relay.send(A, B), await relay.send(B, C)] == [QUEUED, QUEUED]
@@ -353,6 +411,7 @@ async def test_observing_forwards_and_counts(relay: Relay) -> None:
     [
         ("null reverse-path", MAIL),
         ("loop mark", Content(b"Received: by relay (smtp-dedup-relay 0123456789abcdef)\r\n" + MAIL.wire)),
+        ("loop mark", Content(b"Received: by relay (smtp-dedup-relay fedcba9876543210)\r\n" + MAIL.wire)),
         ("avideo: password recovery", Content(b"\r\nhttps://t.example.test/recoverPass?user=u&recoverpass=1\r\n")),
     ],
 )

@@ -28,6 +28,8 @@ class ScriptedUpstream:
     """What becomes of the content, one a time it is sent; afterwards `QUEUED`."""
     before_dot: Callable[[], Awaitable[None]] | None = None
     """Runs when the content is asked for, once."""
+    after_dot: Callable[[], Awaitable[None]] | None = None
+    """Runs between the final dot and its reply, once."""
     prepared: list[tuple[bytes, ...]] = field(default_factory=list)
     sent: list[tuple[bytes, ...]] = field(default_factory=list)
     """The recipients of each content that came with its dot."""
@@ -83,6 +85,9 @@ class ScriptedDelivery:
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         assert self._ready, "content that nobody asked for"
         ready, self._ready, self._taken = self._ready, (), {}
+        if self._upstream.after_dot:
+            run, self._upstream.after_dot = self._upstream.after_dot, None
+            await run()
         outcome = self._upstream.dots.pop(0) if self._upstream.dots else QUEUED
         if isinstance(outcome, Exception):
             raise outcome
