@@ -47,7 +47,31 @@ PIECES = st.sampled_from(
         b"<img src='a.jpg?cache=1751364000'>",
     ]
 )
-CONTENT = st.one_of(st.binary(max_size=300), st.lists(PIECES, max_size=40).map(b"".join))
+NAMES = st.builds(
+    b"%b%b".__mod__,
+    st.tuples(
+        st.sampled_from([b"charset", b"boundary", b"name", b"filename", b"start", b"x"]),
+        st.sampled_from([b"", b"", b"*", b"*0", b"*0*", b"*1"]),
+    ),
+)
+QUOTED = st.one_of(
+    st.binary(max_size=6).map(lambda octets: octets.translate(None, b'"\\\r\n')),
+    st.sampled_from([b"utf-8", b"utf-8\xe9", b"b", b"\xe9", b"\xe9''%C3", b"\xe9'\xe9'%FF"]),
+)
+PARAMETERS = st.builds(
+    b'\r\n%b: %b; %b="%b"; %b="%b"'.__mod__,
+    st.tuples(
+        st.sampled_from([b"Content-Type", b"Content-Disposition"]),
+        st.sampled_from([b"text/html", b"multipart/mixed", b"image/png", b"attachment"]),
+        *(NAMES, QUOTED, NAMES, QUOTED),
+    ),
+)
+CONTENT = st.one_of(
+    st.binary(max_size=300),
+    st.lists(PIECES, max_size=40).map(b"".join),
+    st.lists(PIECES | PARAMETERS | QUOTED, max_size=12).map(b"".join),
+    st.builds(b"Subject: x%b\r\n\r\n%b".__mod__, st.tuples(PARAMETERS, st.binary(max_size=20))),
+)
 BODY = st.text(st.characters(codec="utf-8"), max_size=80)
 
 
@@ -145,6 +169,11 @@ def test_what_the_record_needs() -> None:
     assert len(judge(b"Message-ID: " + b"x" * 9999 + b"\r\n\r\n", b"").message_id) == 250
 
 
+def test_a_charset_in_8_bit_octets_is_no_fault() -> None:
+    content = HEAD + b'Content-Type: text/plain; charset="utf-8\xe9"\r\n\r\nx'
+    assert fingerprint(content) != fingerprint(content.replace(b"\xe9", b"\xea"))
+
+
 def many_words(count: int) -> bytes:
     return b"Subject: " + b"=?utf-8?q?=C3?=\r\n " * count + b"=?utf-8?q?x?=\r\n\r\nx"
 
@@ -166,6 +195,26 @@ HOSTILE = {
     "too many encoded words": many_words(280_000),
     "parameters": b"Content-Type: text/plain" + b"; a" * 20_000 + b"\r\n\r\nx",
     "continuations": b"Content-Type: text/plain" + b"".join(b"; a*%d=b" % n for n in range(6_000)) + b"\r\n\r\nx",
+    "lone continuations": b"Content-Type: text/plain" + b"".join(b";%x*1=x" % n for n in range(6_000)) + b"\r\n\r\nx",
+    "content ids": b"MIME-Version: 1.0\r\n" + b"Content-ID:<a>\r\n" * 3_900 + b"\r\nx",
+    "content ids of parts": HEAD
+    + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    + (b"--b\r\n" + b"Content-ID:<a>\r\n" * 990 + b"\r\nx\r\n") * 1_000
+    + b"--b--\r\n",
+    "parameters of parts": HEAD
+    + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    + (b"--b\r\nContent-Type: a/b" + b"".join(b";%x*1=x" % n for n in range(99)) + b"\r\n\r\nx\r\n") * 9_000
+    + b"--b--\r\n",
+    "fields of nested parts": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d.\r\n%b\r\n--b%d.\r\n" % (level, b"a:\r\n" * 990, level)
+        for level in range(50)
+    )
+    + b"\r\nx"
+    + b"".join(b"\r\n--b%d.--" % level for level in reversed(range(50))),
+    "images": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<img src='a.jpg?cache=1751364000'>" * 30_000,
+    "open tag": HEAD + b"Content-Type: text/html\r\n\r\ncache=" + b"<a b='" * 170_000,
+    "escapes": HEAD + b"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n" + b"\x1b$B" * 340_000,
+    "references": HEAD + b"Content-ID: <a>\r\nContent-Type: text/html\r\n\r\n" + b"&#" + b"0" * 1_000_000,
     "base64": HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + b"A" * 20_000_000,
     "tags": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<b>cache=" * 1_000_000,
     "combining": HEAD + b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + "\u0300\u0327".encode() * 250_000,

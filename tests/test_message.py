@@ -66,7 +66,11 @@ PART = "--b\n\none\n"
         (wire('Content-Type: text/plain; charset="utf-8\n\nx'), "cannot be read"),
         (wire("Content-Type: text/plain; charset=a; charset=b\n\nx"), "cannot be read"),
         (wire("Content-Type: text\n\nx"), "subtype"),
+        (wire("X: y\n" * 1001 + "\nx"), "1000 fields"),
+        (wire("Content-Type: text/plain" + "".join(f";\n a{n}=b" for n in range(101)) + "\n\nx"), "cannot be read"),
         (wire("Content-Type: multipart/mixed\n\nx"), "usable boundary"),
+        (wire(M[:-1] + "; boundary*=utf-8''c\n\n" + PART + "--b--\n"), "RFC 2231"),
+        (wire(M[:-1] + "; boundary*0=c\n\n" + PART + "--b--\n"), "RFC 2231"),
         (wire(f"Content-Type: multipart/mixed; boundary={'b' * 71}\n\nx"), "usable boundary"),
         (wire(M + "\nx\n"), "closing boundary"),
         (wire(M + "\n" + PART), "closing boundary"),
@@ -84,6 +88,15 @@ def test_what_two_readers_could_see_differently_is_broken(content: bytes, reason
     assert parsed.root is None
     assert reason in parsed.broken
     assert content.endswith(parsed.raw)
+
+
+@pytest.mark.parametrize("item", ["X: y\n", "Content-Type: text/plain; a=b\n"])
+def test_fields_and_parameters_of_all_parts_are_bounded(item: str) -> None:
+    def content(count: int) -> bytes:
+        return wire(M + "\n" + f"--b\n{item}{'Y: z\n' * 9}\none\n" * count + "--b--\n")
+
+    assert parse(content(4_500)).root is not None
+    assert "fields and parameters" in parse(content(5_100)).broken
 
 
 def nested(depth: int) -> bytes:
@@ -125,6 +138,7 @@ def test_nothing_is_slow() -> None:
         (b"=?utf-8?q?=C3?= =?utf-8?b?vA==?=", "ü"),
         (b"=?utf-8?q?a_b?=", "a b"),
         (b"=?iso-2022-jp?b?GyRCRnxLXBsoQg==?=", "日本"),
+        (b"=?iso-2022-jp?b?GyRCRnwbKEI=?= =?iso-2022-jp?b?GyRCS1wbKEI=?=", "日本"),
     ],
 )
 def test_header_text_is_decoded(raw: bytes, text: str) -> None:
@@ -135,6 +149,10 @@ def test_header_text_is_decoded(raw: bytes, text: str) -> None:
     "raw",
     [
         b"=?x-none?q?a?=",
+        b'=?iso-2022-jp?q?=1B$B$"?= =?iso-2022-jp?q?$$=1B(B?=',
+        b'=?iso-2022-jp?q?=1B$B$"?=',
+        b"=?iso-8859-8?q?=E0=E1?=",
+        b"=?shift_jis?q?=5C100?=",
         b"=?utf-7?q?+AGE-?=",
         b"=?utf-8?q?=C3?=",
         b"=?utf-8?q?=G1?=",
@@ -168,7 +186,15 @@ def test_an_encoded_word_adds_no_syntax_to_a_structured_field() -> None:
         ("attachment; filename*=iso-8859-1'de'%FC.pdf", [("filename", "ü.pdf")]),
         ("attachment; filename*1=b; filename*0=a", [("filename", "ab")]),
         ("attachment; filename*0*=utf-8''%C3; filename*1*=%BC", [("filename", "ü")]),
-        ("attachment; filename=u; filename*=utf-8''%C3%BC", [("filename", "u"), ("filename", "ü")]),
+        ("attachment; filename=u; filename*=utf-8''%C3%BC", [("filename", "u"), ("filename (extended)", "ü")]),
+        (
+            "attachment; filename*0=a; filename*=utf-8''b; filename=c",
+            [("filename", "c"), ("filename (continued)", "a"), ("filename (extended)", "b")],
+        ),
+        (
+            "attachment; filename*0=a; filename*2=b; filename=c",
+            [("filename", "c"), ("filename*0", "a"), ("filename*2", "b")],
+        ),
         ("attachment; filename*0=a; filename*2=b", [("filename*0", "a"), ("filename*2", "b")]),
         ("attachment; filename*=x-none''a", [("filename*", "x-none''a")]),
         ("attachment; filename*=utf-8''%G1", [("filename*", "utf-8''%G1")]),

@@ -39,12 +39,12 @@ def test_the_form_of_a_message_with_everything() -> None:
         ("parts", b"multipart/mixed"),
         ("preamble", b"This is MIME."),
         ("part", b"text/plain"),
-        ("parameter", b"format=flowed"),
+        ("parameter format", b"flowed"),
         ("text", b"Hello Bob, bye"),
         ("part", b"application/pdf"),
-        ("file name", b"a.pdf"),
+        ("parameter name", b"a.pdf"),
         ("disposition", b"attachment"),
-        ("file name", b"a.pdf"),
+        ("parameter filename", b"a.pdf"),
         ("x-part", b"1"),
         ("bytes", digest),
         ("epilogue", b"end"),
@@ -89,6 +89,20 @@ def test_a_missing_mime_version_counts_where_there_is_mime() -> None:
 )
 def test_dangerous_and_unknown_codecs_are_not_used(charset: str) -> None:
     assert decode_text(b"abc", charset) is None
+
+
+@pytest.mark.parametrize("charset", ["shift_jis", "euc-jp", "euc-kr", "gb2312", "gbk", "gb18030", "big5"])
+def test_what_the_tables_of_readers_disagree_about_is_not_decoded(charset: str) -> None:
+    assert decode_text("a \u4e00".encode(charset), charset) == "a \u4e00"
+    assert decode_text(b"\\100", charset) is None
+    assert decode_text(b"~100", charset) is None
+    assert decode_text(b"\xa1\xa4\xa1\xaa", "gbk") is None
+
+
+@pytest.mark.parametrize("octets", [b"\x1b$B$$", b"\x1b$B$$\r\n$$\x1b(B", b"\x1b(J\n\x1b(B"])
+def test_a_line_that_leaves_a_state_open_is_not_decoded(octets: bytes) -> None:
+    assert decode_text(octets, "iso-2022-jp") is None
+    assert decode_text(b"\x1b$B$$\x1b(B\r\nx", "iso-2022-jp") == "\u3044\r\nx"
 
 
 def test_ascii_white_space_folds_and_nothing_else() -> None:

@@ -357,21 +357,26 @@ async def test_when_the_wait_is_over_the_claims_are_asked_for_once_more(relay: R
     assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.SUPPRESSED}
 
 
-@pytest.mark.parametrize("keep", [True, False])
-async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported(relay: Relay, keep: bool) -> None:
-    relay = Relay(keep_uncertain=keep)
-    dot_is_out, never = asyncio.Event(), asyncio.Event()
+async def cut_off(relay: Relay, where: str) -> None:
+    """Let a message to A hang at a point of its delivery, and end it there."""
+    reached, never = asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
-        dot_is_out.set()
+        reached.set()
         await never.wait()
 
-    relay.upstream.after_dot = hang
+    setattr(relay.upstream, where, hang)
     sending = asyncio.ensure_future(relay.send(A))
-    await dot_is_out.wait()
+    await reached.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported(relay: Relay, keep: bool) -> None:
+    relay = Relay(keep_uncertain=keep)
+    await cut_off(relay, "after_dot")
     assert relay.outcomes() == {A: Outcome.UNCERTAIN}
     again = await relay.send(A)
     assert again.text.startswith("2.0.0 Ok: duplicate, ") if keep else again == QUEUED
@@ -379,18 +384,7 @@ async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported
 
 
 async def test_a_message_that_is_cut_off_before_its_dot_is_deferred_and_reported(relay: Relay) -> None:
-    asked, never = asyncio.Event(), asyncio.Event()
-
-    async def hang() -> None:
-        asked.set()
-        await never.wait()
-
-    relay.upstream.before_dot = hang
-    sending = asyncio.ensure_future(relay.send(A))
-    await asked.wait()
-    sending.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sending
+    await cut_off(relay, "before_dot")
     assert relay.outcomes() == {A: Outcome.DEFERRED}
     assert await relay.send(A) == QUEUED
 

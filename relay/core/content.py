@@ -8,8 +8,7 @@ from functools import cached_property
 
 # Only CRLF "." CRLF ends the data (RFC 5321 section 4.1.1.4). Some receivers also end it at a dot between bare CRs or
 # LFs and would read the rest as commands: such a dot travels doubled.
-# Twice where two may share a line end, of which one replacement finds every second only.
-_LONE_DOTS = (b"\n.\n", b"\n.\n", b"\r.\r", b"\r.\r", b"\n.\r", b"\r.\n")
+_LONE_DOTS = (b"\n.\n", b"\r.\r", b"\n.\r", b"\r.\n")
 _LINE_END = (b"\r", b"\n")
 
 
@@ -32,7 +31,8 @@ class Content:
         if wire.startswith(b".") and wire[1:2] in _LINE_END:
             wire = b"." + wire
         for dot in _LONE_DOTS:
-            wire = wire.replace(dot, dot.replace(b".", b".."))
+            while dot in wire:  # A second time where two shared a line end.
+                wire = wire.replace(dot, dot.replace(b".", b".."))
         return wire
 
     @cached_property

@@ -15,7 +15,8 @@ TEXT_LIMIT = 1 << 20
 # Without 6 and 8, in which letters stand as they are seen, from left to right (RFC 1556).
 _ISO_8859 = {f"iso-8859-{part}": f"iso8859-{part}" for part in (*range(1, 6), 7, 9, 10, 11, *range(13, 17))}
 _WINDOWS = {f"{prefix}{page}": f"cp{page}" for prefix in ("windows-", "cp") for page in (874, *range(1250, 1259))}
-# Only codecs that give the same text for the same bytes, and that neither expand nor execute what they read. `utf-7`, `unicode_escape`, `idna` and the like are none of them.
+# Only codecs that give the same text for the same bytes, and that neither expand nor execute what they read. `utf-7`,
+# `unicode_escape`, `idna` and the like are none of them.
 _CODECS = {
     "us-ascii": "ascii",
     "ascii": "ascii",
@@ -39,9 +40,7 @@ STATEFUL = frozenset(("iso-2022-jp",))
 """Charsets in which a byte means what the bytes before it say."""
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-_EAST_ASIAN = frozenset(
-    ("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr"),
-)
+_EAST_ASIAN = frozenset(("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr"))
 # Where the tables of readers differ: backslash, yen and won, tilde and overline, and dashes, waves and signs that
 # have two places in Unicode.
 _DIFFERING = re.compile(
