@@ -13,10 +13,12 @@ demo: $(VENV)/run ## everything in one go, on this machine alone
 	$(BIN)/relay demo
 
 run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Maildir in var/mail
-	mkdir -p var
+	@mkdir -p var
+	@echo "Send mail to 127.0.0.1:2525; what is accepted goes to $(UPSTREAM)$(if $(filter maildir:%,$(UPSTREAM)), (look into $(UPSTREAM:maildir:%=%)/new))."
+	@echo "Figures: http://127.0.0.1:9625/metrics. Ctrl-C ends it."
 	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store sqlite:var/relay.db
 
-test: $(VENV)/dev needs ## run all tests
+test: needs $(VENV)/dev ## run all tests (as root: they start a Postfix)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, tests
@@ -32,8 +34,9 @@ fix: $(VENV)/dev ## format, mend what lint can mend, write the generated pages a
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m relay.settings.render .
 
-bench: $(VENV)/dev needs ## measure speed, as ratios within one run
+bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py
+	$(BIN)/python bench/throughput.py
 
 needs: ## install the servers that the tests start (Debian packages)
 	sh tests/needs.sh

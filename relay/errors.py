@@ -2,6 +2,7 @@
 
 RelayError
 ├── SettingsError      the settings are wrong; the message names the source and the mend       exit 78
+├── CannotListenError  an address to listen on cannot be had now; it may pass                    exit 1
 ├── StoreError         the store did not do what it was asked; meets `claims.guard`
 └── UpstreamError      no transaction with the upstream could be had; meets `upstream.smtp`
     ├── UpstreamDown       it cannot be reached, or it answered the greeting with 4yz: worth another try
@@ -18,6 +19,15 @@ class RelayError(Exception):
 
 class SettingsError(RelayError):
     """Settings that cannot be used. `str()` is meant for the operator."""
+
+
+class CannotListenError(RelayError):
+    """The address of this setting cannot be listened on. `reason` is the system's word for it."""
+
+    def __init__(self, key: str, address: str, reason: str) -> None:
+        super().__init__(f'{key} = "{address}": cannot listen there: {reason}')
+        self.key = key
+        self.reason = reason
 
 
 class StoreError(RelayError):

@@ -17,7 +17,7 @@ from relay.claims.memory import MemoryStore
 from relay.claims.redis import RedisStore
 from relay.claims.sqlite import SqliteStore
 from relay.core.fingerprint import judge
-from relay.errors import SettingsError, UpstreamError
+from relay.errors import CannotListenError, SettingsError, UpstreamError
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
@@ -53,7 +53,9 @@ class Service:
         self.metrics = Metrics()
         self.store = Guard(build_store(settings), limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._upstream_reached)
-        self.book = Book(self.store, lease=settings.dedup.lease, clock=time.monotonic)
+        self.book = Book(
+            self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
+        )
         self._marks = [secrets.token_hex(8)]
         self.listener = Listener(self._parts(), _limits(settings))
         self._http = HttpServer(self.metrics, self.state)
@@ -64,7 +66,7 @@ class Service:
         self.http_address = ""
 
     async def start(self) -> None:
-        """Open the store, listen, and begin to look for the upstream. Raises `SettingsError` if it cannot listen."""
+        """Open the store, listen, and begin to look for the upstream. Raises `CannotListenError`."""
         self._observe()
         self.store.subscribe(self._store_changed)
         await self.store.start()
@@ -252,8 +254,7 @@ async def _listen(start: Callable[[str, int], object], address: HostPort, key: s
     try:
         port = await start(address.host, address.port)  # type: ignore[misc]
     except OSError as error:
-        raise SettingsError(
-            f'{key} = "{address}": cannot listen there: {os.strerror(error.errno) if error.errno else error}; '
-            f"choose another address, or end what holds it"
-        ) from error
+        # asyncio puts sentences of its own around the system's word; the resolver's numbers are negative.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise CannotListenError(key, str(address), reason) from error
     return str(HostPort(address.host, int(port)))

@@ -13,7 +13,7 @@ log = logging.getLogger("relay.tasks")
 
 T = TypeVar("T")
 
-_ASK_AGAIN = 2.0
+ASK_AGAIN = 2.0
 """Seconds after which a task that goes on is cancelled again: until Python 3.12 `wait_for` swallows a cancellation that
 meets the end of what it waits for. Longer than a store may take, so that nobody is disturbed who still settles."""
 
@@ -21,7 +21,8 @@ meets the end of what it waits for. Longer than a store may take, so that nobody
 class Tasks:
     """A set of running tasks that have an owner; a failure that nobody awaits is logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ask_again: float = ASK_AGAIN) -> None:
+        self._ask_again = ask_again
         self._running: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -50,4 +51,4 @@ class Tasks:
         while self._running:
             for task in self._running:
                 task.cancel()
-            await asyncio.wait(self._running, timeout=_ASK_AGAIN)
+            await asyncio.wait(self._running, timeout=self._ask_again)

@@ -1,7 +1,13 @@
 #!/bin/sh
 # Installs what the tests need from the distribution, where it is missing. Quick and silent when nothing is.
-# `--check` only looks. Exits 1, with the one command that is needed, where it cannot install.
+# `--check` only looks. Exits 1, with the one command that is needed, where it cannot install or the user is not root.
 set -eu
+
+if [ "$(id -u)" != 0 ]; then
+    echo "The tests start a Postfix, and Postfix starts as root only:" >&2
+    echo "    sudo make test" >&2
+    exit 1
+fi
 
 PATH=$PATH:/usr/sbin:/sbin
 POLICY=/usr/sbin/policy-rc.d
@@ -30,7 +36,7 @@ say_how() {
     exit 1
 }
 [ "${1:-}" != --check ] || say_how
-[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || say_how
+command -v apt-get >/dev/null || say_how
 
 # No service may start by this: the tests run their own. A policy that is there already is left alone.
 if [ ! -e "$POLICY" ]; then

@@ -68,7 +68,7 @@ async def test_what_is_down_is_named_with_its_mend(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     looked = await check("--upstream", f"maildir:{tmp_path}/file/a/b", "--store", f"sqlite:{tmp_path}/file/b.db")
     assert looked.status == 1
-    assert "cannot be written: Not a directory\n      to mend: name a folder that this user may write" in looked.stdout
+    assert "cannot be made: Not a directory\n      to mend: name a folder that this user may write" in looked.stdout
     assert "to mend: name a file in a folder that this user may write, or correct store.url" in looked.stdout
 
 
@@ -92,19 +92,55 @@ async def test_addresses_that_others_hold_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["listen", "http"])
-async def test_serve_ends_with_78_where_its_address_is_taken(tmp_path: Path, key: str) -> None:
+async def test_serve_ends_with_1_where_its_address_is_taken(tmp_path: Path, key: str) -> None:
     addresses = {"listen": f"{HOST}:{free_port()}", "http": f"{HOST}:{free_port()}"}
     async with holding(b"220 mx\r\n") as taken:
         flags = [f"--{name}={address}" for name, address in (addresses | {key: taken}).items()]
         ended = await run_relay("serve", *flags, "--upstream", f"maildir:{tmp_path}", "--store", "memory:")
-    assert ended.status == 78
+    assert ended.status == 1
     assert ended.stdout == ""
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f'error: {key}.address = "{taken}": cannot listen there: Address already in use; choose')
+    reason = "Address already in use; choose another"
+    assert (
+        last == f'error: {key}.address = "{taken}": cannot listen there: {reason} {key}.address, or end what holds it'
+    )
     assert "Traceback" not in ended.stderr
+    assert '"ended"' not in ended.stderr
+
+
+async def test_serve_names_the_relay_that_holds_both_its_addresses(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    relay = await start_relay(upstream=peer.url)
+    flags = ["--listen", f"{HOST}:{relay.port}", "--http", f"{HOST}:{relay.http_port}", "--store", "memory:"]
+    ended = await run_relay("serve", *flags, "--upstream", peer.url)
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert ended.status == 1
+    assert [line.split()[1] for line in errors] == ["listen.address", "http.address"]
+    assert all("cannot listen there: Address already in use, by a relay; " in line for line in errors)
+
+
+async def test_serve_says_what_else_is_wrong_with_an_address(tmp_path: Path) -> None:
+    # RFC 5737: an address of documentation, which no host has.
+    flags = ["--listen", "192.0.2.1:2525", "--http", "", "--upstream", f"maildir:{tmp_path}", "--store", "memory:"]
+    ended = await run_relay("serve", *flags)
+    assert ended.status == 1
+    assert "cannot listen there: Cannot assign requested address; choose another listen.address\n" in ended.stderr
+
+
+async def test_a_host_that_has_no_address_is_to_be_corrected() -> None:
+    looked = await check("--upstream", "smtp://nobody.invalid", "--store", "memory:")
+    assert looked.status == 1
+    assert "\n      to mend: correct the host name in upstream.url\n" in looked.stdout
+
+
+async def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
+    looked = await check("--upstream", f"maildir:{tmp_path}/a/mail", "--store", f"sqlite:{tmp_path}/b/relay.db")
+    assert looked.status == 0
+    assert f"ok    store.url: sqlite:{tmp_path}/b/relay.db is not there yet and can be made\n" in looked.stdout
+    assert names_in(tmp_path) == []
 
 
 async def test_looking_changes_nothing_in_a_store_that_is_there(tmp_path: Path, peer: ScriptedPeer) -> None:
+    (tmp_path / "relay.db").touch()
     for _ in range(2):
         assert (await check("--upstream", peer.url, "--store", f"sqlite:{tmp_path}/relay.db")).status == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "relay.db")) as database:

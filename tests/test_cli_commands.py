@@ -57,9 +57,10 @@ async def test_the_process_itself_tells_its_version() -> None:
     ("arguments", "hint"),
     [
         (["serve", "--windw", "10m"], "Did you mean '--window'?"),
-        (["serv"], "No such command 'serv'"),
+        (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
+        (["qqq"], "No such command 'qqq'"),
         (["check", "more"], "Got unexpected extra argument (more)"),
-        (["explain"], "Missing argument 'A.eml [B.eml]'"),
+        (["explain"], "Missing argument 'A.eml'."),
     ],
 )
 def test_a_wrong_flag_or_command_is_named_on_stderr(arguments: list[str], hint: str) -> None:

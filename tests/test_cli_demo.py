@@ -53,6 +53,17 @@ async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_pa
     assert "Traceback" not in told.stderr
     assert files_in(tmp_path) == []
     assert processes_of(str(tmp_path)) == []
+    assert "".join(f"    {line}\n" for line in lines) in (_TREE / "README.md").read_text()
+
+
+def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
+    code = (
+        "from relay.cli.demo import tell; from relay.demo.scenario import Row; tell([Row('new', 2, 1, 1, 1, 'twins')])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=_TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout.splitlines()
+    assert (told[0].split()[0], told[-1].split()[0]) == ("what", "Each")
 
 
 def test_a_count_that_is_wrong_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,3 +102,20 @@ def test_three_files_are_too_many(first: Path) -> None:
     shown = explain(first, first, first)
     assert shown.exit_code == 2
     assert "one or two files, not more" in shown.stderr
+
+
+def test_a_message_may_come_on_standard_input(first: Path) -> None:
+    shown = CliRunner().invoke(main, ["explain", "-", str(first)], input=notification())
+    assert (shown.exit_code, len(set(fingerprints(shown)))) == (0, 1)
+    assert "one of them may be -" in explain("-", "-").stderr
+
+
+@pytest.mark.parametrize("recipient", ["nonsense", "@example.org", "alice@"])
+def test_a_recipient_that_is_no_address_is_refused(first: Path, recipient: str) -> None:
+    shown = explain(first, "--recipient", recipient)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert f"'{recipient}' is no address; write NAME@DOMAIN" in shown.stderr
+
+
+def test_postmaster_needs_no_domain(first: Path) -> None:
+    assert explain(first, "--recipient", "Postmaster").exit_code == 0

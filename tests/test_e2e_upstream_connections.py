@@ -176,6 +176,28 @@ async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: Start
     assert (len(peer.received), len(peer.accepted)) == (2, 1)
 
 
+# Shared
+
+
+async def test_clients_that_stop_in_the_middle_keep_nobody_from_the_upstream(
+    start_relay: StartRelay, peer: ScriptedPeer
+) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.connections": 2})
+    await wait_upstream(relay, "up")
+    async with await RawClient.open(relay.port) as silent, await RawClient.open(relay.port) as slow:
+        for client in (silent, slow):
+            assert [answer.code for answer in await client.begin(SENDER, USER)] == [250]
+        assert (await slow.command(b"DATA")).code == 354
+        await slow.send_raw(b"Subject: slow\r\n")
+        begun = time.monotonic()
+        assert await sends(relay, 1)
+        assert time.monotonic() - begun < 10
+        assert (await silent.command(b"RCPT TO:<%b>" % OTHER)).code == 250
+        assert (await silent.content(mail("silent"))).code == 250
+        assert (await slow.command(b"\r\nslow\r\n.")).code == 250
+    assert [message.recipients for message in peer.accepted] == [(USER,), (USER, OTHER), (USER,)]
+
+
 # Without PIPELINING
 
 

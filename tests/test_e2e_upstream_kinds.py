@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email
+import gc
 import mailbox
 import resource
 from contextlib import contextmanager
@@ -252,3 +253,16 @@ async def test_a_maildir_holds_all_copies_of_a_message_or_none(tmp_path: Path) -
         assert reply.code == code
         assert code == 250 or reply.text == "4.3.1 The Maildir cannot be written: File too large"
         assert len(mailbox.Maildir(upstream.path)) == (code == 250)
+        assert list((upstream.path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("short_by", [1, 100, 8192])
+async def test_a_maildir_file_that_fails_at_its_end_is_closed_and_gone(tmp_path: Path, short_by: int) -> None:
+    """What is written last fails where it leaves the buffer, perhaps only when the file is closed."""
+    content = Content(b"Subject: x\r\n\r\n" + b"x" * 2**16)
+    delivery = MaildirUpstream(tmp_path / "mail").begin(Envelope(SENDER))
+    await delivery.prepare([USER])
+    with longest_file(len(content) - short_by):
+        assert (await delivery.send(b"", content)).code == 452
+    gc.collect()  # a file that was left open would complain now
+    assert [file for file in (tmp_path / "mail").rglob("*") if file.is_file()] == []

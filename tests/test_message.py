@@ -93,7 +93,8 @@ def test_what_two_readers_could_see_differently_is_broken(content: bytes, reason
 @pytest.mark.parametrize("item", ["X: y\n", "Content-Type: text/plain; a=b\n"])
 def test_fields_and_parameters_of_all_parts_are_bounded(item: str) -> None:
     def content(count: int) -> bytes:
-        return wire(M + "\n" + f"--b\n{item}{'Y: z\n' * 9}\none\n" * count + "--b--\n")
+        part = "--b\n" + item + "Y: z\n" * 9 + "\none\n"
+        return wire(M + "\n" + part * count + "--b--\n")
 
     assert parse(content(4_500)).root is not None
     assert "fields and parameters" in parse(content(5_100)).broken

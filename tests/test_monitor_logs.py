@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from parts.client import RawClient, send
 from parts.faults import Step, say, say_and_drop
 from parts.logged import lines, messages, wait_logged, wait_messages
 
-from relay.monitor.logs import without_addresses
+from relay.monitor.logs import HumanFormatter, JsonFormatter, without_addresses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +102,47 @@ async def test_people_read_a_sentence_a_line(start_relay: StartRelay, tmp_path: 
     )
     assert re.search(r"repeats=record:\w+,message_id:<1@site\.example>,age_seconds:[\d.]+$", told[1])
     assert "\x1b" not in relay.stderr()
+
+
+def _record(text: str, fields: dict[str, object], error: Exception | None = None) -> logging.LogRecord:
+    caught = (type(error), error, None) if error else None
+    record = logging.LogRecord("relay", logging.WARNING, "", 0, text, None, caught)
+    record.fields = fields
+    return record
+
+
+@pytest.mark.parametrize("formatter", [HumanFormatter(addresses=True), JsonFormatter(addresses=True)])
+def test_what_others_say_stays_in_its_line_and_its_field(formatter: logging.Formatter) -> None:
+    evil = "a\x1b[2J\x85b\u2028c\nd\re\x7f\u202ef\udc80"
+    line = formatter.format(_record(evil, {"reply_text": evil, "to": {evil: "forwarded"}}))
+    assert line.isprintable()
+    if isinstance(formatter, JsonFormatter):
+        assert json.loads(line)["to"] == {evil: "forwarded"}
+        assert json.loads(line)["event"] == evil
+    else:
+        assert r"warning: a\x1b[2J\x85b\u2028c\nd\re\x7f\u202ef\udc80 reply_text=" in line
+
+
+def test_only_plain_values_and_keys_go_without_quotes() -> None:
+    fields = {
+        "a": 'x" y=1',
+        "b": "x,y",
+        "c": "",
+        "d": "<ä.1+2@x/y:z>",
+        "to": {'"a:forwarded b"@x': "forwarded", "a:refused,b@x": "forwarded", "ä@x": "forwarded"},
+        "list": ["one", "t;wo"],
+        "none": {},
+    }
+    line = HumanFormatter(addresses=True).format(_record("event", fields))
+    assert line.partition("event ")[2] == (
+        r'a="x\" y=1" b="x,y" c="" d=<ä.1+2@x/y:z> '
+        r'to="\"a:forwarded b\"@x":forwarded,"a:refused,b@x":forwarded,ä@x:forwarded list=one;"t;wo" none=-'
+    )
+
+
+def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
+    line = HumanFormatter(addresses=True).format(_record("oh", {}, ValueError("a\x1b[2J\u2028")))
+    assert line.split("\n")[1:] == [r"ValueError: a\x1b[2J\u2028"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.errors import UpstreamBusy, UpstreamDown
-from relay.upstream import connect, pool
+from relay.upstream import connect
 from relay.upstream.connect import Connection
 from relay.upstream.patience import Patience
 from relay.upstream.pool import Pool
@@ -64,7 +64,7 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
 
 
 @pytest.mark.parametrize("why", ["messages", "resets", "refusals", "age", "ended"])
-async def test_a_connection_retires(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_retires(why: str) -> None:
     some = Pool(Makers(), 1)
     one = await take(some)
     limits = {"messages": connect.MOST_MESSAGES, "resets": connect.MOST_RESETS, "refusals": connect.MOST_REFUSALS}
@@ -126,6 +126,84 @@ async def test_waiting_has_its_limit_and_its_own_name() -> None:
     assert await take(some) is one
 
 
+class Silent:
+    """Has a connection and does nothing with it."""
+
+    def __init__(self, some: Pool, connection: Connection) -> None:
+        self.some = some
+        self.connection = connection
+        self.asked = False
+        some.is_silent(self.give_back)
+
+    def give_back(self) -> None:
+        self.asked = True
+        self.some.give_back(self.connection)
+
+
+async def test_who_is_silent_gives_its_place_to_who_waits_the_most_silent_first() -> None:
+    some = Pool(makers := Makers(), 2, longest_silence=0.05)
+    loop = asyncio.get_running_loop()
+    one = Silent(some, await take(some))
+    begun = loop.time()
+    two = Silent(some, await take(some))
+    async with asyncio.timeout(5):
+        assert await take(some) is one.connection
+        assert loop.time() - begun >= 0.045
+        assert not two.asked
+        assert await take(some) is two.connection
+    assert len(makers.made) == 2
+
+
+async def test_who_has_long_been_silent_gives_its_place_at_once_one_for_each_that_waits() -> None:
+    some = Pool(Makers(), 3, longest_silence=0.05)
+    silent = [Silent(some, await take(some)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    assert not any(one.asked for one in silent)
+    async with asyncio.timeout(5):
+        waiting = [asyncio.create_task(take(some)) for _ in range(2)]
+        assert [await task for task in waiting] == [silent[0].connection, silent[1].connection]
+    await asyncio.sleep(0.01)
+    assert [one.asked for one in silent] == [True, True, False]
+
+
+async def test_who_speaks_again_keeps_its_place() -> None:
+    some = Pool(Makers(), 2, longest_wait=0.2, longest_silence=0.05)
+    one, two = [Silent(some, await take(some)) for _ in range(2)]
+    some.speaks(one.give_back)
+    assert await take(some) is two.connection
+    with pytest.raises(UpstreamBusy):
+        await some.wait_for_place()
+    assert not one.asked
+
+
+async def test_who_falls_silent_while_others_wait_is_asked_in_its_turn() -> None:
+    some = Pool(Makers(), 1, longest_silence=0.01)
+    one = await take(some)
+    waiting = asyncio.create_task(take(some))
+    await asyncio.sleep(0)
+    silent = Silent(some, one)
+    async with asyncio.timeout(5):
+        assert await waiting is one
+    assert silent.asked
+
+
+async def test_an_exchange_needs_no_place() -> None:
+    makers = Makers()
+    some = Pool(makers, 1)
+    one = await take(some)
+    waiting = asyncio.create_task(take(some))
+    await asyncio.sleep(0)
+    other = await some.exchange(one)
+    assert makers.open == [other]
+    assert not waiting.done()
+    makers.down = True
+    with pytest.raises(UpstreamDown):
+        await some.exchange(other)
+    makers.down = False
+    async with asyncio.timeout(5):
+        assert await waiting is makers.made[-1]
+
+
 async def test_a_place_is_free_again_after_a_failure_and_after_who_waited_left() -> None:
     makers = Makers()
     some = Pool(makers, 1)
@@ -157,9 +235,8 @@ async def test_a_fresh_one_takes_the_place_of_an_idle_one() -> None:
     assert len(makers.open) <= 2
 
 
-async def test_idle_connections_go_one_by_one_as_their_time_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "LONGEST_IDLE", 0.05)
-    some = Pool(Makers(), 2)
+async def test_idle_connections_go_one_by_one_as_their_time_comes() -> None:
+    some = Pool(Makers(), 2, longest_idle=0.05)
     one, two = await take(some), await take(some)
     loop = asyncio.get_running_loop()
     begun = loop.time()

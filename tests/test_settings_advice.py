@@ -20,14 +20,17 @@ def test_the_defaults_give_no_warning() -> None:
     [
         ({"dedup": {"window": "9s"}}, 'dedup.window is 9s: .*the default is "10m"'),
         ({"dedup": {"lease": "4m", "wait": "4m"}}, "dedup.lease .4m. is not shorter than dedup.wait .4m."),
-        ({"listen": {"address": "0.0.0.0:25", "networks": ["0.0.0.0/0"]}}, "everybody .* name your own networks only"),
-        ({"listen": {"address": "[::]:25", "networks": ["::/0"]}}, "listen.networks holds ::/0"),
+        (
+            {"listen": {"address": "0.0.0.0:2525", "networks": ["0.0.0.0/0"]}},
+            "everybody .* name your own networks only",
+        ),
+        ({"listen": {"address": "[::]:2525", "networks": ["::/0"]}}, "listen.networks holds ::/0"),
         ({"listen": {"networks": []}}, "nobody can send; name the networks"),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
         ({"upstream": {"url": "smtp://u@h", "password_file": "/p"}}, r"write smtp\+starttls:// or smtps://"),
         ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
-        ({"upstream": {"url": "smtp://127.0.0.1:2525"}}, "round in circles"),
+        ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
         ({"store": {"url": "memory:"}}, "forgets at restart"),
     ],
 )
@@ -41,8 +44,9 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
     [
         {"dedup": {"window": 0, "lease": "4m", "wait": "1m"}, "store": {"url": "memory:"}},
         {"dedup": {"window": "10s"}},
+        {"limits": {"drain": "30s"}},
         {"listen": {"networks": ["0.0.0.0/0"]}},
-        {"listen": {"address": "0.0.0.0:25", "networks": ["10.0.0.0/8"]}},
+        {"listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
         {"upstream": {"url": "smtp://h", "verify_certificate": False}},
         {"upstream": {"url": "smtp://u@127.0.0.1", "password_file": "/p"}},
         {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},

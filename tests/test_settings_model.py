@@ -34,3 +34,33 @@ def test_defaults_are_written_as_an_operator_would() -> None:
     assert Settings.model_validate(given) == settings
     assert settings.upstream.dot_timeout == 540
     assert settings.limits.message_size == 52428800
+
+
+@pytest.mark.parametrize(
+    ("listen", "upstream"),
+    [
+        ("127.0.0.1:2525", "127.0.0.1:2525"),
+        ("127.0.0.1:2525", "LOCALHOST.:2525"),
+        ("0.0.0.0:2525", "127.0.0.1:2525"),
+        ("[::]:2525", "127.0.0.1:2525"),
+        ("[::]:2525", "[::1]:2525"),
+        ("mx.example.org:25", "MX.example.org"),
+    ],
+)
+def test_the_relay_is_not_its_own_upstream(listen: str, upstream: str) -> None:
+    with pytest.raises(ValidationError, match=r"own listen\.address .*round in circles; name the mail server"):
+        Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})
+
+
+@pytest.mark.parametrize(
+    ("listen", "upstream"),
+    [
+        ("127.0.0.1:2525", "127.0.0.1:25"),
+        ("127.0.0.1:2525", "127.0.0.2:2525"),
+        ("127.0.0.1:2525", "[::1]:2525"),
+        ("0.0.0.0:2525", "[::1]:2525"),
+        ("0.0.0.0:25", "mx.example.org"),
+    ],
+)
+def test_another_server_may_be_the_upstream(listen: str, upstream: str) -> None:
+    Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})

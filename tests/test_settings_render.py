@@ -88,6 +88,16 @@ def test_the_settings_in_force_carry_their_source(tmp_path: Path) -> None:
     assert 'mode = "enforce"  # default' in lines
 
 
+def test_durations_and_sizes_stand_as_they_were_given(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[dedup]\nwindow = 0\nlease = "60s"\n')
+    text = effective_toml(load(file, {"limits.message_size": "1024KiB"}, {"RELAY_STORE__TIMEOUT": " 1000ms "}))
+    tables = tomllib.loads(text)
+    assert (tables["dedup"]["window"], tables["dedup"]["lease"]) == ("0", "60s")
+    assert (tables["limits"]["message_size"], tables["store"]["timeout"]) == ("1024KiB", "1000ms")
+    assert (tables["dedup"]["wait"], tables["limits"]["session_idle"]) == ("240s", "300s")
+
+
 def test_a_source_with_a_line_end_stays_a_comment() -> None:
     loaded = Loaded(Settings(), dict.fromkeys(KEYS, "file a\nb = 1"), ())
     assert "b" not in tomllib.loads(effective_toml(loaded))["log"]
@@ -107,11 +117,11 @@ def test_secrets_are_masked() -> None:
 _durations = st.integers(1000, 10**9).map(lambda milliseconds: format_duration(milliseconds / 1000))
 _paths = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).map(lambda name: f"/{name}")
 _values: dict[str, st.SearchStrategy[str]] = {
-    "listen.address": st.integers(0, 65535).map(lambda port: f"[::]:{port}"),
+    "listen.address": st.integers(0, 999).map(lambda port: f"[::]:{port}"),
     "listen.networks": st.lists(st.ip_addresses().map(str)).map(",".join),
     "upstream.url": st.one_of(
         _paths.map(lambda path: f"maildir:{path}"),
-        st.integers(1, 65535).map(lambda port: f"smtps://[::1]:{port}"),
+        st.integers(1000, 65535).map(lambda port: f"smtps://[::1]:{port}"),
     ),
     "upstream.password_file": _paths,
     "upstream.verify_certificate": st.sampled_from(["yes", "no"]),

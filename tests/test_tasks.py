@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay import tasks
 from relay.tasks import Tasks
 
 if TYPE_CHECKING:
     import pytest
 
 
-async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_ASK_AGAIN", 0.01)
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
     swallowed = 0
 
     async def stubborn() -> None:
@@ -24,7 +22,7 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(monkeypatc
             except asyncio.CancelledError:
                 swallowed += 1
 
-    some = Tasks()
+    some = Tasks(ask_again=0.01)
     some.start(stubborn(), "stubborn")
     await asyncio.sleep(0)
     async with asyncio.timeout(5):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from dialogs.delivery import MAIL, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
-from parts.faults import Step, drop, hang, say, wait
+from parts.faults import Step, drop, hang, say, say_and_drop, wait
 from parts.peer import ScriptedPeer
 from parts.ports import free_port
 
@@ -104,11 +104,77 @@ async def test_a_reply_that_does_not_come_is_a_lost_connection(peer: ScriptedPee
     assert len(peer.sessions) == 2
 
 
+async def test_a_kept_connection_that_hangs_costs_patience(peer: ScriptedPeer) -> None:
+    """One that died is replaced for nothing; one that hangs has used up its time, and there is no second helping."""
+    async with upstream(peer.port, reply_timeout=0.3, patience=0.2) as up:
+        assert code(await deliver(up, ONE)) == 250
+        peer.on(Step.MAIL, hang(), times=None)
+        assert await deliver(up, TWO) == UNREACHABLE
+    assert len(peer.commands(b"MAIL")) == 2
+
+
+@pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT])
+async def test_the_log_names_the_upstream_and_its_last_words(
+    peer: ScriptedPeer, caplog: pytest.LogCaptureFixture, step: Step
+) -> None:
+    peer.on(step, say_and_drop(b"421 4.3.2 going down"), times=None)
+    async with upstream(peer.port, patience=0.05) as up:
+        assert await deliver(up, ONE) == UNREACHABLE
+    told = f"127.0.0.1:{peer.port}: answered 421 4.3.2 going down; tried for 0.05 s"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [told]
+
+
+async def test_who_stops_in_the_middle_keeps_nobody_from_the_upstream(peer: ScriptedPeer) -> None:
+    """Two have their recipients taken and stop; the third gets through, and then the two."""
+    async with upstream(peer.port, connections=2, longest_silence=0.1) as up:
+        stuck = [up.begin(SENDER), up.begin(SENDER)]
+        assert [await offer(delivery, ONE, TWO) for delivery in stuck] == [[250, 250]] * 2
+        async with asyncio.timeout(5):
+            assert code(await deliver(up, THREE)) == 250
+        # One asks for another recipient, both for the content.
+        assert await offer(stuck[0], THREE) == [250]
+        assert await prepare(stuck[0], ONE, TWO, THREE) == [250, 250, 250]
+        assert code(await stuck[0].send(b"", MAIL)) == 250
+        await stuck[0].finish()
+        assert await prepare(stuck[1], ONE, TWO) == [250, 250]
+        assert code(await stuck[1].send(b"", MAIL)) == 250
+        await stuck[1].finish()
+    assert peer.copies() == {ONE: 2, TWO: 2, THREE: 2}
+    assert len(peer.sessions) == 2
+
+
+@pytest.mark.parametrize("step", [Step.RCPT, Step.DATA, Step.DOT])
+async def test_a_connection_in_use_is_not_taken_away(peer: ScriptedPeer, step: Step) -> None:
+    """Neither one that waits for a reply, nor one on which content was asked for."""
+    gate = asyncio.Event()
+    peer.on(step, wait(gate))
+    async with upstream(peer.port, connections=1, longest_silence=0.0) as up:
+        first = asyncio.create_task(deliver(up, ONE))
+        await peer.wait_waiting(step)
+        second = asyncio.create_task(deliver(up, TWO))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        assert len(peer.received) == (step is Step.DOT)
+        gate.set()
+        assert code(await first) == 250
+        assert code(await second) == 250
+        third = up.begin(SENDER)
+        assert await offer(third, THREE) == [250]
+        assert await prepare(third, THREE) == [250]
+        fourth = asyncio.create_task(deliver(up, TWO))
+        await asyncio.sleep(0.1)
+        assert not fourth.done()
+        assert code(await third.send(b"", MAIL)) == 250
+        await third.finish()
+        assert code(await fourth) == 250
+    assert peer.copies() == {ONE: 1, TWO: 2, THREE: 1}
+    assert len(peer.sessions) == 1
+
+
 async def test_waiting_for_a_connection_has_its_own_limit_and_answer(peer: ScriptedPeer) -> None:
-    async with upstream(peer.port, connections=1) as up:
+    async with upstream(peer.port, connections=1, longest_wait=0.05) as up:
         first, second = up.begin(SENDER), up.begin(SENDER)
         await offer(first, ONE)
-        up.pool._longest_wait = 0.05
         assert await second.rcpt(TWO) == UPSTREAM_BUSY
         await first.finish()
         await second.finish()

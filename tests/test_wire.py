@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.reply import Reply
-from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, Wire
+from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, NoAnswer, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,6 +119,22 @@ async def test_a_reply_is_bounded_in_all_and_however_it_comes(octets: bytes, end
         assert (await task)[0].code == 250
 
 
+async def test_control_characters_in_a_reply_reach_nobody() -> None:
+    wire = Wire(Transport())
+    task = await start(wire, b"A\r\n")
+    wire.data_received(b"250-ok\r250 forged\r\n250 \x00a\x1b[31m\tb\x7f \xc3\xa4 \xff\r\r\n")
+    assert await task == [Reply(250, (b"ok?250 forged", b"?a?[31m\tb? \xc3\xa4 \xff?"))]
+
+
+async def test_after_421_whoever_waits_hears_the_upstreams_words() -> None:
+    wire = Wire(Transport())
+    task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
+    wire.data_received(b"250 ok\r\n421 4.3.2 going down\r\n")
+    wire.connection_lost(None)
+    with pytest.raises(ConnectionEnded, match=r"answered 421 4\.3\.2 going down"):
+        await task
+
+
 @pytest.mark.parametrize("unasked", [b"421 4.4.2 idle\r\n", b"250 ok\r\n"])
 async def test_what_comes_unasked_ends_it(unasked: bytes) -> None:
     wire = Wire(Transport())
@@ -163,7 +179,7 @@ async def test_each_reply_has_the_whole_limit() -> None:
 
 async def test_no_reply_inside_the_limit_ends_it() -> None:
     wire = Wire(Transport())
-    with pytest.raises(ConnectionEnded, match=r"no reply within 0\.02 s"):
+    with pytest.raises(NoAnswer, match=r"no reply within 0\.02 s"):
         await wire.ask([b"A\r\n"], 0.02)
 
 
@@ -192,7 +208,7 @@ async def test_content_waits_until_it_has_left_or_hears_why_not() -> None:
     wire.data_received(b"552 5.3.4 too much\r\n")
     assert (await refused or Reply.of(250, "")).code == 552
     wire.pause_writing()
-    with pytest.raises(ConnectionEnded, match="took no content"):
+    with pytest.raises(NoAnswer, match="took no content"):
         await wire.start(b"stuck", 0.02)
 
 

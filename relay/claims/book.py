@@ -7,23 +7,30 @@ remembers over restarts. While the store is away the table goes on alone: that i
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
-from relay.claims.table import Known, Table, Verdict
+from relay.claims.table import Known, Own, Table, Verdict
 from relay.claims.upkeep import POLL_EVERY, Upkeep
-from relay.core.claim import Answer, Claim, Command, Confirm, Fingerprint, Held, Original, Release, Sent, Token, Won
+from relay.core.claim import Claim, Command, Confirm, Fingerprint, Held, Original, Release, Sent, Token, Won
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from relay.claims.upkeep import Arbiter
 
+_log = logging.getLogger("relay.store")
+
 REMEMBERED = 200_000
 """Sent fingerprints that the process keeps; beyond that the oldest are left to the store alone."""
 
 
 class Book:
-    """All claims of a process. Times in seconds, by a monotonic clock."""
+    """All claims of a process. Times in seconds, by a monotonic clock.
+
+    `on_lost(count)` hears of claims that another process took while their owner here delivered: a lease had run out, or
+    the store had lost it. Those that `assure` gives are not among them, their owner knows.
+    """
 
     def __init__(
         self,
@@ -33,17 +40,17 @@ class Book:
         clock: Callable[[], float],
         remembered: int = REMEMBERED,
         poll_every: float = POLL_EVERY,
+        on_lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._lease = lease
         self._clock = clock
         self._table = Table(clock, remembered)
         self._upkeep = Upkeep(self._table, store, lease, poll_every)
+        self._on_lost = on_lost
         self._closing = False
         self.renew = self._upkeep.renew
         self.store_returned = self._upkeep.store_returned
-        self.lost = 0
-        """Claims that another process took while their owner here still worked: a lease had run out."""
 
     def start(self) -> None:
         """Begin to renew leases."""
@@ -63,7 +70,7 @@ class Book:
     @property
     def held(self) -> int:
         """How many fingerprints a transaction of this process is delivering."""
-        return sum(hold.token is not None for hold in self._table.holds.values())
+        return len(self._table.owned)
 
     async def claim(self, keys: Sequence[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
         """Claim all keys at once, without waiting for anybody. In doubt a key is won."""
@@ -73,7 +80,7 @@ class Book:
         for key in keys:
             verdict = self._table.look_up(key, token, window)
             if verdict is None:
-                self._table.hold(key, token, window, until)
+                self._table.hold(key, Own(window, until, token))
                 asked.append(key)
             else:
                 verdicts[key] = verdict
@@ -87,11 +94,7 @@ class Book:
         To be asked right before content goes out. Without delay as long as all leases run.
         """
         verdicts = await self.claim(keys, token, window)
-        lost: dict[Fingerprint, Verdict] = {
-            key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)
-        }
-        self.lost += len(lost)
-        return lost
+        return {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
 
     async def settle(
         self,
@@ -102,15 +105,15 @@ class Book:
     ) -> None:
         """Record what the upstream accepted, free what it did not, and wake whoever waits for either."""
         now = self._clock()
+        released = list(released)
+        self._note_taken(token, accepted, released)
         commands: list[Command] = []
         for key, original in accepted.items():
             self._table.know(key, Known(original, now, window, ours=True))
             self._table.unwritten[key] = None
             commands.append(Confirm(key, original, window))
         for key in released:
-            hold = self._table.holds.get(key)
-            if hold and hold.token == token:
-                self._table.free(key)
+            self._table.release(key, token)
             commands.append(Release(key, token))
         self._upkeep.note_written(commands, await self._store.ask(commands))
 
@@ -141,24 +144,30 @@ class Book:
             answers = await self._store.ask([Claim(key, token, self._lease, window) for key in keys])
         except asyncio.CancelledError:
             for key in keys:
-                self._table.free(key)
+                self._table.release(key, token)
+            self._upkeep.release(keys, token)  # the store may have given them, or yet give them, to nobody
             raise
-        return {
-            key: self._take_answer(key, token, window, answer, asked_at)
-            for key, answer in zip(keys, answers, strict=True)
-        }
+        verdicts: dict[Fingerprint, Verdict] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, Held | Sent):
+                self._table.hear(key, answer, window, asked_at)
+                verdicts[key] = answer
+            else:
+                verdicts[key] = Won()  # what the store does not know, this process decides alone
+        if any(isinstance(verdict, Held) for verdict in verdicts.values()):
+            self._upkeep.poll()  # twins here that waited for the first of them wait for the owner elsewhere from now on
+        return verdicts
 
-    def _take_answer(self, key: Fingerprint, token: Token, window: float, answer: Answer, asked_at: float) -> Verdict:
-        """Make the table say what the store said; what the store does not know, this process decides alone."""
-        match answer:
-            case Sent(original, age):
-                self._table.know(key, Known(original, asked_at - age, window, ours=False))
-                return answer
-            case Held(remaining):
-                # Twins in this process wait for the owner elsewhere as well from now on; the poller looks for them.
-                self._table.hold(key, None, window, asked_at + remaining)
-                self._upkeep.poll()
-                return answer
-            case _:
-                self._table.hold(key, token, window, asked_at + self._lease)
-                return Won()
+    def _note_taken(self, token: Token, accepted: Iterable[Fingerprint], released: Iterable[Fingerprint]) -> None:
+        """Say which claims turned out, too late for `assure`, to have been taken by another process."""
+        taken = [
+            [key for key in keys if (own := self._table.own(key, token)) and own.taken] for keys in (accepted, released)
+        ]
+        count = sum(map(len, taken))
+        if count:
+            self._on_lost(count)
+            _log.warning(
+                "another process took %d claims while we delivered; %d recipients may have got a second copy",
+                count,
+                len(taken[0]),
+            )

@@ -124,15 +124,29 @@ class Guard:
         return parcel
 
     async def _work(self) -> None:
-        """Talk to the store: one task, so never two calls at a time."""
-        while True:
-            if not self._up:
-                await asyncio.sleep(self._probe_every)
-                await self._probe()
-                continue
-            await self._posted.wait()
-            if batch := self._gather():
-                await self._carry(batch)
+        """Talk to the store: one task, so never two calls at a time. Were it to end, all mail would wait for ever."""
+        try:
+            while True:
+                try:
+                    await self._work_once()
+                except asyncio.CancelledError as error:
+                    if (task := asyncio.current_task()) is None or task.cancelling():
+                        raise
+                    self._fail(error)  # nobody asked us to end
+                except Exception as error:  # noqa: BLE001, see above
+                    self._fail(error)
+        finally:
+            self._up = False
+            self._give_up_queue()
+
+    async def _work_once(self) -> None:
+        if not self._up:
+            await asyncio.sleep(self._probe_every)
+            await self._probe()
+            return
+        await self._posted.wait()
+        if batch := self._gather():
+            await self._carry(batch)
 
     def _gather(self) -> list[_Parcel]:
         """Take what has come in during the last round trip, as much as fits into one batch."""
@@ -161,9 +175,8 @@ class Guard:
                 self._go_down(self._reason)
         except StoreError as error:
             self._go_down(str(error))
-        except Exception as error:  # noqa: BLE001, were the worker to end by a fault of ours, all mail would wait for ever
-            _log.exception("fault in the store")
-            self._go_down(repr(error))
+        except Exception as error:  # noqa: BLE001, a fault in the store is no reason for mail to stop
+            self._fail(error)
         finally:
             self._hand_out(batch, self._unknown(commands) if answers is None else answers)
 
@@ -171,7 +184,7 @@ class Guard:
         answers = await self._store.execute(commands)
         if len(answers) != len(commands):
             raise StoreError(f"{len(answers)} answers to {len(commands)} commands")
-        return answers
+        return list(answers)
 
     def _hand_out(self, batch: list[_Parcel], answers: Sequence[Answer]) -> None:
         start = 0
@@ -192,6 +205,8 @@ class Guard:
                 await asyncio.wait([task], timeout=self._limit / 2)
             if not task.done():
                 raise _HangError(f"no answer within {self._limit:g} s")
+            if task.cancelled():  # by itself; we are not
+                raise _HangError("it broke off")
             return task.result()
         finally:
             if not task.done():
@@ -207,8 +222,7 @@ class Guard:
         except (StoreError, _HangError) as error:
             self._reason = str(error)
         except Exception as error:  # noqa: BLE001, see _carry
-            _log.exception("fault in the store")
-            self._reason = repr(error)
+            self._note_fault(error)
         else:
             self._go_up()
 
@@ -221,6 +235,17 @@ class Guard:
                 raise StoreError(answer.reason)
         return identity
 
+    def _fail(self, error: BaseException) -> None:
+        self._note_fault(error)
+        if self._up:
+            self._go_down(self._reason)
+
+    def _note_fault(self, error: BaseException) -> None:
+        """Log a fault, but not at every probe the same again."""
+        if self._reason != repr(error):
+            _log.error("fault in the store", exc_info=error)
+        self._reason = repr(error)
+
     def _go_down(self, reason: str) -> None:
         self._up, self._reason = False, reason
         _log.warning("store unavailable, working without it: %s", reason)
@@ -228,7 +253,7 @@ class Guard:
         self._tell()
 
     def _go_up(self) -> None:
-        self._up, self._hangs = True, 0
+        self._up, self._hangs, self._reason = True, 0, ""
         if self._worker is not None:
             _log.info("store is back")
         self._tell()

@@ -1,14 +1,15 @@
 """Claims in one SQLite file, shared by the processes of one host.
 
-A batch is one IMMEDIATE transaction in the one thread of this process that touches the file. Processes share the wall
-clock, so ages are differences of it; it is read inside the lock, where it cannot run backwards between two processes
-unless somebody sets it.
+A batch is one IMMEDIATE transaction in the one thread of this process that touches the file. Ages are differences of
+one clock that all processes share: the wall clock, except that inside one boot of the host it never goes back
+(docs/adr/0009).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from relay.claims.clocks import Boot, this_boot
 from relay.claims.codec import decode, encode
 from relay.core.claim import Claim, Confirm, Done, Free, Held, Peek, Release, Renew, Sent, Unknown, Won
 from relay.errors import StoreError
@@ -42,8 +44,10 @@ CREATE INDEX claims_until ON claims (until);
 """
 
 _CLOCK_SLACK = 1.0
-"""Seconds that an entry may be ahead of the clock, for small corrections of it. More, and the clock was set back: such
-an entry would suppress for longer than its window, so it counts as free."""
+"""Seconds that an entry may be ahead of the clock, for small corrections of it. More, and the clock was set back before
+this boot: such an entry would suppress for longer than its window, so it counts as free."""
+_STEP = 0.01
+"""Seconds by which the wall clock gains on the boot's without having been set: the two are read one after the other."""
 
 _TAKE = """
 INSERT INTO claims (key, token, original, since, until) VALUES (:key, :token, NULL, :now, :now + :lease)
@@ -80,9 +84,16 @@ _HINTS = {
 class SqliteStore:
     """The default store."""
 
-    def __init__(self, path: str | Path, clock: Callable[[], float] = time.time, busy_timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        clock: Callable[[], float] = time.time,
+        busy_timeout: float = 1.0,
+        boot: Boot | None = None,
+    ) -> None:
         self._path = Path(path)
         self._clock = clock
+        self._boot = boot or this_boot()
         self._busy_timeout = busy_timeout
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._connection: sqlite3.Connection | None = None
@@ -94,7 +105,8 @@ class SqliteStore:
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
         """Carry out all commands in one transaction."""
-        return await self._in_thread(lambda: self._execute(commands))
+        asked_at = self._boot.clock()
+        return await self._in_thread(lambda: self._execute(commands, asked_at))
 
     async def identity(self) -> str:
         """Give the id that stands in the file."""
@@ -164,16 +176,31 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _execute(self, commands: Sequence[Command]) -> list[Answer]:
+    def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         connection = self._open()
         with _transaction(connection):
-            now = self._clock()
-            answers = [_carry_out(connection, command, now) for command in commands]
+            now = self._now(connection)
+            late = self._boot.clock() - asked_at  # the disk, or this process, may have stood still meanwhile
+            answers = [_carry_out(connection, command, now, late) for command in commands]
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
                 self._unswept = 0
                 connection.execute(_SWEEP, (now, _SWEEP_ROWS))
         return answers
+
+    def _now(self, connection: sqlite3.Connection) -> float:
+        """Give the time by the clock that all processes share: the boot's, and how far ahead of it the wall clock was.
+
+        The farthest in this boot counts: set forward it ages all entries, the safe side; set back it changes nothing.
+        """
+        ahead = self._clock() - self._boot.clock()
+        row = connection.execute("SELECT value FROM meta WHERE name = 'clock'").fetchone()
+        boot, _, known = str(row[0]).partition(" ") if row else ("", "", "")
+        with contextlib.suppress(ValueError):
+            if boot == self._boot.id and ahead < float(known) + _STEP < math.inf:
+                return self._boot.clock() + float(known)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (f"{self._boot.id} {ahead!r}",))
+        return self._boot.clock() + ahead
 
     def _identity(self) -> str:
         connection = self._open()
@@ -194,7 +221,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _carry_out(connection: sqlite3.Connection, command: Command, now: float) -> Answer:
+def _carry_out(connection: sqlite3.Connection, command: Command, now: float, late: float) -> Answer:
+    """Carry out a command that was given `late` seconds ago."""
     match command:
         case Claim(key, token, lease, window):
             given = {"key": key, "token": token, "lease": lease, "window": window, **_now(now)}
@@ -202,8 +230,9 @@ def _carry_out(connection: sqlite3.Connection, command: Command, now: float) -> 
         case Peek(key, window):
             return _look(connection, key, window, now)
         case Confirm(key, original, window, age):
-            if age < window:
-                connection.execute(_CONFIRM, (key, encode(original), now - age, now - age + window))
+            since = now - late - age
+            if now < since + window:
+                connection.execute(_CONFIRM, (key, encode(original), since, since + window))
             return Done()
         case Renew(key, token, lease):
             given = {"key": key, "token": token, "lease": lease, **_now(now)}

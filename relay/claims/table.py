@@ -17,13 +17,26 @@ Verdict: TypeAlias = Won | Held | Sent
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A claim somebody holds: a transaction here (`token`), or another process (no token)."""
+    """A claim that somebody holds, and who waits for its end."""
 
-    token: Token | None
     window: float
     until: float
-    """When the lease in the store ends. A hold of our own outlives it here: its owner is alive."""
-    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+    """When the lease in the store ends, as far as we heard."""
+    waiters: set[asyncio.Future[None]] = field(default_factory=set, kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class Own(Hold):
+    """Held by a transaction of this process. It outlives its lease here: its owner is alive."""
+
+    token: Token
+    taken: bool = False
+    """Whether another process has taken it since: our lease had run out."""
+
+
+@dataclass(slots=True, eq=False)
+class Elsewhere(Hold):
+    """Held by another process."""
 
 
 @dataclass(slots=True)
@@ -51,25 +64,55 @@ class Table:
         """Give what the table says of a key to the owner of `token`, or None where the store must be asked."""
         now = self.clock()
         hold = self.holds.get(key)
-        if hold and hold.token == token:
+        if isinstance(hold, Own) and hold.token == token:
             return Won() if hold.until > now else None
-        if hold and (hold.token is not None or hold.until > now):
+        if hold and (isinstance(hold, Own) or hold.until > now):
             return Held(hold.until - now)
         known = self.known.get(key)
         if known and now - known.at < min(window, known.window):
             return Sent(known.original, now - known.at)
         return None
 
-    def hold(self, key: Fingerprint, token: Token | None, window: float, until: float) -> None:
-        """Note who holds it. Whoever waited for the one before waits for this one."""
+    def own(self, key: Fingerprint, token: Token) -> Own | None:
+        """Give the hold of this transaction, if it has one."""
         hold = self.holds.get(key)
-        self.holds[key] = Hold(token, window, until, hold.waiters if hold else set())
+        return hold if isinstance(hold, Own) and hold.token == token else None
+
+    @property
+    def owned(self) -> dict[Fingerprint, Own]:
+        """All holds of this process."""
+        return {key: hold for key, hold in self.holds.items() if isinstance(hold, Own)}
+
+    @property
+    def awaited(self) -> dict[Fingerprint, Elsewhere]:
+        """All holds of other processes that somebody here waits for."""
+        return {key: hold for key, hold in self.holds.items() if isinstance(hold, Elsewhere) and hold.waiters}
+
+    def hold(self, key: Fingerprint, hold: Hold) -> None:
+        """Note who holds it. Whoever waited for the one before waits for this one."""
+        before = self.holds.get(key)
+        if before:
+            hold.waiters = before.waiters
+        self.holds[key] = hold
+
+    def hear(self, key: Fingerprint, answer: Held | Sent, window: float, asked_at: float) -> None:
+        """Note what the store says another process does, or did, with a key."""
+        match answer:
+            case Sent(original, age):
+                self.know(key, Known(original, asked_at - age, window, ours=False))
+            case Held(remaining):
+                self.hold(key, Elsewhere(window, asked_at + remaining))
 
     def free(self, key: Fingerprint) -> None:
         """End a hold."""
         hold = self.holds.pop(key, None)
         if hold:
-            wake(hold)
+            _wake(hold)
+
+    def release(self, key: Fingerprint, token: Token) -> None:
+        """End the hold of this transaction, if it has one."""
+        if self.own(key, token):
+            self.free(key)
 
     def know(self, key: Fingerprint, known: Known) -> None:
         """Note an acceptance; it ends the hold. The oldest entries go when they are over or too many."""
@@ -86,16 +129,17 @@ class Table:
     def drop_lapsed(self) -> None:
         """Forget claims of other processes whose lease has ended, as far as we heard."""
         now = self.clock()
-        for key in [key for key, hold in self.holds.items() if hold.token is None and hold.until <= now]:
-            self.free(key)
+        for key, hold in list(self.holds.items()):
+            if isinstance(hold, Elsewhere) and hold.until <= now:
+                self.free(key)
 
     def wake_all(self) -> None:
         """Wake everybody."""
         for hold in self.holds.values():
-            wake(hold)
+            _wake(hold)
 
 
-def wake(hold: Hold) -> None:
+def _wake(hold: Hold) -> None:
     """Let all who wait for a hold look again."""
     for waiter in hold.waiters:
         if not waiter.done():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from relay.claims.table import Hold, Known
 from relay.core.claim import (
     Answer,
     Claim,
@@ -16,6 +15,7 @@ from relay.core.claim import (
     Free,
     Held,
     Peek,
+    Release,
     Renew,
     Sent,
     Unknown,
@@ -26,7 +26,8 @@ from relay.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.claims.table import Table
+    from relay.claims.table import Elsewhere, Own, Table
+    from relay.core.claim import Token
 
 POLL_EVERY = 0.1
 """Seconds between two looks at claims that other processes hold and somebody here waits for."""
@@ -56,6 +57,7 @@ class Upkeep:
         self._store = store
         self._lease = lease
         self._tasks = Tasks()
+        self._releases = Tasks()
         self._poller: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._ending = False
@@ -71,6 +73,7 @@ class Upkeep:
     async def close(self) -> None:
         """End everything, and write what can still be written."""
         self.end()
+        await self._releases.finished()
         await self._tasks.cancel()
         await self._write_while_possible()
 
@@ -84,34 +87,36 @@ class Upkeep:
     async def renew(self) -> None:
         """Renew the leases of all claims that are being delivered; take back those that had run out or were wiped."""
         now = self._table.clock()
-        ours = {key: hold for key, hold in self._table.holds.items() if hold.token is not None}
+        ours = self._table.owned
         if not ours:
             return
-        answers = await self._store.ask(
-            [Renew(key, hold.token, self._lease) for key, hold in ours.items() if hold.token]
-        )
+        answers = await self._store.ask([Renew(key, own.token, self._lease) for key, own in ours.items()])
         lapsed = {
-            key: hold
-            for (key, hold), answer in zip(ours.items(), answers, strict=True)
-            if self._table.holds.get(key) is hold and not self._renewed(hold, answer, now)
+            key: own
+            for (key, own), answer in zip(ours.items(), answers, strict=True)
+            if self._table.holds.get(key) is own and not self._renewed(own, answer, now)
         }
         # The content may be out already, so that nobody asks `assure` any more: claim again now. A release that
         # follows comes after it, for the store is asked in order.
-        claims = [Claim(key, hold.token, self._lease, hold.window) for key, hold in lapsed.items() if hold.token]
-        for hold, answer in zip(lapsed.values(), await self._store.ask(claims) if claims else [], strict=True):
-            self._renewed(hold, answer, now)
+        claims = [Claim(key, own.token, self._lease, own.window) for key, own in lapsed.items()]
+        for own, answer in zip(lapsed.values(), await self._store.ask(claims) if claims else [], strict=True):
+            self._renewed(own, answer, now)
 
-    def _renewed(self, hold: Hold, answer: Answer, now: float) -> bool:
+    def _renewed(self, own: Own, answer: Answer, now: float) -> bool:
         """Note how long the lease runs now. False where the store holds nothing for anybody."""
         match answer:
             case Done() | Won():
-                hold.until = now + self._lease
+                own.until, own.taken = now + self._lease, False
             case Held() | Sent():
-                hold.until = now
+                own.until, own.taken = now, True
             case Free():
-                hold.until = now
+                own.until = now
                 return False
         return True
+
+    def release(self, keys: Sequence[Fingerprint], token: Token) -> None:
+        """Have the store free keys of somebody who does not wait for it."""
+        self._releases.start(self._store.ask([Release(key, token) for key in keys]), "release claims")
 
     # Claims of other processes
 
@@ -121,7 +126,7 @@ class Upkeep:
             self._poller = self._tasks.start(self._poll_others(), "poll claims of other processes")
 
     async def _poll_others(self) -> None:
-        while awaited := {key: hold for key, hold in self._table.holds.items() if hold.token is None and hold.waiters}:
+        while awaited := self._table.awaited:
             await asyncio.sleep(self._poll_every)
             asked_at = self._table.clock()
             answers = await self._store.ask([Peek(key, hold.window) for key, hold in awaited.items()])
@@ -130,12 +135,10 @@ class Upkeep:
                     self._take_look(key, hold, answer, asked_at)
         self._table.drop_lapsed()
 
-    def _take_look(self, key: Fingerprint, hold: Hold, answer: Answer, asked_at: float) -> None:
+    def _take_look(self, key: Fingerprint, hold: Elsewhere, answer: Answer, asked_at: float) -> None:
         match answer:
-            case Sent(original, age):
-                self._table.know(key, Known(original, asked_at - age, hold.window, ours=False))
-            case Held(remaining):
-                hold.until = asked_at + remaining
+            case Sent() | Held():
+                self._table.hear(key, answer, hold.window, asked_at)
             case Unknown() if hold.until > asked_at:
                 pass  # its owner may still be at work: his lease, as last heard of, goes on
             case _:
@@ -152,7 +155,9 @@ class Upkeep:
             self._writer = self._tasks.start(self._write_until_done(), "write back")
 
     def store_returned(self) -> None:
-        """Write back all that this process has sent: the store may have come back empty."""
+        """Renew and write back all that is ours: the store may have come back empty, or after many a lease."""
+        if not self._ending:
+            self._tasks.start(self.renew(), "renew leases at once")
         self._table.unwritten |= dict.fromkeys(key for key, known in self._table.known.items() if known.ours)
         self.note_written([], [])
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.listening import addresses, held_by_relay, mend, obstacle
 from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
 
-_ANSWER_WAIT = 5.0
-_OUR_NAME = b"smtp-dedup-relay"
-"""Stands in the greeting of a relay and in the `Server` field of its HTTP answers."""
+_MEND_FILE = "name a file in a folder that this user may write, or correct store.url"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ Exit status: 0 all well, 1 something does not answer, 78 the settings are wrong.
 )
 @settings_options
 def check(loaded: Loaded) -> None:
-    """Check that settings are valid, the listen addresses free or held by a relay, upstream and store answering."""
+    """Check that settings are valid, the listen addresses free or held by a relay, upstream and store answering.
+
+    Nothing is left behind: a store or Maildir that is not there yet is tried out beside its place.
+    """
     from relay.errors import SettingsError
     from relay.settings.sources import upstream_password
 
@@ -59,46 +66,19 @@ def check(loaded: Loaded) -> None:
 
 
 async def _look(settings: Settings, password: str | None) -> list[Finding]:
-    findings = [_listening("listen.address", settings.listen.address, b"")]
-    if settings.http.address is not None:
-        request = b"GET /livez HTTP/1.0\r\n\r\n"
-        findings.append(_listening("http.address", settings.http.address, request))
+    findings = [_listening(key, address) for key, address in addresses(settings).items()]
     findings.append(await _upstream(settings, password))
     findings.append(await _store(settings))
     return findings
 
 
-def _listening(key: str, address: HostPort, request: bytes) -> Finding:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the relay itself does: connections that ended a moment ago are no obstacle, a listener is.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            if _held_by_relay(address, request):
-                return Finding(key, f"{address} is held by a relay")
-            return Finding(
-                key,
-                f"{address} cannot be listened on: {error.strerror or error}",
-                f"choose another {key}, or end what holds it",
-            )
-    return Finding(key, f"{address} is free")
-
-
-def _held_by_relay(address: HostPort, request: bytes) -> bool:
-    said = b""
-    try:
-        with socket.create_connection((address.host, address.port), timeout=_ANSWER_WAIT) as line:
-            line.sendall(request)
-            while b"\n" not in said if not request else b"\r\n\r\n" not in said:
-                more = line.recv(512)
-                if not more:
-                    break
-                said += more
-    except OSError:
-        return False
-    return _OUR_NAME in said
+def _listening(key: str, address: HostPort) -> Finding:
+    reason = obstacle(address)
+    if not reason:
+        return Finding(key, f"{address} is free")
+    if held_by_relay(key, address, reason):
+        return Finding(key, f"{address} is held by a relay")
+    return Finding(key, f"{address} cannot be listened on: {reason}", mend(key, reason))
 
 
 async def _upstream(settings: Settings, password: str | None) -> Finding:
@@ -106,22 +86,33 @@ async def _upstream(settings: Settings, password: str | None) -> Finding:
     from relay.service import build_upstream
     from relay.settings.urls import MaildirUrl
 
-    upstream = build_upstream(settings, password)
     url = settings.upstream.url
-    try:
-        await upstream.probe()
-    except UpstreamDown as error:
+    with contextlib.ExitStack() as stack:
         if isinstance(url, MaildirUrl):
-            return Finding("upstream.url", f"{url}: {error}", "name a folder that this user may write")
-        return Finding("upstream.url", f"{url}: {error}", "start it, or correct upstream.url")
-    except UpstreamError as error:
-        return Finding(
-            "upstream.url", f"{url}: {error}", "correct upstream.url, its password, or what the upstream allows us"
-        )
-    finally:
-        await upstream.close()
-    size = upstream.size_limit()
-    return Finding("upstream.url", f"{url} answers" + (f" and takes messages up to {size} bytes" if size else ""))
+            try:
+                path = stack.enter_context(_stand_in(url.path))
+            except OSError as error:
+                text = f"{url}: cannot be made: {error.strerror or error}"
+                return Finding("upstream.url", text, "name a folder that this user may write")
+            changed = settings.upstream.model_copy(update={"url": MaildirUrl(path)})
+            settings = settings.model_copy(update={"upstream": changed})
+        upstream = build_upstream(settings, password)
+        try:
+            await upstream.probe()
+        except UpstreamDown as error:
+            if isinstance(url, MaildirUrl):
+                return Finding("upstream.url", f"{url}: {error}", "name a folder that this user may write")
+            mends = _mend_name(error, "upstream.url") or "start it, or correct upstream.url"
+            return Finding("upstream.url", f"{url}: {error}", mends)
+        except UpstreamError as error:
+            return Finding(
+                "upstream.url", f"{url}: {error}", "correct upstream.url, its password, or what the upstream allows us"
+            )
+        finally:
+            await upstream.close()
+        size = upstream.size_limit()
+    answer = "can be written" if isinstance(url, MaildirUrl) else "answers"
+    return Finding("upstream.url", f"{url} {answer}" + (f" and takes messages up to {size} bytes" if size else ""))
 
 
 async def _store(settings: Settings) -> Finding:
@@ -130,16 +121,46 @@ async def _store(settings: Settings) -> Finding:
     from relay.settings.urls import SqliteUrl
 
     url = settings.store.url
-    store = build_store(settings)
     limit = settings.store.timeout * 3
-    try:
-        async with asyncio.timeout(limit):
-            await store.open()
-            await store.identity()
-    except (StoreError, TimeoutError) as error:
-        reason = str(error) or f"no answer within {limit:g} s"
-        mend = "name a file in a folder that this user may write" if isinstance(url, SqliteUrl) else "start it"
-        return Finding("store.url", f"{url}: {reason}", f"{mend}, or correct store.url")
-    finally:
-        await store.close()
+    with contextlib.ExitStack() as stack:
+        path = None
+        if isinstance(url, SqliteUrl):
+            try:
+                path = stack.enter_context(_stand_in(url.path))
+            except OSError as error:
+                return Finding("store.url", f"{url}: cannot be made: {error.strerror or error}", _MEND_FILE)
+            changed = settings.store.model_copy(update={"url": SqliteUrl(path)})
+            settings = settings.model_copy(update={"store": changed})
+        store = build_store(settings)
+        try:
+            async with asyncio.timeout(limit):
+                await store.open()
+                await store.identity()
+        except (StoreError, TimeoutError) as error:
+            reason = (str(error) or f"no answer within {limit:g} s").removeprefix(f"{path}: ")
+            mends = _MEND_FILE if path else _mend_name(error, "store.url") or "start it, or correct store.url"
+            return Finding("store.url", f"{url}: {reason}", mends)
+        finally:
+            await store.close()
+    if isinstance(url, SqliteUrl) and path != url.path:
+        return Finding("store.url", f"{url} is not there yet and can be made")
     return Finding("store.url", f"{url} answers")
+
+
+@contextlib.contextmanager
+def _stand_in(path: Path) -> Iterator[Path]:
+    """Give the path where it exists, else one beside where it would be made: a look leaves nothing behind."""
+    if path.exists():
+        yield path
+        return
+    folder = next((above for above in path.absolute().parents if above.exists()), Path("/"))
+    with tempfile.TemporaryDirectory(prefix=".relay-check-", dir=folder) as trial:
+        yield Path(trial, path.name)
+
+
+def _mend_name(error: BaseException, key: str) -> str:
+    """Say what is to be done where a host has no address; empty where that is not why."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return f"correct the host name in {key}" if cause else ""

@@ -15,6 +15,7 @@ _SHOWN = 400
 """Characters of a value."""
 _AROUND = 60
 """Characters before and behind the first difference."""
+_STDIN = Path("-")
 EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 
 
@@ -24,14 +25,24 @@ EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 Examples:
   relay explain notice.eml
   relay explain first.eml second.eml --recipient alice@example.org
+  relay explain - < notice.eml
 Exit status: 0 equal (or one file), 1 different, 2 unreadable.""",
 )
-@click.argument("files", nargs=-1, required=True, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
 @click.option("--recipient", metavar="ADDRESS", default="", help="Whose fingerprint to show; without it nobody's.")
 def explain(files: tuple[Path, ...], recipient: str) -> None:
-    """Show the normalised form and the fingerprint of a message, or say whether two messages are equal."""
-    if len(files) > 2:  # noqa: PLR2004 - A and B
-        raise click.UsageError("one or two files, not more")
+    """Show the normalised form and the fingerprint of a message, or say whether two messages are equal.
+
+    The file - is standard input.
+    """
+    if not files:
+        raise click.UsageError("Missing argument 'A.eml'.")
+    if len(files) > 2 or files.count(_STDIN) > 1:  # noqa: PLR2004 - A and B
+        raise click.UsageError("one or two files, not more; one of them may be -, which is standard input")
+    name, at, domain = recipient.rpartition("@")
+    # RFC 5321 section 4.1.1.3: the one address that needs no domain.
+    if recipient and not (name and at and domain) and recipient.lower() != "postmaster":
+        raise click.BadParameter(f"'{recipient}' is no address; write NAME@DOMAIN", param_hint="'--recipient'")
     judged = [_read(path) for path in files]
     for path, one in zip(files, judged, strict=True):
         _show(path, one, recipient)
@@ -50,7 +61,7 @@ def _read(path: Path) -> Judged:
     from relay.core.fingerprint import judge
 
     try:
-        content = path.read_bytes()
+        content = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
     except OSError as error:
         click.echo(f"error: {path}: {error.strerror}", err=True)
         sys.exit(UNREADABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,12 @@ import click
 from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator
+
+    from relay.errors import CannotListenError
     from relay.service import Service
-    from relay.settings import Loaded
+    from relay.settings import Loaded, Settings
 
 
 @click.command(
@@ -20,13 +25,15 @@ if TYPE_CHECKING:
     epilog="""\b
 Example:
   relay serve --upstream smtp://127.0.0.1:25 --store redis://127.0.0.1 --window 15m
-Then point the application's SMTP host and port at 127.0.0.1:2525.""",
+Then point the application's SMTP host and port at 127.0.0.1:2525.
+Exit status: 0 ended as asked, 1 an address is taken or the drain was cut short,
+78 the settings are wrong.""",
 )
 @settings_options
 def serve(loaded: Loaded) -> None:
     """Run the relay until SIGTERM or SIGINT. Both let running transactions finish; a second one ends at once."""
     from relay import __version__
-    from relay.errors import SettingsError
+    from relay.errors import CannotListenError, SettingsError
     from relay.monitor.logs import configure, log
     from relay.service import serve as run
     from relay.settings.sources import upstream_password
@@ -34,7 +41,11 @@ def serve(loaded: Loaded) -> None:
     settings = loaded.settings
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
+    began = False
+
     def ready(service: Service) -> None:
+        nonlocal began
+        began = True
         fields = {
             "version": __version__,
             "listen": service.address,
@@ -47,13 +58,47 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        drained = _run(run(settings, upstream_password(settings), ready))
+        # Nothing ended where nothing began.
+        with _without("ended", lambda: not began):
+            drained = _run(run(settings, upstream_password(settings), ready))
     except SettingsError as error:
         lines.stop()
         click.echo(f"error: {error}", err=True)
         sys.exit(EX_CONFIG)
+    except CannotListenError as error:
+        lines.stop()
+        _tell(error, settings)
+        # Not 78, after which systemd would leave it: whoever holds the address may end.
+        sys.exit(1)
     lines.stop()
     sys.exit(0 if drained else 1)
+
+
+def _tell(error: CannotListenError, settings: Settings) -> None:
+    """Tell of every address that cannot be had, not only of the first."""
+    from relay.cli.listening import addresses, held_by_relay, mend, obstacle
+
+    for key, address in addresses(settings).items():
+        reason = error.reason if key == error.key else obstacle(address)
+        if reason:
+            holder = ", by a relay" if held_by_relay(key, address, reason) else ""
+            told = f'{key} = "{address}": cannot listen there: {reason}{holder}; {mend(key, reason)}'
+            click.echo(f"error: {told}", err=True)
+
+
+@contextlib.contextmanager
+def _without(event: str, when: Callable[[], bool]) -> Iterator[None]:
+    """Keep a line out of the log."""
+    from relay.monitor.logs import log
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.getMessage() != event or not when()
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
 
 
 def _run(main: object) -> bool:

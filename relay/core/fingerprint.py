@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 from relay.core.claim import Fingerprint
 from relay.core.headers import unfold, values
 from relay.core.message import parse
-from relay.core.normalise import Field, NormalForm, normalise
+from relay.core.normalise import NormalForm, normalise
 from relay.core.presets import exemption
 
 if TYPE_CHECKING:
     from relay.core.envelope import Recipient
+    from relay.core.normalise import Field
 
 VERSION = 1
 """Stands in every fingerprint. Whatever changes a digest of the corpus changes this too."""
 
+_PREFIX = f"v{VERSION}:"
 _MESSAGE_ID_LIMIT = 250
 
 
@@ -37,8 +39,9 @@ class Judged:
     def fingerprint(self, recipient: Recipient) -> Fingerprint:
         """Give the fingerprint for one recipient."""
         digest = self._seed.copy()
-        digest.update(_encode(Field("recipient", recipient.encode("utf-8", "surrogatepass"))))
-        return Fingerprint(f"v{VERSION}:{digest.hexdigest()}")
+        octets = recipient.encode("utf-8", "surrogatepass")
+        digest.update(b"9:recipient%d:%b" % (len(octets), octets))
+        return Fingerprint(_PREFIX + digest.hexdigest())
 
 
 def judge(content: bytes, reverse_path: bytes) -> Judged:

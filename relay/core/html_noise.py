@@ -54,15 +54,16 @@ _CID = re.compile(
 
 def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) -> bytes:
     """Take the cache-busters out, and put the ordinal of a leaf in the place of its Content-ID."""
-    if not (ordinals or b"cache=" in html or _BARE_NUMBER_HINT.search(html)):
-        return html
-    if any(odd in html for odd in _ODD_COMMENTS):
+    last = len(html) if ordinals else _last_candidate(html)
+    if last < 0 or any(odd in html for odd in _ODD_COMMENTS):
         return html
     lower = html.lower()
     pieces: list[bytes] = []
     done = at = 0
-    while token := _TOKEN.search(html, at if ordinals else _end_of_boring(html, at)):
+    while token := _TOKEN.search(html, at if ordinals else _end_of_boring(html, at, last)):
         at = token.end()
+        if token.start() > last:
+            break
         kind = token.lastgroup
         if kind == "tag":
             quiet = _quiet_tag(token[0], ordinals)
@@ -86,8 +87,16 @@ def refers_to_ids(html: bytes) -> bool:
     return _CID.search(html) is not None
 
 
-def _end_of_boring(html: bytes, at: int) -> int:
-    found = _BORING.match(html, at)
+def _last_candidate(html: bytes) -> int:
+    """Give the place behind which no tag with a cache-buster begins, or -1."""
+    last = html.rfind(b"cache=")
+    for found in _BARE_NUMBER_HINT.finditer(html, last + 1):
+        last = found.start()
+    return last
+
+
+def _end_of_boring(html: bytes, at: int, last: int) -> int:
+    found = _BORING.match(html, at, max(at, last))
     return found.end() if found else at
 
 

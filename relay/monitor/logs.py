@@ -11,13 +11,15 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from relay.core.report import Report
 
 log = logging.getLogger("relay")
 
 _MOST_ORIGINALS = 5
+_PLAIN_KEY = re.compile(r"[\w@./+<>=-]+")
+_PLAIN = re.compile(r"[\w@.:/+<>=-]+")
 _ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@(?:\[[^\]\s]*\]|[^\s<>,;:()"\']+)>?')
 
 
@@ -70,7 +72,7 @@ class JsonFormatter(_Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.words(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _escaped(json.dumps(line, ensure_ascii=False, default=str), _json_escape)
 
 
 class HumanFormatter(_Formatter):
@@ -80,8 +82,12 @@ class HumanFormatter(_Formatter):
         """Give time, level where it is not info, event and fields."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
-        line = f"{_timestamp(record.created)} {level}{self.words(record.getMessage())} {fields}".rstrip()
-        return f"{line}\n{self.words(self.formatException(record.exc_info))}" if record.exc_info else line
+        text = _escaped(self.words(record.getMessage()), _escape)
+        line = f"{_timestamp(record.created)} {level}{text} {fields}".rstrip()
+        if not record.exc_info:
+            return line
+        traceback = self.words(self.formatException(record.exc_info)).split("\n")
+        return "\n".join([line, *(_escaped(part, _escape) for part in traceback)])
 
 
 class MessageLog:
@@ -135,8 +141,28 @@ def _timestamp(seconds: float) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{key}:{_plain(item)}" for key, item in value.items()) or "-"
+        return ",".join(f"{_quoted(str(key), _PLAIN_KEY)}:{_plain(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return ";".join(map(_plain, value))
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or " " in text else text
+    return _quoted(str(value), _PLAIN)
+
+
+def _quoted(text: str, plain: re.Pattern[str]) -> str:
+    if plain.fullmatch(text):
+        return text
+    return _escaped(json.dumps(text, ensure_ascii=False), _json_escape)
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    """Hide what moves a cursor or begins a line: a client or an upstream may have said it."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(letter: str) -> str:
+    return json.dumps(letter)[1:-1]

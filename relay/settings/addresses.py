@@ -50,6 +50,18 @@ class HostPort:
         address = _address(self.host)
         return address.is_loopback if address else self.host.rstrip(".").lower() == "localhost"
 
+    def takes(self, other: HostPort) -> bool:
+        """Say whether who listens here is surely the one whom `other` reaches."""
+        if self.port != other.port:
+            return False
+        own, theirs = (
+            "127.0.0.1" if name == "localhost" else name
+            for name in (place.host.rstrip(".").lower() for place in (self, other))
+        )
+        if own == "0.0.0.0":
+            return other.loopback and ":" not in theirs
+        return own == theirs or (own == "::" and other.loopback)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 _SHORT_WINDOW = 10
 """Seconds."""
+LONG_DRAIN = 30
+"""Seconds. `TimeoutStopSec` in our unit is a little more."""
 
 
 def warnings(settings: Settings) -> list[str]:
     """Give one sentence for each doubt, beginning with the key to change."""
-    return [*_listen(settings), *_upstream(settings), *_dedup(settings), *_store(settings)]
+    return [*_listen(settings), *_upstream(settings), *_dedup(settings), *_store(settings), *_limits(settings)]
 
 
 def _listen(settings: Settings) -> Iterator[str]:
@@ -37,8 +39,6 @@ def _upstream(settings: Settings) -> Iterator[str]:
     upstream, url = settings.upstream, settings.upstream.url
     if not isinstance(url, SmtpUrl):
         return
-    if url.address == settings.listen.address:
-        yield f"upstream.url is the relay's own listen.address ({url.address}): mail would go round in circles"
     if url.security is not Security.NONE and not upstream.verify_certificate:
         yield (
             "upstream.verify_certificate is false: whoever sits between can read the mail and the password; "
@@ -71,3 +71,12 @@ def _dedup(settings: Settings) -> Iterator[str]:
 def _store(settings: Settings) -> Iterator[str]:
     if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
         yield "store.url is memory: - the relay forgets at restart what was sent, and repeats of that go through"
+
+
+def _limits(settings: Settings) -> Iterator[str]:
+    drain = settings.limits.drain
+    if drain > LONG_DRAIN:
+        yield (
+            f"limits.drain is {format_duration(drain)}: systemd ends the relay by force 35s after SIGTERM; raise "
+            "TimeoutStopSec in the unit above it"
+        )

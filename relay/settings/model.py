@@ -52,8 +52,9 @@ class Upstream(_Section):
     )
     password_file: PathOrNone = _key(
         "",
-        "File whose first line is the password for the user in upstream.url. The environment variable "
-        'RELAY_UPSTREAM__PASSWORD does instead. "" = none.',
+        "File whose first line is the password for the user in upstream.url; the user whom the relay runs as must be "
+        "able to read it. Below systemd rather write RELAY_UPSTREAM__PASSWORD=... into "
+        '/etc/smtp-dedup-relay/environment, which systemd reads as root (mode 600). "" = none.',
     )
     ca_file: PathOrNone = _key(
         "",
@@ -77,7 +78,7 @@ class Upstream(_Section):
     patience: Seconds = _key(
         "20s",
         "How long an unreachable or busy upstream is tried again before the client hears 451; once per transaction, "
-        "only before the final dot. 0 = one try.",
+        "only before the final dot. 0 = one try. A kept connection that died meanwhile is replaced once in any case.",
     )
     received_field: Switch = _key(
         True,
@@ -128,8 +129,8 @@ class Store(_Section):
     url: kinds.Store = _key(
         "sqlite:/var/lib/smtp-dedup-relay/relay.db",
         "sqlite:PATH; redis://[:PASSWORD@]HOST[:6379], rediss://HOST (TLS), unix:///SOCKET (Redis or Valkey); or "
-        "memory:, which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else in "
-        "smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
+        "memory:, which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else for "
+        "root in /var/lib/smtp-dedup-relay, for others in smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
     )
     timeout: Timeout = _key(
         "1s",
@@ -158,7 +159,8 @@ class Limits(_Section):
     )
     drain: Seconds = _key(
         "25s",
-        "How long running transactions may take to finish after SIGTERM. Stay under the service manager's own limit.",
+        "How long running transactions may take to finish after SIGTERM. Stay under the service manager's own limit: "
+        "TimeoutStopSec (35 s in our unit) in systemd.",
     )
 
 
@@ -181,6 +183,15 @@ class Settings(_Section):
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
 
+    @model_validator(mode="after")
+    def _upstream_is_another(self) -> Self:
+        if isinstance(self.upstream.url, SmtpUrl) and self.listen.address.takes(self.upstream.url.address):
+            raise ValueError(
+                f"upstream.url ({self.upstream.url}) is the relay's own listen.address ({self.listen.address}): mail "
+                "would go round in circles; name the mail server"
+            )
+        return self
+
 
 SECTIONS = {name: cast("type[_Section]", field.annotation) for name, field in Settings.model_fields.items()}
 
@@ -191,6 +202,11 @@ KEYS: dict[str, FieldInfo] = {
     f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in model.model_fields.items()
 }
 """Every setting by its dotted name."""
+
+
+def kind_of(key: str) -> str | None:
+    """Give what the reference page calls the kind of a dotted key; None for one of a few words."""
+    return next((item.name for item in KEYS[key].metadata if isinstance(item, kinds.Kind)), None)
 
 
 def environment_name(key: str) -> str:

@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from relay.settings.model import KEYS, PASSWORD, environment_name
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
 from relay.settings.urls import MASK, mask
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+_LATER_SECTIONS = frozenset({"auth", "record", "rules", "service", "tls"})
+_LATER_KEYS = frozenset({"dedup.presets", "listen.tls_address", "upstream.fallback_urls"})
 
 Given: TypeAlias = Mapping[str, tuple[object, str]]
 """Value and source by dotted key."""
@@ -26,20 +29,25 @@ def wrong_value(details: ErrorDetails, given: Given) -> str:
     else:
         reason = str(context.get("error", details["msg"]))
     if key not in given:
-        return f"{key}: {reason}"
+        return f"{key}: {reason}" if key else reason
     value, source = given[key]
     return f"{key} = {MASK if key == PASSWORD else _show(value)} ({source}): {reason}"
 
 
 def unknown_key(key: str, source: str) -> str:
     """Say which known key may be meant."""
+    if _comes_later(key):
+        return f"{key} ({source}): not in this version yet; leave it out"
     near = _nearest(key)
     return f"{key} ({source}): unknown key; " + (f"did you mean {near}?" if near else '"relay config" lists all keys')
 
 
 def unknown_variable(name: str) -> str:
     """Say which known environment variable may be meant."""
-    near = _nearest(name.removeprefix("RELAY_").replace("__", ".").lower())
+    key = name.removeprefix("RELAY_").replace("__", ".").lower()
+    if _comes_later(key):
+        return f"{name} (environment): not in this version yet; unset it"
+    near = _nearest(key)
     mend = f"did you mean {environment_name(near)}?" if near else "unset it"
     return f"{name} (environment): unknown variable; {mend}"
 
@@ -52,9 +60,19 @@ def misplaced_password(source: str) -> str:
     )
 
 
+def _comes_later(key: str) -> bool:
+    return key in _LATER_KEYS or key.partition(".")[0] in _LATER_SECTIONS
+
+
 def _nearest(key: str) -> str | None:
     settable = [known for known in KEYS if known != PASSWORD]
-    same_name = [known for known in settable if known.partition(".")[2] == key.rpartition(".")[2]]
+    section, _, name = key.rpartition(".")
+    # The section first: of the keys that are called the same, the one in the section that is nearest.
+    for near_section in difflib.get_close_matches(section, SECTIONS, 1):
+        names = [known.partition(".")[2] for known in settable if known.startswith(f"{near_section}.")]
+        for near_name in difflib.get_close_matches(name, names, 1):
+            return f"{near_section}.{near_name}"
+    same_name = [known for known in settable if known.partition(".")[2] == name]
     return next(iter(same_name[:1] or difflib.get_close_matches(key, settable, 1)), None)
 
 

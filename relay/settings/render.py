@@ -11,16 +11,13 @@ import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, get_args
 
-from relay.settings.kinds import Kind
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name, kind_of
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pydantic.fields import FieldInfo
 
     from relay.settings.sources import Loaded
 
@@ -29,14 +26,19 @@ _COMMAND = "python -m relay.settings.render ."
 
 
 def effective_toml(loaded: Loaded) -> str:
-    """Write settings as TOML that `load` reads back to the same, each with its source; passwords are masked."""
+    """Write settings as TOML that `load` reads back to the same, each with its source; passwords are masked.
+
+    Values stand as they were given, defaults as on the reference page.
+    """
     lines = ["# Effective settings of smtp-dedup-relay, each with its source."]
-    written = loaded.settings.model_dump(mode="json")
+    written, defaults = loaded.settings.model_dump(mode="json"), Settings().model_dump(mode="json")
     for section in SECTIONS:
         lines += ["", f"[{section}]"]
         for name, value in written[section].items():
             key = f"{section}.{name}"
-            line = f"{name} = {_toml(value)}  # {_one_line(loaded.provenance[key])}"
+            # 240 s are "4m" in one unit, and still may be written "240s".
+            text = loaded.written.get(key, KEYS[key].default if value == defaults[section][name] else value)
+            line = f"{name} = {_toml(text)}  # {_one_line(loaded.provenance[key])}"
             if key != PASSWORD:
                 lines.append(line)
             elif value is not None:
@@ -78,8 +80,10 @@ def reference_markdown() -> str:
         "- **Durations** carry a unit: `500ms`, `90s`, `10m`, `1h`, `2d`; only 0 needs none.",
         "- **Sizes**: `25MiB` (binary), `10MB` (decimal), `1024` (bytes).",
         "",
-        "`relay config` shows what is in force, and where each value came from. A key or variable that is not on this",
-        "page is an error.",
+        "`relay config` shows what is in force, and where each value came from. A key that is not on this page is an",
+        "error, and so is a variable of the form `RELAY_SECTION__KEY` that is not. Any other variable that begins with",
+        f"`RELAY_`, except `{FILE_VARIABLE}`, is not read, and a warning says so; there is none for what container",
+        "tools make for a service named `relay`, such as `RELAY_SERVICE_HOST` or `RELAY_PORT=tcp://10.0.0.1:2525`.",
     ]
     for section, model in SECTIONS.items():
         lines += ["", f"## {section}", "", f"{model.__doc__}"]
@@ -111,15 +115,13 @@ def _facts(key: str) -> list[str]:
     """Give the lines above a key's description in the reference page."""
     variable = f"Environment `{environment_name(key)}`"
     if key == PASSWORD:
-        return [f"{_kind(KEYS[key])}\\", f"{variable}, nowhere else"]
+        return [f"{_kind(key)}\\", f"{variable}, nowhere else"]
     flag = f" · flag `{_FLAGS[key]}`" if key in _FLAGS else ""
-    return [f"{_kind(KEYS[key])} · default `{_toml(KEYS[key].default)}`\\", variable + flag]
+    return [f"{_kind(key)} · default `{_toml(KEYS[key].default)}`\\", variable + flag]
 
 
-def _kind(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(f"`{_toml(choice)}`" for choice in get_args(field.annotation))
-    return next(item.name for item in field.metadata if isinstance(item, Kind))
+def _kind(key: str) -> str:
+    return kind_of(key) or "one of " + ", ".join(f"`{_toml(choice)}`" for choice in get_args(KEYS[key].annotation))
 
 
 def _description(key: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from pydantic import ValidationError
 from relay.errors import SettingsError
 from relay.settings import problems
 from relay.settings.advice import warnings
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,13 @@ OPTIONS = {
 """The flags that stand for one key."""
 
 _VARIABLES = {environment_name(key): key for key in KEYS}
+_A_SETTING = re.compile(r"RELAY_.*__.*")
+_MEASURES = [key for key in KEYS if kind_of(key) in {"duration", "size"}]
+
+# Made by container tools for a service of the name "relay".
+_OF_CONTAINER_TOOLS = re.compile(
+    r"RELAY_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP)(_.*)?)=.*|RELAY_PORT=\w+://.*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,8 @@ class Loaded:
     settings: Settings
     provenance: Mapping[str, str]
     warnings: tuple[str, ...]
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Given durations and sizes as their sources write them, by dotted key."""
 
 
 class _Found:
@@ -66,14 +77,16 @@ def load(
     environ: Mapping[str, str],
     *,
     default_file: Path = DEFAULT_FILE,
+    user_id: int | None = None,
 ) -> Loaded:
     """Merge all sources into settings.
 
-    `flags` maps one of `OPTIONS`, or a dotted key as given to `--set`, to its text; the latter wins.
+    `flags` maps one of `OPTIONS`, or a dotted key as given to `--set`, to its text; the latter wins. `user_id`
+    is that of this process unless given.
     Raises `SettingsError` that names every wrong value, its source and the mend, and shows no secret.
     """
     found = _Found()
-    store_url = _store_url(environ)
+    store_url = _store_url(environ, os.geteuid() if user_id is None else user_id)
     if store_url:
         found.add("store.url", store_url, "default")
     named = environ.get(FILE_VARIABLE)
@@ -94,7 +107,8 @@ def load(
     if found.problems:
         raise SettingsError("\n".join(found.problems))
     provenance = {key: found.given[key][1] if key in found.given else "default" for key in KEYS}
-    return Loaded(settings, provenance, (*_near_misses(environ), *warnings(settings)))
+    written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _MEASURES}
+    return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings)), written)
 
 
 def upstream_password(settings: Settings) -> str | None:
@@ -137,7 +151,7 @@ def _add_environment(found: _Found, environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if name in _VARIABLES:
             found.add(_VARIABLES[name], value, f"environment {name}")
-        elif re.fullmatch(r"RELAY_.*__.*", name):
+        elif _A_SETTING.fullmatch(name):
             found.problems.append(problems.unknown_variable(name))
 
 
@@ -162,11 +176,13 @@ def _unless_absent(path: Path) -> Path | None:
     return path
 
 
-def _store_url(environ: Mapping[str, str]) -> str | None:
-    """Give the default: what systemd sets, else the user's own folder, else (nobody's process) that of the model."""
+def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
+    """Give the default: what systemd sets, else the user's own folder, else (root, or nobody) that of the model."""
     # systemd separates several folders by colons; the first is the service's own.
     if folder := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return f"sqlite:{folder}/relay.db"
+    if user_id == 0:  # looks at the store of the service
+        return None
     state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     # The XDG specification says that a relative path is to be ignored.
     if not state.startswith("/"):
@@ -174,10 +190,25 @@ def _store_url(environ: Mapping[str, str]) -> str | None:
     return f"sqlite:{state}/smtp-dedup-relay/relay.db" if state else None
 
 
-def _near_misses(environ: Mapping[str, str]) -> list[str]:
-    # Not errors: container tools make variables such as RELAY_PORT for a service of this name.
-    single = {name.replace("__", "_"): name for name in _VARIABLES}
-    return [f"{name} is not read; write {single[name]}" for name in environ if name in single]
+def _not_read(environ: Mapping[str, str]) -> list[str]:
+    # Not errors: a variable without "__" may be somebody else's.
+    single = {name.replace("__", "_"): name for name in (*_VARIABLES, FILE_VARIABLE)}
+    told = []
+    for name, value in environ.items():
+        if not name.startswith("RELAY_") or _A_SETTING.fullmatch(name) or name == FILE_VARIABLE:
+            continue
+        if _OF_CONTAINER_TOOLS.fullmatch(f"{name}={value}"):
+            continue
+        near = difflib.get_close_matches(name, single, 1, 0.8)
+        if name in single:
+            told.append(f"{name} is not read; write {single[name]}")
+        elif near:
+            told.append(f"{name} is not read; did you mean {single[near[0]]}?")
+        else:
+            told.append(
+                f"{name} is not read; settings are called RELAY_SECTION__KEY, the settings file {FILE_VARIABLE}"
+            )
+    return told
 
 
 def _read(path: Path, what: str) -> str:

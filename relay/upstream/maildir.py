@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mailbox
+import os
+import socket
+import time
+import uuid
 from typing import TYPE_CHECKING
 
 from relay.core.reply import Reply
@@ -79,23 +84,46 @@ class MaildirDelivery:
         """Nothing is held open."""
 
     def _write(self, body: bytes) -> list[str]:
-        box = _open(self._path)
+        _open(self._path)
         # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
         head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
-        names: list[str] = []
+        names = [_new_name() for _ in self._recipients]
         try:
-            for recipient in self._recipients:
+            for name, recipient in zip(names, self._recipients, strict=True):
                 # Files of this system end their lines as it does.
                 copy = head % (self._envelope.reverse_path, recipient) + body
-                names.append(box.add(copy.replace(b"\r\n", b"\n")))
+                _write_file(self._path / "tmp" / name, copy.replace(b"\r\n", b"\n"))
+            for name in names:
+                (self._path / "tmp" / name).rename(self._path / "new" / name)
         except OSError:
             # All or none: the client hears that none was taken, and sends them all again.
             for name in names:
-                box.discard(name)
+                _remove(self._path / "tmp" / name)
+                _remove(self._path / "new" / name)
             raise
         return names
 
 
-def _open(path: Path) -> mailbox.Maildir:
+def _open(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return mailbox.Maildir(path, create=True)
+    mailbox.Maildir(path, create=True)
+
+
+def _new_name() -> str:
+    """Give a name that nobody else uses, as https://cr.yp.to/proto/maildir.html wants it."""
+    host = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
+    return f"{int(time.time())}.R{uuid.uuid4().hex}.{host}"
+
+
+def _write_file(path: Path, octets: bytes) -> None:
+    # `mailbox` leaves a file behind, and open, that could not be written to its end.
+    path.touch(mode=0o600, exist_ok=False)
+    with path.open("wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -16,17 +16,30 @@ LONGEST_IDLE = 30.0
 """Seconds. Each connection keeps a server process of the upstream busy, idle or not."""
 LONGEST_WAIT = 120.0
 """Seconds that a transaction waits for a connection while all are in use."""
+LONGEST_SILENCE = 2.0
+"""Seconds. A transaction whose client has said nothing for so long gives its connection to those who wait for one."""
 
 
 class Pool:
     """At most `size` connections in use at a time; the one that was used last is used first."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], size: int, longest_wait: float = LONGEST_WAIT
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        size: int,
+        *,
+        longest_wait: float = LONGEST_WAIT,
+        longest_idle: float = LONGEST_IDLE,
+        longest_silence: float = LONGEST_SILENCE,
     ) -> None:
         self._connect = connect
         self._longest_wait = longest_wait
+        self._longest_idle = longest_idle
+        self._longest_silence = longest_silence
         self._places = asyncio.Semaphore(size)
+        self._waiting = 0
+        self._silent: dict[Callable[[], None], float] = {}
+        self._recalling: asyncio.TimerHandle | None = None
         self._idle: list[tuple[float, Connection]] = []
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
@@ -38,11 +51,24 @@ class Pool:
         if not self._places.locked():
             await self._places.acquire()  # at once, and without the price of a timer
             return
+        self._waiting += 1
+        self._recall_later()
         try:
             async with asyncio.timeout(self._longest_wait):
                 await self._places.acquire()
         except TimeoutError:
             raise UpstreamBusy(f"all connections were in use for {self._longest_wait:g} s") from None
+        finally:
+            self._waiting -= 1
+
+    def is_silent(self, give_back: Callable[[], None]) -> None:
+        """Note that whoever has a connection does nothing with it now; `give_back` is called if others need it."""
+        self._silent[give_back] = asyncio.get_running_loop().time()
+        self._recall_later()
+
+    def speaks(self, give_back: Callable[[], None]) -> None:
+        """Note that it uses its connection again, or has none."""
+        self._silent.pop(give_back, None)
 
     async def connection(self, *, fresh: bool = False) -> Connection:
         """Give a connection, a new one if `fresh`. Raises `UpstreamError`, and then the place is free again."""
@@ -56,6 +82,11 @@ class Pool:
         except BaseException:
             self._places.release()
             raise
+
+    async def exchange(self, connection: Connection, *, fresh: bool = False) -> Connection:
+        """Retire a connection and give another in its place. Raises `UpstreamError`, and then the place is free."""
+        connection.wire.quit()
+        return await self.connection(fresh=fresh)
 
     def give_back(self, connection: Connection) -> None:
         """Keep it for the next transaction, or retire it."""
@@ -90,14 +121,29 @@ class Pool:
         self.extensions = dict(connection.extensions)
         return connection
 
+    def _recall_later(self) -> None:
+        if self._recalling is None and self._waiting and self._silent:
+            longest = next(iter(self._silent.values()))
+            self._recalling = asyncio.get_running_loop().call_at(longest + self._longest_silence, self._recall)
+
+    def _recall(self) -> None:
+        """Take the connection of the one that has been silent longest. Another round, if need be, takes the next."""
+        self._recalling = None
+        if self._waiting and self._silent:
+            give_back, since = next(iter(self._silent.items()))
+            if since + self._longest_silence <= asyncio.get_running_loop().time():
+                del self._silent[give_back]
+                give_back()
+        self._recall_later()
+
     def _tidy_later(self) -> None:
         if self._tidying is None and self._idle:
             longest = self._idle[0][0]
-            self._tidying = asyncio.get_running_loop().call_at(longest + LONGEST_IDLE, self._tidy)
+            self._tidying = asyncio.get_running_loop().call_at(longest + self._longest_idle, self._tidy)
 
     def _tidy(self) -> None:
         self._tidying = None
         now = asyncio.get_running_loop().time()
-        while self._idle and self._idle[0][0] + LONGEST_IDLE <= now:
+        while self._idle and self._idle[0][0] + self._longest_idle <= now:
             self._idle.pop(0)[1].wire.quit()
         self._tidy_later()

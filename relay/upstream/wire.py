@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 # RFC 5321 section 4.5.3.1.5 asks for 512 octets a line; be generous, yet bounded.
 LONGEST_REPLY = 64 * 1024
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
+_HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
+"""A table that hides control characters: a bare CR in a reply could forge another one for whoever reads it next."""
 
 
 class ConnectionEnded(Exception):  # noqa: N818 - it is an event, met in two places of `upstream.smtp`
     """The connection is of no further use: lost, out of time, or answering nonsense."""
+
+
+class NoAnswer(ConnectionEnded):
+    """The upstream let its time go by: it hangs, rather than that it went."""
 
 
 class Wire(asyncio.Protocol):
@@ -71,7 +77,8 @@ class Wire(asyncio.Protocol):
                 # A reply that comes early, or the end of the connection, sets it too.
                 await self._writable.wait()
         except TimeoutError:
-            raise self.end(f"took no content for {limit:g} s") from None
+            self.end(f"took no content for {limit:g} s")
+            raise NoAnswer(self.ended) from None
         if reply.done():
             return reply.result()
         self._forget(reply)
@@ -110,7 +117,8 @@ class Wire(asyncio.Protocol):
                         await reply
             return [reply.result() for reply in replies]
         except TimeoutError:
-            raise self.end(f"no reply within {limit:g} s") from None
+            self.end(f"no reply within {limit:g} s")
+            raise NoAnswer(self.ended) from None
         except asyncio.CancelledError:
             # Nobody will read these replies: the next transaction must not take them for its own.
             self.end("abandoned in the middle of a command")
@@ -131,7 +139,7 @@ class Wire(asyncio.Protocol):
         """Cut replies out of what came in."""
         self._buffer += data
         while not self.ended and (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end]).removesuffix(b"\r")
+            line = bytes(self._buffer[:end]).removesuffix(b"\r").translate(_HIDE)
             del self._buffer[: end + 1]
             self._take(line)
         if len(self._buffer) > LONGEST_REPLY + len(b"\r"):
@@ -161,6 +169,9 @@ class Wire(asyncio.Protocol):
         elif not waiting.done():  # whoever waited may have been cancelled just now, and is about to end this
             waiting.set_result(reply)
             self._writable.set()
+        if reply.closing:
+            # Nothing else will be answered; whoever waits is to hear why.
+            self._fail(f"answered {reply.code} {reply.text}")
 
     def eof_received(self) -> bool:
         """Treat a half-close as a close: nobody speaks SMTP in one direction."""

@@ -19,7 +19,7 @@ from relay.upstream.smtp import SmtpUpstream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from relay.upstream.smtp import SmtpDelivery
+    from relay.upstream.delivery import SmtpDelivery
 
 SENDER = Envelope(b"sender@example.test")
 ONE, TWO, THREE = b"one@example.test", b"two@example.test", b"three@example.test"
@@ -29,7 +29,14 @@ LARGE = Content(b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 300_000)
 
 @asynccontextmanager
 async def upstream(
-    port: int, *, connections: int = 5, reply_timeout: float = 20.0, dot_timeout: float = 20.0, patience: float = 5.0
+    port: int,
+    *,
+    connections: int = 5,
+    reply_timeout: float = 20.0,
+    dot_timeout: float = 20.0,
+    patience: float = 5.0,
+    longest_wait: float = 60.0,
+    longest_silence: float = 60.0,
 ) -> AsyncIterator[SmtpUpstream]:
     made = SmtpUpstream(
         Target(HOST, port),
@@ -37,6 +44,8 @@ async def upstream(
         reply_timeout=reply_timeout,
         dot_timeout=dot_timeout,
         patience=patience,
+        longest_wait=longest_wait,
+        longest_silence=longest_silence,
     )
     try:
         yield made
