@@ -4,7 +4,7 @@ RelayError
 ├── SettingsError      the settings are wrong; the message names the source and the mend       exit 78
 ├── CannotListenError  an address to listen on cannot be had now; it may pass                    exit 1
 ├── StoreError         the store did not do what it was asked; meets `claims.guard`
-└── UpstreamError      no transaction with the upstream could be had; meets `upstream.smtp`
+└── UpstreamError      no transaction with the upstream could be had; meets `upstream.delivery`
     ├── UpstreamDown       it cannot be reached, or it answered the greeting with 4yz: worth another try
     ├── UpstreamRefused    it answered and will not have us (TLS, AUTH, greeting 5yz): trying again changes nothing
     └── UpstreamBusy       all our pooled connections stayed in use

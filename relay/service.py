@@ -178,10 +178,11 @@ async def serve(settings: Settings, password: str | None, ready: Callable[[Servi
         ready(service)
         await stop.wait()
         log.info("draining")
-        return await service.drain()
+        drained = await service.drain()
     finally:
         await service.close()
-        log.info("ended")
+    log.info("ended")
+    return drained
 
 
 def build_store(settings: Settings) -> Store:

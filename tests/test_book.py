@@ -71,8 +71,12 @@ class Two:
         self.clock = Clock()
         self.store = MemoryStore(self.clock)
         self.mine, self.theirs = Shared(self.store), Shared(self.store)
-        self.book = Book(self.mine, lease=LEASE, clock=self.clock, poll_every=POLL_EVERY)
+        self.lost = 0
+        self.book = Book(self.mine, lease=LEASE, clock=self.clock, poll_every=POLL_EVERY, on_lost=self.lose)
         self.other = Book(self.theirs, lease=LEASE, clock=self.clock, poll_every=POLL_EVERY)
+
+    def lose(self, count: int) -> None:
+        self.lost += count
 
     async def state(self, key: Fingerprint) -> Answer:
         [answer] = await self.store.execute([Peek(key, WINDOW)])
@@ -201,6 +205,21 @@ async def test_while_the_store_answers_twins_here_already_wait(two: Two) -> None
     with contextlib.suppress(asyncio.CancelledError):
         await first
     assert await soon(task), "a claim that was never answered is nobody's"
+    assert await two.state(K) == Held(LEASE), "although the store has given it"
+    two.mine.open.set()
+    await until(lambda: Release(K, A) in two.mine.asked, "a release that nobody waits for")
+    assert await two.state(K) == Free()
+
+
+async def test_a_release_that_nobody_waits_for_comes_before_the_end(two: Two) -> None:
+    two.mine.open.clear()
+    claiming = asyncio.ensure_future(two.book.claim([K], A, WINDOW))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    await asyncio.wait([claiming])
+    two.mine.open.set()
+    await two.book.close()
+    assert await two.state(K) == Free()
 
 
 async def test_renewing_keeps_a_claim_from_the_others(two: Two) -> None:
@@ -237,11 +256,46 @@ async def test_a_lease_that_ran_out_is_claimed_again_before_content_goes_out(two
     await two.other.claim([K, L], C, WINDOW)
     await two.other.settle(C, {L: ORIGINAL}, [], WINDOW)
     assert await two.book.assure([K, L, M], A, WINDOW) == {K: Held(LEASE), L: Sent(ORIGINAL, 0)}
-    assert two.book.lost == 2
     # What is not ours any more is not ours to free.
     await two.book.settle(A, {M: ORIGINAL}, [K, L], WINDOW)
     assert await two.state(K) == Held(LEASE)
     assert await two.book.claim([K, L, M], B, WINDOW) == {K: Held(LEASE), L: Sent(ORIGINAL, 0), M: Sent(ORIGINAL, 0)}
+    assert two.lost == 0, "their owner knows"
+
+
+@pytest.mark.parametrize("theirs", ["held", "sent", "released"])
+async def test_a_claim_that_another_process_took_is_counted_once(
+    two: Two, theirs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await two.book.claim([K, L], A, WINDOW)
+    two.clock.now += LEASE
+    await two.other.claim([K], C, WINDOW)
+    await two.other.settle(C, {K: ORIGINAL} if theirs == "sent" else {}, [K] if theirs == "released" else [], WINDOW)
+    for _ in range(3):
+        await two.book.renew()
+    assert await two.book.claim([K], B, WINDOW) == {K: Held(LEASE if theirs == "released" else 0)}, "its owner is alive"
+    await two.book.settle(A, {K: ORIGINAL}, [L], WINDOW)
+    lost = theirs != "released"
+    assert two.lost == lost
+    assert ("another process took 1 claims" in caplog.text) is lost
+
+
+async def test_what_renewing_found_and_assure_gives_is_not_counted_twice(two: Two) -> None:
+    await two.book.claim([K], A, WINDOW)
+    two.clock.now += LEASE
+    await two.other.claim([K], C, WINDOW)
+    await two.book.renew()
+    assert await two.book.assure([K], A, WINDOW) == {K: Held(LEASE)}
+    await two.book.settle(A, {}, [K], WINDOW)
+    assert two.lost == 0
+
+
+async def test_a_store_that_returns_hears_at_once_what_is_held_here(two: Two) -> None:
+    await two.book.claim([K], A, WINDOW)
+    await two.store.execute([Release(K, A)])
+    two.book.store_returned()
+    await until(lambda: Claim(K, A, LEASE, WINDOW) in two.mine.asked[1:], "a claim taken back")
+    assert await two.other.claim([K], C, WINDOW) == {K: Held(LEASE)}
 
 
 async def test_what_was_never_claimed_is_claimed_before_content_goes_out(two: Two) -> None:

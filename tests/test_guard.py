@@ -400,6 +400,70 @@ async def test_the_identity_is_remembered_while_the_store_is_away(guard: Guard, 
     assert guard.identity == store.id
 
 
+async def test_a_round_trip_that_breaks_off_by_itself_counts_as_a_hang(guard: Guard, store: FakeStore) -> None:
+    async def break_off(_: Sequence[Command]) -> list[Answer]:
+        raise asyncio.CancelledError
+
+    async with asyncio.timeout(LONG):
+        store.behave = break_off
+        assert are_unknown(await guard.ask([peek(1)]), 1)
+        store.behave = answer
+        assert await guard.ask([peek(1)]) == answers_to(peek(1))
+        store.behave, store.serves = break_off, False
+        for _ in range(2):
+            assert are_unknown(await guard.ask([peek(1)]), 1)
+        assert not guard.up
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_fault_of_the_guards_own_is_answered_and_survived(
+    guard: Guard,
+    store: FakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
+) -> None:
+    changes = Changes(guard)
+
+    def broken() -> None:
+        raise error
+
+    async with asyncio.timeout(LONG):
+        with monkeypatch.context() as patch:
+            patch.setattr(guard, "_gather", broken)
+            assert are_unknown(await guard.ask([peek(1)]), 1)
+        await changes.until(up=True)
+        assert await guard.ask([peek(1)]) == answers_to(peek(1))
+    assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+async def test_a_fault_that_lasts_is_logged_once(
+    guard: Guard, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> list[Answer]:
+        store.probed.set()
+        raise ZeroDivisionError
+
+    store.behave = store.identity = broken
+    assert are_unknown(await guard.ask([peek(1)]), 1)
+    for _ in range(3):
+        store.probed.clear()
+        await store.probed.wait()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_a_worker_that_is_ended_from_outside_leaves_nobody_waiting(guard: Guard, store: FakeStore) -> None:
+    store.behave = hang
+    first = await in_flight(guard, store, peek(1))
+    queued = asking(guard, peek(2))
+    await asyncio.sleep(0)
+    guard._worker.cancel()
+    async with asyncio.timeout(LONG):
+        assert are_unknown(await first, 1)
+        assert are_unknown(await queued, 1)
+        assert are_unknown(await guard.ask([peek(3)]), 1)
+
+
 @pytest.mark.parametrize("fault", ["raises", "too few answers"])
 async def test_a_fault_in_the_store_is_answered_and_survived(guard: Guard, store: FakeStore, fault: str) -> None:
     changes = Changes(guard)

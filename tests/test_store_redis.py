@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
+import time
 from typing import TYPE_CHECKING
 
 import hiredis
@@ -12,6 +14,7 @@ import pytest
 import pytest_asyncio
 from parts.redis_server import RedisServer
 
+from relay.claims.clocks import ServerClock
 from relay.claims.redis import RedisStore
 from relay.core.claim import (
     Claim,
@@ -248,6 +251,107 @@ async def test_answers_of_a_cancelled_batch_are_never_read(store: RedisStore, re
     assert await store.execute([PEEK]) == [Free()]
     (answer,) = await store.execute([Claim(MANY[0].key, THEIRS, 30, 600)])
     assert isinstance(answer, Held), "carried out all the same: the caller must reckon with it"
+
+
+@pytest.mark.parametrize("over", ["nothing", "a claim"])
+async def test_what_is_carried_out_after_its_end_leaves_no_entry(
+    store: RedisStore, redis_server: RedisServer, over: str
+) -> None:
+    """The guard has given up; what was asked lies in the socket of a server that is stopped."""
+    second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
+    if over == "a claim":
+        await store.execute([CLAIM, Claim(second, MINE, 0.9, 600)])
+    redis_server.pause()
+    late = [Confirm(KEY, ORIGINAL, 1), Renew(second, MINE, 1), Claim(third, MINE, 1, 600), Confirm(third, ORIGINAL, 1)]
+    asking = asyncio.create_task(store.execute(late))
+    await asyncio.wait([asking], timeout=0.1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(1)
+    redis_server.resume()
+    assert await store.execute([Peek(key, 600) for key in (KEY, second, third)]) == [Free()] * 3
+    assert redis_server.keys() == {}
+
+
+async def test_what_is_carried_out_late_ends_when_it_would_have(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.open()
+    redis_server.pause()
+    asking = asyncio.create_task(store.execute([Confirm(KEY, ORIGINAL, 600)]))
+    await asyncio.wait([asking], timeout=1)
+    redis_server.resume()
+    await asking
+    [answer] = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+    assert answer.age >= 1
+
+
+class Skewed:
+    """Our clock; when it jumps, the server's has been set the other way, as far as we can see."""
+
+    jumped = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.jumped
+
+
+@pytest.mark.parametrize("jump", [1000.0, -1000.0, 0.07], ids=["back", "forward", "drift"])
+async def test_a_server_whose_clock_was_set_is_asked_again(redis_server: RedisServer, jump: float) -> None:
+    clock = Skewed()
+    store = RedisStore(redis_server.url, clock=clock)
+    second = Fingerprint("v1:second")
+    await store.execute([Claim(second, MINE, 30, 600)])
+    clock.jumped = jump
+    assert await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(second, MINE, 30, 600)]) == [Done(), Won()]
+    left = redis_server.keys()
+    assert 598_000 < left[NAME] <= 600_000
+    assert 28_000 < left["smtp-dedup:" + second] <= 30_000
+    assert isinstance((await store.execute([PEEK]))[0], Sent)
+    await store.close()
+
+
+async def test_a_new_connection_learns_the_clock_anew(redis_server: RedisServer) -> None:
+    """Behind the same address there may be another server now."""
+    clock = Skewed()
+    store = RedisStore(redis_server.url, clock=clock)
+    await store.execute([CLAIM])
+    with redis_server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    clock.jumped = 1000
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    assert 598_000 < redis_server.keys()[NAME] <= 600_000
+    await store.close()
+
+
+def test_a_servers_clock_is_never_thought_to_be_ahead() -> None:
+    ours = 100.0
+    clock = ServerClock(lambda: ours)
+    clock.learn(99.0, 5_099.9)  # it may have said so at any moment in between
+    assert clock.at(100.0) == 5_099.9
+    ours = 200.0
+    assert not clock.learn(199.99, 5_199.91), "as we thought, and less was known now"
+    assert clock.at(200.0) == 5_199.9
+    ours = 300.0
+    assert clock.learn(299.99, 5_300.5), "set forward, or better known"
+    assert clock.at(300.0) == 5_300.5
+    ours = 400.0
+    assert not clock.learn(399.99, 5_400.48), "it drifts back a little"
+    assert clock.at(400.0) == 5_400.48
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://127.0.0.1:1", "redis at 127.0.0.1:1: connection refused"),
+        ("redis://[::1]:1", r"redis at \[::1\]:1: (connection refused|cannot assign requested address)"),
+        ("redis://localhost:1", "redis at localhost:1: (connection refused|cannot assign requested address)"),
+        ("redis://nowhere.invalid", r"redis at nowhere\.invalid: [^:.]+"),
+        ("unix:///nowhere/redis.sock", "redis at /nowhere/redis.sock: no such file or directory"),
+    ],
+)
+async def test_errors_are_said_in_few_words(url: str, words: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        await RedisStore(url).open()
+    assert re.fullmatch(words, str(caught.value))
 
 
 async def test_a_handshake_broken_off_is_begun_anew(redis_server: RedisServer) -> None:

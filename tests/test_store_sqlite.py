@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
+from relay.claims.clocks import Boot
 from relay.claims.sqlite import SqliteStore
 from relay.core.claim import Claim, Confirm, Fingerprint, Free, Held, Original, Peek, Release, Sent, Token, Unknown, Won
 from relay.errors import StoreError
@@ -28,10 +31,26 @@ PEEK = Peek(KEY, 600)
 
 
 class Clock:
+    """The wall clock, and one that counts since the host booted: it goes with the first, but cannot be set."""
+
     now = 1_700_000_000.0
+    booted_at = now - 5_000
+    boot_id = "one"
 
     def __call__(self) -> float:
         return self.now
+
+    def set(self, seconds: float) -> None:
+        self.now += seconds
+        self.booted_at += seconds
+
+    def reboot(self) -> None:
+        self.boot_id += "'"
+        self.booted_at = self.now - 10
+
+    @property
+    def boot(self) -> Boot:
+        return Boot(self.boot_id, lambda: self.now - self.booted_at)
 
 
 @pytest.fixture
@@ -46,7 +65,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest_asyncio.fixture
 async def store(path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, clock=clock, busy_timeout=0.05)
+    store = SqliteStore(path, clock=clock, busy_timeout=0.05, boot=clock.boot)
     yield store
     await store.close()
 
@@ -90,7 +109,7 @@ async def test_claims_and_identity_outlive_the_process(store: SqliteStore, path:
     identity = await store.identity()
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     await store.close()
-    second = SqliteStore(path, clock=clock)
+    second = SqliteStore(path, clock=clock, boot=clock.boot)
     assert await second.execute([PEEK]) == [Sent(ORIGINAL, 0.0)]
     assert await second.identity() == identity
     await second.close()
@@ -163,22 +182,92 @@ async def test_a_newer_schema_is_not_touched(store: SqliteStore, path: Path) -> 
     await newer.close()
 
 
-async def test_after_a_clock_set_back_entries_from_the_future_are_free(store: SqliteStore, clock: Clock) -> None:
+async def rebooted(store: SqliteStore, path: Path, clock: Clock) -> SqliteStore:
+    await store.close()
+    clock.reboot()
+    return SqliteStore(path, clock=clock, boot=clock.boot)
+
+
+async def test_a_clock_set_back_changes_no_age(store: SqliteStore, path: Path, clock: Clock) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, TOKEN, 300, 600)])
+    clock.now += 270
+    clock.set(-400)
+    second = SqliteStore(path, clock=clock, boot=clock.boot)
+    for one in (store, second):
+        assert await one.execute([PEEK, Peek(held, 600)]) == [Sent(ORIGINAL, 270.0), Held(30.0)]
+        clock.now += 1
+        clock.set(-1)
+        assert await one.execute([PEEK, Peek(held, 600)]) == [Sent(ORIGINAL, 271.0), Held(29.0)]
+        clock.now -= 1
+        clock.set(1)
+    clock.now += 330
+    assert await store.execute([PEEK, Claim(held, Token("theirs"), 30, 600)]) == [Free(), Won()]
+    await second.close()
+
+
+async def test_a_clock_set_forward_ages_all_at_once(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    clock.set(500)
+    assert await store.execute([PEEK]) == [Sent(ORIGINAL, 500.0)]
+    clock.set(-500)
+    assert await store.execute([PEEK]) == [Sent(ORIGINAL, 500.0)], "in doubt it is older"
+    clock.now += 100
+    assert await store.execute([PEEK]) == [Free()]
+
+
+async def test_entries_of_another_boot_that_lie_in_the_future_are_free(
+    store: SqliteStore, path: Path, clock: Clock
+) -> None:
     held = Fingerprint("v1:held")
     await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, TOKEN, 30, 600)])
     clock.now -= 3600
+    store = await rebooted(store, path, clock)
     assert await store.execute([PEEK, Peek(held, 600)]) == [Free(), Free()]
     theirs = Token("theirs")
     assert await store.execute([Claim(KEY, theirs, 30, 600), Claim(held, theirs, 30, 600)]) == [Won(), Won()]
+    await store.close()
 
 
-async def test_a_small_correction_of_the_clock_frees_nothing(store: SqliteStore, clock: Clock) -> None:
+async def test_a_small_correction_of_the_clock_frees_nothing(store: SqliteStore, path: Path, clock: Clock) -> None:
     held = Fingerprint("v1:held")
     await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, TOKEN, 30, 600)])
     clock.now -= 0.5
+    store = await rebooted(store, path, clock)
     sent, still_held = await store.execute([CLAIM, Claim(held, Token("theirs"), 30, 600)])
     assert sent == Sent(ORIGINAL, 0.0)
     assert isinstance(still_held, Held)
+    await store.close()
+
+
+async def test_ages_go_on_over_a_reboot(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    clock.now += 100
+    store = await rebooted(store, path, clock)
+    assert await store.execute([PEEK]) == [Sent(ORIGINAL, 100.0)]
+    await store.close()
+
+
+@pytest.mark.parametrize("value", ["", "one", "one soon", "one nan", "one inf", "one 1 2"])
+async def test_a_damaged_clock_is_read_anew(store: SqliteStore, path: Path, clock: Clock, value: str) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with other(path) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'clock'", (value,))
+    clock.now += 100
+    assert await store.execute([PEEK]) == [Sent(ORIGINAL, 100.0)]
+
+
+async def test_what_is_carried_out_late_keeps_its_age(store: SqliteStore, clock: Clock) -> None:
+    second = Fingerprint("v1:second")
+    await store.open()
+    going_on = threading.Event()
+    store._thread.submit(going_on.wait)  # the disk stands still
+    confirming = asyncio.create_task(store.execute([Confirm(KEY, ORIGINAL, 600), Confirm(second, ORIGINAL, 300)]))
+    await asyncio.sleep(0)
+    clock.now += 400
+    going_on.set()
+    await confirming
+    assert await store.execute([PEEK, Peek(second, 600)]) == [Sent(ORIGINAL, 400.0), Free()]
 
 
 async def test_what_ran_out_is_deleted_piece_by_piece(store: SqliteStore, path: Path, clock: Clock) -> None:

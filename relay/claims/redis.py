@@ -182,13 +182,12 @@ def _place(url: str) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Say what went wrong. The library's words hold the address again ("Error -2 connecting to HOST:PORT. …"), and often
-    a number that has a name.
-    """
+    """Say what went wrong. The library's words hold the address again, and often a number that has a name."""
     text = str(error)
     numbers = set(re.findall(r"\b(?:Error|Errno) (\d+)", text))
     if len(numbers) == 1:
         return os.strerror(int(numbers.pop())).lower()
+    # As in: Error -2 connecting to HOST:PORT. Name or service not known.
     return re.sub(r"^Error \S+ connecting to \S+ (.*?)\.?$", r"\1", text)
 
 

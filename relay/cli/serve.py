@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,6 @@ import click
 from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Iterator
-
     from relay.errors import CannotListenError
     from relay.service import Service
     from relay.settings import Loaded, Settings
@@ -41,11 +37,7 @@ def serve(loaded: Loaded) -> None:
     settings = loaded.settings
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
-    began = False
-
     def ready(service: Service) -> None:
-        nonlocal began
-        began = True
         fields = {
             "version": __version__,
             "listen": service.address,
@@ -58,9 +50,7 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        # Nothing ended where nothing began.
-        with _without("ended", lambda: not began):
-            drained = _run(run(settings, upstream_password(settings), ready))
+        drained = _run(run(settings, upstream_password(settings), ready))
     except SettingsError as error:
         lines.stop()
         click.echo(f"error: {error}", err=True)
@@ -84,21 +74,6 @@ def _tell(error: CannotListenError, settings: Settings) -> None:
             holder = ", by a relay" if held_by_relay(key, address, reason) else ""
             told = f'{key} = "{address}": cannot listen there: {reason}{holder}; {mend(key, reason)}'
             click.echo(f"error: {told}", err=True)
-
-
-@contextlib.contextmanager
-def _without(event: str, when: Callable[[], bool]) -> Iterator[None]:
-    """Keep a line out of the log."""
-    from relay.monitor.logs import log
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return record.getMessage() != event or not when()
-
-    log.addFilter(wanted)
-    try:
-        yield
-    finally:
-        log.removeFilter(wanted)
 
 
 def _run(main: object) -> bool:

@@ -23,7 +23,7 @@ _HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
 """A table that hides control characters: a bare CR in a reply could forge another one for whoever reads it next."""
 
 
-class ConnectionEnded(Exception):  # noqa: N818 - it is an event, met in two places of `upstream.smtp`
+class ConnectionEnded(Exception):  # noqa: N818 - it is an event, met in two places of `upstream.delivery`
     """The connection is of no further use: lost, out of time, or answering nonsense."""
 
 
