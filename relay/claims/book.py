@@ -143,9 +143,9 @@ class Book:
         try:
             answers = await self._store.ask([Claim(key, token, self._lease, window) for key in keys])
         except asyncio.CancelledError:
+            self._upkeep.release(keys, token)  # the store may have given them, or yet give them, to nobody
             for key in keys:
                 self._table.release(key, token)
-            self._upkeep.release(keys, token)  # the store may have given them, or yet give them, to nobody
             raise
         verdicts: dict[Fingerprint, Verdict] = {}
         for key, answer in zip(keys, answers, strict=True):

@@ -209,7 +209,7 @@ def _part_fields(
 
 def _parameter_fields(parameters: Parameters) -> Iterator[Field]:
     counted = tuple(parameter for parameter in parameters if parameter[0] not in _LEADING)
-    for name, value in decode_parameters(counted):
+    for name, value in decode_parameters(counted) if counted else ():
         yield Field(f"parameter {name}", value)
 
 
