@@ -73,10 +73,11 @@ class Service:
         self._store_changed(self.store.up)
         self.book.start()
         settings = self._settings
+        self._tasks.start(self._watch_upstream(), "watch upstream")
+        # In this order: whoever is told that the relay lives can send to it.
+        self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
         if settings.http.address is not None:
             self.http_address = await _listen(self._http.start, settings.http.address, "http.address")
-        self._tasks.start(self._watch_upstream(), "watch upstream")
-        self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
 
     async def drain(self) -> bool:
         """Let running transactions finish. False when some did not, inside `limits.drain`."""
