@@ -12,7 +12,21 @@ import pytest_asyncio
 
 from relay.claims.guard import BATCH, Guard
 from relay.claims.redis import RedisStore
-from relay.core.claim import Answer, Claim, Command, Done, Fingerprint, Free, Peek, Release, Token, Unknown, Won
+from relay.core.claim import (
+    Answer,
+    Claim,
+    Command,
+    Confirm,
+    Done,
+    Fingerprint,
+    Free,
+    Original,
+    Peek,
+    Release,
+    Token,
+    Unknown,
+    Won,
+)
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
@@ -190,6 +204,29 @@ async def test_what_comes_in_during_a_round_trip_travels_together_in_the_next(gu
     assert [len(batch) for batch in store.asked] == [1, 20]
 
 
+async def test_an_acceptance_grows_older_while_it_waits_in_the_queue(store: FakeStore) -> None:
+    now = 100.0
+    guard = Guard(store, limit=LONG, clock=lambda: now)
+    await guard.start()
+    gate = asyncio.Event()
+
+    async def gated(commands: Sequence[Command]) -> list[Answer]:
+        await gate.wait()
+        return await answer(commands)
+
+    store.behave = gated
+    first = asyncio.ensure_future(guard.ask([peek(1)]))
+    await store.entered.wait()
+    original = Original("4f1d", "", "", 0.0)
+    second = asyncio.ensure_future(guard.ask([Confirm(Fingerprint("v1:k"), original, 600.0, 2.0)]))
+    await asyncio.sleep(0)
+    now += 3.0
+    gate.set()
+    await asyncio.gather(first, second)
+    assert store.asked[-1] == [Confirm(Fingerprint("v1:k"), original, 600.0, 5.0)]
+    await guard.close()
+
+
 async def test_a_long_list_is_split_and_short_ones_fill_up_its_last_piece(guard: Guard, store: FakeStore) -> None:
     many = [peek(number) for number in range(2 * BATCH + 500)]
     long, short, full = asking(guard, *many), asking(guard, peek("short")), asking(guard, *many[:BATCH])
@@ -257,7 +294,9 @@ async def test_an_answer_between_two_hangs_clears_the_store(strict: Guard, store
 
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_timer_that_fired_late_is_no_verdict(store: FakeStore, late: bool) -> None:
-    """The clock tells how late; what it is asked for the second time, when the timer fires, makes the store answer."""
+    """The clock tells how late. It is asked when the question is posted, is carried and begins its round trip; what it
+    says the fourth time, when the timer fires, makes the store answer.
+    """
     store.behave = gate = Gate()
     times = iter([])
 
@@ -269,7 +308,7 @@ async def test_a_timer_that_fired_late_is_no_verdict(store: FakeStore, late: boo
 
     guard = Guard(store, limit=LIMIT, clock=clock)
     await guard.start()
-    times = iter([0.0, 5.0 if late else LIMIT])
+    times = iter([0.0, 0.0, 0.0, 5.0 if late else LIMIT])
     answers = await guard.ask([peek(1)])
     assert answers == answers_to(peek(1)) if late else are_unknown(answers, 1)
     await guard.close()

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.core.claim import Claim, Fingerprint, Release, Token, Unknown
+from relay.core.claim import Claim, Confirm, Fingerprint, Release, Token, Unknown
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ class _Parcel:
 
     commands: Sequence[Command]
     answers: asyncio.Future[list[Answer]]
+    posted: float
+
+    def aged(self, now: float) -> list[Command]:
+        """Give the commands as they are meant now: an acceptance has grown older while it waited."""
+        waited = now - self.posted
+        return [
+            Confirm(command.key, command.original, command.window, command.age + waited)
+            if isinstance(command, Confirm)
+            else command
+            for command in self.commands
+        ]
 
 
 class Guard:
@@ -118,7 +129,7 @@ class Guard:
                 parcel.answers.cancel()
 
     def _post(self, commands: Sequence[Command]) -> _Parcel:
-        parcel = _Parcel(commands, asyncio.get_running_loop().create_future())
+        parcel = _Parcel(commands, asyncio.get_running_loop().create_future(), self._clock())
         self._queue.append(parcel)
         self._posted.set()
         return parcel
@@ -163,7 +174,8 @@ class Guard:
 
     async def _carry(self, batch: list[_Parcel]) -> None:
         """One round trip: every parcel gets its answers, come what may."""
-        commands = [command for parcel in batch for command in parcel.commands]
+        now = self._clock()
+        commands = [command for parcel in batch for command in parcel.aged(now)]
         answers: list[Answer] | None = None
         try:
             answers = await self._limited(self._execute(commands))
