@@ -40,6 +40,7 @@ def test_one_file_shows_form_rule_and_fingerprint(first: Path) -> None:
     assert "  rule         dedupe (default)\n" in shown.stdout
     assert "marta has uploaded a new video Sunrise 🎬 over the lake" in shown.stdout
     assert "1741234567" not in shown.stdout  # the cache value does not count
+    assert "?cache=[ignored]" in shown.stdout
     assert "\x1b" not in shown.stdout
 
 

@@ -11,8 +11,6 @@ import click
 if TYPE_CHECKING:
     from relay.core.fingerprint import Judged
 
-_SHOWN = 400
-"""Characters of a value."""
 _AROUND = 60
 """Characters before and behind the first difference."""
 _STDIN = Path("-")
@@ -85,8 +83,7 @@ def _show(path: Path, judged: Judged, recipient: str) -> None:
     click.echo("  normalised form")
     width = max(len(field.label) for field in judged.form.fields) if judged.form.fields else 0
     for label, value in judged.form.fields:
-        shown = _text(value[:_SHOWN]) + ("…" if len(value) > _SHOWN else "")
-        click.echo(f"    {label.ljust(width)}  {shown}".rstrip())
+        click.echo(f"    {label.ljust(width)}  {_text(value)}".rstrip())
 
 
 def _but(judged: Judged) -> str:
@@ -113,5 +110,6 @@ def _show_difference(first: Judged, second: Judged) -> None:
 
 
 def _text(value: bytes) -> str:
-    text = value.decode("utf-8", "backslashreplace")
+    # In the normalised form NUL stands for what was left out.
+    text = value.decode("utf-8", "backslashreplace").replace("\0", "[ignored]")
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
