@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
 import signal
@@ -112,7 +113,7 @@ class Service:
                 observe=settings.dedup.mode == "observe",
                 keep_uncertain=settings.dedup.on_uncertain == "keep",
                 recipients=settings.limits.recipients,
-                hostname=socket.getfqdn(),
+                hostname=_hostname(),
                 received_field=settings.upstream.received_field,
             ),
             upstream=self.upstream,
@@ -216,7 +217,7 @@ def build_upstream(
         user=url.user or "",
         password=password or "",
         tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=socket.getfqdn(),
+        helo_name=_hostname(),
         limit=upstream.connect_timeout,
     )
     return SmtpUpstream(
@@ -241,6 +242,12 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@functools.cache
+def _hostname() -> str:
+    """Give this host's full name, asked for once: it may take a look-up."""
+    return socket.getfqdn()
 
 
 def _limits(settings: Settings) -> Limits:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from parts.certificates import Authority
+from parts.desk import balanced_desk, balanced_desks
 from parts.peer import ScriptedPeer
 from parts.postfix import Postfix
 from parts.redis_server import RedisServer
@@ -16,6 +17,9 @@ from parts.relay_process import RelayProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from parts.desk import Desk, OpenDesk
+    from parts.shared_relay import SharedRelay
 
 _NEEDS = Path(__file__).with_name("needs.sh")
 
@@ -86,3 +90,18 @@ async def start_relay() -> AsyncIterator[StartRelay]:
             return await stack.enter_async_context(RelayProcess(*flags, upstream=upstream, **more))
 
         yield start
+
+
+@pytest.fixture
+async def desk(shared_relay: SharedRelay, peer: ScriptedPeer) -> AsyncIterator[Desk]:
+    """A desk at the relay that a module shares; the module makes that, and its upstream."""
+    del peer
+    async with balanced_desk(shared_relay) as desk_of_the_test:
+        yield desk_of_the_test
+
+
+@pytest.fixture
+async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
+    """Opens desks at relays of their own."""
+    async with balanced_desks(start_relay) as open_one:
+        yield open_one

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from parts.client import GONE, RawClient, stuff
-from parts.desk import SENDER, Desk, OpenDesk, balanced_desk, balanced_desks, people
+from parts.desk import SENDER, Desk, OpenDesk, people
 from parts.faults import Step, drop, say, wait
 from parts.shared_relay import SharedRelay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from conftest import StartRelay
     from parts.faults import Action
     from parts.peer import ScriptedPeer
     from parts.redis_server import RedisServer
@@ -34,18 +33,6 @@ async def peer(shared_relay: SharedRelay) -> AsyncIterator[ScriptedPeer]:
     """The upstream of the shared relay, and of any other."""
     async with shared_relay.peer() as server:
         yield server
-
-
-@pytest.fixture
-async def desk(shared_relay: SharedRelay, peer: ScriptedPeer) -> AsyncIterator[Desk]:
-    async with balanced_desk(shared_relay) as desk_of_the_test:
-        yield desk_of_the_test
-
-
-@pytest.fixture
-async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
-    async with balanced_desks(start_relay) as open_one:
-        yield open_one
 
 
 def claims(redis_server: RedisServer) -> list[bytes]:

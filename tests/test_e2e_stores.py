@@ -7,16 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from parts.desk import Desk, OpenDesk, balanced_desks, people
+from parts.desk import Desk, OpenDesk, people
 from parts.faults import Step, say, wait
 from parts.redis_server import RedisServer
 from parts.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import StartRelay
     from parts.client import Sent
     from parts.peer import ScriptedPeer
     from parts.postfix import Postfix
@@ -25,12 +24,6 @@ ONE = people(1)
 FIFTY = people(50)
 BOUND = 2.0
 """Seconds that a failing store may cost a client."""
-
-
-@pytest.fixture
-async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
-    async with balanced_desks(start_relay) as open_one:
-        yield open_one
 
 
 @pytest.fixture(params=["redis", "sqlite"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from parts.avideo import Sending, notification, recovery, two_factor, verification
-from parts.desk import Desk, OpenDesk, balanced_desk, balanced_desks, people
+from parts.desk import Desk, OpenDesk, people
 from parts.faults import Step, say, wait
 from parts.shared_relay import SharedRelay
 from parts.waiting import LONGEST
@@ -16,7 +16,6 @@ from parts.waiting import LONGEST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from conftest import StartRelay
     from parts.peer import ScriptedPeer
 
 ONE = people(1)
@@ -33,18 +32,6 @@ async def peer(shared_relay: SharedRelay) -> AsyncIterator[ScriptedPeer]:
     """The upstream of the shared relay, and of any other."""
     async with shared_relay.peer() as server:
         yield server
-
-
-@pytest.fixture
-async def desk(shared_relay: SharedRelay, peer: ScriptedPeer) -> AsyncIterator[Desk]:
-    async with balanced_desk(shared_relay) as desk_of_the_test:
-        yield desk_of_the_test
-
-
-@pytest.fixture
-async def open_desk(start_relay: StartRelay) -> AsyncIterator[OpenDesk]:
-    async with balanced_desks(start_relay) as open_one:
-        yield open_one
 
 
 def mails(desk: Desk, count: int) -> list[bytes]:

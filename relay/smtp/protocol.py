@@ -63,7 +63,6 @@ class RelaySMTP(SMTP):
         fresh.__dict__.update(self.__dict__)
         asyncio.streams.FlowControlMixin.__init__(fresh, self.loop)
         fresh._relay_session = session  # noqa: SLF001 - a copy of ourselves
-        fresh._errors = 0  # noqa: SLF001
         return fresh
 
     _errors = 0
