@@ -17,14 +17,20 @@ from relay.claims.guard import Guard
 from relay.claims.memory import MemoryStore
 from relay.claims.redis import RedisStore
 from relay.claims.sqlite import SqliteStore
-from relay.core.fingerprint import judge
+from relay.core.rules import DEFAULT
 from relay.errors import CannotListenError, SettingsError, UpstreamError
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
 from relay.monitor.witness import Monitor
+from relay.records.keep import Keep
+from relay.records.ledger import Ledger
+from relay.records.naming import Names
+from relay.records.secret import ensure_secret
 from relay.settings.addresses import HostPort
-from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SqliteUrl
+from relay.settings.rules import judge_of
+from relay.settings.sources import default_secret_file
+from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.listener import Listener
 from relay.smtp.session import Limits
 from relay.tasks import Tasks
@@ -51,15 +57,23 @@ class Service:
 
     def __init__(self, settings: Settings, password: str | None = None) -> None:
         self._settings = settings
-        self.metrics = Metrics()
-        self.store = Guard(build_store(settings), limit=settings.store.timeout)
+        self._judge = judge_of(settings)
+        self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
+        store = build_store(settings)
+        self.store = Guard(store, limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._upstream_reached)
         self.book = Book(
             self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
         )
+        self.ledger = Ledger(
+            self.store,
+            settings.record.keep_for,
+            Keep(settings.record.keep.path) if settings.record.keep else None,
+            on_lost=self.metrics.records_lost.inc,
+        )
         self._marks = [secrets.token_hex(8)]
         self.listener = Listener(self._parts(), _limits(settings))
-        self._http = HttpServer(self.metrics, self.state)
+        self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
         self._tasks = Tasks()
         self._upstream_up = False
         self.address = ""
@@ -73,6 +87,7 @@ class Service:
         await self.store.start()
         self._store_changed(self.store.up)
         self.book.start()
+        self.ledger.start()
         settings = self._settings
         self._tasks.start(self._watch_upstream(), "watch upstream")
         # In this order: whoever is told that the relay lives can send to it.
@@ -91,6 +106,7 @@ class Service:
         await self.listener.close()
         await self._tasks.cancel()
         await self.book.close()
+        await self.ledger.close()
         await self.upstream.close()
         await self._http.close()
         await self.store.close()
@@ -98,19 +114,21 @@ class Service:
     def state(self) -> tuple[bool, Mapping[str, object]]:
         """Give whether mail can flow, and the state of each part."""
         draining = self.listener.draining
-        return self._upstream_up and not draining, {
+        parts: dict[str, object] = {
             "listener": "draining" if draining else "listening",
             "upstream": "up" if self._upstream_up else "down",
             "store": "up" if self.store.up else "degraded",
         }
+        states = self.upstream.states()
+        if len(states) > 1:
+            parts["upstreams"] = {name: "up" if used else "down" for name, used in states.items()}
+        return self._upstream_up and not draining, parts
 
     def _parts(self) -> Parts:
         settings = self._settings
         return Parts(
             policy=Policy(
-                window=settings.dedup.window,
                 wait=settings.dedup.wait,
-                observe=settings.dedup.mode == "observe",
                 keep_uncertain=settings.dedup.on_uncertain == "keep",
                 recipients=settings.limits.recipients,
                 hostname=_hostname(),
@@ -119,7 +137,9 @@ class Service:
             upstream=self.upstream,
             book=self.book,
             witness=Monitor(self.metrics, MessageLog(addresses=settings.log.addresses)),
-            judge=judge,
+            judge=self._judge,
+            ledger=self.ledger,
+            names=names_of(settings),
             marks=self._marks,
             new_id=lambda: secrets.token_hex(6),
             clock=time.monotonic,
@@ -129,12 +149,18 @@ class Service:
     def _observe(self) -> None:
         self.metrics.sessions.set_function(lambda: self.listener.sessions)
         self.metrics.claims.set_function(lambda: self.book.held)
+        for name in self.upstream.states():
+            self.metrics.upstream_used.labels(name).set_function(functools.partial(self._uses, name))
+
+    def _uses(self, upstream: str) -> bool:
+        return self.upstream.states()[upstream]
 
     def _store_changed(self, up: bool) -> None:
         self.metrics.set_store(up)
         if up:
             self._note_mark(self.store.identity)
             self.book.store_returned()
+            self.ledger.store_returned()
 
     def _note_mark(self, mark: str | None) -> None:
         """Go on with the store's id; what left under an earlier one is still ours when it comes round."""
@@ -187,6 +213,14 @@ async def serve(settings: Settings, password: str | None, ready: Callable[[Servi
     return drained
 
 
+def names_of(settings: Settings) -> Names:
+    """Give how addresses stand in records. Raises `SettingsError` when the secret's file cannot be used."""
+    if settings.record.addresses:
+        return Names(b"", plain=True)
+    secret = ensure_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
+    return Names(secret, plain=False)
+
+
 def build_store(settings: Settings) -> Store:
     """Give the store that the settings name, not opened yet."""
     match settings.store.url:
@@ -204,29 +238,31 @@ def build_upstream(
     password: str | None,
     report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
 ) -> Upstream:
-    """Give the upstream that the settings name. Raises `SettingsError` when its certificates cannot be read."""
+    """Give the upstreams that the settings name. Raises `SettingsError` when certificates cannot be read."""
     upstream = settings.upstream
-    url = upstream.url
-    if isinstance(url, MaildirUrl):
-        return MaildirUpstream(url.path)
-    target = Target(
-        host=url.address.host,
-        port=url.address.port,
-        starttls=url.security is Security.STARTTLS,
-        implicit_tls=url.security is Security.TLS,
-        user=url.user or "",
-        password=password or "",
-        tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=_hostname(),
-        limit=upstream.connect_timeout,
-    )
+    if isinstance(upstream.url, MaildirUrl):
+        return MaildirUpstream(upstream.url.path)
     return SmtpUpstream(
-        target,
+        [_target(url, settings, password) for url in upstream.smtp_urls],
         connections=upstream.connections,
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
         patience=upstream.patience,
         report=report,
+    )
+
+
+def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
+    return Target(
+        host=url.address.host,
+        port=url.address.port,
+        starttls=url.security is Security.STARTTLS,
+        implicit_tls=url.security is Security.TLS,
+        user=url.user or "",
+        password=(password or "") if url.user else "",
+        tls=None if url.security is Security.NONE else _tls_context(settings),
+        helo_name=_hostname(),
+        limit=settings.upstream.connect_timeout,
     )
 
 

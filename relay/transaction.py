@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core import decision
-from relay.core.claim import Fingerprint, Held, Original, Sent, Token, Won
+from relay.core.claim import Fingerprint, Held, Original, Sent, Terms, Token, Won
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import NULL_REVERSE_PATH, fold
 from relay.core.outcome import Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
+from relay.core.record import Copy, record_of
 from relay.core.reply import (
     DRAINING,
     MAIL_LOOP,
@@ -27,6 +28,7 @@ from relay.core.reply import (
     Reply,
 )
 from relay.core.report import Report
+from relay.core.rules import Action, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from relay.core.delivery import Delivery, Upstream
     from relay.core.envelope import Envelope, Recipient
     from relay.core.fingerprint import Judged
+    from relay.core.record import Ledger, Naming
     from relay.core.report import Witness
 
 Verdicts: TypeAlias = "Mapping[Recipient, Won | Held | Sent]"
@@ -53,9 +56,7 @@ LONGEST_REPLY = 500
 class Policy:
     """What the operator decided. Times in seconds."""
 
-    window: float
     wait: float
-    observe: bool
     keep_uncertain: bool
     recipients: int
     hostname: str
@@ -71,7 +72,9 @@ class Parts:
     book: Book
     witness: Witness
     judge: Callable[[bytes, bytes], Judged]
-    """Looks at content, sent with this reverse-path."""
+    """Looks at content, sent with this reverse-path, by the operator's rules."""
+    ledger: Ledger
+    names: Naming
     marks: Sequence[str]
     """Random ids that our `Received` fields have carried, the one in use last: this process's own until the store has
     told its."""
@@ -95,10 +98,11 @@ class Transaction:
         self._delivery: Delivery = parts.upstream.begin(envelope)
         self._asked: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
+        self._rulings: dict[Recipient, Ruling] = {}
         self._keys: dict[Recipient, Fingerprint] = {}
+        self._terms: dict[Fingerprint, Terms] = {}
         self._results: dict[Recipient, Result] = {}
         self._judged: Judged | None = None
-        self._exempt = ""
         self._sending = False
 
     @property
@@ -135,14 +139,18 @@ class Transaction:
             # Something is left only when the service ends before the story does.
             self._end_rest(DRAINING)
             await self._delivery.finish()
-            reply = self._report(len(content), self._parts.clock() - begun)
-        return reply
+            report = self._report(len(content), self._parts.clock() - begun)
+            await self._record(report, content)
+            self._parts.witness.message(report)
+        return report.reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
         """End the message without a look at its content, such as one that is too large."""
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, reply))
-        return self._report(size, 0.0)
+        report = self._report(size, 0.0)
+        self._parts.witness.message(report)
+        return report.reply
 
     async def abandon(self) -> None:
         """End it before its final dot: nothing goes out, and nothing was claimed."""
@@ -157,7 +165,7 @@ class Transaction:
         in_time = True
         while unsettled := self._unsettled():
             verdicts = await self._claim(unsettled)
-            plan = decision.plan(verdicts, observe=self._parts.policy.observe)
+            plan = decision.plan(verdicts, self._observed())
             self._results |= {to: decision.suppressed(self.record, sent) for to, sent in plan.suppress.items()}
             await self._deliver(plan, content)
             await self._delivery.finish()
@@ -174,44 +182,52 @@ class Transaction:
         self._results |= dict.fromkeys(self._unsettled(), Result(Outcome.DEFERRED, reply.for_client()))
 
     async def _fingerprint(self, content: Content) -> None:
-        """Find out what the message is, once for all recipients. An exempt one gets no fingerprints."""
+        """Find out what the message is and which rule holds for whom, once for all recipients."""
         try:
-            judged = await self._judge(content)
-            self._judged = judged
-            self._exempt = self._exemption(judged)
-            if not self._exempt:
-                self._keys = {recipient: judged.fingerprint(recipient) for recipient in self._paths}
+            if len(content) > LARGE:
+                await asyncio.to_thread(self._judge, content)
+            else:
+                self._judge(content)
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
             self._parts.witness.fault(self.record, "fingerprint", error)
-            self._exempt = "fault"
+            self._rulings = dict.fromkeys(self._paths, Ruling.exempt("fault"))
             self._keys = {}
 
-    async def _judge(self, content: Content) -> Judged:
-        def look() -> Judged:
-            return self._parts.judge(content.plain, self._envelope.reverse_path)
+    def _judge(self, content: Content) -> None:
+        """Ask the rules for each recipient, and give those that are not exempt a fingerprint."""
+        judged = self._judged = self._parts.judge(content.plain, self._envelope.reverse_path)
+        exemption = self._exemption(judged)
+        for recipient in self._paths:
+            ruling = self._rulings[recipient] = exemption or judged.ruling(recipient)
+            if ruling.action is not Action.EXEMPT:
+                key = self._keys[recipient] = judged.fingerprint(recipient)
+                self._terms[key] = Terms(ruling.window, self._parts.names(recipient))
 
-        return await asyncio.to_thread(look) if len(content) > LARGE else look()
-
-    def _exemption(self, judged: Judged) -> str:
-        if self._parts.policy.window <= 0:
-            return "window is 0"
+    def _exemption(self, judged: Judged) -> Ruling | None:
+        """Give what holds for all recipients, whatever the operator's rules say."""
         if self._envelope.reverse_path == NULL_REVERSE_PATH:
-            return "null reverse-path"
+            return Ruling.exempt("null reverse-path")
         if any(mark.encode() in field for mark in self._parts.marks for field in judged.received):
-            return "loop mark"
-        return judged.exempt or ""
+            return Ruling.exempt("loop mark")
+        return None
+
+    def _observed(self) -> set[Recipient]:
+        return {to for to, ruling in self._rulings.items() if ruling.action is Action.OBSERVE}
+
+    def _terms_for(self, recipients: Sequence[Recipient]) -> dict[Fingerprint, Terms]:
+        keys = [self._keys[recipient] for recipient in recipients if recipient in self._keys]
+        return {key: self._terms[key] for key in keys}
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
-        if not self._keys:
-            return dict.fromkeys(recipients, Won())
-        keys = [self._keys[recipient] for recipient in recipients]
-        verdicts: Mapping[Fingerprint, Won | Held | Sent]
+        terms = self._terms_for(recipients)
+        verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
         try:
-            verdicts = await self._parts.book.claim(keys, self._token, self._parts.policy.window)
+            if terms:
+                verdicts = await self._parts.book.claim(terms, self._token)
+            return {to: verdicts[self._keys[to]] if to in self._keys else Won() for to in recipients}
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
             self._parts.witness.fault(self.record, "claim", error)
-            verdicts = dict.fromkeys(keys, Won())
-        return {recipient: verdicts[self._keys[recipient]] for recipient in recipients}
+            return dict.fromkeys(recipients, Won())
 
     async def _deliver(self, plan: Plan, content: Content) -> None:
         """Send to those who are to get it, and settle the claims we won whatever happens."""
@@ -265,15 +281,11 @@ class Transaction:
 
     async def _lost(self, won: Sequence[Recipient]) -> bool:
         """Whether a lease ran out and somebody else serves a recipient now: never send what is not ours any more."""
-        keys = [self._keys[recipient] for recipient in won if recipient in self._keys]
         try:
-            lost = await self._parts.book.assure(keys, self._token, self._parts.policy.window)
+            return bool(await self._parts.book.assure(self._terms_for(won), self._token))
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
             self._parts.witness.fault(self.record, "assure", error)
             return False
-        if lost:
-            self._parts.witness.claim_lost(len(lost))
-        return bool(lost)
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
@@ -283,9 +295,7 @@ class Transaction:
         originals = {reply: self._original(reply) for reply in set(replies.values())}
         accepted = {key: originals[reply] for key, reply in replies.items()}
         try:
-            await self._parts.book.settle(
-                self._token, accepted, results.keys() - accepted.keys(), self._parts.policy.window
-            )
+            await self._parts.book.settle(self._token, accepted, results.keys() - accepted.keys(), self._terms)
         except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
             self._parts.witness.fault(self.record, "settle", error)
 
@@ -310,24 +320,34 @@ class Transaction:
 
     def _original(self, reply: Reply) -> Original:
         message_id = self._judged.message_id if self._judged else ""
-        return Original(self.record, message_id, reply.text[:LONGEST_REPLY], self._parts.now())
+        said = self._parts.names.words(reply.text[:LONGEST_REPLY])
+        return Original(self.record, message_id, said, self._parts.now())
 
-    def _report(self, size: int, seconds: float) -> Reply:
-        reply = decision.reply_for(self._results.values())
-        self._parts.witness.message(
-            Report(
-                record=self.record,
-                peer=self._peer,
-                envelope=self._envelope,
-                message_id=self._judged.message_id if self._judged else "",
-                size=size,
-                results=self._results,
-                reply=reply,
-                seconds=seconds,
-                exempt=self._exempt,
-            )
+    def _report(self, size: int, seconds: float) -> Report:
+        return Report(
+            record=self.record,
+            peer=self._peer,
+            envelope=self._envelope,
+            message_id=self._judged.message_id if self._judged else "",
+            size=size,
+            results=self._results,
+            reply=decision.reply_for(self._results.values()),
+            seconds=seconds,
+            rulings=self._rulings,
         )
-        return reply
+
+    async def _record(self, report: Report, content: Content) -> None:
+        """Keep what was suppressed and why, before the client hears of it. A fault here must not undo the outcome."""
+        try:
+            parts = self._parts
+            record = record_of(report, self._judged, parts.names, parts.now()) if self._judged else None
+            if record:
+                suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
+                paths = tuple(self._paths[to] for to in suppressed)
+                copy = Copy(self._envelope.reverse_path, paths, content, self._envelope.parameters) if paths else None
+                await parts.ledger.note(record, copy)
+        except Exception as error:  # noqa: BLE001 - a record less is better than a mail less
+            self._parts.witness.fault(self.record, "record", error)
 
 
 def _result(outcome: Reply | Unclear, repeat: Sent | Held | None) -> Result:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from parts.ports import HOST, free_port
+from parts.redis_cluster import shared_cluster
+from parts.redis_sentinel import SERVICE, shared_sentinels
+from parts.redis_server import RedisServer
 from parts.relay_process import Finished, run_relay
 
+from relay.claims.redis import RedisStore
+from relay.claims.redis_survey import Server
+from relay.cli.check_redis import findings
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from conftest import StartRelay
     from parts.peer import ScriptedPeer
-    from parts.redis_server import RedisServer
+
+
+UPSTREAM = "maildir:nowhere/mail"
+"""A Maildir that could be made, and is not."""
 
 
 async def check(*flags: str, **settings: object) -> Finished:
@@ -45,8 +56,9 @@ def names_in(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()]
 
 
-async def test_all_is_well(peer: ScriptedPeer, redis_server: RedisServer) -> None:
-    looked = await check("--upstream", peer.url, "--store", redis_server.url)
+async def test_all_is_well(peer: ScriptedPeer) -> None:
+    with RedisServer(persist=True) as redis_server:
+        looked = await check("--upstream", peer.url, "--store", redis_server.url)
     assert (looked.status, looked.stderr) == (0, "")
     lines = looked.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
@@ -146,3 +158,109 @@ async def test_looking_changes_nothing_in_a_store_that_is_there(tmp_path: Path, 
     with contextlib.closing(sqlite3.connect(tmp_path / "relay.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert names_in(tmp_path) == ["relay.db"]
+
+
+# Redis that answers, and may forget
+
+
+async def warned(server: RedisServer, *commands: tuple[str, ...]) -> Finished:
+    """Look at a server after these commands."""
+    with server.client() as client:
+        for command in commands:
+            client.execute_command(*command)
+    looked = await check("--upstream", UPSTREAM, "--store", server.url)
+    assert "\x1b" not in looked.stdout
+    assert f"ok    store.url: {server.url} answers\n" in looked.stdout
+    return looked
+
+
+@pytest.fixture
+def persisting() -> Iterator[RedisServer]:
+    with RedisServer(persist=True) as server:
+        yield server
+
+
+async def test_nothing_to_say_of_a_redis_that_keeps_all(persisting: RedisServer) -> None:
+    looked = await warned(persisting)
+    assert looked.status == 0
+    assert "warn" not in looked.stdout
+    with persisting.client() as client:
+        client.execute_command("CONFIG", "SET", "appendonly", "no")
+    assert "persists nothing" in (await warned(persisting)).stdout
+    assert "warn" not in (await warned(persisting, ("CONFIG", "SET", "save", "60 1"))).stdout
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_redis_that_evicts_is_warned_of(persisting: RedisServer, policy: str) -> None:
+    looked = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
+    assert looked.status == 0
+    assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in looked.stdout
+    assert '\n      to mend: set maxmemory-policy to "noeviction"' in looked.stdout
+    assert ("all our keys have an expiry" in looked.stdout) == (policy == "volatile-ttl")
+
+
+async def test_a_redis_that_keeps_nothing_is_warned_of(redis_server: RedisServer) -> None:
+    looked = await warned(redis_server)
+    assert looked.status == 0
+    assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in looked.stdout
+
+
+async def test_what_may_not_be_looked_at_is_said(persisting: RedisServer) -> None:
+    looked = await warned(persisting, ("ACL", "SETUSER", "default", "-config"))
+    assert looked.status == 0
+    assert "does not let this user read its CONFIG; whether it evicts or persists is not known\n" in looked.stdout
+    assert looked.stdout.count("warn") == 1
+
+
+async def test_a_cluster_that_lacks_a_node_still_works() -> None:
+    cluster = shared_cluster()
+    cluster.ready()
+    looked = await check("--upstream", UPSTREAM, "--store", cluster.url)
+    assert looked.stdout.count("persists nothing") == 3
+    gone_node = next(node for node in cluster.nodes if node is not cluster.node_of("smtp-dedup:identity"))
+    gone_node.kill()
+    looked = await check("--upstream", UPSTREAM, "--store", cluster.url)
+    assert looked.status == 0
+    gone = f"{HOST}:{gone_node.port}"
+    assert (
+        f"warn  store.url: redis at {gone}: connection refused: who is asked about there is forwarded" in looked.stdout
+    )
+
+
+async def test_sentinels_are_asked_for_the_master() -> None:
+    sentinels = shared_sentinels()
+    sentinels.ready()
+    looked = await check("--upstream", UPSTREAM, "--store", sentinels.url)
+    assert looked.status == 0
+    assert f"warn  store.url: {HOST}:{sentinels.master().port} persists nothing" in looked.stdout
+    looked = await check("--upstream", UPSTREAM, "--store", sentinels.url.replace(SERVICE, "nobody"))
+    assert looked.status == 1
+    assert 'the sentinels know no service "nobody"\n      to mend: start it, or correct store.url\n' in looked.stdout
+
+
+async def test_a_clock_that_goes_wrong_is_warned_of(persisting: RedisServer) -> None:
+    store = RedisStore(persisting.url)
+    for wrong, words in ((-5.0, "s ahead of this host's"), (5.0, "s behind this host's")):
+        [warning] = findings(await store.survey(wall=lambda off=wrong: time.time() + off))
+        assert not warning.fails
+        assert warning.text.startswith(f"the clock of {HOST}:{persisting.port} is ")
+        assert warning.text.endswith(words)
+    assert list(findings(await store.survey(wall=lambda: time.time() + 1.5))) == []
+    await store.close()
+
+
+def test_clocks_that_differ_from_one_another_are_warned_of() -> None:
+    def server(name: str, ahead: float) -> Server:
+        return Server(name, ahead=ahead, version=(7, 0), evicts="noeviction", persists=True)
+
+    [warning] = findings([server("h:1", 1.2), server("h:2", -1.3), server("h:3", 0.0)])
+    assert warning.text.startswith("the clock of h:1 is 2.5 s ahead of that of h:2: windows change")
+    assert list(findings([server("h:1", 1.0), server("h:2", -0.9)])) == []
+
+
+def test_a_redis_that_is_too_old_fails() -> None:
+    for version, fails in (((6, 0, 16), True), ((6, 2), False), ((7, 2, 4), False)):
+        found = list(findings([Server("h:1", "", 0.0, version, "noeviction", persists=True)]))
+        assert [finding.fails for finding in found] == [True] * fails
+    [failure] = findings([Server("h:1", "", 0.0, (6, 0, 16), "noeviction", persists=True)])
+    assert failure.text == "h:1 is Redis 6.0.16, which cannot keep claims"

@@ -54,6 +54,23 @@ def test_the_environment_is_read() -> None:
     assert 'wait = "3m"  # environment RELAY_DEDUP__WAIT' in _run(RELAY_DEDUP__WAIT="3m").stdout
 
 
+def test_it_shows_the_rules_of_the_presets() -> None:
+    text = _run().stdout
+    assert '# [[rules]]  # preset avideo\n# name = "avideo: password recovery"\n' in text
+    assert '# [[ignore]]  # preset avideo\n# name = "avideo: image cache"\n' in text
+    assert "avideo:" not in _run("--set", "dedup.presets=").stdout
+
+
+def test_a_wrong_rule_ends_with_78_and_names_rule_key_and_part(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("[[rules]]\nname = 'mine'\nsubject = ['a', '(?i)(foo']\naction = 'exempt'\n")
+    result = _run("-c", str(file))
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == (
+        f"error: rule 1 \"mine\" (file {file}): subject = ['a', '(?i)(foo']: missing ) at \"(?i)(foo\"\n"
+    )
+
+
 def test_warnings_go_to_stderr() -> None:
     result = _run("--window", "5s")
     assert result.exit_code == 0

@@ -47,8 +47,13 @@ def test_nothing_claimed_is_nothing_to_do() -> None:
 
 
 def test_observing_forwards_all_in_their_order_and_never_waits() -> None:
-    observing = plan({A: HELD, B: Won(), C: SENT}, observe=True)
+    observing = plan({A: HELD, B: Won(), C: SENT}, {A, B, C})
     assert observing == Plan(forward=(A, B, C), suppress={}, wait=(), observed={A: HELD, C: SENT})
+
+
+def test_a_rule_may_observe_for_some_only() -> None:
+    some = plan({A: SENT, B: SENT, C: HELD}, {A})
+    assert some == Plan(forward=(A,), suppress={B: SENT}, wait=(C,), observed={A: SENT})
 
 
 @pytest.mark.parametrize(

@@ -218,12 +218,12 @@ async def test_an_acceptance_grows_older_while_it_waits_in_the_queue(store: Fake
     first = asyncio.ensure_future(guard.ask([peek(1)]))
     await store.entered.wait()
     original = Original("4f1d", "", "", 0.0)
-    second = asyncio.ensure_future(guard.ask([Confirm(Fingerprint("v1:k"), original, 600.0, 2.0)]))
+    second = asyncio.ensure_future(guard.ask([Confirm(Fingerprint("v1:k"), original, 600.0, 2.0, "to k")]))
     await asyncio.sleep(0)
     now += 3.0
     gate.set()
     await asyncio.gather(first, second)
-    assert store.asked[-1] == [Confirm(Fingerprint("v1:k"), original, 600.0, 5.0)]
+    assert store.asked[-1] == [Confirm(Fingerprint("v1:k"), original, 600.0, 5.0, "to k")]
     await guard.close()
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.core import message
 from relay.core.headers import decode_parameters, decode_value, parse_parametric
 from relay.core.message import Leaf, Multipart, parse
-from relay.core.text_transfer import decode_transfer
+from relay.core.text_transfer import LINE_LIMIT, decode_pieces, decode_transfer
 
 
 def wire(text: str) -> bytes:
@@ -81,6 +84,7 @@ PART = "--b\n\none\n"
         (wire(M + "\n" + PART) + b"x\n--b--\r\n", "mixed line ends"),
         (wire(M + "\n" + PART) + b"x\r--b--\r\n", "bare carriage return"),
         (wire(M + "\n" + PART) + b"\r\n--b--\nepilogue", "mixed line ends"),
+        (f"{M}\n{PART}".encode() + b"x\r\n--b\r\n\nx\n--b--\n", "mixed line ends"),
     ],
 )
 def test_what_two_readers_could_see_differently_is_broken(content: bytes, reason: str) -> None:
@@ -237,8 +241,35 @@ def test_transfer_encodings(encoding: str, body: bytes, octets: bytes | None) ->
     assert decode_transfer(body, encoding) == octets
 
 
+def pieces(body: bytes, encoding: str, chunk: int) -> bytes | None:
+    found = decode_pieces(body, encoding, chunk=chunk)
+    return None if found is None else b"".join(found)
+
+
 def test_padding_ends_base64_also_between_chunks() -> None:
-    assert decode_transfer(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", chunk=6) == b"abcdefghijk"
-    assert decode_transfer(b"YWI=\r\nYWJj", "base64", chunk=6) is None
-    assert decode_transfer(b"a=3D\r\nb=3D\r\n", "quoted-printable", chunk=6) == b"a=\r\nb=\r\n"
-    assert decode_transfer(b"a=3Dbcdefg", "quoted-printable", chunk=6) is None
+    assert pieces(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", 6) == b"abcdefghijk"
+    assert pieces(b"YWI=\r\nYWJj", "base64", 6) is None
+    assert pieces(b"a=3D\r\nb=3D\r\n", "quoted-printable", 6) == b"a=\r\nb=\r\n"
+
+
+def test_a_line_of_quoted_printable_longer_than_a_chunk_is_one_piece() -> None:
+    assert pieces(b"a=3Dbcdefg\r\nh", "quoted-printable", 6) == b"a=bcdefg\r\nh"
+    assert decode_transfer(b"a" * (LINE_LIMIT + 1), "quoted-printable") is None
+
+
+@given(
+    st.binary(max_size=60),
+    st.integers(1, 40),
+    st.sampled_from([b"\r\n", b"\n", b"\r", b"\r\n\r\n"]),
+    st.integers(1, 80),
+    st.tuples(st.sampled_from([b"", b"!", b"=", b"A", b"AA==", b" ", b"\xff", b"\0", b"-"]), st.integers(0, 100)),
+)
+def test_base64_by_lines_gives_the_same_as_all_at_once(
+    data: bytes, width: int, newline: bytes, chunk: int, spoiling: tuple[bytes, int]
+) -> None:
+    junk, at = spoiling
+    letters = base64.b64encode(data)
+    body = newline.join(letters[start : start + width] for start in range(0, len(letters), width)) + newline
+    assert pieces(body, "base64", chunk) == data
+    spoilt = body[:at] + junk + body[at:]
+    assert pieces(spoilt, "base64", chunk) == pieces(spoilt, "base64", 10_000)

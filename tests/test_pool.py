@@ -60,7 +60,7 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
     some.give_back(two)
     assert await take(some) is two
     assert await take(some) is one
-    assert some.extensions == {"size": "1000", "pipelining": ""}
+    assert some.offered == {0: {"size": "1000", "pipelining": ""}}
 
 
 @pytest.mark.parametrize("why", ["messages", "resets", "refusals", "age", "ended"])

@@ -32,6 +32,8 @@ def test_the_defaults_give_no_warning() -> None:
         ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
         ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
         ({"store": {"url": "memory:"}}, "forgets at restart"),
+        ({"record": {"keep": "maildir:/kept", "keep_for": 0}}, "record.keep keeps nothing while record.keep_for is 0"),
+        ({"record": {"secret_file": "/s", "addresses": True}}, "record.secret_file is not used"),
     ],
 )
 def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None:

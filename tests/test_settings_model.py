@@ -52,6 +52,13 @@ def test_the_relay_is_not_its_own_upstream(listen: str, upstream: str) -> None:
         Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})
 
 
+def test_suppressed_mail_is_not_kept_where_mail_is_delivered() -> None:
+    values = {"upstream": {"url": "maildir:/mail"}, "record": {"keep": "maildir:/mail"}}
+    with pytest.raises(ValidationError, match=r"record\.keep .maildir:/mail. is the Maildir of upstream\.url.*another"):
+        Settings.model_validate(values)
+    Settings.model_validate(values | {"record": {"keep": "maildir:/kept"}})
+
+
 @pytest.mark.parametrize(
     ("listen", "upstream"),
     [

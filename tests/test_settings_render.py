@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from relay.errors import SettingsError
 from relay.settings import Loaded, Settings, sources
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
+from relay.settings.presets import preset
 from relay.settings.render import effective_toml, example_toml, main, reference_markdown
 from relay.settings.units import format_duration, format_size
 
@@ -28,6 +30,7 @@ def _flags(toml: str) -> dict[str, str]:
     return {
         f"{section}.{name}": ",".join(value) if isinstance(value, list) else str(value)
         for section, table in tomllib.loads(toml).items()
+        if section in SECTIONS
         for name, value in table.items()
     }
 
@@ -62,11 +65,12 @@ def test_every_section_says_what_it_is_about() -> None:
 def test_the_example_holds_the_defaults_and_changes_nothing(tmp_path: Path) -> None:
     example = example_toml()
     assert not any(tomllib.loads(example).values())
+    assert "\n# [[rules]]\n" in example
     file = tmp_path / "relay.toml"
     file.write_text(re.sub(r"^#(\w+ = )", r"\1", example, flags=re.MULTILINE))
     loaded = load(file, {}, {"HOME": "/home/somebody"})
     assert loaded.settings == Settings()
-    assert {key for key, source in loaded.provenance.items() if source == "default"} == {PASSWORD}
+    assert {key for key in KEYS if loaded.provenance[key] == "default"} == {PASSWORD}
 
 
 def test_the_pages_hold_nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +118,63 @@ def test_secrets_are_masked() -> None:
         load(None, {"store.url": _flags(text)["store.url"]}, {})
 
 
+_RULES = r"""
+[dedup]
+presets = ["wordpress"]
+
+[[rules]]
+name = "first \"one\""
+subject = ['^(?i)Probe\d', "it's \\d"]
+header.X-Priority = '^1'
+header."X.Y" = ['^2', '3']
+attachment = false
+action = "observe"
+window = "90s"
+ignore = [ { parameter = "utm", url = "link", value = '[a-z]' }, { text = '\d+' } ]
+
+[[rules]]
+name = "wordpress: recovery mode"
+from = '@shop\.example'
+action = "dedupe"
+
+[[ignore]]
+comment = 'build \d+'
+"""
+
+
+def test_rules_are_shown_in_the_order_of_matching_with_their_source(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(_RULES)
+    text = effective_toml(load(file, {}, {}))
+    heads = [line for line in text.splitlines() if "[[" in line]
+    assert heads[:2] == [
+        f"[[rules]]  # file {file}",
+        f"[[rules]]  # file {file}, in place of that of preset wordpress",
+    ]
+    assert set(heads[2:-1]) == {"# [[rules]]  # preset wordpress"}
+    assert heads[-1] == f"[[ignore]]  # file {file}"
+    shown = re.findall(r'^# name = "(.*)"$', text, re.MULTILINE)
+    assert shown == [rule.name for rule in preset("wordpress").rules if rule.name != "wordpress: recovery mode"]
+
+
+def test_rules_that_are_shown_are_a_settings_file(tmp_path: Path) -> None:
+    file, again = tmp_path / "relay.toml", tmp_path / "again.toml"
+    file.write_text(_RULES)
+    loaded = load(file, {}, {})
+    again.write_text(effective_toml(loaded))
+    assert load(again, {}, {}).settings == loaded.settings
+    assert len(loaded.settings.rules) == 2
+
+
+def test_the_rules_of_presets_are_whole_when_their_comment_signs_are_taken_away(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    text = effective_toml(load(None, {"dedup.presets": "avideo,wordpress"}, {}))
+    file.write_text(re.sub(r"^# (.*[]\[=])", r"\1", text, flags=re.MULTILINE))
+    settings = load(file, {}, {}).settings
+    assert settings.rules == preset("avideo").rules + preset("wordpress").rules
+    assert settings.ignore == preset("avideo").ignore
+
+
 _durations = st.integers(1000, 10**9).map(lambda milliseconds: format_duration(milliseconds / 1000))
 _paths = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).map(lambda name: f"/{name}")
 _values: dict[str, st.SearchStrategy[str]] = {
@@ -127,6 +188,8 @@ _values: dict[str, st.SearchStrategy[str]] = {
     "upstream.verify_certificate": st.sampled_from(["yes", "no"]),
     "upstream.dot_timeout": _durations,
     "dedup.window": _durations | st.just("0"),
+    "dedup.presets": st.sampled_from(["", "avideo", "wordpress,avideo"]),
+    "record.keep": st.just("") | _paths.map(lambda path: f"maildir:/kept{path}"),
     "dedup.mode": st.sampled_from(["enforce", "observe"]),
     "dedup.lease": _durations,
     "store.url": _paths.map(lambda path: f"sqlite:/folder{path}") | st.just("memory:"),
@@ -136,6 +199,7 @@ _values: dict[str, st.SearchStrategy[str]] = {
 }
 
 
+@hypothesis_settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=_values))
 def test_the_settings_in_force_load_to_the_same_settings(flags: dict[str, str]) -> None:
     loaded = load(None, flags, {})

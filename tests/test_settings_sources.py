@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from relay.errors import SettingsError
 from relay.settings import Loaded, Settings, sources
 from relay.settings.addresses import HostPort
-from relay.settings.model import KEYS, environment_name
-from relay.settings.urls import RedisUrl, SqliteUrl
+from relay.settings.model import KEYS, TABLES, environment_name
+from relay.settings.urls import MaildirUrl, RedisUrl, SqliteUrl
 
 load = functools.partial(sources.load, default_file=Path("/nowhere/relay.toml"), user_id=1000)
 """As somebody on a machine that has no file of its own."""
@@ -68,13 +69,13 @@ def test_every_key_can_come_from_the_environment() -> None:
     loaded = load(None, {}, {environment_name("upstream.password"): "sesame"})
     environ = {
         environment_name(key): value
-        for section, values in loaded.settings.model_dump(mode="json").items()
+        for section, values in loaded.settings.model_dump(mode="json", exclude=set(TABLES)).items()
         for key, value in ((f"{section}.{name}", _as_text(value)) for name, value in values.items())
     }
     again = load(None, {}, environ)
     assert set(environ) == {environment_name(key) for key in KEYS}
     assert again.settings.dedup == loaded.settings.dedup
-    assert all(source == f"environment {environment_name(key)}" for key, source in again.provenance.items())
+    assert all(again.provenance[key] == f"environment {environment_name(key)}" for key in KEYS)
 
 
 def _as_text(value: object) -> str:
@@ -162,9 +163,15 @@ def test_a_timeout_of_nothing_is_refused() -> None:
         ("[stor]\nurl = 'x'", "stor.url (file {}): unknown key; did you mean store.url?"),
         ("[upstrem]\ntimeout = 'x'", "upstrem.timeout (file {}): unknown key; did you mean upstream."),
         ("[upstream]\nwindow = '1h'", "upstream.window (file {}): unknown key; did you mean dedup.window?"),
-        ("[[rules]]\nx = 1", "rules (file {}): not in this version yet; leave it out"),
+        ("[rules]\nname = 'a'", "rules (file {}): this is a list of tables; write [[rules]] above the keys of each"),
+        ("ignore = 3", "ignore (file {}): this is a list of tables; write [[ignore]] above the keys of each"),
+        ("[[rule]]\nx = 1", "rule (file {}): unknown key; did you mean [[rules]]?"),
+        ("[[dedup.rules]]\nx = 1", "dedup.rules (file {}): unknown key; did you mean [[rules]]?"),
         ("[auth]", "auth (file {}): not in this version yet; leave it out"),
-        ("[record]\nkeep_for = '30d'", "record.keep_for (file {}): not in this version yet; leave it out"),
+        (
+            "[record]\nkeep = 'mail'",
+            'record.keep = "mail" (file {}): only a Maildir can keep messages; write maildir:PATH',
+        ),
         ("[xyz]\nqqqq = 1", 'xyz.qqqq (file {}): unknown key; "relay config" lists all keys'),
         ("dedup = 3", "dedup (file {}): this is a section; write [dedup] and its keys below it"),
         ("[upstream.url]\npassword = 'sesame'", "upstream.url = {{…}} (file {}): the kind is missing; write smtp://"),
@@ -186,14 +193,37 @@ def test_unknown_flags_and_variables_name_the_nearest() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("service.workers", "dedup.presets", "upstream.fallback_urls", "auth.mode", "auth.users_file"),
-        *("tls.certificate", "tls.key", "listen.tls_address", "record.keep", "record.secret_file"),
+        *("service.workers", "auth.mode", "auth.users_file"),
+        *("tls.certificate", "tls.key", "listen.tls_address"),
     ],
 )
 def test_keys_of_later_versions_are_errors_that_say_so(key: str) -> None:
     assert _error(flags={key: "1"}) == f"{key} (flag --set): not in this version yet; leave it out"
     name = environment_name(key)
     assert _error(**{name: "1"}) == f"{name} (environment): not in this version yet; unset it"
+
+
+@pytest.mark.parametrize("name", ["rules", "rules.0.subject", "ignore", "ignore.text"])
+def test_rules_and_ignores_stand_in_the_file_only(name: str) -> None:
+    table = name.partition(".")[0]
+    word = {"rules": "rules", "ignore": "ignores"}[table]
+    mend = f"{word} stand in the settings file only; write [[{table}]] there"
+    assert _error(flags={name: "x"}) == f"{name} (flag --set): {mend}"
+    variable = f"RELAY_{name.upper().replace('.', '__')}"
+    assert _error(**{variable: "x"}) == f"{variable} (environment): {mend}"
+
+
+def test_records_have_their_keys() -> None:
+    flags = {
+        "record.keep_for": "7d",
+        "record.keep": "maildir:/kept",
+        "record.secret_file": "/s",
+        "record.addresses": "no",
+    }
+    record = load(None, flags, {}).settings.record
+    assert (record.keep_for, record.keep, record.secret_file) == (7 * 86400, MaildirUrl(Path("/kept")), Path("/s"))
+    assert load(None, {"record.keep": ""}, {}).settings.record == Settings().record
+    assert not Settings().record.addresses
 
 
 def test_variables_of_container_tools_and_of_others_are_left_alone() -> None:
@@ -228,6 +258,7 @@ def test_other_variables_are_not_read_and_warned_of(name: str, mend: str) -> Non
     [
         (b"[dedup]\nwindow = 10m\n", 'not TOML: .*line 2, .*text stands in "quotes"'),
         (b"x = " + b"[" * 5000, "not TOML"),
+        (b'[[rules]]\nsubject = "a\\.b"\n', "not TOML: .*line 2, .*patterns in 'single quotes'"),
         (b'[dedup]\nwindow = "\xff"\n', "not UTF-8 text; save it as UTF-8"),
     ],
 )
@@ -303,6 +334,7 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
     assert sources.upstream_password(Settings()) is None
 
 
+@hypothesis_settings(deadline=None)
 @given(st.sampled_from(sorted(KEYS)), st.text())
 def test_any_text_is_settings_or_a_settings_error(key: str, text: str) -> None:
     with contextlib.suppress(SettingsError):

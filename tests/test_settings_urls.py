@@ -17,6 +17,7 @@ from relay.settings.urls import (
     SmtpUrl,
     SqliteUrl,
     mask,
+    parse_keep_or_none,
     parse_store,
     parse_upstream,
 )
@@ -88,6 +89,10 @@ def test_a_wrong_upstream_is_told_its_mend(text: str, mend: str) -> None:
         ("rediss://[::1]:6380/2", RedisUrl("rediss://[::1]:6380/2")),
         ("rediss://h?ssl_ca_certs=/etc/ca.pem", RedisUrl("rediss://h?ssl_ca_certs=/etc/ca.pem")),
         ("unix:///run/redis.sock?db=1", RedisUrl("unix:///run/redis.sock?db=1")),
+        ("unix:///run/a,b.sock", RedisUrl("unix:///run/a,b.sock")),
+        ("redis+sentinel://h/mymaster", RedisUrl("redis+sentinel://h/mymaster")),
+        ("redis+sentinel://h:1,[::1]:2,i/my%2Fname?db=1", RedisUrl("redis+sentinel://h:1,[::1]:2,i/my%2Fname?db=1")),
+        ("redis+cluster://h:7000,[::1]:7001,i", RedisUrl("redis+cluster://h:7000,[::1]:7001,i")),
     ],
 )
 def test_stores(text: str, url: object) -> None:
@@ -99,8 +104,22 @@ def test_stores(text: str, url: object) -> None:
 @pytest.mark.parametrize(
     ("text", "mend"),
     [
-        ("redis+sentinel://h:26379/mymaster", "this version cannot use Redis Sentinel yet; write redis://HOST:PORT"),
-        ("redis+cluster://h:7000", "this version cannot use Redis Cluster yet; write redis://HOST:PORT"),
+        ("redis+sentinel://h:26379", "the name of the service is missing; write for example redis[+]sentinel://HOST"),
+        ("redis+sentinel://h,i/", "the name of the service is missing"),
+        ("redis+sentinel://h,i/s/0", "only the name of the service may follow the hosts; write .*/SERVICE[?]db=0"),
+        ("redis+sentinel://:xyzzy@h,/s", "the host is missing"),
+        ("redis+sentinel://:xyz/zy@h,i/s", "percent-encoded; write %2F"),
+        ("redis+sentinel://h,i:x/s", "not HOST:PORT"),
+        ("redis+sentinel://h,i:0/s", "port 0 cannot be reached; correct i:0"),
+        ("redis+sentinel://h/s?db=x", 'the database is a number; write for example "db=0"'),
+        ("redis+sentinel://h/s?sentinel_password=***", "the password is masked"),
+        ("redis+sentinel://h/s?ssl_certfile=x", '"ssl_certfile" is not known; leave it out .known: db, sentinel_pass'),
+        ("redis+cluster://h:7000,i/0", "a cluster has no databases; write redis[+]cluster://HOST without"),
+        ("redis+cluster://h?db=0", 'a cluster has no databases; leave "db" out'),
+        ("redis+cluster://h?retry=1", 'option "retry" is not known; leave it out$'),
+        ("redis+clustre://h", "did you mean redis[+]cluster:"),
+        ("redis://h,i", "takes one host; write redis[+]sentinel://HOST,HOST/SERVICE or redis[+]cluster://HOST,HOST"),
+        ("redis://h?db=first", "the database is a number"),
         ("reddis://h", "did you mean redis:[?] Known: sqlite:PATH"),
         ("postgres://h", '"postgres" is not known; .*sqlite:PATH.* or memory:'),
         ("/var/lib/relay.db", "the kind is missing; write sqlite:PATH"),
@@ -139,6 +158,11 @@ def test_a_redis_password_is_used_and_never_shown() -> None:
     [
         ("redis://:xyz:z/@y@h", "redis://:***@h"),
         ("user:xyzzy@h", "user:***@h"),
+        (
+            "redis+sentinel://u:xyz,zy@h,i/s?sentinel_password=x&db=1",
+            "redis+sentinel://u:***@h,i/s?sentinel_password=***&db=1",
+        ),
+        ("redis+cluster://:xyzzy@h:7000,i", "redis+cluster://:***@h:7000,i"),
         ("unix:///s?password=xyzzy&db=0", "unix:///s?password=***&db=0"),
         ("smtp://user@[::1]:25", "smtp://user@[::1]:25"),
         ("redis://h:6379/0", "redis://h:6379/0"),
@@ -147,3 +171,13 @@ def test_a_redis_password_is_used_and_never_shown() -> None:
 )
 def test_masking_reaches_badly_written_urls(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+def test_copies_are_kept_in_a_maildir_or_not_at_all() -> None:
+    assert parse_keep_or_none("") is None
+    assert parse_keep_or_none("maildir:/kept") == MaildirUrl(Path("/kept"))
+    for text in ("/kept", "sqlite:/kept", "maildir"):
+        with pytest.raises(ValueError, match="only a Maildir can keep messages; write maildir:PATH"):
+            parse_keep_or_none(text)
+    with pytest.raises(ValueError, match='a path follows without "//"; write maildir:/kept'):
+        parse_keep_or_none("maildir:///kept")

@@ -9,12 +9,16 @@ import pytest_asyncio
 from parts import store_places
 
 from relay.core.claim import (
+    AskGeneration,
     Claim,
     Confirm,
     Done,
+    Entry,
     Fingerprint,
     Free,
+    Generation,
     Held,
+    Note,
     Original,
     Peek,
     Release,
@@ -127,6 +131,7 @@ async def test_what_was_sent_is_told_with_its_original_and_age(store: Store, pla
         assert isinstance(answer, Sent)
         assert answer.original == ORIGINAL
         assert answer.age == pytest.approx(100, abs=NEARLY)
+        assert answer.window == pytest.approx(WINDOW, abs=0.01)
 
 
 async def test_a_release_does_not_undo_what_was_sent(store: Store) -> None:
@@ -238,3 +243,156 @@ async def test_opening_twice_and_closing_twice_does_no_harm(place: Place) -> Non
     assert await one(store, claim()) == Won()
     await store.close()
     await store.close()
+
+
+# Records
+
+
+def note(number: int, *, keep_for: float = 1000.0, text: str = "") -> Note:
+    return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}', keep_for)
+
+
+async def told(store: Store, age: float = 1e6) -> list[str]:
+    return [text async for text in store.records(age)]
+
+
+async def test_without_a_record_none_is_told(store: Store) -> None:
+    assert await told(store) == []
+
+
+async def test_records_are_told_newest_first_and_no_older_than_asked(store: Store, place: Place) -> None:
+    for number in range(3):
+        assert await one(store, note(number)) == Done()
+        place.advance(100)
+    assert await told(store) == [note(number).text for number in (2, 1, 0)]
+    assert await told(store, 250) == [note(number).text for number in (2, 1)]
+    assert await told(store, 50) == []
+
+
+async def test_a_record_noted_again_takes_the_place_of_the_first(store: Store, place: Place) -> None:
+    await store.execute([note(1), note(2)])
+    place.advance(100)
+    await store.execute([note(1, text="better known")])
+    assert await told(store) == ["better known", note(2).text]
+    assert await told(store, 50) == ["better known"]
+
+
+async def test_a_record_is_kept_as_long_as_it_said(store: Store, place: Place) -> None:
+    await one(store, note(1))
+    place.advance(700)
+    await one(store, note(2))
+    place.advance(301)
+    assert await told(store) == [note(2).text]
+    place.advance(700)
+    assert await told(store) == []
+
+
+async def test_many_records_are_told_page_by_page(store: Store) -> None:
+    numbers = range(1_700)
+    await store.execute([note(number) for number in numbers])
+    telling = store.records(1e6)
+    assert [await anext(telling) for _ in range(3)] == [note(number).text for number in (1_699, 1_698, 1_697)]
+    # Whoever reads slowly stops nobody, and what is noted meanwhile does not shift what he reads.
+    await store.execute([claim(), note(9_999)])
+    assert [text async for text in telling] == [note(number).text for number in numbers[-4::-1]]
+    assert len(await told(store)) == 1_701
+
+
+async def test_the_oldest_of_too_many_records_go(place: Place) -> None:
+    store = place.store(most_records=1_000)
+    await store.open()
+    for start in range(0, 3_000, 500):
+        await store.execute([note(number) for number in range(start, start + 500)])
+    left = await told(store)
+    assert left == [note(number).text for number in range(2_999, 2_999 - len(left), -1)]
+    assert 1_000 <= len(left) <= 1_100
+    await store.close()
+
+
+async def test_two_stores_at_one_place_tell_of_the_same_records(store: Store, place: Place) -> None:
+    second = place.store()
+    await second.open()
+    await one(store, note(1))
+    await one(second, note(2))
+    assert await told(store) == await told(second) == [note(2).text, note(1).text]
+    await second.close()
+
+
+# Forgetting
+
+
+def sent(key: Fingerprint, recipient: str = "") -> Confirm:
+    return Confirm(key, ORIGINAL, WINDOW, recipient=recipient)
+
+
+async def test_what_matches_is_freed_and_nothing_else(store: Store, place: Place) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW), note(1)])
+    place.advance(10)
+    seen: list[Entry] = []
+
+    def is_for_one(entry: Entry) -> bool:
+        seen.append(entry)
+        return entry.recipient == "one"
+
+    listed = [entry async for entry in store.sent()]
+    assert {entry.key for entry in listed} == {KEY, OTHER}
+    assert await one(store, AskGeneration()) == Generation(""), "to look is not to forget"
+    assert await store.forget(is_for_one) == 1
+    assert [(entry.key, entry.original, entry.recipient) for entry in seen] == [
+        (entry.key, entry.original, entry.recipient) for entry in listed
+    ]
+    assert {(entry.key, entry.original, entry.recipient) for entry in seen} == {
+        (KEY, ORIGINAL, "one"),
+        (OTHER, ORIGINAL, 'other \udce4"}'),
+    }
+    assert [entry.age for entry in seen] == [pytest.approx(10, abs=NEARLY)] * 2
+    freed, other, still_held = await store.execute([Peek(KEY, WINDOW), Peek(OTHER, WINDOW), Peek(held, WINDOW)])
+    assert freed == Free()
+    assert isinstance(other, Sent)
+    assert isinstance(still_held, Held)
+    assert await told(store) == [note(1).text]
+    assert await store.forget(is_for_one) == 0
+
+
+async def test_what_has_run_out_is_not_counted(store: Store, place: Place) -> None:
+    await one(store, sent(KEY))
+    place.advance(WINDOW + 1)
+    assert await store.forget(lambda _: True) == 0
+
+
+async def test_of_thousands_all_are_freed_that_match(store: Store) -> None:
+    keys = [Fingerprint(f"v1:{number:064x}") for number in range(2_500)]
+    await store.execute([sent(key, f"{number % 5}") for number, key in enumerate(keys)])
+    assert {entry.key async for entry in store.sent()} == set(keys)
+    assert await store.forget(lambda entry: entry.recipient != "3") == 2_000
+    assert {entry.key async for entry in store.sent()} == set(keys[3::5])
+    answers = await store.execute([Peek(key, WINDOW) for key in keys])
+    assert [type(answer) for answer in answers] == [Free, Free, Free, Sent, Free] * 500
+    assert await store.forget(lambda _: True) == 500
+
+
+async def test_each_forgetting_begins_a_generation_that_every_store_hears_of(store: Store, place: Place) -> None:
+    second = place.store()
+    await second.open()
+    names = [""]
+    assert await one(store, AskGeneration()) == Generation("")
+    for _ in range(3):
+        await second.forget(lambda _: False)
+        told_here, told_there = await one(store, AskGeneration()), await one(second, AskGeneration())
+        assert isinstance(told_here, Generation)
+        assert told_here == told_there
+        assert told_here.name not in names
+        names.append(told_here.name)
+    identity = await store.identity()
+    assert identity not in names
+    await second.close()
+
+
+async def test_a_fault_of_whoever_matches_frees_no_more_and_is_his(store: Store) -> None:
+    await store.execute([sent(KEY), sent(OTHER)])
+    with pytest.raises(ZeroDivisionError):
+        await store.forget(lambda _: bool(1 // 0))
+    answers = await store.execute([Peek(KEY, WINDOW), Peek(OTHER, WINDOW), AskGeneration()])
+    assert [type(answer) for answer in answers] == [Sent, Sent, Generation]
+    assert answers[-1] == Generation(""), "it begins when all are free"

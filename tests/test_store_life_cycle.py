@@ -12,12 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from parts import store_places
 
 from relay.core.claim import (
+    AskGeneration,
     Claim,
     Confirm,
     Done,
+    Entry,
     Fingerprint,
     Free,
+    Generation,
     Held,
+    Note,
     Original,
     Peek,
     Release,
@@ -34,18 +38,21 @@ if TYPE_CHECKING:
 
     from relay.core.claim import Answer, Command
 
-EXAMPLES = {"memory": 100, "sqlite": 40, "redis": 30}
+EXAMPLES = {"memory": 100, "sqlite": 40, "redis": 30, "sentinel": 5, "cluster": 15}
 NEARLY = 4.0
 
 keys = st.sampled_from([Fingerprint("v1:a"), Fingerprint("v1:b")])
 tokens = st.sampled_from([Token("t1"), Token("t2"), Token("t3")])
+recipients = st.sampled_from(["", "one", "other"])
 originals = st.builds(Original, st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.just(1.5))
 # Time passes in tens and everything ends at a five: Redis's own clock goes on, and no step may fall on an edge.
 tens = st.integers(1, 12).map(lambda number: number * 10.0)
 ends = tens.map(lambda seconds: seconds + 5.0)
 
-_Entry: TypeAlias = tuple[Token | Original, float, float]
-"""Who holds it, or what was sent; since when; until when."""
+KEEP_FOR = 75.0
+
+_Entry: TypeAlias = tuple[Token | Original, float, float, str]
+"""Who holds it, or what was sent; since when; until when; to whom."""
 
 
 class LifeCycle(RuleBasedStateMachine):
@@ -58,6 +65,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.runner.run(self.store.open())
         self.now = 0.0
         self.model: dict[Fingerprint, _Entry] = {}
+        self.generation = ""
+        self.records: dict[str, tuple[str, float]] = {}
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
@@ -68,7 +77,7 @@ class LifeCycle(RuleBasedStateMachine):
         return answer
 
     def expected(self, key: Fingerprint, window: float = 1e9) -> Answer:
-        owner, since, until = self.model.get(key, (Token(""), 0.0, 0.0))
+        owner, since, until, _ = self.model.get(key, (Token(""), 0.0, 0.0, ""))
         if until <= self.now:
             return Free()
         if isinstance(owner, str):
@@ -99,7 +108,7 @@ class LifeCycle(RuleBasedStateMachine):
     def claim(self, key: Fingerprint, token: Token, lease: float, window: float) -> None:
         expected = self.expected(key, window)
         if expected == Free() or self.holds(key, token):
-            self.model[key] = (token, self.now, self.now + lease)
+            self.model[key] = (token, self.now, self.now + lease, "")
             expected = Won()
         self.check(self.ask(Claim(key, token, lease, window)), expected)
 
@@ -107,17 +116,17 @@ class LifeCycle(RuleBasedStateMachine):
     def peek(self, key: Fingerprint, window: float) -> None:
         self.check(self.ask(Peek(key, window)), self.expected(key, window))
 
-    @rule(key=keys, original=originals, window=ends, age=st.sampled_from([0.0, 10.0, 50.0]))
-    def confirm(self, key: Fingerprint, original: Original, window: float, age: float) -> None:
+    @rule(key=keys, original=originals, window=ends, age=st.sampled_from([0.0, 10.0, 50.0]), to=recipients)
+    def confirm(self, key: Fingerprint, original: Original, window: float, age: float, to: str) -> None:
         if age < window:
-            self.model[key] = (original, self.now - age, self.now - age + window)
-        self.check(self.ask(Confirm(key, original, window, age)), Done())
+            self.model[key] = (original, self.now - age, self.now - age + window, to)
+        self.check(self.ask(Confirm(key, original, window, age, to)), Done())
 
     @rule(key=keys, token=tokens, lease=ends)
     def renew(self, key: Fingerprint, token: Token, lease: float) -> None:
         expected = self.expected(key)
         if self.holds(key, token):
-            self.model[key] = (token, self.now, self.now + lease)
+            self.model[key] = (token, self.now, self.now + lease, "")
             expected = Done()
         self.check(self.ask(Renew(key, token, lease)), expected)
 
@@ -126,6 +135,47 @@ class LifeCycle(RuleBasedStateMachine):
         if self.holds(key, token):
             del self.model[key]
         self.check(self.ask(Release(key, token)), Done())
+
+    @rule(to=recipients)
+    def forget(self, to: str) -> None:
+        sent = {key: expected for key in self.model if isinstance(expected := self.expected(key), Sent)}
+        matching = [key for key in sent if self.model[key][3] == to]
+        seen: dict[Fingerprint, Entry] = {}
+
+        def matches(entry: Entry) -> bool:
+            seen[entry.key] = entry
+            return entry.recipient == to
+
+        assert self.runner.run(self.store.forget(matches)) == len(matching)
+        assert seen.keys() == sent.keys()
+        for key, entry in seen.items():
+            assert (entry.original, entry.recipient) == (sent[key].original, self.model[key][3])
+            assert entry.age == pytest.approx(sent[key].age, abs=NEARLY)
+        for key in matching:
+            del self.model[key]
+        told = self.ask(AskGeneration())
+        assert isinstance(told, Generation)
+        assert told.name not in ("", self.generation)
+        self.generation = told.name
+
+    @rule()
+    def ask_generation(self) -> None:
+        assert self.ask(AskGeneration()) == Generation(self.generation)
+
+    @rule(record=st.sampled_from(["r1", "r2", "r3"]), text=st.sampled_from(["{}", '{"id":""}']))
+    def note(self, record: str, text: str) -> None:
+        self.records.pop(record, None)
+        self.records[record] = (text, self.now)
+        assert self.ask(Note(record, text, KEEP_FOR)) == Done()
+
+    @rule(age=ends)
+    def look_back(self, age: float) -> None:
+        async def told() -> list[str]:
+            return [text async for text in self.store.records(age)]
+
+        oldest = self.now - min(age, KEEP_FOR)
+        expected = [text for text, at in reversed(self.records.values()) if at >= oldest]
+        assert self.runner.run(told()) == expected
 
 
 @pytest.mark.parametrize("name", store_places.NAMES)

@@ -17,12 +17,16 @@ from parts.redis_server import RedisServer
 from relay.claims.clocks import ServerClock
 from relay.claims.redis import RedisStore
 from relay.core.claim import (
+    AskGeneration,
     Claim,
     Confirm,
     Done,
+    Entry,
     Fingerprint,
     Free,
+    Generation,
     Held,
+    Note,
     Original,
     Peek,
     Release,
@@ -61,8 +65,11 @@ async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisSe
     await store.execute(
         [Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)]
     )
+    await store.execute([Note("rec-1", "{}", 5_000), Note("rec-2", "{}", 3_000)])
+    await store.forget(lambda _: False)
     left = redis_server.keys()
-    assert len(left) == 4
+    assert len(left) == 6
+    assert 2_990_000 < left["smtp-dedup:records"] <= 3_000_000, "it begins anew with each record"
     assert 30_000 < left[NAME] <= 40_000
     assert 590_000 < left["smtp-dedup:" + second] <= 600_000
     assert 0 < left["smtp-dedup:" + third] <= 1_000
@@ -444,3 +451,131 @@ def test_a_url_that_cannot_be(url: str) -> None:
     with pytest.raises(SettingsError, match=r"store\.url") as caught:
         RedisStore(url)
     assert "sesame" not in str(caught.value)
+
+
+# Records and forgetting
+
+NOTE = Note("rec-1", "{}", 600)
+STREAM, GENERATION = "smtp-dedup:records", "smtp-dedup:generation"
+
+
+async def told(store: RedisStore) -> list[str]:
+    return [text async for text in store.records(600)]
+
+
+async def test_records_that_cannot_be_kept_cost_no_claim(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.set(STREAM, "x")
+        client.set(GENERATION, "x")
+        client.delete(GENERATION)
+        client.rpush(GENERATION, "x")
+    generation, claimed, noted = await store.execute([AskGeneration(), CLAIM, NOTE])
+    assert isinstance(generation, Unknown)
+    assert claimed == Won()
+    assert isinstance(noted, Unknown)
+    assert isinstance((await store.execute([NOTE]))[0], Unknown)
+    with pytest.raises(StoreError, match=r"redis at .*WRONGTYPE"):
+        await told(store)
+
+
+async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-xadd")
+        try:
+            (noted,) = await store.execute([NOTE])
+            assert isinstance(noted, Unknown)
+            assert await store.execute([CLAIM]) == [Won()]
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+xadd")
+    assert await store.execute([NOTE]) == [Done()]
+
+
+async def test_a_record_of_a_broken_off_batch_is_told_once(redis_server: RedisServer) -> None:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as url:
+        store = RedisStore(url)
+        await store.execute([NOTE, *MANY * 2])
+        with redis_server.client() as client:
+            assert client.xlen(STREAM) == 2
+        assert await told(store) == ["{}"]
+        await store.close()
+
+
+async def test_what_no_relay_wrote_into_the_stream_is_passed_over(store: RedisStore, redis_server: RedisServer) -> None:
+    strange = [
+        {"a": "b"},
+        {"record": "r", "keep": "soon", "text": "{}"},
+        {"record": "r", "keep": "9" * 5_000, "text": "long"},
+        {"record": "s", "keep": "600000", "text": b"\xff"},
+    ]
+    with redis_server.client() as client:
+        for fields in strange:
+            client.xadd(STREAM, fields)
+    await store.execute([NOTE])
+    assert await told(store) == ["{}", "\N{REPLACEMENT CHARACTER}", "long"]
+
+
+async def test_records_older_than_they_are_kept_leave_the_stream(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        for number in range(500):
+            client.xadd(STREAM, {"record": "r", "keep": "1", "text": "{}"}, id=f"{1000 + number}-0")
+        await store.execute([NOTE])
+        assert client.xlen(STREAM) <= 100
+
+
+async def test_an_entry_of_an_earlier_version_names_nobody(store: RedisStore, redis_server: RedisServer) -> None:
+    value = b's600000 {"record":"rec-1","message_id":"<1@example.org>","reply":"250 ok","accepted_at":1.0}'
+    with redis_server.client() as client:
+        client.set(NAME, value, px=590_000)
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+    assert answer.original == ORIGINAL
+    seen: list[Entry] = []
+    assert await store.forget(lambda entry: bool(seen.append(entry)) or True) == 1
+    assert [(entry.key, entry.original, entry.recipient) for entry in seen] == [(KEY, ORIGINAL, "")]
+
+
+async def test_what_changes_while_it_is_looked_at_is_not_forgotten(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+
+    def matches(_: Entry) -> bool:
+        with redis_server.client() as client:
+            client.set(NAME, "hmine", px=30_000)
+        return True
+
+    assert await store.forget(matches) == 0
+    assert isinstance((await store.execute([PEEK]))[0], Held)
+
+
+async def test_strangers_keys_do_not_stop_forgetting(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with redis_server.client() as client:
+        client.rpush("smtp-dedup:list", "x")
+        client.set("smtp-dedup:text", "s600000 {}", px=1000)
+        client.set("smtp-dedup:forever", f"s600000 {client.get(NAME).partition(b' ')[2].decode()}")
+        client.set(b"smtp-dedup:\xff", client.get(NAME), px=1000)
+        client.set("smtp-dedup:longer", client.get(NAME), px=700_000)
+        client.set("elsewhere", client.get(NAME), px=1000)
+    assert await store.forget(lambda _: True) == 2
+    assert set(redis_server.keys()) >= {"smtp-dedup:list", "smtp-dedup:forever", "smtp-dedup:longer", "elsewhere"}
+    assert NAME not in set(redis_server.keys())
+
+
+async def test_forgetting_that_is_refused_is_an_error(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    for command in ("scan", "eval", "del", "set"):
+        with redis_server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+            try:
+                with pytest.raises(StoreError, match=f"redis at 127.0.0.1:{redis_server.port}: "):
+                    await store.forget(lambda _: True)
+            finally:
+                client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+    redis_server.kill()
+    with pytest.raises(StoreError, match="connection refused"):
+        await store.forget(lambda _: True)
+    with pytest.raises(StoreError, match="connection refused"):
+        await told(store)
+    redis_server.start()
+    assert await store.execute([AskGeneration()]) == [Generation("")]

@@ -15,8 +15,26 @@ import pytest
 import pytest_asyncio
 
 from relay.claims.clocks import Boot
+from relay.claims.codec import encode
 from relay.claims.sqlite import SqliteStore
-from relay.core.claim import Claim, Confirm, Fingerprint, Free, Held, Original, Peek, Release, Sent, Token, Unknown, Won
+from relay.claims.sqlite_commands import _RECORDS, _SWEEPS
+from relay.core.claim import (
+    Claim,
+    Confirm,
+    Done,
+    Entry,
+    Fingerprint,
+    Free,
+    Held,
+    Note,
+    Original,
+    Peek,
+    Release,
+    Sent,
+    Token,
+    Unknown,
+    Won,
+)
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
@@ -126,7 +144,7 @@ async def test_a_lock_that_stays_is_an_error_and_no_more_once_it_has_gone(store:
 async def test_a_full_disk(store: SqliteStore, path: Path) -> None:
     await store.open()
     # As full as SQLite's own limit can make it, which its next connection no longer has.
-    await store._in_thread(lambda: store._connection.execute("PRAGMA max_page_count = 1"))
+    await store._in_thread(lambda: store._file.open().execute("PRAGMA max_page_count = 1"))
     many = [Claim(Fingerprint(f"v1:{number:064x}"), TOKEN, 30, 600) for number in range(500)]
     with pytest.raises(StoreError, match="the disk is full"):
         await store.execute(many)
@@ -166,7 +184,7 @@ async def test_a_folder_that_cannot_be(store: SqliteStore, path: Path) -> None:
 async def test_a_file_that_may_only_be_read(store: SqliteStore, path: Path) -> None:
     await store.open()
     # Rights do not bind root, as whom the tests may run.
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 1"))
+    await store._in_thread(lambda: store._file.open().execute("PRAGMA query_only = 1"))
     await fails(store, path, "cannot be written")
     assert await store.execute([CLAIM]) == [Won()]
 
@@ -174,12 +192,54 @@ async def test_a_file_that_may_only_be_read(store: SqliteStore, path: Path) -> N
 async def test_a_newer_schema_is_not_touched(store: SqliteStore, path: Path) -> None:
     await store.open()
     with other(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     await store.close()
     newer = SqliteStore(path)
     await fails(newer, path, "newer relay")
     await fails(newer, path, "newer relay")
     await newer.close()
+
+
+_VERSION_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE claims (
+    key TEXT PRIMARY KEY, token TEXT, original TEXT, since REAL NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX claims_until ON claims (until);
+INSERT INTO meta VALUES ('identity', '0123456789abcdef');
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_file_of_an_earlier_version_is_brought_up_to_date(store: SqliteStore, path: Path, clock: Clock) -> None:
+    held = Fingerprint("v1:held")
+    text = '{"record":"rec-1","message_id":"<1@example.org>","reply":"250 ok","accepted_at":1.0}'
+    path.parent.mkdir()
+    with other(path) as connection:
+        connection.executescript(_VERSION_1)
+        insert = "INSERT INTO claims VALUES (?, ?, ?, ?, ?)"
+        connection.execute(insert, (KEY, None, text, clock.now - 10, clock.now + 590))
+        connection.execute(insert, (held, TOKEN, None, clock.now, clock.now + 30))
+    assert await store.execute([PEEK, Peek(held, 600)]) == [Sent(ORIGINAL, 10.0), Held(30.0)]
+    assert await store.identity() == "0123456789abcdef"
+    assert await store.execute([Note("rec-2", "{}", 600)]) == [Done()]
+    assert [text async for text in store.records(600)] == ["{}"]
+    assert await store.forget(lambda entry: entry.recipient == "") == 1
+    with other(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def test_a_migration_that_breaks_off_leaves_the_file_as_it_was(path: Path) -> None:
+    path.parent.mkdir()
+    with other(path) as connection:
+        connection.executescript(_VERSION_1)
+        connection.execute("CREATE VIEW records_until AS SELECT 1")
+    store = SqliteStore(path)
+    await fails(store, path, "records_until")
+    await store.close()
+    with other(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT name FROM sqlite_schema WHERE name = 'records'").fetchall() == []
 
 
 async def rebooted(store: SqliteStore, path: Path, clock: Clock) -> SqliteStore:
@@ -224,6 +284,7 @@ async def test_entries_of_another_boot_that_lie_in_the_future_are_free(
     clock.now -= 3600
     store = await rebooted(store, path, clock)
     assert await store.execute([PEEK, Peek(held, 600)]) == [Free(), Free()]
+    assert [entry async for entry in store.sent()] == []
     theirs = Token("theirs")
     assert await store.execute([Claim(KEY, theirs, 30, 600), Claim(held, theirs, 30, 600)]) == [Won(), Won()]
     await store.close()
@@ -293,6 +354,73 @@ async def test_the_deletion_needs_no_scan(store: SqliteStore, path: Path) -> Non
         ).fetchall()
     assert any("INDEX claims_until" in step[3] for step in plan)
     assert not any(step[3].startswith("SCAN") for step in plan)
+
+
+async def test_records_are_read_and_deleted_without_a_scan(store: SqliteStore, path: Path) -> None:
+    await store.open()
+    statements = [
+        (_RECORDS, dict.fromkeys(("at", "id", "earliest", "now", "rows"), 1)),
+        *((sweep, dict.fromkeys(("now", "rows", "most"), 1)) for sweep in _SWEEPS),
+    ]
+    with other(path) as connection:
+        for statement, given in statements:
+            plan = [step[3] for step in connection.execute("EXPLAIN QUERY PLAN " + statement, given)]
+            assert not any(step.startswith("SCAN") or "TEMP" in step for step in plan), plan
+
+
+async def test_records_that_ran_out_leave_the_file(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([Note(f"rec-{number}", "{}", 30) for number in range(700)])
+    clock.now += 31
+    await store.execute([PEEK] * 500)
+    with other(path) as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
+
+
+async def test_forgetting_waits_for_a_relay_that_writes(path: Path, clock: Clock) -> None:
+    store = SqliteStore(path, clock=clock, busy_timeout=20, boot=clock.boot)
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with other(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        forgetting = asyncio.create_task(store.forget(lambda _: True))
+        await asyncio.wait([forgetting], timeout=0.1)
+        assert not forgetting.done()
+        connection.execute("COMMIT")
+    assert await forgetting == 1
+    await store.close()
+
+
+async def test_whoever_reads_records_slowly_locks_nobody_out_and_nobody_him(store: SqliteStore, path: Path) -> None:
+    await store.execute([Note(f"rec-{number}", "{}", 600) for number in range(1_200)])
+    telling = store.records(600)
+    await anext(telling)
+    with other(path) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        connection.execute("BEGIN IMMEDIATE")
+        assert len([text async for text in telling]) == 1_199
+        connection.execute("COMMIT")
+
+
+async def test_what_is_accepted_while_it_is_looked_at_is_not_forgotten(store: SqliteStore, path: Path) -> None:
+    later, held = Original("rec-2", "", "250 ok", 2.0), Fingerprint("v1:held")
+    await store.execute([Confirm(KEY, ORIGINAL, 600), Confirm(held, ORIGINAL, 600)])
+
+    def matches(entry: Entry) -> bool:
+        with other(path) as connection:
+            connection.execute("UPDATE claims SET original = ?, since = since + 2 WHERE key = ?", (encode(later), KEY))
+            connection.execute("UPDATE claims SET original = NULL, token = 'theirs' WHERE key = ?", (held,))
+        return True
+
+    assert await store.forget(matches) == 0
+
+
+async def test_a_damaged_entry_is_not_forgotten(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with other(path) as connection:
+        for number, text in enumerate(["{", b"\xff", 5]):
+            connection.execute(
+                "INSERT INTO claims VALUES (?, NULL, ?, ?, ?)", (f"v1:{number}", text, clock.now, clock.now + 600)
+            )
+    assert await store.forget(lambda _: True) == 1
 
 
 @pytest.mark.parametrize(

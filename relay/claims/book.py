@@ -2,6 +2,8 @@
 
 Twins inside the process meet in the table and wake each other by event; the store arbitrates between processes and
 remembers over restarts. While the store is away the table goes on alone: that is all the degraded mode there is.
+While it answers, the table says "sent" only after a look at the store's generation: what an operator has forgotten is
+free at once, here too.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from relay.claims.table import Known, Own, Table, Verdict
 from relay.claims.upkeep import POLL_EVERY, Upkeep
-from relay.core.claim import Claim, Command, Confirm, Fingerprint, Held, Original, Release, Sent, Token, Won
+from relay.core.claim import AskGeneration, Claim, Command, Confirm, Held, Release, Sent, Won
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from relay.claims.upkeep import Arbiter
+    from relay.core.claim import Fingerprint, Original, Terms, Token
 
 _log = logging.getLogger("relay.store")
 
@@ -29,7 +32,7 @@ class Book:
     """All claims of a process. Times in seconds, by a monotonic clock.
 
     `on_lost(count)` hears of claims that another process took while their owner here delivered: a lease had run out, or
-    the store had lost it. Those that `assure` gives are not among them, their owner knows.
+    the store had lost it. Each is counted once.
     """
 
     def __init__(
@@ -72,46 +75,55 @@ class Book:
         """How many fingerprints a transaction of this process is delivering."""
         return len(self._table.owned)
 
-    async def claim(self, keys: Sequence[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
+    async def claim(self, terms: Mapping[Fingerprint, Terms], token: Token) -> dict[Fingerprint, Verdict]:
         """Claim all keys at once, without waiting for anybody. In doubt a key is won."""
-        until = self._clock() + self._lease
-        verdicts: dict[Fingerprint, Verdict] = {}
-        asked: list[Fingerprint] = []
-        for key in keys:
-            verdict = self._table.look_up(key, token, window)
-            if verdict is None:
-                self._table.hold(key, Own(window, until, token))
-                asked.append(key)
-            else:
-                verdicts[key] = verdict
-        if asked:
-            verdicts.update(await self._ask_store(asked, token, window))
+        verdicts = self._take(terms, token)
+        asked = {key: terms[key] for key in terms if key not in verdicts}
+        known = {key: terms[key] for key, verdict in verdicts.items() if isinstance(verdict, Sent)}
+        if not asked and not known:
+            return verdicts
+        voided = self._table.voided
+        try:
+            verdicts |= await self._ask_store(asked, token)
+            if known and self._table.voided != voided:
+                verdicts |= await self.claim(known, token)  # forgotten, perhaps: what we knew of them is worth nothing
+        except asyncio.CancelledError:
+            self._give_back(list(asked), token)
+            raise
         return verdicts
 
-    async def assure(self, keys: Sequence[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
+    async def assure(self, terms: Mapping[Fingerprint, Terms], token: Token) -> dict[Fingerprint, Held | Sent]:
         """Claim again what our own lease no longer covers; give the keys that somebody else has taken meanwhile.
 
         To be asked right before content goes out. Without delay as long as all leases run.
         """
-        verdicts = await self.claim(keys, token, window)
-        return {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
+        verdicts = await self.claim(terms, token)
+        lost = {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
+        if lost:
+            self._on_lost(len(lost))
+            _log.warning("another process took %d claims before the content was sent", len(lost))
+        return lost
 
     async def settle(
         self,
         token: Token,
         accepted: Mapping[Fingerprint, Original],
         released: Iterable[Fingerprint],
-        window: float,
+        terms: Mapping[Fingerprint, Terms],
     ) -> None:
-        """Record what the upstream accepted, free what it did not, and wake whoever waits for either."""
+        """Record what the upstream accepted, free what it did not, and wake whoever waits for either.
+
+        `terms` names every accepted key, and may name more.
+        """
         now = self._clock()
         released = list(released)
         self._note_taken(token, accepted, released)
         commands: list[Command] = []
         for key, original in accepted.items():
-            self._table.know(key, Known(original, now, window, ours=True))
+            window, recipient = terms[key].window, terms[key].recipient
+            self._table.know(key, Known(original, now, window, ours=True, recipient=recipient))
             self._table.unwritten[key] = None
-            commands.append(Confirm(key, original, window))
+            commands.append(Confirm(key, original, window, recipient=recipient))
         for key in released:
             self._table.release(key, token)
             commands.append(Release(key, token))
@@ -138,25 +150,40 @@ class Book:
                 hold.waiters.discard(woken)
         return not self._closing
 
-    async def _ask_store(self, keys: Sequence[Fingerprint], token: Token, window: float) -> dict[Fingerprint, Verdict]:
-        asked_at = self._clock()
-        try:
-            answers = await self._store.ask([Claim(key, token, self._lease, window) for key in keys])
-        except asyncio.CancelledError:
-            self._upkeep.release(keys, token)  # the store may have given them, or yet give them, to nobody
-            for key in keys:
-                self._table.release(key, token)
-            raise
+    def _take(self, terms: Mapping[Fingerprint, Terms], token: Token) -> dict[Fingerprint, Verdict]:
+        """Give what the table says, and hold the rest in the same breath: twins in this process meet here."""
+        until = self._clock() + self._lease
         verdicts: dict[Fingerprint, Verdict] = {}
-        for key, answer in zip(keys, answers, strict=True):
+        for key, its in terms.items():
+            verdict = self._table.look_up(key, token, its.window)
+            if verdict is None:
+                self._table.hold(key, Own(its.window, until, token))
+            else:
+                verdicts[key] = verdict
+        return verdicts
+
+    async def _ask_store(self, terms: Mapping[Fingerprint, Terms], token: Token) -> dict[Fingerprint, Verdict]:
+        asked_at = self._clock()
+        claims = [Claim(key, token, self._lease, its.window) for key, its in terms.items()]
+        told, *answers = await self._store.ask([AskGeneration(), *claims])
+        self._table.hear_generation(told)  # before the answers, which are as new as it is, or newer
+        verdicts: dict[Fingerprint, Verdict] = {}
+        for (key, its), answer in zip(terms.items(), answers, strict=True):
             if isinstance(answer, Held | Sent):
-                self._table.hear(key, answer, window, asked_at)
+                self._table.hear(key, answer, its.window, asked_at)
                 verdicts[key] = answer
             else:
                 verdicts[key] = Won()  # what the store does not know, this process decides alone
         if any(isinstance(verdict, Held) for verdict in verdicts.values()):
             self._upkeep.poll()  # twins here that waited for the first of them wait for the owner elsewhere from now on
         return verdicts
+
+    def _give_back(self, keys: Sequence[Fingerprint], token: Token) -> None:
+        """Free what was claimed for somebody who is gone: the store may have given it, or yet give it, to nobody."""
+        if keys:
+            self._upkeep.release(keys, token)
+        for key in keys:
+            self._table.release(key, token)
 
     def _note_taken(self, token: Token, accepted: Iterable[Fingerprint], released: Iterable[Fingerprint]) -> None:
         """Say which claims turned out, too late for `assure`, to have been taken by another process."""

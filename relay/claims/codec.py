@@ -1,4 +1,4 @@
-"""An `Original` as one line of JSON, and back. What cannot be read is None, never an exception."""
+"""An acceptance as one line of JSON, and back: its `Original`, and to whom. What cannot be read is no exception."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from relay.core.claim import Original
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@lru_cache(maxsize=16)  # all recipients of a message share one original
-def encode(original: Original) -> str:
+def encode(original: Original, recipient: str = "") -> str:
     """Write it as compact ASCII; a surrogate from an 8-bit reply survives the round trip."""
+    text = _encode(original)
+    return f'{text[:-1]},"recipient":{_write(recipient)}}}' if recipient else text
+
+
+@lru_cache(maxsize=16)  # all recipients of a message share one original
+def _encode(original: Original) -> str:
     return _write(
         {
             "record": original.record,
@@ -25,7 +30,7 @@ def encode(original: Original) -> str:
 
 
 def decode(text: str | bytes) -> Original | None:
-    """Read it; fields that a later version added are ignored."""
+    """Read the original; fields that a later version added are ignored."""
     try:
         fields = json.loads(text)
         original = Original(
@@ -40,3 +45,12 @@ def decode(text: str | bytes) -> Original | None:
     if not all(isinstance(text, str) for text in texts) or not math.isfinite(original.accepted_at):
         return None
     return original
+
+
+def decode_recipient(text: str | bytes) -> str:
+    """Read to whom it was sent; empty where the entry does not say, as that of an earlier version."""
+    try:
+        recipient = json.loads(text)["recipient"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ""
+    return recipient if isinstance(recipient, str) else ""

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.claim import Claim, Confirm, Fingerprint, Release, Token, Unknown
@@ -52,9 +52,7 @@ class _Parcel:
         """Give the commands as they are meant now: an acceptance has grown older while it waited."""
         waited = now - self.posted
         return [
-            Confirm(command.key, command.original, command.window, command.age + waited)
-            if isinstance(command, Confirm)
-            else command
+            replace(command, age=command.age + waited) if isinstance(command, Confirm) else command
             for command in self.commands
         ]
 

@@ -1,256 +1,196 @@
-"""Claims on a Redis (6.2 or later) or Valkey server, shared by all relays that use it.
+"""Claims and records on a Redis (6.2 or later) or Valkey server, shared by all relays that use it.
 
     smtp-dedup:FINGERPRINT    h TOKEN              held; the key's expiry is the lease
                               s WINDOW_MS ␠ JSON   sent; the key's expiry is what is left of the window
+    smtp-dedup:records        a stream of records, the key's expiry is how long the newest is kept
+    smtp-dedup:generation     a name, new whenever something is forgotten
 
 An age is the window minus the remaining time that Redis itself reports, so no two hosts' clocks are ever compared. An
 expiry is a moment by Redis's own clock, for a command may lie in a socket until a stopped server goes on: what has
 ended by then leaves nothing behind. A batch is one pipeline on one connection, one key a command; what must be atomic
-is a script.
+is a script. What they are in Redis's words stands in redis_commands.py; how servers are reached in redis_link.py, the
+master of Sentinel in redis_sentinel.py, the nodes of a Cluster in redis_cluster.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import re
 import secrets
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-import hiredis
-from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
-
-from relay.claims.clocks import ServerClock
-from relay.claims.codec import decode, encode
-from relay.core.claim import Claim, Confirm, Done, Free, Held, Peek, Release, Renew, Sent, Unknown, Won
-from relay.errors import SettingsError, StoreError
+from relay.claims import redis_commands as resp
+from relay.claims import redis_survey
+from relay.claims.redis_cluster import Cluster
+from relay.claims.redis_link import UNUSABLE, Away, Direct, Link, Way
+from relay.claims.redis_sentinel import Sentinels
+from relay.claims.redis_servers import Single
+from relay.core.claim import MOST_RECORDS, Claim, Generation, Note, Peek, Renew, Unknown
+from relay.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from redis.asyncio.connection import AbstractConnection
+    from relay.claims.clocks import ServerClock
+    from relay.claims.redis_commands import Request
+    from relay.claims.redis_servers import Servers
+    from relay.claims.redis_survey import Server
+    from relay.core.claim import Answer, Command, Entry
 
-    from relay.core.claim import Answer, Command
+_T = TypeVar("_T")
 
-_Request: TypeAlias = tuple[str | bytes | int, ...]
-_TIME: _Request = ("TIME",)
-
-PREFIX = "smtp-dedup:"
-_IDENTITY = PREFIX + "identity"
-_IDENTITY_MS = 366 * 24 * 3600 * 1000
-"""No key is without an expiry. Each start of a relay begins this one's year anew."""
-
-_DIGITS = 15
-"""In the milliseconds of a window, at most: Lua counts to there without loss."""
-_SLACK_MS = 100
-"""By which more may be left than the whole window: clocks drift a little between two looks at the server's."""
-
-# A script answers 1, or what the key holds and its remaining time. EVAL with the text, which Redis caches: EVALSHA
-# would need a second round trip when the cache is empty, and redis-py's cluster pipeline refuses it.
-# Negative remaining time: a key without expiry, which is none of ours. Negative age: more is left than the whole
-# window, so somebody lengthened it, or set the clock back. Both count as free.
-_CLAIM = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then return 1 end
-local value, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
-local window = tonumber(string.match(value, '^s(%d+) '))
-local age = window and window - left
-if value == ARGV[1] or left < 0 or (age and (age < -tonumber(ARGV[4]) or age >= tonumber(ARGV[3]))) then
-  redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
-  return 1
-end
-return {value, left}"""
-_PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
-_RENEW = """
-local value = redis.call('GET', KEYS[1])
-if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
-return {value, redis.call('PTTL', KEYS[1])}"""
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
+_PAGE = 500
+"""Records that are read in one go."""
 
 
 class RedisStore:
-    """One connection to one server. The guard sets the limit of a round trip; `timeout` is that of connecting."""
+    """The servers of one URL. The guard sets the limit of a round trip; `timeout` (s) is that of connecting.
 
-    def __init__(self, url: str, timeout: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._place = _place(url)
-        self._clock = ServerClock(clock)
-        try:
-            # The library's own retries are off: it would send a whole pipeline again, up to ten times.
-            # RESP 2 needs no greeting, and there is nothing in RESP 3 that we use.
-            pool = ConnectionPool.from_url(
-                url, socket_connect_timeout=timeout, socket_timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
-            )
-            # The pool is only used to read the URL.
-            self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError(f"store.url: {self._place} cannot be used: {error}") from error
+    Raises `SettingsError` when the URL cannot be used.
+    """
 
-    async def open(self) -> None:
-        """Connect and learn the server's clock, unless we are connected."""
-        if self._connection.is_connected:
-            return
-        try:
-            await self._connection.connect()  # type: ignore[no-untyped-call]
-            await self._look_and_ask([])
-        except (RedisError, OSError) as error:
-            raise self._error(_words(error)) from error
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        most_records: int = MOST_RECORDS,
+    ) -> None:
+        self._servers = _servers(url, timeout, clock)
+        self._clock = clock
+        self._most_records = most_records
+        self._identity = ""
+        self._generation: Generation | None = None
+        self.open = self._servers.open
+        self.close = self._servers.close
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands in one pipeline."""
-        asked_at = self._clock.clock()
-        replies = await self._exchange(lambda: [_request(command, self._clock.at(asked_at)) for command in commands])
-        return [_answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
+        """Carry out all commands in one round trip, and what may be older than a new generation in a second one.
+
+        Several servers answer in any order. As long as they tell the generation that an earlier batch was told, each
+        answer is newer than that.
+        """
+        answers = await self._execute(commands)
+        if self._servers.ordered:
+            return answers
+        told = [answer for answer in answers if isinstance(answer, Generation)]
+        if any(generation != self._generation for generation in told):
+            self._generation = told[-1]
+            again = [number for number, command in enumerate(commands) if isinstance(command, Claim | Peek | Renew)]
+            newer = await self._execute([commands[number] for number in again])
+            for number, answer in zip(again, newer, strict=True):
+                answers[number] = answer
+        return answers
+
+    async def _execute(self, commands: Sequence[Command]) -> list[Answer]:
+        asked_at = self._clock()
+
+        def write(some: Sequence[Command], clock: ServerClock) -> list[Request]:
+            now = clock.at(asked_at)
+            return [resp.request(command, now, self._most_records) for command in some]
+
+        replies = await self._servers.ask(commands, resp.key_of, write)
+        pairs = list(zip(commands, replies, strict=True))
+        # A refused record is no reason to do without the claims.
+        self._servers.see_served([reply for command, reply in pairs if not isinstance(command, Note)])
+        return [resp.answer(command, reply) for command, reply in pairs]
 
     async def identity(self) -> str:
-        """Give the id that the first relay wrote."""
+        """Give the id that the first relay wrote; while whoever holds it is away, as it was told before."""
         own = secrets.token_hex(8)
-        written, found, _ = await self._exchange(
-            lambda: [
-                ("SET", _IDENTITY, own, "NX", "PX", _IDENTITY_MS),
-                ("GET", _IDENTITY),
-                ("PEXPIRE", _IDENTITY, _IDENTITY_MS),
+        written, found, _ = await self._send(
+            [
+                ("SET", resp.IDENTITY, own, "NX", "PX", resp.YEAR_MS),
+                ("GET", resp.IDENTITY),
+                ("PEXPIRE", resp.IDENTITY, resp.YEAR_MS),
             ]
         )
+        if isinstance(found, Away) and self._identity:
+            return self._identity
         if not isinstance(found, bytes):
-            raise self._error(f"no identity ({found or written})")
-        return found.decode("ascii", "replace")
+            raise self._servers.error(f"no identity ({_reason(found or written)})")
+        self._identity = found.decode("ascii", "replace")
+        return self._identity
 
-    async def close(self) -> None:
-        """Leave the server."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._connection.disconnect()
+    async def records(self, age: float) -> AsyncIterator[str]:
+        """Give the records page by page. One that was noted twice is told once, as it was noted last."""
+        told: set[bytes] = set()
+        before = "+"
+        while page := await self._ask_one(("XREVRANGE", resp.RECORDS, before, "-", "COUNT", _PAGE), list):
+            now = self._servers.clock_of(resp.RECORDS).at(self._clock())
+            for number, fields in page:
+                noted_at = int(number.partition(b"-")[0]) / 1000
+                if noted_at < now - age:
+                    return
+                record = resp.read_record(fields)
+                if record and record.id not in told and now < noted_at + record.keep_for:
+                    told.add(record.id)
+                    yield record.text
+            before = "(" + page[-1][0].decode("ascii")
 
-    async def _exchange(self, requests: Callable[[], Sequence[_Request]]) -> list[object]:
-        """Send all, read all. Raises `StoreError` when the server, not a key, is why nothing could be answered."""
-        await self.open()
-        try:
-            try:
-                right, replies = await self._look_and_ask(requests())
-            except (RedisConnectionError, OSError):
-                # Dropped, perhaps long ago while we were idle: once more, for the commands are safe to repeat.
-                await self.open()
-                right, replies = await self._look_and_ask(requests())
-            if not right:
-                _, replies = await self._look_and_ask(requests())
-        except (RedisError, OSError) as error:
-            raise self._error(_words(error)) from error
-        refusals = [reply.reason for reply in replies if isinstance(reply, Unknown)]
-        if len(refusals) == len(replies):
-            for reason in refusals:
-                if "WRONGTYPE" not in reason:  # that alone is the key's own fault
-                    raise self._error(reason)
+    async def sent(self) -> AsyncIterator[Entry]:
+        """Give them page by page, as the servers scan their keys."""
+        async for page in self._pages():
+            for found in page:
+                yield found.entry
+
+    async def forget(self, matches: Callable[[Entry], bool]) -> int:
+        """Free what matches, a page of keys at a time. A key that has changed since it was looked at stays."""
+        freed = 0
+        async for page in self._pages():
+            freed += await self._free([found for found in page if matches(found.entry)])
+        await self._ask_one(("SET", resp.GENERATION, secrets.token_hex(8), "PX", resp.YEAR_MS), bytes)
+        return freed
+
+    async def survey(self, wall: Callable[[], float] = time.time) -> list[Server]:
+        """Look at every server. `wall` is this host's clock."""
+        before = wall()
+        told = await self._servers.ask_all(redis_survey.REQUESTS)
+        return [redis_survey.read(name, replies, before, wall()) for name, replies in told.items()]
+
+    async def _pages(self) -> AsyncIterator[list[resp.Found]]:
+        async for keys in self._servers.pages():
+            replies = await self._ask([resp.look(key) for key in keys])
+            found = (resp.found(key, reply) for key, reply in zip(keys, replies, strict=True))
+            yield [sent for sent in found if sent]
+
+    async def _free(self, chosen: Sequence[resp.Found]) -> int:
+        return (await self._ask([resp.free(found.key, found.value) for found in chosen])).count(1)
+
+    async def _ask(self, requests: Sequence[Request]) -> list[object]:
+        """Ask where a part of the answers is not enough."""
+        replies = await self._send(requests) if requests else []
+        for reply in replies:
+            if isinstance(reply, Away):
+                raise self._servers.error(reply.reason)
+        self._servers.see_served(replies)
         return replies
 
-    async def _look_and_ask(self, requests: Sequence[_Request]) -> tuple[bool, list[object]]:
-        """Give whether the server's clock is still what it was when the requests were made, and the replies to them."""
-        asked_at = self._clock.clock()
-        told, *replies = await self._round_trip([_TIME, *requests])
-        match told:
-            case [bytes(seconds), bytes(microseconds)]:
-                return not self._clock.learn(asked_at, int(seconds) + int(microseconds) / 1e6), replies
-        await self.close()
-        raise self._error(told.reason if isinstance(told, Unknown) else f"it tells no time ({told})")
-
-    async def _round_trip(self, requests: Sequence[_Request]) -> list[object]:
-        # hiredis packs and reads in C. By redis-py's pipeline and packing, a batch of 50 costs three times the CPU.
-        packed = b"".join(hiredis.pack_command(request) for request in requests)  # type: ignore[arg-type]
-        # Broken off in the middle, by an error or a cancellation, the library disconnects. It must: answers are still
-        # on their way, and the next batch would read them as its own.
-        await self._connection.send_packed_command(packed)
-        replies: list[object] = []
-        for _ in requests:
-            try:
-                replies.append(await self._connection.read_response())
-            except ResponseError as error:
-                replies.append(Unknown(str(error)))
-        return replies
-
-    def _error(self, reason: object) -> StoreError:
-        return StoreError(f"{self._place}: {reason}")
-
-
-def _place(url: str) -> str:
-    """Name the server without the password that the URL may hold."""
-    parts = urlsplit(url)
-    return f"redis at {parts.path}" if parts.scheme == "unix" else f"redis at {parts.netloc.rpartition('@')[2]}"
-
-
-def _words(error: Exception) -> str:
-    """Say what went wrong. The library's words hold the address again, and often a number that has a name."""
-    text = str(error)
-    numbers = set(re.findall(r"\b(?:Error|Errno) (\d+)", text))
-    if len(numbers) == 1:
-        return os.strerror(int(numbers.pop())).lower()
-    # As in: Error -2 connecting to HOST:PORT. Name or service not known.
-    return re.sub(r"^Error \S+ connecting to \S+ (.*?)\.?$", r"\1", text)
-
-
-def _ms(seconds: float) -> int:
-    return max(1, math.ceil(seconds * 1000))
-
-
-def _request(command: Command, now: float) -> _Request:
-    """Write a command that was given at `now` by the server's clock."""
-
-    def at(seconds: float) -> int:
-        return math.floor((now + seconds) * 1000)
-
-    key = PREFIX + command.key
-    match command:
-        case Claim(_, token, lease, window):
-            return ("EVAL", _CLAIM, 1, key, "h" + token, at(lease), _ms(window), _SLACK_MS)
-        case Peek():
-            return ("EVAL", _PEEK, 1, key)
-        case Confirm(_, original, window, age):
-            if age >= window:
-                return ("EXISTS", key)  # nothing to tell any more; a question keeps requests and replies in step
-            return ("SET", key, f"s{_ms(window)} {encode(original)}", "PXAT", at(window - age))
-        case Renew(_, token, lease):
-            return ("EVAL", _RENEW, 1, key, "h" + token, at(lease))
-        case Release(_, token):
-            return ("EVAL", _RELEASE, 1, key, "h" + token)
-
-
-def _answer(command: Command, reply: object) -> Answer:
-    if isinstance(reply, Unknown):
+    async def _ask_one(self, request: Request, kind: type[_T]) -> _T:
+        """Ask what must be answered with a value of this kind."""
+        [reply] = await self._send([request])
+        if not isinstance(reply, kind):
+            raise self._servers.error(_reason(reply))
         return reply
-    match command:
-        case Confirm() | Release():
-            return Done()
-        case Claim() if reply == 1:
-            return Won()
-        case Renew() if reply == 1:
-            return Done()
-        case Claim(window=window) | Peek(window=window):
-            return _state(reply, window)
-        case _:
-            return _state(reply, math.inf)
+
+    async def _send(self, requests: Sequence[Request]) -> list[object]:
+        return await self._servers.ask(requests, resp.key_in, lambda some, _: some)
 
 
-def _state(reply: object, window: float) -> Answer:
-    """Read what a key holds."""
-    match reply:
-        case [None, _]:
-            return Free()
-        case [bytes(), int(left)] if left < 0:
-            return Free()
-        case [bytes(value), int(left)] if value.startswith(b"h"):
-            return Held(left / 1000)
-        case [bytes(value), int(left)] if value.startswith(b"s"):
-            return _sent(value, left, window)
-    return Unknown("the key holds something that no relay wrote")
+def _servers(url: str, timeout: float, clock: Callable[[], float]) -> Servers:
+    """Give the servers of a URL, not connected yet."""
+    parts = urlsplit(url)
+    # Without the password that the URL may hold.
+    place = parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+    try:
+        if parts.scheme == "redis+cluster":
+            return Cluster(url, timeout, clock)
+        if parts.scheme == "redis+sentinel":
+            return Single(Link(Sentinels(url, timeout), clock))
+        return Single(Link(Direct(place, Way(url, timeout).connection()), clock))
+    except UNUSABLE as error:
+        raise SettingsError(f"store.url: redis at {place} cannot be used: {error}") from error
 
 
-def _sent(value: bytes, left: int, window: float) -> Answer:
-    whole, _, text = value[1:].partition(b" ")
-    original = decode(text)
-    if not whole.isdigit() or len(whole) > _DIGITS or original is None:
-        return Unknown("the entry is damaged")
-    age = int(whole) - left
-    return Sent(original, max(0, age) / 1000) if -_SLACK_MS <= age < window * 1000 else Free()
+def _reason(reply: object) -> str:
+    return reply.reason if isinstance(reply, Unknown) else str(reply)

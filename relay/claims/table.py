@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from relay.core.claim import Fingerprint, Held, Original, Sent, Token, Won
+from relay.core.claim import Answer, Fingerprint, Generation, Held, Original, Sent, Token, Won
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,12 +41,13 @@ class Elsewhere(Hold):
 
 @dataclass(slots=True)
 class Known:
-    """An acceptance: when by our clock, and whether this process was the one that delivered it."""
+    """An acceptance: when by our clock, and whether this process was the one that delivered it, to whom."""
 
     original: Original
     at: float
     window: float
     ours: bool
+    recipient: str = ""
 
 
 class Table:
@@ -58,6 +59,9 @@ class Table:
         self.known: OrderedDict[Fingerprint, Known] = OrderedDict()
         self.unwritten: dict[Fingerprint, None] = {}
         """Acceptances that the store has not confirmed, oldest first."""
+        self.voided = 0
+        """How often all acceptances became void: whoever has looked one up before such a moment looks again."""
+        self._generation: str | None = None
         self._remembered = remembered
 
     def look_up(self, key: Fingerprint, token: Token, window: float) -> Verdict | None:
@@ -99,9 +103,25 @@ class Table:
         """Note what the store says another process does, or did, with a key."""
         match answer:
             case Sent(original, age):
-                self.know(key, Known(original, asked_at - age, window, ours=False))
+                self.know(key, Known(original, asked_at - age, min(window, answer.window), ours=False))
             case Held(remaining):
                 self.hold(key, Elsewhere(window, asked_at + remaining))
+
+    def hear_generation(self, answer: Answer) -> None:
+        """Give up all acceptances when something was forgotten in the store since it last told its generation.
+
+        Also those that the store has yet to hear of: a duplicate is better than a copy withheld that an operator freed.
+        A store that names none was wiped, or never forgot: it is to hear of everything.
+        """
+        if not isinstance(answer, Generation):
+            return
+        before = self._generation
+        if before is None or answer.name:
+            self._generation = answer.name
+        if before is not None and self._generation != before:
+            self.known.clear()
+            self.unwritten.clear()
+            self.voided += 1
 
     def free(self, key: Fingerprint) -> None:
         """End a hold."""

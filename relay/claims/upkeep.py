@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from relay.core.claim import (
     Answer,
+    AskGeneration,
     Claim,
     Command,
     Confirm,
@@ -171,7 +172,9 @@ class Upkeep:
             pass
 
     async def _write_some(self) -> bool:
-        """Write a batch. False when none of it was confirmed."""
+        """Write a batch, unless it was forgotten meanwhile. False when none of it was confirmed."""
+        [told] = await self._store.ask([AskGeneration()])
+        self._table.hear_generation(told)
         now = self._table.clock()
         commands: list[Command] = []
         for key in list(self._table.unwritten)[:WRITE_BACK]:
@@ -179,7 +182,7 @@ class Upkeep:
             if known is None or now - known.at >= known.window:
                 del self._table.unwritten[key]
             else:
-                commands.append(Confirm(key, known.original, known.window, now - known.at))
+                commands.append(Confirm(key, known.original, known.window, now - known.at, known.recipient))
         before = len(self._table.unwritten)
         self.note_written(commands, await self._store.ask(commands))
         return not commands or len(self._table.unwritten) < before

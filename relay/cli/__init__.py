@@ -9,7 +9,7 @@ import click
 
 from relay import __version__
 
-_COMMANDS = ("serve", "check", "config", "explain", "demo")
+_COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
 
 
 class _Commands(click.Group):

@@ -7,12 +7,12 @@ import contextlib
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.finding import Finding
 from relay.cli.listening import addresses, held_by_relay, mend, obstacle
 from relay.cli.options import EX_CONFIG, settings_options
 
@@ -25,21 +25,12 @@ if TYPE_CHECKING:
 _MEND_FILE = "name a file in a folder that this user may write, or correct store.url"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one look gave: the setting it is about, what was found, and how to mend it (empty when it is well)."""
-
-    key: str
-    text: str
-    mend: str = ""
-
-
 @click.command(
     short_help="Look whether this relay would work here, now.",
     epilog="""\b
 Example:
   relay check -c /etc/smtp-dedup-relay/relay.toml
-Exit status: 0 all well, 1 something does not answer, 78 the settings are wrong.""",
+Exit status: 0 all well, or "warn" at most, 1 something does not answer, 78 the settings are wrong.""",
 )
 @settings_options
 def check(loaded: Loaded) -> None:
@@ -58,17 +49,14 @@ def check(loaded: Loaded) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(EX_CONFIG)
     for finding in findings:
-        word = click.style("FAIL", fg="red", bold=True) if finding.mend else click.style("ok  ", fg="green")
-        click.echo(
-            f"{word}  {finding.key}: {finding.text}" + (f"\n      to mend: {finding.mend}" if finding.mend else "")
-        )
-    sys.exit(1 if any(finding.mend for finding in findings) else 0)
+        click.echo(str(finding))
+    sys.exit(1 if any(finding.fails for finding in findings) else 0)
 
 
 async def _look(settings: Settings, password: str | None) -> list[Finding]:
     findings = [_listening(key, address) for key, address in addresses(settings).items()]
     findings.append(await _upstream(settings, password))
-    findings.append(await _store(settings))
+    findings += await _store(settings)
     return findings
 
 
@@ -115,7 +103,9 @@ async def _upstream(settings: Settings, password: str | None) -> Finding:
     return Finding("upstream.url", f"{url} {answer}" + (f" and takes messages up to {size} bytes" if size else ""))
 
 
-async def _store(settings: Settings) -> Finding:
+async def _store(settings: Settings) -> list[Finding]:
+    from relay.claims.redis import RedisStore
+    from relay.cli.check_redis import findings
     from relay.errors import StoreError
     from relay.service import build_store
     from relay.settings.urls import SqliteUrl
@@ -128,7 +118,7 @@ async def _store(settings: Settings) -> Finding:
             try:
                 path = stack.enter_context(_stand_in(url.path))
             except OSError as error:
-                return Finding("store.url", f"{url}: cannot be made: {error.strerror or error}", _MEND_FILE)
+                return [Finding("store.url", f"{url}: cannot be made: {error.strerror or error}", _MEND_FILE)]
             changed = settings.store.model_copy(update={"url": SqliteUrl(path)})
             settings = settings.model_copy(update={"store": changed})
         store = build_store(settings)
@@ -136,15 +126,16 @@ async def _store(settings: Settings) -> Finding:
             async with asyncio.timeout(limit):
                 await store.open()
                 await store.identity()
+                more = list(findings(await store.survey())) if isinstance(store, RedisStore) else []
         except (StoreError, TimeoutError) as error:
             reason = (str(error) or f"no answer within {limit:g} s").removeprefix(f"{path}: ")
             mends = _MEND_FILE if path else _mend_name(error, "store.url") or "start it, or correct store.url"
-            return Finding("store.url", f"{url}: {reason}", mends)
+            return [Finding("store.url", f"{url}: {reason}", mends)]
         finally:
             await store.close()
     if isinstance(url, SqliteUrl) and path != url.path:
-        return Finding("store.url", f"{url} is not there yet and can be made")
-    return Finding("store.url", f"{url} answers")
+        return [Finding("store.url", f"{url} is not there yet and can be made")]
+    return [Finding("store.url", f"{url} answers"), *more]
 
 
 @contextlib.contextmanager

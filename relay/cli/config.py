@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def config(loaded: Loaded) -> None:
     """Show the settings in force as TOML, each with its source. Passwords are masked.
 
+    Rules and ignores stand below, in the order of matching; those of presets as comments.
+
     \b
     Examples:
       relay config

@@ -1,19 +1,26 @@
-"""`relay explain`: what counts of a message, and whether two are the same."""
+"""`relay explain`: what counts of a message, and whether two are equal."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from relay.core.fingerprint import Judged
+from relay.cli.options import file_options
 
-_AROUND = 60
-"""Characters before and behind the first difference."""
+if TYPE_CHECKING:
+    from relay.core.fingerprint import Judge
+    from relay.explain.exhibit import Exhibit
+    from relay.settings.sources import Loaded
+
 _STDIN = Path("-")
+_MOST_EDITS = 20
+_MOST_IN_FULL = 10_000
+_JSON_VERSION = 1
 EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 
 
@@ -23,93 +30,102 @@ EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 Examples:
   relay explain notice.eml
   relay explain first.eml second.eml --recipient alice@example.org
-  relay explain - < notice.eml
-Exit status: 0 equal (or one file), 1 different, 2 unreadable.""",
+  relay explain - --json < notice.eml
+Exit status: 0 equal (or one file), 1 different, 2 unreadable, 78 the settings are wrong.""",
 )
 @click.argument("files", nargs=-1, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
-@click.option("--recipient", metavar="ADDRESS", default="", help="Whose fingerprint to show; without it nobody's.")
-def explain(files: tuple[Path, ...], recipient: str) -> None:
-    """Show the normalised form and the fingerprint of a message, or say whether two messages are equal.
+@click.option("--recipient", metavar="ADDRESS", help="Whose rule and fingerprint to show; without it nobody's.")
+@click.option(
+    "--reverse-path",
+    metavar="ADDRESS",
+    help="The envelope sender; <> for none.  [default: what the Return-Path field says]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, in which nothing is shortened.")
+@click.option("--full", is_flag=True, help="Shorten nothing, and show every difference.")
+@file_options
+def explain(
+    loaded: Loaded,
+    files: tuple[Path, ...],
+    recipient: str | None,
+    reverse_path: str | None,
+    *,
+    as_json: bool,
+    full: bool,
+) -> None:
+    """Show the parts, the rule, the normalised form and the fingerprint of a message, or say why two are equal or not.
 
-    The file - is standard input.
+    The file - is standard input. docs/explain.md tells how to read the output.
     """
+    from relay.settings.rules import judge_of
+
+    _check(files, recipient)
+    judge = judge_of(loaded.settings)
+    exhibits = [_read(path, judge, recipient, reverse_path, loaded.settings.limits.message_size) for path in files]
+    (_write_json if as_json else _write)(exhibits, judge, full=full)
+    if len(exhibits) > 1 and len({exhibit.judged.fingerprint(exhibit.folded) for exhibit in exhibits}) > 1:
+        sys.exit(DIFFERENT)
+
+
+def _check(files: tuple[Path, ...], recipient: str | None) -> None:
     if not files:
         raise click.UsageError("Missing argument 'A.eml'.")
     if len(files) > 2 or files.count(_STDIN) > 1:  # noqa: PLR2004 - A and B
         raise click.UsageError("one or two files, not more; one of them may be -, which is standard input")
+    if recipient is None:
+        return
     name, at, domain = recipient.rpartition("@")
     # RFC 5321 section 4.1.1.3: the one address that needs no domain.
-    if recipient and not (name and at and domain) and recipient.lower() != "postmaster":
+    if not (name and at and domain) and recipient.lower() != "postmaster":
         raise click.BadParameter(f"'{recipient}' is no address; write NAME@DOMAIN", param_hint="'--recipient'")
-    judged = [_read(path) for path in files]
-    for path, one in zip(files, judged, strict=True):
-        _show(path, one, recipient)
-    if len(judged) == 1:
-        return
-    first, second = judged
-    if first.form.fields == second.form.fields:
-        click.echo("equal: a second copy for the same recipient inside the window is a repeat" + _but(first))
-        sys.exit(EQUAL)
-    click.echo("different:")
-    _show_difference(first, second)
-    sys.exit(DIFFERENT)
 
 
-def _read(path: Path) -> Judged:
-    from relay.core.fingerprint import judge
+def _read(path: Path, judge: Judge, recipient: str | None, reverse_path: str | None, limit: int) -> Exhibit:
+    from relay.core.printable import printable
+    from relay.explain.exhibit import UnreadableError, read
 
+    sender = None
+    if reverse_path is not None:
+        sender = reverse_path.strip().removeprefix("<").removesuffix(">").encode("utf-8", "surrogateescape")
     try:
-        content = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
-    except OSError as error:
-        click.echo(f"error: {path}: {error.strerror}", err=True)
+        exhibit = read(path, judge, recipient=recipient, reverse_path=sender, limit=limit)
+    except UnreadableError as error:
+        click.echo(f"error: {printable(str(path))}: {error}", err=True)
         sys.exit(UNREADABLE)
-    if b"\r\n" not in content:
-        # A file of this system; on the wire lines end with CRLF.
-        content = content.replace(b"\n", b"\r\n")
-    return judge(content, b"")
+    if not exhibit.content:
+        click.echo(f"warning: {printable(str(path))}: empty; judged as a message of no bytes", err=True)
+    return exhibit
 
 
-def _show(path: Path, judged: Judged, recipient: str) -> None:
-    from relay.core.envelope import fold
+def _write(exhibits: list[Exhibit], judge: Judge, *, full: bool) -> None:
+    from relay.explain.comparison import comparison
+    from relay.explain.explanation import explanation
+    from relay.explain.paint import Painter
 
-    click.echo(click.style(str(path), bold=True))
-    click.echo(
-        f"  fingerprint  {judged.fingerprint(fold(recipient.encode()))}" + (f"  {recipient}" if recipient else "")
-    )
-    rule = f"exempt: {judged.exempt}" if judged.exempt else "dedupe (default)"
-    click.echo(f"  rule         {rule}")
-    if judged.form.broken:
-        click.echo(f"  broken       {judged.form.broken}: its raw bytes count")
-    click.echo("  normalised form")
-    width = max(len(field.label) for field in judged.form.fields) if judged.form.fields else 0
-    for label, value in judged.form.fields:
-        click.echo(f"    {label.ljust(width)}  {_text(value)}".rstrip())
-
-
-def _but(judged: Judged) -> str:
-    return f"; yet never suppressed, being exempt ({judged.exempt})" if judged.exempt else ""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    painter = Painter(full=full, colour=colour)
+    found = [explanation(exhibit, judge) for exhibit in exhibits]
+    if len(exhibits) == 1:
+        lines = painter.one(found[0])
+    else:
+        lines = painter.two(comparison(*exhibits, most=_most(full=full)), *found)
+    for line in lines:
+        click.echo(line, color=colour)
 
 
-def _show_difference(first: Judged, second: Judged) -> None:
-    ours, theirs = list(first.form.fields), list(second.form.fields)
-    for number in range(max(len(ours), len(theirs))):
-        one = ours[number] if number < len(ours) else None
-        other = theirs[number] if number < len(theirs) else None
-        if one == other:
-            continue
-        start = 0
-        if one and other and one.label == other.label:
-            pairs = zip(one.value, other.value, strict=False)
-            start = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one.value), len(other.value)))
-        for sign, field in (("-", one), ("+", other)):
-            if field is not None:
-                begin = max(0, start - _AROUND)
-                click.echo(
-                    f"  {sign} {field.label}: {'…' if begin else ''}{_text(field.value[begin : start + _AROUND])}"
-                )
+def _write_json(exhibits: list[Exhibit], judge: Judge, *, full: bool) -> None:
+    from dataclasses import asdict
+
+    from relay.explain.comparison import comparison
+    from relay.explain.explanation import explanation
+
+    compared = asdict(comparison(*exhibits, most=_most(full=full))) if len(exhibits) > 1 else None
+    said = {
+        "version": _JSON_VERSION,
+        "messages": [asdict(explanation(exhibit, judge)) for exhibit in exhibits],
+        "comparison": compared,
+    }
+    click.echo(json.dumps(said, indent=2))
 
 
-def _text(value: bytes) -> str:
-    # In the normalised form NUL stands for what was left out.
-    text = value.decode("utf-8", "backslashreplace").replace("\0", "[ignored]")
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+def _most(*, full: bool) -> int:
+    return _MOST_IN_FULL if full else _MOST_EDITS

@@ -1,4 +1,4 @@
-"""The flags that `serve`, `check` and `config` share, and the settings that come of them."""
+"""The flags that commands share, and the settings that come of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.errors import SettingsError
-from relay.settings import load
-from relay.settings.sources import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,15 +17,22 @@ if TYPE_CHECKING:
 EX_CONFIG = 78
 """The exit code for wrong settings (sysexits.h); systemd shows it as CONFIG."""
 
-_OPTIONS = [
-    click.option(
-        "-c",
-        "--config",
-        "config_file",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml where it exists]",
-    ),
+_CONFIG = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml where it exists]",
+)
+_SET = click.option(
+    "--set",
+    "assignments",
+    metavar="SECTION.KEY=VALUE",
+    multiple=True,
+    help="Any setting, such as limits.recipients=500. May be given several times; beats all others.",
+)
+_SHORTHANDS = [
     click.option("--listen", metavar="HOST:PORT", help="Where SMTP clients connect.  [listen.address]"),
     click.option(
         "--upstream",
@@ -50,13 +55,6 @@ _OPTIONS = [
         flag_value="observe",
         help='Forward everything, only count what would be suppressed.  [dedup.mode = "observe"]',
     ),
-    click.option(
-        "--set",
-        "assignments",
-        metavar="SECTION.KEY=VALUE",
-        multiple=True,
-        help="Any setting, such as limits.recipients=500. May be given several times; beats all others.",
-    ),
 ]
 
 
@@ -65,10 +63,25 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
     Warnings go to stderr. Wrong settings end the command with 78, and stderr says how to mend them.
     """
+    return _give(command, [_CONFIG, *_SHORTHANDS, _SET])
 
+
+def file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `-c` and `--set` alone, and the settings just as `settings_options` does.
+
+    For commands that serve nothing themselves.
+    """
+    return _give(command, [_CONFIG, _SET])
+
+
+def _give(command: Callable[..., None], given: Sequence[Callable[..., Any]]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_settings(config_file: Path | None, assignments: Sequence[str], **options: Any) -> None:
-        shorthands = {name: options.pop(name.removeprefix("--")) for name in OPTIONS}
+        # Not at the top: help needs none of it, and it takes most of the time of a start.
+        from relay.settings import load
+        from relay.settings.sources import OPTIONS
+
+        shorthands = {name: options.pop(name.removeprefix("--"), None) for name in OPTIONS}
         flags = {name: value for name, value in shorthands.items() if value is not None}
         try:
             loaded = load(config_file, flags | _assigned(assignments), os.environ)
@@ -81,7 +94,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         command(loaded, **options)
 
     decorated: Callable[..., None] = with_settings
-    for option in reversed(_OPTIONS):
+    for option in reversed(given):
         decorated = option(decorated)
     return decorated
 

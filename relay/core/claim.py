@@ -4,17 +4,18 @@
      ▲                             │ Release (same token only), or the lease runs out
      └─────────────────────────────┘
 
-A store answers a batch of commands, one answer a command, one key a command. Commands are safe to repeat: an answer
-that got lost is asked for again.
+A store answers a batch of commands, one answer a command, at most one key a command. Commands are safe to repeat: an
+answer that got lost is asked for again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 Fingerprint = NewType("Fingerprint", str)
 """Versioned digest of a message for one recipient, such as `v1:3f…`: printable ASCII, at most 80 characters."""
@@ -35,6 +36,26 @@ class Original:
     """What the upstream said when it took it; with Postfix the queue id stands there."""
     accepted_at: float
     """Seconds since the Unix epoch by the accepting host's clock. For people; ages never come from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a fingerprint is claimed."""
+
+    window: float
+    """Seconds."""
+    recipient: str = ""
+    """Whose it is, as records name him: what `relay forget` finds him by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a store holds of an acceptance; `age` in seconds, `recipient` as in its `Terms`."""
+
+    key: Fingerprint
+    original: Original
+    age: float
+    recipient: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +90,7 @@ class Confirm:
     original: Original
     window: float
     age: float = 0.0
+    recipient: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +110,25 @@ class Release:
     token: Token
 
 
-Command: TypeAlias = Claim | Peek | Confirm | Renew | Release
+@dataclass(frozen=True, slots=True)
+class AskGeneration:
+    """Ask whether anything was forgotten: `Generation`. Asked before other commands, it is not newer than they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Keep the record of a suppression for `keep_for` seconds. A second one with the same id takes its place."""
+
+    record: str
+    text: str
+    """One line, as `core.record` writes it."""
+    keep_for: float
+
+
+MOST_RECORDS = 100_000
+"""Records that a store keeps, as near as it can count; beyond that the oldest go, whatever their `keep_for`."""
+
+Command: TypeAlias = Claim | Peek | Confirm | Renew | Release | AskGeneration | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +154,20 @@ class Sent:
 
     original: Original
     age: float
+    window: float = field(default=math.inf, compare=False)
+    """Seconds; with it the copy was settled, whatever the window of whoever asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """The command was carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Changes whenever something is forgotten: what a process knows by itself is void then. Empty: never yet."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +177,7 @@ class Unknown:
     reason: str
 
 
-Answer: TypeAlias = Won | Free | Held | Sent | Done | Unknown
+Answer: TypeAlias = Won | Free | Held | Sent | Done | Generation | Unknown
 
 
 class Store(Protocol):
@@ -145,6 +194,24 @@ class Store(Protocol):
 
     async def identity(self) -> str:
         """Give the random id of this store, made by whoever asks first: the mark against mail loops."""
+
+    def records(self, age: float) -> AsyncIterator[str]:
+        """Give the records that are not older than `age` seconds by the store's clock, newest first.
+
+        They are read page by page, and nothing is locked in between. Raises `StoreError`.
+        """
+
+    def sent(self) -> AsyncIterator[Entry]:
+        """Give what was sent and is inside its window, in no order; what moves meanwhile may come twice.
+
+        Read page by page as the records are. Raises `StoreError`.
+        """
+
+    async def forget(self, matches: Callable[[Entry], bool]) -> int:
+        """Free what was sent and matches, and begin a new generation. Gives their number. Raises `StoreError`.
+
+        Claims that are held stay. The new generation begins when all are free: who has heard of it finds them so.
+        """
 
     async def close(self) -> None:
         """Let go of everything. Never raises."""

@@ -26,17 +26,26 @@ class Plan:
     """Of those to forward, the repeats that are only observed: their claims are not ours to settle."""
 
 
-def plan(verdicts: Mapping[Recipient, Won | Held | Sent], *, observe: bool = False) -> Plan:
+def plan(verdicts: Mapping[Recipient, Won | Held | Sent], observe: Collection[Recipient] = frozenset()) -> Plan:
     """Forward what was won, suppress what was sent inside the window, wait for what somebody else is delivering.
 
-    Observing forwards everything and never waits.
+    Those that are only observed are forwarded whatever holds, and never wait.
     """
-    sent = {recipient: verdict for recipient, verdict in verdicts.items() if isinstance(verdict, Sent)}
-    held = {recipient: verdict for recipient, verdict in verdicts.items() if isinstance(verdict, Held)}
-    if observe:
-        return Plan(forward=tuple(verdicts), suppress={}, wait=(), observed={**sent, **held})
-    won = tuple(recipient for recipient, verdict in verdicts.items() if isinstance(verdict, Won))
-    return Plan(forward=won, suppress=sent, wait=tuple(held), observed={})
+    forward: list[Recipient] = []
+    wait: list[Recipient] = []
+    suppress: dict[Recipient, Sent] = {}
+    observed: dict[Recipient, Sent | Held] = {}
+    for recipient, verdict in verdicts.items():
+        if isinstance(verdict, Won):
+            forward.append(recipient)
+        elif recipient in observe:
+            forward.append(recipient)
+            observed[recipient] = verdict
+        elif isinstance(verdict, Sent):
+            suppress[recipient] = verdict
+        else:
+            wait.append(recipient)
+    return Plan(tuple(forward), suppress, tuple(wait), observed)
 
 
 def suppressed(record: str, sent: Sent) -> Result:

@@ -58,6 +58,9 @@ class Upstream(Protocol):
     def offers(self, keyword: str) -> bool:
         """Say whether the upstream was heard to offer an extension, such as `SMTPUTF8`."""
 
+    def states(self) -> Mapping[str, bool]:
+        """Give the MTAs in order of preference, by host and port, and whether each is used now."""
+
     async def probe(self) -> None:
         """Reach the upstream once, to learn what it offers. Raises `UpstreamError`."""
 

@@ -1,20 +1,25 @@
-"""The judgement: from content to one fingerprint per recipient."""
+"""The judgement: from content to what holds for each recipient, and one fingerprint each."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.core.claim import Fingerprint
 from relay.core.headers import unfold, values
 from relay.core.message import parse
-from relay.core.normalise import NormalForm, normalise
-from relay.core.presets import exemption
+from relay.core.noise import Noise
+from relay.core.normalise import form
+from relay.core.reading import read
+from relay.core.rules import NO_RULE, Rule, Ruling, Screen, Sight, candidates, ruling
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.core.envelope import Recipient
-    from relay.core.normalise import Field
+    from relay.core.ignore import Ignore
+    from relay.core.message import Message
+    from relay.core.normalise import Field, NormalForm
 
 VERSION = 1
 """Stands in every fingerprint. Whatever changes a digest of the corpus changes this too."""
@@ -23,34 +28,85 @@ _PREFIX = f"v{VERSION}:"
 _MESSAGE_ID_LIMIT = 250
 
 
-@dataclass(frozen=True, slots=True)
+class Judge:
+    """Looks at messages by the operator's rules. `window` in seconds; `observe` turns every suppression into a count.
+
+    `ignore` is what does not count in any message; a rule may add to it.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule] = (), ignore: Sequence[Ignore] = (), *, window: float, observe: bool = False
+    ) -> None:
+        self.rules = tuple(rules)
+        own = Noise(ignore)
+        self._noises = {rule: Noise((*ignore, *rule.ignore)) if rule.ignore else own for rule in (*rules, NO_RULE)}
+        self._rulings = {rule: ruling(rule, window, observe=observe) for rule in self._noises}
+        self.screen = Screen(self.rules)
+
+    def __call__(self, content: bytes, reverse_path: bytes) -> Judged:
+        """Look at a message as its recipient gets it. Any bytes can be judged."""
+        return Judged(self, parse(content), reverse_path)
+
+    def noise(self, rule: Rule) -> Noise:
+        """Give what does not count under a rule."""
+        return self._noises[rule]
+
+    def ruling(self, rule: Rule) -> Ruling:
+        """Give what holds under a rule."""
+        return self._rulings[rule]
+
+
 class Judged:
     """A message that was looked at: what counts of it, and what the story needs to know."""
 
-    form: NormalForm
-    exempt: str | None
-    """The name of what says that it is never suppressed."""
-    message_id: str
-    """For records; printable ASCII, or empty."""
-    received: tuple[bytes, ...]
-    """Raw values of its Received fields, top first."""
-    _seed: hashlib.blake2b = field(repr=False, compare=False)
+    def __init__(self, judge: Judge, message: Message, reverse_path: bytes) -> None:
+        self._judge = judge
+        self._reading = read(message, reverse_path)
+        self.message_id = _message_id(values(message.fields, "message-id"))
+        """For records; printable ASCII, or empty."""
+        self.received = message.received
+        """Raw values of its Received fields, top first."""
+        decoded = {"subject": self._reading.shown("Subject"), "from": self._reading.shown("From")}
+        sight = Sight(message, self._reading.texts, reverse_path, judge.screen, decoded)
+        self.candidates = candidates(judge.rules, sight)
+        """The rules that can win, in order; the last takes every recipient."""
+        *self._asking, self._last = self.candidates
+        self._forms: dict[Noise, NormalForm] = {}
+        self._seeds: dict[Noise, hashlib.blake2b] = {}
+        # What takes time is done here, where a large message has a thread of its own.
+        seeds = [self._seed(rule) for rule in self.candidates]
+        self._only_seed = None if self._asking else seeds[0]
+
+    def rule(self, recipient: Recipient) -> Rule:
+        """Give the rule that wins for a recipient."""
+        for rule in self._asking:
+            if rule.takes(recipient):
+                return rule
+        return self._last
+
+    def ruling(self, recipient: Recipient) -> Ruling:
+        """Give what holds for a recipient."""
+        return self._judge.ruling(self.rule(recipient))
+
+    def form(self, rule: Rule) -> NormalForm:
+        """Give what counts of the message under a rule."""
+        noise = self._judge.noise(rule)
+        if noise not in self._forms:
+            self._forms[noise] = form(self._reading, noise)
+        return self._forms[noise]
 
     def fingerprint(self, recipient: Recipient) -> Fingerprint:
         """Give the fingerprint for one recipient."""
-        digest = self._seed.copy()
+        digest = (self._only_seed or self._seed(self.rule(recipient))).copy()
         octets = recipient.encode("utf-8", "surrogatepass")
         digest.update(b"9:recipient%d:%b" % (len(octets), octets))
         return Fingerprint(_PREFIX + digest.hexdigest())
 
-
-def judge(content: bytes, reverse_path: bytes) -> Judged:
-    """Look at a message as its recipient gets it. Any bytes can be judged."""
-    message = parse(content)
-    form = normalise(message, sender=reverse_path)
-    return Judged(
-        form, exemption(form), _message_id(values(message.fields, "message-id")), message.received, seed(form)
-    )
+    def _seed(self, rule: Rule) -> hashlib.blake2b:
+        noise = self._judge.noise(rule)
+        if noise not in self._seeds:
+            self._seeds[noise] = seed(self.form(rule))
+        return self._seeds[noise]
 
 
 def seed(form: NormalForm) -> hashlib.blake2b:
@@ -65,6 +121,8 @@ def _encode(counted: Field) -> bytes:
     return b"%d:%b%d:%b" % (len(label), label.encode(), len(value), value)
 
 
-def _message_id(found: list[bytes]) -> str:
+def _message_id(found: Sequence[bytes]) -> str:
     text = unfold(found[0]).strip()[:_MESSAGE_ID_LIMIT].decode("ascii", "replace") if found else ""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)

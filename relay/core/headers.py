@@ -8,23 +8,26 @@ from __future__ import annotations
 import binascii
 import re
 from collections import Counter
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from relay.core.text import STATEFUL, decode_text, fold_text
+from relay.core.text import STATEFUL, decode_text, fold_text, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Fields: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name in lower case and raw value, folds included, in the order of the header section."""
 Parameters: TypeAlias = tuple[tuple[str, bytes], ...]
 
 PARAMETER_LIMIT = 100
+_COMMON_LENGTH = 40
 
 # RFC 2047 section 2: no white space inside, and white space or the ends of the field around it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
-_ESCAPE = {"=": re.compile(rb"=([0-9A-Fa-f]{2})?"), "%": re.compile(rb"%([0-9A-Fa-f]{2})?")}
+_BAD_Q = re.compile(rb"=(?![0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 # In a structured field these mean something, unless they come out of an encoded word (RFC 2047 section 5 rule 3).
 _SPECIALS = frozenset('()<>[]:;@\\,"')
 
@@ -57,14 +60,17 @@ class Parametric(NamedTuple):
 
     def get(self, name: str) -> bytes | None:
         """Give the raw value of a parameter."""
-        return next((value for key, value in self.parameters if key == name), None)
+        for key, value in self.parameters:
+            if key == name:
+                return value
+        return None
 
     def has_extended(self, name: str) -> bool:
         """Say whether a parameter is given in the form of RFC 2231, which some readers obey and some do not."""
-        return any(key.startswith(f"{name}*") for key, _ in self.parameters)
+        return bool(self.parameters) and any(key.startswith(f"{name}*") for key, _ in self.parameters)
 
 
-def values(fields: Fields, name: str) -> list[bytes]:
+def values(fields: Sequence[tuple[str, bytes]], name: str) -> list[bytes]:
     """Give the raw values of all fields of a name."""
     return [value for key, value in fields if key == name]
 
@@ -79,8 +85,7 @@ def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
     if b"\v" in raw:
         return None
     if b"=?" not in raw:
-        text = decode_text(unfold(raw), "utf-8")
-        return None if text is None else fold_text(text)
+        return read_text(unfold(raw), "utf-8")
     shown: list[str] = []
     after_word = False
     for charset, group in groupby(raw.split(), _charset):
@@ -113,7 +118,7 @@ def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
     octets = []
     for token in tokens:
         _, _, encoding, text, _ = token.split(b"?")
-        piece = _unescape(text.replace(b"_", b" "), "=") if encoding in b"qQ" else _decode_b(text)
+        piece = _decode_q(text) if encoding in b"qQ" else _decode_b(text)
         if piece is None:
             return None
         octets.append(piece)
@@ -123,6 +128,10 @@ def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
     return None if None in texts else "".join(filter(None, texts))
 
 
+def _decode_q(text: bytes) -> bytes | None:
+    return None if _BAD_Q.search(text) else binascii.a2b_qp(text, header=True)
+
+
 def _decode_b(text: bytes) -> bytes | None:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
@@ -130,9 +139,9 @@ def _decode_b(text: bytes) -> bytes | None:
         return None
 
 
-def _unescape(text: bytes, mark: str) -> bytes | None:
-    """Undo `=41` or `%41`, or give None where a mark stands alone."""
-    pieces = _ESCAPE[mark].split(text)
+def _unescape(text: bytes) -> bytes | None:
+    """Undo `%41`, or give None where a mark stands alone."""
+    pieces = _ESCAPE.split(text)
     if None in pieces:
         return None
     pieces[1::2] = [bytes.fromhex(digits.decode("ascii")) for digits in pieces[1::2]]
@@ -141,6 +150,11 @@ def _unescape(text: bytes, mark: str) -> bytes | None:
 
 def parse_parametric(raw: bytes) -> Parametric | None:
     """Take apart the value of Content-Type or Content-Disposition."""
+    # Few values stand in nearly all parts. Those with a boundary or a file name are never seen again.
+    return _parse_common(raw) if len(raw) <= _COMMON_LENGTH and b"boundary" not in raw else _parse_parametric(raw)
+
+
+def _parse_parametric(raw: bytes) -> Parametric | None:
     value = unfold(raw)
     kind = _KIND.match(value)
     if not kind:
@@ -162,12 +176,17 @@ def parse_parametric(raw: bytes) -> Parametric | None:
     return Parametric(kind[1].decode("ascii").lower(), tuple(parameters.items()))
 
 
+_parse_common = lru_cache(maxsize=256)(_parse_parametric)
+
+
 def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
     """Give names and readable values, sorted: RFC 2231 continuations joined and charsets decoded.
 
     A mailer may give one parameter in the old and in the new form: readers show either, so the name says which is
     which. What does not decode stays as it was written, its stars included.
     """
+    if not any("*" in key for key, _ in parameters):
+        return sorted((key, _plain(value)) for key, value in parameters)
     readable = []
     groups: dict[tuple[str, str], list[_Segment]] = {}
     forms: Counter[str] = Counter()
@@ -191,9 +210,8 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
 
 
 def _plain(value: bytes) -> bytes:
-    text = decode_text(value, "utf-8")
-    folded = None if text is None else fold_text(text)
-    return value if folded is None else folded
+    text = read_text(value, "utf-8")
+    return value if text is None else text
 
 
 def _join_segments(segments: list[_Segment]) -> bytes | None:
@@ -210,7 +228,7 @@ def _join_segments(segments: list[_Segment]) -> bytes | None:
             if not (mark and second):
                 return None
         if encoded:
-            text = _unescape(value, "%")
+            text = _unescape(value)
         if text is None:
             return None
         octets.append(text)

@@ -1,50 +1,52 @@
-"""What does not count in HTML: AVideo's image cache-busters, and generated Content-IDs.
+"""What does not count in HTML: what an operator's ignores find in it, and generated Content-IDs.
 
-Only inside the attributes of strictly written tags. Text, comments, scripts and whatever a browser shows as text stay
-as they are, and from the first tag on that could be read in two ways nothing is left out any more. Works on folded
-text, in which the only white space is single spaces; what is left out becomes NUL, which no folded text holds.
+Only where it is certain what a browser makes of the source: attributes of strictly written tags, comments, and the
+text between them. Scripts, styles and the like stay as they are, and from the first tag on that could be read in two
+ways nothing is left out any more. Works on folded text, in which the only white space is single spaces; what is left
+out becomes NUL, which no folded text holds.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.core.noise import Ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from relay.core.noise import Noise
+    from relay.core.url_noise import Found, UrlNoise, Work
 
 NO_ORDINALS: Mapping[bytes, int] = {}
 
-_ATTRIBUTE = rb" ([^ \"'<>/=]+)(?: ?= ?(\"[^\"]*\"|'[^']*'|[^ \"'=<>`]+))?"
-_ATTRIBUTES = rb"(?:" + re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE) + rb"){0,100} ?/?>"
+# Nothing in it is tried twice (`*+`): what a hostile page could make of it costs no time.
+_VALUE = rb"\"[^\"]*+\"|'[^']*+'|[^ \"'=<>`]++"
+_ATTRIBUTE = rb" ([^ \"'<>/=]++)(?: ?= ?(%b))?+" % _VALUE
+_ATTRIBUTES = rb"(?: [^ \"'<>/=]++(?: ?= ?(?:%b))?+){0,100}+ ?/?>" % _VALUE
+_STOP = rb"script|noscript|svg|math|plaintext|template|frameset|select"
+_TEXT = rb"style|title|textarea|xmp|iframe|noembed|noframes"
 # HTML Living Standard, section 13.2.5 (tokenization). The elements under `text` hold text only, those under `stop`
-# switch to rules that depend on the reader or on what stands inside.
+# switch to rules that depend on the reader or on what stands inside. All this is searched in lower case.
 _TOKEN = re.compile(
     rb"<(?:(?P<comment>!--)"
-    rb"|(?P<stop>(?:script|noscript|svg|math|plaintext|template|frameset|select)\b)"
-    rb"|(?P<text>style|title|textarea|xmp|iframe|noembed|noframes)%b"
+    rb"|(?P<stop>(?:%b)\b)"
+    rb"|(?P<text>%b)%b"
     rb"|(?P<tag>/?[a-z][a-z0-9:-]*%b)"
     rb"|(?P<declaration>[!?][^>]*>)"
-    rb"|(?P<unclear>[a-z/!?]))" % (_ATTRIBUTES, _ATTRIBUTES),
-    re.IGNORECASE,
-)
-# Text and tags in which there is nothing to do, as many as there are: most of a message, in one step.
-_BORING = re.compile(
-    rb"(?:[^<]*<(?!(?:img|script|noscript|svg|math|plaintext|template|frameset|select"
-    rb"|style|title|textarea|xmp|iframe|noembed|noframes)\b)/?[a-z][a-z0-9:-]*%b){0,200}" % _ATTRIBUTES,
-    re.IGNORECASE,
+    rb"|(?P<unclear>[a-z/!?]))" % (_STOP, _TEXT, _ATTRIBUTES, _ATTRIBUTES)
 )
 _ATTRIBUTE_IN_TAG = re.compile(_ATTRIBUTE)
-_IMG = re.compile(rb"<img[ />]", re.IGNORECASE)
-# Comments that end earlier for a browser than for us.
-_ODD_COMMENTS = (b"<!-->", b"<!--->", b"--!>")
-_BARE_NUMBER_HINT = re.compile(rb"\?[0-9]{10}[\"']")
-_CACHE_PARAMETER = re.compile(
-    rb"((?:\A|&(?:amp;)?)cache=)(?:[0-9]{20}|[0-9]{10}(?:_[0-9]{10})?|[0-9a-f]{13}|not_found)(?=&|\Z)"
-)
-_BARE_NUMBER = re.compile(rb"[0-9]{10}")
-_IMAGE_PATH = re.compile(rb"\.(?:jpe?g|png|gif|webp)\Z", re.IGNORECASE)
+_NAME = re.compile(rb"[a-z][a-z0-9:-]*")
+# Where a comment ends earlier for a browser than for us: at its begin, and within.
+_ODD_BEGIN = re.compile(rb"-?>")
+_ODD_END = b"--!>"
 _AFTER_NAME = (b" ", b"/", b">")
+_IMAGES = frozenset((b"img",))
+_LINKS = frozenset((b"a", b"area"))
+# So that it cannot be taken for the mark of a Content-ID, whatever follows.
+_MARK_IN_ATTRIBUTE = b"\0\0"
 _CID_ATTRIBUTES = frozenset((b"src", b"background"))
 # `cid:` in any other place or spelling: then the ids are not noise.
 _CID = re.compile(
@@ -52,34 +54,39 @@ _CID = re.compile(
 )
 
 
-def leave_out_noise(html: bytes, ordinals: Mapping[bytes, int] = NO_ORDINALS) -> bytes:
-    """Take the cache-busters out, and put the ordinal of a leaf in the place of its Content-ID."""
-    last = len(html) if ordinals else _last_candidate(html)
-    if last < 0 or any(odd in html for odd in _ODD_COMMENTS):
-        return html
-    lower = html.lower()
-    pieces: list[bytes] = []
-    done = at = 0
-    while token := _TOKEN.search(html, at if ordinals else _end_of_boring(html, at, last)):
-        at = token.end()
-        if token.start() > last:
-            break
-        kind = token.lastgroup
-        if kind == "tag":
-            quiet = _quiet_tag(token[0], ordinals)
-            if quiet is not token[0]:
-                pieces += (html[done : token.start()], quiet)
-                done = at
-        elif kind == "comment":
-            at = html.find(b"-->", at)
-        elif kind == "text":
-            at = _end_of_text(lower, token["text"].lower(), at)
-        elif kind != "declaration":
-            break
-        if at < 0:
-            break
-    pieces.append(html[done:])
-    return b"".join(pieces)
+# Text, tags, declarations and whole styles, as many as there are before some place: most of a message, in one step.
+_CLEAR = re.compile(
+    rb"(?:[^<]*+<(?:(?!(?:%b|%b)\b)/?[a-z][a-z0-9:-]*+%b"
+    rb"|style%b[^<]*+(?:<(?!/style[ />])[^<]*+)*+(?=</style)"
+    rb"|(?:!(?!--)|\?)[^>]*+>)){0,200}+" % (_STOP, _TEXT, _ATTRIBUTES, _ATTRIBUTES)
+)
+
+
+class _Edit(NamedTuple):
+    """A piece to leave out, by offsets; what stands for it; and the ignore, or none for a Content-ID."""
+
+    start: int
+    end: int
+    mark: bytes
+    name: str = ""
+
+
+def leave_out_of_html(
+    html: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int] = NO_ORDINALS
+) -> tuple[bytes, tuple[Ignored, ...]]:
+    """Leave noise out, and put the ordinal of a leaf in the place of its Content-ID. Says too what was left out."""
+    last = len(html) if ordinals else noise.last_place(html)
+    if last < 0:
+        return html, ()
+    return _without(html, _Walk(html, noise, work, ordinals).edits(last))
+
+
+def leave_out_of_text(text: bytes, noise: Noise, work: Work) -> tuple[bytes, tuple[Ignored, ...]]:
+    """Leave noise out of a plain text."""
+    if not noise.looks_at_text:
+        return text, ()
+    found = noise.in_text(text, work, html=False)
+    return _without(text, [_Edit(start, end, b"\0", name) for start, end, name in found])
 
 
 def refers_to_ids(html: bytes) -> bool:
@@ -87,53 +94,135 @@ def refers_to_ids(html: bytes) -> bool:
     return _CID.search(html) is not None
 
 
-def _last_candidate(html: bytes) -> int:
-    """Give the place behind which no tag with a cache-buster begins, or -1."""
-    last = html.rfind(b"cache=")
-    for found in _BARE_NUMBER_HINT.finditer(html, last + 1):
-        last = found.start()
-    return last
+class _Walk:
+    """One walk over one text."""
+
+    def __init__(self, html: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int]) -> None:
+        self._html = html
+        self._lower = html.lower()
+        self._noise = noise
+        self._work = work
+        self._ordinals = ordinals
+        self._edits: list[_Edit] = []
+        self._only_urls = not (ordinals or noise.looks_at_text or noise.looks_at_comments or noise.attributes)
+
+    def edits(self, last: int) -> list[_Edit]:
+        """Give what is to be left out, up to the last tag that begins at or before an offset."""
+        at = place = 0
+        while at >= 0:
+            begin = at
+            if self._only_urls:
+                place = place if place > at else self._html.find(b"?", at)
+                if not 0 <= place <= last or not self._work.spend():
+                    break
+                begin = self._clear(at, place)
+            token = _TOKEN.search(self._lower, begin)
+            if self._noise.looks_at_text:
+                text = self._html[at : token.start() if token else len(self._html)]
+                self._add(self._noise.in_text(text, self._work, html=True), at)
+            if not token or token.start() > last:
+                break
+            at = self._after(token)
+        return self._edits
+
+    def _after(self, token: re.Match[bytes]) -> int:
+        """Look at a token, and give where the next may begin; -1 where that is not certain."""
+        kind, at = token.lastgroup, token.end()
+        if kind == "tag":
+            self._look_at_tag(token)
+            return at
+        if kind == "comment":
+            end = self._end_of_comment(at)
+            if end > 0:
+                self._add(self._noise.in_comment(self._html[at:end], self._work), at)
+            return end
+        if kind == "text":
+            return self._end_of_text(token["text"], at)
+        return at if kind == "declaration" else -1
+
+    def _add(self, found: Iterable[Found], offset: int, mark: bytes = b"\0") -> None:
+        for start, end, name in found:
+            self._edits.append(_Edit(offset + start, offset + end, mark, name))
+
+    def _clear(self, at: int, place: int) -> int:
+        """Give the end of what can be passed over before a place."""
+        found = _CLEAR.match(self._lower, at, place)
+        return found.end() if found else at
+
+    def _end_of_comment(self, start: int) -> int:
+        """Find where the inside of a comment ends, or give -1, also where a browser may see the end elsewhere."""
+        end = self._html.find(b"-->", start)
+        return -1 if _ODD_BEGIN.match(self._html, start) or self._html.find(_ODD_END, start, end) >= 0 else end
+
+    def _end_of_text(self, name: bytes, at: int) -> int:
+        """Find the end tag of an element in which nothing else is a tag, or -1."""
+        end = b"</" + name
+        at = self._lower.find(end, at)
+        while at >= 0 and self._lower[at + len(end) : at + len(end) + 1] not in _AFTER_NAME:
+            at = self._lower.find(end, at + len(end))
+        return at
+
+    def _look_at_tag(self, token: re.Match[bytes]) -> None:
+        tag = token[0]
+        name = _NAME.match(tag, 1)
+        if not name:
+            return  # An end tag.
+        url = self._urls_of(name[0]) if b"?" in tag else None
+        if not (
+            url
+            or (self._ordinals and b"cid:" in tag)
+            or (self._noise.attributes and any(attribute in tag for attribute in self._noise.attributes))
+        ):
+            return
+        found = list(_ATTRIBUTE_IN_TAG.finditer(self._lower, token.start() + name.end(), token.end()))
+        names = [attribute[1] for attribute in found]
+        for attribute in found:
+            # Of two, readers take either; where a value without quotes ends is a matter of taste.
+            if attribute[2] and attribute[2][:1] in b"\"'" and names.count(attribute[1]) == 1:
+                self._look_at_value(attribute, url)
+
+    def _urls_of(self, name: bytes) -> tuple[bytes, UrlNoise] | None:
+        """Give the attribute of a tag that holds its URL, and what is to be found there."""
+        if name in _IMAGES and self._noise.images:
+            return b"src", self._noise.images
+        if name in _LINKS and self._noise.links:
+            return b"href", self._noise.links
+        return None
+
+    def _look_at_value(self, attribute: re.Match[bytes], url: tuple[bytes, UrlNoise] | None) -> None:
+        name = attribute[1]
+        start, end = attribute.start(2) + 1, attribute.end(2) - 1
+        value = self._html[start:end]
+        if name in _CID_ATTRIBUTES and value[:4].lower() == b"cid:" and value[4:] in self._ordinals:
+            self._edits.append(_Edit(start, end, b"\0leaf %d" % self._ordinals[value[4:]]))
+            return
+        if url and name == url[0]:
+            self._add(url[1].find(value, self._work, html=True), start)
+        if self._noise.attributes:
+            self._add(self._noise.in_attribute(name, value, self._work), start, _MARK_IN_ATTRIBUTE)
 
 
-def _end_of_boring(html: bytes, at: int, last: int) -> int:
-    found = _BORING.match(html, at, max(at, last))
-    return found.end() if found else at
+def _without(source: bytes, edits: list[_Edit]) -> tuple[bytes, tuple[Ignored, ...]]:
+    if not edits:
+        return source, ()
+    pieces: list[bytes] = []
+    ignored = []
+    done = 0
+    for start, end, mark, name in _apart(edits):
+        pieces += (source[done:start], mark)
+        done = end
+        if name:
+            ignored.append(Ignored(name, source[start:end]))
+    pieces.append(source[done:])
+    return b"".join(pieces), tuple(ignored)
 
 
-def _end_of_text(lower: bytes, name: bytes, at: int) -> int:
-    """Find the end tag of an element in which nothing else is a tag."""
-    end = b"</" + name
-    at = lower.find(end, at)
-    while at >= 0 and lower[at + len(end) : at + len(end) + 1] not in _AFTER_NAME:
-        at = lower.find(end, at + len(end))
-    return at
-
-
-def _quiet_tag(tag: bytes, ordinals: Mapping[bytes, int]) -> bytes:
-    image = _IMG.match(tag) is not None
-    if not image and not (ordinals and b"cid:" in tag.lower()):
-        return tag
-    names = [name.lower() for name, _ in _ATTRIBUTE_IN_TAG.findall(tag)]
-
-    def quiet(attribute: re.Match[bytes]) -> bytes:
-        name, value = attribute[1].lower(), attribute[2]
-        if name not in _CID_ATTRIBUTES or names.count(name) > 1 or not value or value[0] not in b"\"'":
-            return attribute[0]
-        url = value[1:-1]
-        if url[:4].lower() == b"cid:" and url[4:] in ordinals:
-            url = b"\0leaf %d" % ordinals[url[4:]]
-        elif image and name == b"src":
-            url = _quiet_url(url)
-        return attribute[0][: -len(value)] + value[:1] + url + value[-1:]
-
-    result = _ATTRIBUTE_IN_TAG.sub(quiet, tag)
-    return tag if result == tag else result
-
-
-def _quiet_url(url: bytes) -> bytes:
-    path, mark, query = url.partition(b"?")
-    if not mark or b"#" in url:
-        return url
-    if _BARE_NUMBER.fullmatch(query):
-        return path + b"?\0" if _IMAGE_PATH.search(path) else url
-    return path + mark + _CACHE_PARAMETER.sub(rb"\1" + b"\0", query)
+def _apart(edits: Iterable[_Edit]) -> list[_Edit]:
+    """Put them in order, and make one of those that overlap."""
+    apart: list[_Edit] = []
+    for edit in sorted(edits):
+        if apart and edit.start < apart[-1].end:
+            apart[-1] = apart[-1]._replace(end=max(edit.end, apart[-1].end))
+        else:
+            apart.append(edit)
+    return apart

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from relay.core.headers import Fields, Parametric, parse_parametric
 from relay.core.text_transfer import IDENTITY
@@ -25,7 +25,12 @@ ITEM_LIMIT = 50_000
 _BOUNDARY_LIMIT = 70  # RFC 2046 section 5.1.1
 
 # RFC 5322 section 2.2. A folded line of white space alone ends the header section for some readers: it does not match.
-_FIELD = re.compile(rb"([!-9;-~]+):([^\r\n]*(?:\r?\n[ \t]+[^ \t\r\n][^\r\n]*)*)\r?\n")
+_FIELDS = {
+    newline: re.compile(
+        rb"^([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*+)%b" % (newline, newline), re.MULTILINE
+    )
+    for newline in (b"\r\n", b"\n")
+}
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")
 _SINGLE = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
 _TEXT = Parametric("text/plain")
@@ -33,8 +38,7 @@ _MESSAGE = Parametric("message/rfc822")  # The default inside a digest: RFC 2046
 _RECEIVED = re.compile(rb"(?im)^received:(.*(?:\n[ \t].*)*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A part that holds no parts of ours; `message/*` is one. The body is still encoded."""
 
     fields: Fields
@@ -44,8 +48,7 @@ class Leaf:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Multipart:
+class Multipart(NamedTuple):
     """A container. What stands before the first and after the last delimiter is kept: it counts."""
 
     fields: Fields
@@ -72,6 +75,15 @@ class Message:
     broken: str = ""
     received: tuple[bytes, ...] = ()
     """Raw values of the Received fields, top first; found as well as can be where the header section is broken."""
+
+
+def has_attachment(part: Part) -> bool:
+    """Say whether a part is meant to be saved: it is an attachment, or has a file name."""
+    if isinstance(part, Multipart):
+        return any(map(has_attachment, part.children))
+    disposition = part.disposition
+    named = disposition and (disposition.get("filename") is not None or disposition.has_extended("filename"))
+    return bool((disposition and disposition.kind == "attachment") or named or part.media.get("name") is not None)
 
 
 class _BrokenError(Exception):
@@ -117,10 +129,7 @@ class _Scan:
             )
         stop = blank + len(newline)
         section = self._content[start:stop]
-        lines = section.count(newline)
-        if section.count(b"\n") != lines or section.count(b"\r") != lines * (len(newline) - 1):
-            raise _BrokenError("bare or mixed line ends in a header section")
-        return _split_fields(section), stop + len(newline)
+        return _split_fields(section, newline), stop + len(newline)
 
     def part(self, fields: Fields, start: int, end: int, default: Parametric, depth: int) -> Part:
         """Take apart the part whose body lies between two offsets."""
@@ -179,10 +188,13 @@ class _Scan:
 
     def _delimiter(self, at: int, tail: int, end: int) -> tuple[int, bool]:
         """Give where the delimiter line ends, and whether it closes. More text on the line makes readers differ."""
+        wire = len(self._newline) == len(b"\r\n")
+        after = tail + len(b"\r\n")
+        if wire and after <= end and self._content[tail:after] == b"\r\n" == self._content[at - 1 : at + 1]:
+            return after, False  # As nearly all are.
         found = _DELIMITER_END.match(self._content, tail, end)
         if not found:
             raise _BrokenError("a line that only begins like a boundary")
-        wire = len(self._newline) == len(b"\r\n")
         line_end = found[0]
         if (self._content[at - 1 : at] == b"\r") != wire or (
             line_end[-1:] == b"\n" and (line_end[-2:-1] == b"\r") != wire
@@ -191,18 +203,17 @@ class _Scan:
         return found.end(), found[1] is not None
 
 
-def _split_fields(section: bytes) -> Fields:
-    fields: list[tuple[str, bytes]] = []
-    at = 0
-    while at < len(section):
-        found = _FIELD.match(section, at)
-        if not found:
-            raise _BrokenError("a header line is not a field")
-        if len(fields) == FIELD_LIMIT:
-            raise _BrokenError(f"more than {FIELD_LIMIT} fields in a header section")
-        at = found.end()
-        fields.append((found[1].decode("ascii").lower(), found[2]))
-    return tuple(fields)
+def _split_fields(section: bytes, newline: bytes) -> Fields:
+    found = _FIELDS[newline].findall(section)
+    # A colon and a line end each. What is missing was skipped.
+    if sum([len(name) + len(value) for name, value in found]) + len(found) * (1 + len(newline)) != len(section):
+        lines = section.count(newline)
+        if section.count(b"\n") != lines or section.count(b"\r") != lines * (len(newline) - 1):
+            raise _BrokenError("bare or mixed line ends in a header section")
+        raise _BrokenError("a header line is not a field")
+    if len(found) > FIELD_LIMIT:
+        raise _BrokenError(f"more than {FIELD_LIMIT} fields in a header section")
+    return tuple([(name.decode("ascii").lower(), value) for name, value in found])
 
 
 def _single_fields(fields: Fields) -> dict[str, bytes]:

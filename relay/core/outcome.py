@@ -32,6 +32,10 @@ DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS}
 """The outcomes after which the client may forget the message."""
 
 
+REPEATS = frozenset({Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
+"""The outcomes of a repeat: each leaves a record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """An outcome and its reply; for a repeat also the earlier message it equals, which is `age` seconds old."""

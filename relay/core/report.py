@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from relay.core.rules import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from relay.core.envelope import Envelope, Recipient
     from relay.core.outcome import Outcome, Result
     from relay.core.reply import Reply
+    from relay.core.rules import Ruling
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,14 @@ class Report:
     reply: Reply
     seconds: float
     """From the final dot to the reply."""
-    exempt: str
-    """The reason why nothing was suppressed, or empty."""
+    rulings: Mapping[Recipient, Ruling] = field(default_factory=dict)
+    """What the rules said; empty where the message was ended without a look at it."""
+
+    @property
+    def exempt(self) -> str:
+        """The reason why nothing could be suppressed, or empty."""
+        rulings = set(self.rulings.values())
+        return rulings.pop().rule if {ruling.action for ruling in rulings} == {Action.EXEMPT} else ""
 
     def counts(self) -> Counter[Outcome]:
         """Give the number of recipients per outcome."""
@@ -51,6 +60,3 @@ class Witness(Protocol):
 
     def fault(self, record: str, where: str, error: Exception) -> None:
         """Note a fault of ours, with its traceback."""
-
-    def claim_lost(self, count: int) -> None:
-        """Note claims that another process took while we still worked on them."""

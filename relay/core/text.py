@@ -40,6 +40,7 @@ STATEFUL = frozenset(("iso-2022-jp",))
 """Charsets in which a byte means what the bytes before it say."""
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
+_UNICODE = frozenset(("us-ascii", "ascii", "utf-8", "utf8"))
 _EAST_ASIAN = frozenset(("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr"))
 # Where the tables of readers differ: backslash, yen and won, tilde and overline, and dashes, waves and signs that
 # have two places in Unicode.
@@ -48,6 +49,13 @@ _DIFFERING = re.compile(
 )
 # Readers take ISO 8859 for its Windows cousin, where these are letters and signs: what is seen would be a guess.
 _C1_CONTROL = re.compile("[\x80-\x9f]")
+# Characters that are never composed with the one before them, nor replaced: a text of these and ASCII is in NFC. Only
+# those that are common in mail; Python's own check looks at every character of the text.
+_ALWAYS_NFC = re.compile(
+    "[\x80-\u02ff\u0400-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u2328\u2500-\u2abf"
+    "\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3\ufe0f\U0001f300-\U0001faff]*"
+)
+_ASCII = bytes(range(0x80))
 # CPython sorts combining characters by insertion, so a hostile run of them takes quadratic time; real ones are short
 # (UAX #15 section 13 allows 30).
 _LONG_RUN = re.compile("(?<![^\0-\u02ff])[^\0-\u02ff]{256}")
@@ -67,6 +75,19 @@ def decode_text(octets: bytes, charset: str) -> str | None:
     if codec in _EAST_ASIAN and _DIFFERING.search(text):
         return None
     return text
+
+
+def read_text(octets: bytes, charset: str) -> bytes | None:
+    """Decode and fold, or give None: the same as `decode_text` and `fold_text` in turn, and quicker for most mail."""
+    if not (octets.isascii() and charset in _UNICODE):
+        text = decode_text(octets, charset)
+        if text is None:
+            return None
+        if charset not in _UNICODE or not _ALWAYS_NFC.fullmatch(octets.translate(None, _ASCII).decode()):
+            return fold_text(text)
+    if b"\0" in octets or b"\v" in octets or len(octets) > TEXT_LIMIT:
+        return fold_text(octets.decode())
+    return b" ".join(octets.split())
 
 
 def fold_text(text: str) -> bytes | None:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from aiosmtpd.smtp import SMTP
 
-from relay.core.fingerprint import judge
+from relay.core.envelope import fold
+from relay.core.rules import Action
 from relay.demo.messages import SITE, notification, recovery
 from relay.service import Service
 from relay.settings import Settings
+from relay.settings.rules import judge_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,9 +171,9 @@ def _suppressed(service: Service) -> float:
 
 
 def _why(step: Step) -> str:
-    exempt = judge(step.contents[0], SITE.encode()).exempt
-    if exempt:
-        return f"exempt ({exempt})"
+    ruling = judge_of(Settings())(step.contents[0], SITE.encode()).ruling(fold(step.recipients[0].encode()))
+    if ruling.action is Action.EXEMPT:
+        return f"exempt ({ruling.rule})"
     if step.forwarded == 0:
         return "equal but for the thumbnail's cache value"
     if len(step.contents) > 1:

@@ -10,6 +10,8 @@ import re
 import time
 from typing import IO, TYPE_CHECKING, Any
 
+from relay.core.rules import DEFAULT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -113,6 +115,8 @@ class MessageLog:
         }
         if report.exempt:
             fields["exempt"] = report.exempt
+        elif rules := {ruling.rule for ruling in report.rulings.values()} - {DEFAULT}:
+            fields["rules"] = sorted(rules)
         originals = {result.original.record: result for result in report.results.values() if result.original}
         if originals:
             fields["repeats"] = [

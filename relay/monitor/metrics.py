@@ -11,10 +11,11 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from relay import __version__
-from relay.core.outcome import Outcome
+from relay.core.outcome import REPEATS, Outcome
+from relay.core.rules import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.core.report import Report
 
@@ -25,9 +26,9 @@ _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """One registry for one relay."""
+    """One registry for one relay; `rules` are the names of all that can match."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Sequence[str] = (DEFAULT,)) -> None:
         registry = self.registry = CollectorRegistry()
         PlatformCollector(registry)
         ProcessCollector(registry=registry)
@@ -47,6 +48,17 @@ class Metrics:
             registry=registry,
         )
         self._messages = {reply: messages.labels(reply) for reply in (*_REPLIES.values(), ABORTED)}
+        repeats = Counter(
+            "smtp_dedup_repeats",
+            "Recipients of repeats, by the rule that matched: suppressed, or only observed.",
+            ["rule", "outcome"],
+            registry=registry,
+        )
+        self._repeats = {
+            (rule, outcome): repeats.labels(rule, outcome.value)
+            for rule in rules
+            for outcome in REPEATS
+        }
         self.duplicate_age = Histogram(
             "smtp_dedup_duplicate_age_seconds",
             "Age of the accepted message that a suppressed one repeats.",
@@ -62,6 +74,9 @@ class Metrics:
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages of which no repeat is ever suppressed.", registry=registry
         )
+        self.records_lost = Counter(
+            "smtp_dedup_records_lost", "Suppressions whose record or kept copy could not be written.", registry=registry
+        )
         self.claims_lost = Counter(
             "smtp_dedup_claims_lost", "Claims whose lease ran out while their owner still worked.", registry=registry
         )
@@ -72,6 +87,12 @@ class Metrics:
         self.store_degraded = Gauge(
             "smtp_dedup_store_degraded", "1 when the relay works without the store.", registry=registry
         )
+        self.upstream_used = Gauge(
+            "smtp_dedup_upstream_used",
+            "1, or 0 while this upstream is left alone after a failure.",
+            ["upstream"],
+            registry=registry,
+        )
         self.upstream_up = Gauge("smtp_dedup_upstream_up", "1 when the upstream was reached last.", registry=registry)
 
     def message(self, report: Report) -> None:
@@ -80,7 +101,9 @@ class Metrics:
         self.message_seconds.observe(report.seconds)
         for outcome, count in report.counts().items():
             self._recipients[outcome].inc(count)
-        for result in report.results.values():
+        for recipient, result in report.results.items():
+            if result.outcome in REPEATS:
+                self._repeats[report.rulings[recipient].rule, result.outcome].inc()
             if result.original is not None:
                 self.duplicate_age.observe(result.age)
         if report.exempt:

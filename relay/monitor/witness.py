@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from relay.monitor.logs import MessageLog, log
@@ -39,8 +38,3 @@ class Monitor:
         """Note a fault of ours, with its traceback."""
         self._metrics.faults.inc()
         log.error("fault", exc_info=error, extra={"fields": {"record": record, "where": where}})
-
-    def claim_lost(self, count: int) -> None:
-        """Note claims that another process took while we still worked on them."""
-        self._metrics.claims_lost.inc(count)
-        self._messages.event("lease ran out before the content was sent", {"claims": count}, logging.WARNING)

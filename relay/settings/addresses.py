@@ -6,11 +6,12 @@ Each function raises `ValueError` whose text says how to mend the value.
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TypeAlias
+
+from relay.settings.units import parse_list
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -73,11 +74,7 @@ def parse_host_port_or_none(value: object) -> HostPort | None:
 
 def parse_networks(value: object) -> tuple[Network, ...]:
     """Read a list of CIDR networks: a TOML list, or its text, or text with commas between them."""
-    if isinstance(value, str):
-        value = _toml_list(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
-    if not isinstance(value, list | tuple):
-        raise ValueError('not a list; write for example ["127.0.0.0/8", "::1/128"]')  # noqa: TRY004 - pydantic wants it
-    return tuple(_network(item) for item in value)
+    return tuple(_network(item) for item in parse_list(value, '["127.0.0.0/8", "::1/128"]'))
 
 
 def parse_path(value: object) -> Path:
@@ -135,10 +132,3 @@ def _network(item: object) -> Network:
     if isinstance(item, str) and _address(text.partition("/")[0]) == network.network_address:
         return network
     raise ValueError(f'"{text}" is a host inside a network; write "{network}"')
-
-
-def _toml_list(text: str) -> object:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None

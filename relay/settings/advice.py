@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.settings.rule_advice import SHORT_WINDOW, rule_warnings
 from relay.settings.units import format_duration
 from relay.settings.urls import MemoryUrl, Security, SmtpUrl
 
@@ -12,15 +13,21 @@ if TYPE_CHECKING:
 
     from relay.settings.model import Settings
 
-_SHORT_WINDOW = 10
-"""Seconds."""
 LONG_DRAIN = 30
 """Seconds. `TimeoutStopSec` in our unit is a little more."""
 
 
 def warnings(settings: Settings) -> list[str]:
     """Give one sentence for each doubt, beginning with the key to change."""
-    return [*_listen(settings), *_upstream(settings), *_dedup(settings), *_store(settings), *_limits(settings)]
+    return [
+        *_listen(settings),
+        *_upstream(settings),
+        *_dedup(settings),
+        *rule_warnings(settings),
+        *_store(settings),
+        *_record(settings),
+        *_limits(settings),
+    ]
 
 
 def _listen(settings: Settings) -> Iterator[str]:
@@ -55,7 +62,7 @@ def _upstream(settings: Settings) -> Iterator[str]:
 
 def _dedup(settings: Settings) -> Iterator[str]:
     dedup = settings.dedup
-    if 0 < dedup.window < _SHORT_WINDOW:
+    if 0 < dedup.window < SHORT_WINDOW:
         yield (
             f"dedup.window is {format_duration(dedup.window)}: repeats often come later than that and will go "
             'through; the default is "10m", and 0 turns suppression off'
@@ -71,6 +78,14 @@ def _dedup(settings: Settings) -> Iterator[str]:
 def _store(settings: Settings) -> Iterator[str]:
     if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
         yield "store.url is memory: - the relay forgets at restart what was sent, and repeats of that go through"
+
+
+def _record(settings: Settings) -> Iterator[str]:
+    record = settings.record
+    if record.keep and not record.keep_for:
+        yield "record.keep keeps nothing while record.keep_for is 0; write how long, or leave record.keep out"
+    if record.secret_file and record.addresses:
+        yield "record.secret_file is not used, because record.addresses is true; leave it out"
 
 
 def _limits(settings: Settings) -> Iterator[str]:

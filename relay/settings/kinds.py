@@ -10,7 +10,7 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr
 
 from relay.settings import addresses, units, urls
 from relay.settings.addresses import HostPort, Network
-from relay.settings.urls import StoreUrl, UpstreamUrl
+from relay.settings.urls import SmtpUrl, StoreUrl, UpstreamUrl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,11 +110,25 @@ PathOrNone: TypeAlias = Annotated[
     PlainSerializer(_text_or_empty, return_type=str),
 ]
 
+KeepOrNone: TypeAlias = Annotated[
+    urls.MaildirUrl | None,
+    Kind('maildir:PATH or ""'),
+    PlainValidator(urls.parse_keep_or_none),
+    PlainSerializer(_text_or_empty, return_type=str),
+]
+
 Upstream: TypeAlias = Annotated[
     UpstreamUrl,
     Kind("URL"),
     PlainValidator(urls.parse_upstream),
     PlainSerializer(str, return_type=str),
+]
+
+Upstreams: TypeAlias = Annotated[
+    tuple[SmtpUrl, ...],
+    Kind("list of URLs"),
+    PlainValidator(urls.parse_fallbacks),
+    PlainSerializer(_texts, return_type=list[str]),
 ]
 
 Store: TypeAlias = Annotated[

@@ -5,14 +5,34 @@ A key that is not here is refused, so that nobody believes it acts.
 """
 
 # Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import kinds
-from relay.settings.kinds import Address, AddressOrNone, Bytes, Count, Networks, PathOrNone, Seconds, Switch, Timeout
+from relay.settings.kinds import (
+    Address,
+    AddressOrNone,
+    Bytes,
+    Count,
+    KeepOrNone,
+    Networks,
+    PathOrNone,
+    Seconds,
+    Switch,
+    Timeout,
+)
+from relay.settings.presets import parse_presets
+from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
 from relay.settings.urls import SmtpUrl
+
+Presets: TypeAlias = Annotated[
+    tuple[str, ...],
+    kinds.Kind("list of presets"),
+    PlainValidator(parse_presets),
+    PlainSerializer(list, return_type=list[str]),
+]
 
 
 class _Section(BaseModel):
@@ -45,6 +65,12 @@ class Upstream(_Section):
         "smtp://HOST[:25] (STARTTLS not used), smtp+starttls://HOST[:587] (STARTTLS required), smtps://HOST[:465], "
         "each with USER@ before the host to log in; or maildir:PATH, which writes accepted mail to a Maildir, for "
         "trying out.",
+    )
+    fallback_urls: kinds.Upstreams = _key(
+        [],
+        "Mail servers to use while the one in upstream.url cannot be reached, the preferred one first; written as "
+        "there. The next one is tried only as long as no final dot was sent, and the preferred one is used again once "
+        "it answers. A user in them logs in with the same password.",
     )
     password: kinds.Secret = _key(
         None,
@@ -86,8 +112,23 @@ class Upstream(_Section):
     )
 
     @model_validator(mode="after")
+    def _fallbacks_are_others(self) -> Self:
+        if self.fallback_urls and not isinstance(self.url, SmtpUrl):
+            raise ValueError("upstream.fallback_urls stand in for a mail server; upstream.url is a Maildir")
+        addresses = [url.address for url in self.smtp_urls]
+        for address in addresses:
+            if addresses.count(address) > 1:
+                raise ValueError(f"{address} stands twice in upstream.url and upstream.fallback_urls; write it once")
+        return self
+
+    @property
+    def smtp_urls(self) -> tuple[SmtpUrl, ...]:
+        """All mail servers in order of preference; none where the upstream is a Maildir."""
+        return (self.url, *self.fallback_urls) if isinstance(self.url, SmtpUrl) else ()
+
+    @model_validator(mode="after")
     def _user_has_password(self) -> Self:
-        if isinstance(self.url, SmtpUrl) and self.url.user and not (self.password or self.password_file):
+        if any(url.user for url in self.smtp_urls) and not (self.password or self.password_file):
             raise ValueError(
                 "upstream.url names a user, but there is no password; write it to a file and name that in "
                 "upstream.password_file, or set RELAY_UPSTREAM__PASSWORD"
@@ -116,6 +157,11 @@ class Dedup(_Section):
         "Longest wait of a simultaneous repeat for the outcome of the first copy, from its own final dot; then 451. "
         "Stay under the client's own limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
     )
+    presets: Presets = _key(
+        ["avideo"],
+        "Rules and ignores for known applications, which come after those of this file; docs/rules.md says what each "
+        "does. [] = none.",
+    )
     on_uncertain: Literal["release", "keep"] = _key(
         "release",
         'When the upstream vanishes after the final dot without a reply: "release" lets a retry through (perhaps a '
@@ -142,6 +188,31 @@ class Http(_Section):
     """Metrics and health."""
 
     address: AddressOrNone = _key("127.0.0.1:9625", 'Where /metrics, /livez and /readyz are served. "" = nowhere.')
+
+
+class Record(_Section):
+    """What is kept about suppressed messages."""
+
+    keep_for: Seconds = _key(
+        "30d",
+        "How long the record of a suppression stays; `relay suppressed` and `relay why` read it. It holds no body. "
+        "0 = none is written.",
+    )
+    keep: KeepOrNone = _key(
+        "",
+        "maildir:PATH keeps the suppressed messages themselves as long as their records, and `relay release` forwards "
+        'one after all. The folder holds whole mails: let only the relay read it. "" = they are not kept.',
+    )
+    secret_file: PathOrNone = _key(
+        "",
+        "File whose first line, of 32 characters or more, is the secret that mail addresses in records are hashed "
+        "with; made when it is missing. Write the same into it on all hosts of one store. "
+        '"" = record.key beside the file of a sqlite: store, else in the state folder.',
+    )
+    addresses: Switch = _key(
+        False,
+        "Whether records name mail addresses. Without it they hold a hash, by which `relay why ADDRESS` finds them.",
+    )
 
 
 class Limits(_Section):
@@ -180,20 +251,41 @@ class Settings(_Section):
     dedup: Dedup = Field(default_factory=Dedup)
     store: Store = Field(default_factory=Store)
     http: Http = Field(default_factory=Http)
+    record: Record = Field(default_factory=Record)
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
+    rules: Rules = ()
+    ignore: Ignores = ()
 
     @model_validator(mode="after")
-    def _upstream_is_another(self) -> Self:
-        if isinstance(self.upstream.url, SmtpUrl) and self.listen.address.takes(self.upstream.url.address):
+    def _kept_apart(self) -> Self:
+        if self.record.keep and self.record.keep == self.upstream.url:
             raise ValueError(
-                f"upstream.url ({self.upstream.url}) is the relay's own listen.address ({self.listen.address}): mail "
-                "would go round in circles; name the mail server"
+                f"record.keep ({self.record.keep}) is the Maildir of upstream.url: suppressed mail would be delivered "
+                "there; name another"
             )
         return self
 
+    @model_validator(mode="after")
+    def _upstream_is_another(self) -> Self:
+        for url in self.upstream.smtp_urls:
+            if self.listen.address.takes(url.address):
+                key = "upstream.url" if url is self.upstream.url else "upstream.fallback_urls"
+                raise ValueError(
+                    f"{key} ({url}) is the relay's own listen.address ({self.listen.address}): mail would go round in "
+                    "circles; name the mail server"
+                )
+        return self
 
-SECTIONS = {name: cast("type[_Section]", field.annotation) for name, field in Settings.model_fields.items()}
+
+TABLES: dict[str, type[RuleTable | IgnoreTable]] = {"rules": RuleTable, "ignore": IgnoreTable}
+"""Lists of tables, which stand in the file only."""
+
+SECTIONS = {
+    name: cast("type[_Section]", field.annotation)
+    for name, field in Settings.model_fields.items()
+    if name not in TABLES
+}
 
 PASSWORD = "upstream.password"  # noqa: S105 - the name of the key
 """The one key that comes from the environment only."""

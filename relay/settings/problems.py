@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, environment_name
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, environment_name
+from relay.settings.table_problems import WORDS, nearest_table, wrong_tables
 from relay.settings.urls import MASK, mask
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_LATER_SECTIONS = frozenset({"auth", "record", "rules", "service", "tls"})
-_LATER_KEYS = frozenset({"dedup.presets", "listen.tls_address", "upstream.fallback_urls"})
+_LATER_SECTIONS = frozenset({"auth", "service", "tls"})
+_LATER_KEYS = frozenset({"listen.tls_address"})
 
 Given: TypeAlias = Mapping[str, tuple[object, str]]
 """Value and source by dotted key."""
 
 
-def wrong_value(details: ErrorDetails, given: Given) -> str:
-    """Say what pydantic found."""
+def wrong_values(errors: Sequence[ErrorDetails], given: Given) -> list[str]:
+    """Say all that pydantic found."""
+    told = [_wrong_value(details, given) for details in errors if not _in_table(details)]
+    for kind in TABLES:
+        if found := [details for details in errors if details["loc"][:1] == (kind,)]:
+            told += wrong_tables(kind, found, *given[kind])
+    return told
+
+
+def _in_table(details: ErrorDetails) -> bool:
+    return bool(details["loc"]) and details["loc"][0] in TABLES
+
+
+def _wrong_value(details: ErrorDetails, given: Given) -> str:
     key = ".".join(str(part) for part in details["loc"][:2])
     context = details.get("ctx", {})
     if details["type"] == "literal_error":
@@ -38,7 +51,7 @@ def unknown_key(key: str, source: str) -> str:
     """Say which known key may be meant."""
     if _comes_later(key):
         return f"{key} ({source}): not in this version yet; leave it out"
-    near = _nearest(key)
+    near = _table_meant(key) or _nearest(key)
     return f"{key} ({source}): unknown key; " + (f"did you mean {near}?" if near else '"relay config" lists all keys')
 
 
@@ -58,6 +71,17 @@ def misplaced_password(source: str) -> str:
         f"{PASSWORD} ({source}): a password is not taken from here; write it to a file of its own and name that in "
         f"upstream.password_file, or set {environment_name(PASSWORD)}"
     )
+
+
+def misplaced_table(name: str, source: str) -> str:
+    """Say where rules and ignores stand."""
+    table = next(table for table in TABLES if table in name.lower())
+    return f"{name} ({source}): {WORDS[table]}s stand in the settings file only; write [[{table}]] there"
+
+
+def _table_meant(key: str) -> str | None:
+    section, _, name = key.rpartition(".")
+    return nearest_table(name) if section in {"", "dedup"} else None
 
 
 def _comes_later(key: str) -> bool:

@@ -8,21 +8,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name, kind_of
+from relay.settings import in_force
+from relay.settings.kinds import Kind
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pydantic.fields import FieldInfo
 
     from relay.settings.sources import Loaded
+    from relay.settings.tables import IgnoreTable, RuleTable
 
 _FLAGS = {key: name for name, key in OPTIONS.items()}
 _COMMAND = "python -m relay.settings.render ."
+_EXAMPLE_TABLES = r"""
+
+# Rules of your own come before those of the presets; the first that matches wins. docs/rules.md explains them.
+# [[rules]]
+# name = "invoices"
+# subject = '(?i)^invoice '
+# action = "exempt"
+
+# What does not count, in any message.
+# [[ignore]]
+# parameter = "utm_campaign"
+# url = "link"
+""".splitlines()
 
 
 def effective_toml(loaded: Loaded) -> str:
@@ -43,7 +62,43 @@ def effective_toml(loaded: Loaded) -> str:
                 lines.append(line)
             elif value is not None:
                 lines.append(f"# {line}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_tables_in_force(loaded)]) + "\n"
+
+
+def _tables_in_force(loaded: Loaded) -> Iterator[str]:
+    """Write rules and ignores in the order of matching; those of presets as comments, for dedup.presets brings them."""
+    for kind, found in (("rules", in_force.rules(loaded.settings)), ("ignore", in_force.ignores(loaded.settings))):
+        for each in found:
+            source = f"preset {each.preset}" if each.preset else loaded.provenance.get(kind, "")
+            source += f", in place of that of preset {each.replaces}" if each.replaces else ""
+            lines = [f"[[{kind}]]  # {_one_line(source)}", *_table_lines(each.table)]
+            yield ""
+            yield from (f"# {line}" if each.preset else line for line in lines)
+
+
+def _table_lines(table: RuleTable | IgnoreTable) -> Iterator[str]:
+    for key, value in _given(table).items():
+        if key == "header":
+            yield from (f"header.{_bare_key(name)} = {_toml_value(texts)}" for name, texts in value.items())
+        else:
+            yield f"{key} = {_toml_value(value)}"
+
+
+def _given(table: RuleTable | IgnoreTable) -> dict[str, Any]:
+    return table.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _toml_value(value: object) -> str:
+    """Write patterns in single quotes, where a backslash is one."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml_value(item)}' for key, item in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return f"'{value}'" if isinstance(value, str) and "\\" in value and "'" not in value else _toml(value)
+
+
+def _bare_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def example_toml() -> str:
@@ -62,7 +117,7 @@ def example_toml() -> str:
             if key != PASSWORD:
                 lines += ["", *textwrap.wrap(_description(key), 98, initial_indent="# ", subsequent_indent="# ")]
                 lines.append(f"#{name} = {_toml(field.default)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_EXAMPLE_TABLES]) + "\n"
 
 
 def reference_markdown() -> str:
@@ -77,6 +132,7 @@ def reference_markdown() -> str:
         "  another. [`config/relay.toml`](../config/relay.toml) shows every key.",
         "- **Environment**: `RELAY_SECTION__KEY`. A list has commas between its items, or is written as in TOML.",
         "- **Flag**: `--set section.key=value`; the most common keys have a flag of their own.",
+        "- **Rules** and what they ignore stand in the file only: [rules.md](rules.md).",
         "- **Durations** carry a unit: `500ms`, `90s`, `10m`, `1h`, `2d`; only 0 needs none.",
         "- **Sizes**: `25MiB` (binary), `10MB` (decimal), `1024` (bytes).",
         "",
@@ -90,6 +146,13 @@ def reference_markdown() -> str:
         for name in model.model_fields:
             key = f"{section}.{name}"
             lines += ["", f"### {key}", "", *_facts(key), "", *textwrap.wrap(_description(key), 118)]
+    for kind, table in TABLES.items():
+        lines += ["", f"## {kind}", "", f"`[[{kind}]]`, in the file only, as many as are needed. {table.__doc__}"]
+        lines += ["How they work, with examples: [rules.md](rules.md).", "", "| key | | |", "|---|---|---|"]
+        lines += [
+            f"| `{field.alias or name}` | {_kind_in_table(field)} | {field.description} |"
+            for name, field in table.model_fields.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +185,11 @@ def _facts(key: str) -> list[str]:
 
 def _kind(key: str) -> str:
     return kind_of(key) or "one of " + ", ".join(f"`{_toml(choice)}`" for choice in get_args(KEYS[key].annotation))
+
+
+def _kind_in_table(field: FieldInfo) -> str:
+    named = next((item.name for item in field.metadata if isinstance(item, Kind)), None)
+    return named or ", ".join(f"`{_toml(choice)}`" for choice in get_args(field.annotation))
 
 
 def _description(key: str) -> str:

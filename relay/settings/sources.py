@@ -15,13 +15,19 @@ from pydantic import ValidationError
 from relay.errors import SettingsError
 from relay.settings import problems
 from relay.settings.advice import warnings
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, Settings, environment_name, kind_of
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
+from relay.settings.urls import SqliteUrl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
 """Read when it exists and no other file is named."""
+
+SERVICE_FOLDER = Path("/var/lib/smtp-dedup-relay")
+"""The state folder of the service."""
+
+SECRET_FILE = "record.key"  # noqa: S105 - the name of a file
 
 FILE_VARIABLE = "RELAY_CONFIG"
 """The environment variable that names a file."""
@@ -38,6 +44,7 @@ OPTIONS = {
 
 _VARIABLES = {environment_name(key): key for key in KEYS}
 _A_SETTING = re.compile(r"RELAY_.*__.*")
+_TABLE_VARIABLE = re.compile(rf"RELAY_({'|'.join(TABLES)})(__.*)?", re.IGNORECASE)
 _MEASURES = [key for key in KEYS if kind_of(key) in {"duration", "size"}]
 
 # Made by container tools for a service of the name "relay".
@@ -67,6 +74,8 @@ class _Found:
     def add(self, key: str, value: object, source: str) -> None:
         if key in KEYS:
             self.given[key] = (value, source)
+        elif key.partition(".")[0] in TABLES:
+            self.problems.append(problems.misplaced_table(key, source))
         else:
             self.problems.append(problems.unknown_key(key, source))
 
@@ -96,19 +105,29 @@ def load(
     _add_environment(found, environ)
     _add_flags(found, flags)
 
-    nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
-    for key, (value, _) in found.given.items():
-        section, _, name = key.partition(".")
-        nested[section][name] = value
-    try:
-        settings = Settings.model_validate(nested)
-    except ValidationError as error:
-        found.problems += [problems.wrong_value(details, found.given) for details in error.errors()]
-    if found.problems:
-        raise SettingsError("\n".join(found.problems))
-    provenance = {key: found.given[key][1] if key in found.given else "default" for key in KEYS}
+    settings = _settings(found)
+    provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
     written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _MEASURES}
     return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings)), written)
+
+
+def _settings(found: _Found) -> Settings:
+    """Make settings of it. Raises `SettingsError` that tells all that is wrong, also what was found before."""
+    nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    tables: dict[str, object] = {}
+    for key, (value, _) in found.given.items():
+        section, _, name = key.partition(".")
+        if name:
+            nested[section][name] = value
+        else:
+            tables[section] = value
+    try:
+        settings = Settings.model_validate(nested | tables)
+    except ValidationError as error:
+        found.problems += problems.wrong_values(error.errors(), found.given)
+    if found.problems:
+        raise SettingsError("\n".join(found.problems))
+    return settings
 
 
 def upstream_password(settings: Settings) -> str | None:
@@ -131,11 +150,12 @@ def _add_file(found: _Found, path: Path) -> None:
     try:
         tables = tomllib.loads(_read(path, "settings file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(
-            f'{path}: not TOML: {error}; lines read [section] or key = value, text stands in "quotes"'
-        ) from None
+        quotes = "patterns in 'single quotes'" if "\\" in str(error) else 'text stands in "quotes"'
+        raise SettingsError(f"{path}: not TOML: {error}; lines read [section] or key = value, {quotes}") from None
     for section, table in tables.items():
-        if section in SECTIONS and not isinstance(table, dict):
+        if section in TABLES:
+            found.given[section] = (table, source)
+        elif section in SECTIONS and not isinstance(table, dict):
             found.problems.append(f"{section} ({source}): this is a section; write [{section}] and its keys below it")
         elif section not in SECTIONS and not (isinstance(table, dict) and table):
             found.problems.append(problems.unknown_key(section, source))
@@ -151,6 +171,8 @@ def _add_environment(found: _Found, environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if name in _VARIABLES:
             found.add(_VARIABLES[name], value, f"environment {name}")
+        elif _TABLE_VARIABLE.fullmatch(name):
+            found.problems.append(problems.misplaced_table(name, "environment"))
         elif _A_SETTING.fullmatch(name):
             found.problems.append(problems.unknown_variable(name))
 
@@ -176,18 +198,35 @@ def _unless_absent(path: Path) -> Path | None:
     return path
 
 
-def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
-    """Give the default: what systemd sets, else the user's own folder, else (root, or nobody) that of the model."""
+def state_folder(environ: Mapping[str, str], user_id: int | None = None) -> Path | None:
+    """Give where the relay keeps what outlives it, unless the settings say otherwise.
+
+    What systemd sets, else the user's own folder, else that of the service for root; None for nobody.
+    """
     # systemd separates several folders by colons; the first is the service's own.
     if folder := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return f"sqlite:{folder}/relay.db"
-    if user_id == 0:  # looks at the store of the service
-        return None
+        return Path(folder)
+    if (os.geteuid() if user_id is None else user_id) == 0:
+        return SERVICE_FOLDER
     state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     # The XDG specification says that a relative path is to be ignored.
     if not state.startswith("/"):
         state = f"{home.rstrip('/')}/.local/state" if home else ""
-    return f"sqlite:{state}/smtp-dedup-relay/relay.db" if state else None
+    return Path(state, "smtp-dedup-relay") if state else None
+
+
+def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """Give where the secret for records lies unless `record.secret_file` names it: beside the SQLite file, if any."""
+    if isinstance(settings.store.url, SqliteUrl):
+        return settings.store.url.path.parent / SECRET_FILE
+    folder = state_folder(environ)
+    return folder / SECRET_FILE if folder else None
+
+
+def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
+    """Give the default where it is not the model's."""
+    folder = state_folder(environ, user_id)
+    return f"sqlite:{folder}/relay.db" if folder and folder != SERVICE_FOLDER else None
 
 
 def _not_read(environ: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Durations, sizes, whole numbers and switches as an operator writes them.
+"""Durations, sizes, whole numbers, switches and lists as an operator writes them.
 
 Each `parse_` function takes what a TOML file, an environment variable or a flag holds, and raises `ValueError` whose
 text says how to mend it. Each `format_` function writes what its `parse_` function reads back to the same value.
@@ -7,7 +7,12 @@ text says how to mend it. Each `format_` function writes what its `parse_` funct
 from __future__ import annotations
 
 import re
+import tomllib
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
 _BYTES = {
@@ -81,6 +86,22 @@ def parse_switch(value: object) -> bool:
         return _SWITCH[_text(value).lower()]
     except KeyError:
         raise ValueError("neither on nor off; write true or false") from None
+
+
+def parse_list(value: object, example: str) -> Sequence[object]:
+    """Give the items of a TOML list, of its text, or of text with commas between them. `example` shows one."""
+    if isinstance(value, str):
+        value = _toml_list(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"not a list; write for example {example}")  # noqa: TRY004 - pydantic wants it
+    return value
+
+
+def _toml_list(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from relay.settings.addresses import HostPort, parse_path
+from relay.settings.units import parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ class SqliteUrl:
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A Redis or Valkey server. `url` is whole, with its password; `str()` masks that."""
+    """Redis or Valkey: a server, a service of Sentinel, a Cluster. `url` holds passwords; `str()` masks them."""
 
     url: str = field(repr=False)
 
@@ -92,10 +93,19 @@ _QUERY_PASSWORD = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
 
 _SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 _UPSTREAMS = ("smtp://HOST[:25]", "smtp+starttls://HOST[:587]", "smtps://HOST[:465]", "maildir:PATH")
-_STORES = ("sqlite:PATH", "redis://HOST[:6379]", "rediss://HOST[:6379]", "unix:///PATH", "memory:")
-_NOT_YET = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
+_SENTINEL, _CLUSTER = "redis+sentinel", "redis+cluster"
+_STORES = (
+    "sqlite:PATH",
+    "redis://HOST[:6379]",
+    "rediss://HOST[:6379]",
+    "unix:///PATH",
+    f"{_SENTINEL}://HOST[:26379],…/SERVICE",
+    f"{_CLUSTER}://HOST[:6379],…",
+    "memory:",
+)
 # The rest of redis-py's options would overrule limits that the relay sets itself.
-_REDIS_OPTIONS = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
+_TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
+_REDIS_OPTIONS = {_SENTINEL: frozenset({"db", "sentinel_password"}), _CLUSTER: frozenset[str]()}
 
 
 def mask(text: str) -> str:
@@ -125,14 +135,33 @@ def parse_upstream(value: object) -> UpstreamUrl:
     return SmtpUrl(Security(scheme), address, unquote(parts.username or "") or None)
 
 
+def parse_fallbacks(value: object) -> tuple[SmtpUrl, ...]:
+    """Read a list of upstreams: a TOML list, or its text, or text with commas between them."""
+    urls = tuple(parse_upstream(item) for item in parse_list(value, '["smtp://mail2.example.com"]'))
+    smtp = tuple(url for url in urls if isinstance(url, SmtpUrl))
+    if len(smtp) < len(urls):
+        raise ValueError("a Maildir cannot stand in for a mail server; write smtp://HOST")
+    return smtp
+
+
+def parse_keep_or_none(value: object) -> MaildirUrl | None:
+    """Read `maildir:PATH`; empty text is None."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, MaildirUrl):
+        return value
+    scheme, colon, rest = str(value).strip().partition(":")
+    if not colon or scheme != "maildir":
+        raise ValueError("only a Maildir can keep messages; write maildir:PATH")
+    return MaildirUrl(_path(scheme, rest))
+
+
 def parse_store(value: object) -> StoreUrl:
-    """Read `sqlite:PATH`, `redis://`, `rediss://`, `unix://` or `memory:`."""
+    """Read `sqlite:PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` or `memory:`."""
     if isinstance(value, SqliteUrl | RedisUrl | MemoryUrl):
         return value
     text = str(value).strip()
-    scheme, rest = _split_scheme(text, _STORES, also=_NOT_YET)
-    if scheme in _NOT_YET:
-        raise ValueError(f"this version cannot use {_NOT_YET[scheme]} yet; write redis://HOST:PORT of a single server")
+    scheme, rest = _split_scheme(text, _STORES)
     if scheme == "memory":
         if rest:
             raise ValueError('nothing may follow "memory:"; write "memory:"')
@@ -145,35 +174,79 @@ def parse_store(value: object) -> StoreUrl:
 
 
 def _redis(scheme: str, text: str) -> RedisUrl:
-    parts = _split(text, _STORES)
-    if parts.password == MASK:
+    text_of_one, others = (text, []) if scheme == "unix" else _first_host(text)
+    parts = _split(text_of_one, _STORES)
+    if MASK in (parts.password, dict(parse_qsl(parts.query)).get("sentinel_password")):
         raise ValueError(f'the password is masked; write the real one in place of "{MASK}"')
+    hosts = [parts.netloc.rpartition("@")[2], *others]
     if scheme == "unix":
-        if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
+        if not parts.path.strip("/") or hosts[0]:
             raise ValueError("the path of the socket is missing; write for example unix:///run/redis/redis.sock")
     else:
         if "@" in parts.path + parts.query + parts.fragment:
             raise ValueError('"/", "?", "#" and "@" in a password are percent-encoded; write %2F, %3F, %23 and %40')
-        HostPort.parse(parts.netloc.rpartition("@")[2], 6379)
-        if not re.fullmatch(r"/?[0-9]*", parts.path):
-            raise ValueError(f"only the number of a database may follow the host; write for example {scheme}://HOST/0")
-    unknown = sorted({name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _REDIS_OPTIONS)
-    if unknown:
-        mend = "write the password as :PASSWORD@ before the host" if "password" in unknown else "leave it out"
-        raise ValueError(f'option "{unknown[0]}" is not known; {mend} (known: {", ".join(sorted(_REDIS_OPTIONS))})')
+        _see_hosts(scheme, hosts)
+        _see_path(scheme, parts.path)
+    _see_options(scheme, parts.query)
     return RedisUrl(text)
 
 
-def _split_scheme(text: str, forms: Sequence[str], also: Sequence[str] | dict[str, str] = ()) -> tuple[str, str]:
+def _first_host(text: str) -> tuple[str, list[str]]:
+    """Give the URL with only the first of its hosts, which is all that urlsplit knows, and the others."""
+    base, mark, query = text.partition("?")
+    login, at, where = base.rpartition("@")
+    first, *others = where.split(",")
+    if not others:
+        return text, []
+    last, slash, path = others.pop().partition("/")
+    return login + at + first + slash + path + mark + query, [*others, last]
+
+
+def _see_hosts(scheme: str, hosts: Sequence[str]) -> None:
+    if len(hosts) > 1 and scheme not in (_SENTINEL, _CLUSTER):
+        raise ValueError(f"{scheme}:// takes one host; write {_SENTINEL}://HOST,HOST/SERVICE or {_CLUSTER}://HOST,HOST")
+    for host in hosts:
+        if not HostPort.parse(host, 6379).port:
+            raise ValueError(f"port 0 cannot be reached; correct {host}")
+
+
+def _see_path(scheme: str, path: str) -> None:
+    if scheme == _SENTINEL:
+        if not path.strip("/"):
+            raise ValueError(f"the name of the service is missing; write for example {scheme}://HOST:26379/mymaster")
+        if "/" in path[1:]:
+            raise ValueError(f"only the name of the service may follow the hosts; write {scheme}://HOST/SERVICE?db=0")
+    elif scheme == _CLUSTER:
+        if path.strip("/"):
+            raise ValueError(f"a cluster has no databases; write {scheme}://HOST without anything after it")
+    elif not re.fullmatch(r"/?[0-9]*", path):
+        raise ValueError(f"only the number of a database may follow the host; write for example {scheme}://HOST/0")
+
+
+def _see_options(scheme: str, query: str) -> None:
+    known = _REDIS_OPTIONS.get(scheme, _TLS_OPTIONS | {"db"})
+    given = parse_qsl(query, keep_blank_values=True)
+    unknown = sorted({name for name, _ in given} - known)
+    if unknown == ["db"]:
+        raise ValueError('a cluster has no databases; leave "db" out')
+    if unknown:
+        mend = "write the password as :PASSWORD@ before the host" if "password" in unknown else "leave it out"
+        known_ones = f" (known: {', '.join(sorted(known))})" if known else ""
+        raise ValueError(f'option "{unknown[0]}" is not known; {mend}{known_ones}')
+    if not dict(given).get("db", "0").isdecimal():
+        raise ValueError('the database is a number; write for example "db=0"')
+
+
+def _split_scheme(text: str, forms: Sequence[str]) -> tuple[str, str]:
     if not text.isprintable():
         raise ValueError(f"holds a control character; write {_list(forms)}")
     scheme, colon, rest = text.partition(":")
     known = [form.partition(":")[0] for form in forms]
-    if colon and scheme in {*known, *also}:
+    if colon and scheme in known:
         return scheme, rest
     if not rest.startswith("//"):
         raise ValueError(f"the kind is missing; write {_list(forms)}")
-    near = difflib.get_close_matches(scheme.lower(), [*known, *also], 1)
+    near = difflib.get_close_matches(scheme.lower(), known, 1)
     mend = f"did you mean {near[0]}:? Known: " if near else "write "
     raise ValueError(f'"{scheme}" is not known; {mend}{_list(forms)}')
 

@@ -55,6 +55,8 @@ class Connection:
         self.wire = wire
         self.extensions = extensions
         self.born = born
+        self.rank = 0
+        """Of its upstream in the order of preference, from 0."""
         self.messages = 0
         self.resets = 0
         self.refusals = 0

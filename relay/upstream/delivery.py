@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
-    from relay.upstream.connect import Connection, Target
+    from relay.upstream.connect import Connection
     from relay.upstream.pool import Pool
+    from relay.upstream.route import Route
     from relay.upstream.wire import Wire
 
 T = TypeVar("T")
@@ -36,9 +37,9 @@ _ONE_PIECE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every delivery to one upstream works with. Times in seconds."""
+    """What every delivery works with. Times in seconds."""
 
-    target: Target
+    route: Route
     pool: Pool
     reply_timeout: float
     dot_timeout: float
@@ -208,10 +209,12 @@ class SmtpDelivery:
             except (UpstreamDown, ConnectionEnded) as error:
                 # A kept connection may have died while nobody looked: that costs no patience. A hanging one does.
                 stale = not (self._fresh or isinstance(error, UpstreamDown | NoAnswer))
+                reason = str(error)
+                if self._lent is not None and not stale:
+                    reason = self._terms.route.fails(self._lent.connection, reason)
                 self._let_go()
                 if stale or await self._patience.pause():
                     continue
-                reason = error if isinstance(error, UpstreamDown) else f"{self._terms.target}: {error}"
                 log.warning("%s; tried for %g s", reason, self._terms.patience)
                 self._failure = UNREACHABLE
             return self._failure
@@ -240,6 +243,7 @@ class SmtpDelivery:
         else:
             lent.standing = None
             replies = await self._run_anew(lent.connection, commands)
+        self._terms.route.works(lent.connection)
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
             return dict.fromkeys(paths, sender), replies[-1]

@@ -42,6 +42,10 @@ class MaildirUpstream:
         """Files take any octets and any address."""
         return keyword.upper() in {"8BITMIME", "SMTPUTF8"}
 
+    def states(self) -> Mapping[str, bool]:
+        """There is one, and nothing else to use."""
+        return {}
+
     async def probe(self) -> None:
         """Make the Maildir, or say why not. Raises `UpstreamDown`."""
         try:

@@ -1,4 +1,4 @@
-"""Connections to one upstream, kept and reused."""
+"""Connections, kept and reused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from relay.errors import UpstreamBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from relay.upstream.connect import Connection
 
@@ -21,7 +21,7 @@ LONGEST_SILENCE = 2.0
 
 
 class Pool:
-    """At most `size` connections in use at a time; the one that was used last is used first."""
+    """At most `size` connections in use at a time; the one that was used last is used first, if it is `wanted`."""
 
     def __init__(
         self,
@@ -31,8 +31,10 @@ class Pool:
         longest_wait: float = LONGEST_WAIT,
         longest_idle: float = LONGEST_IDLE,
         longest_silence: float = LONGEST_SILENCE,
+        wanted: Callable[[Connection], bool] = lambda connection: True,  # noqa: ARG005 - all are
     ) -> None:
         self._connect = connect
+        self._wanted = wanted
         self._longest_wait = longest_wait
         self._longest_idle = longest_idle
         self._longest_silence = longest_silence
@@ -43,8 +45,8 @@ class Pool:
         self._idle: list[tuple[float, Connection]] = []
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
-        self.extensions: dict[str, str] = {}
-        """What the upstream offered last, keyword in lower case to parameters."""
+        self.offered: dict[int, Mapping[str, str]] = {}
+        """What each upstream offered last, by rank: keyword in lower case to parameters."""
 
     async def wait_for_place(self) -> None:
         """Wait until one more connection may be in use. Then call `connection`. Raises `UpstreamBusy`."""
@@ -111,14 +113,14 @@ class Pool:
         now = asyncio.get_running_loop().time()
         while self._idle:
             _, connection = self._idle.pop()
-            if connection.reusable(now):
+            if connection.reusable(now) and self._wanted(connection):
                 return connection
             connection.wire.quit()
         return None
 
     async def _open(self) -> Connection:
         connection = await self._connect()
-        self.extensions = dict(connection.extensions)
+        self.offered[connection.rank] = dict(connection.extensions)
         return connection
 
     def _recall_later(self) -> None:

@@ -29,8 +29,7 @@ LARGE = Content(b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 300_000)
 
 @asynccontextmanager
 async def upstream(
-    port: int,
-    *,
+    *ports: int,
     connections: int = 5,
     reply_timeout: float = 20.0,
     dot_timeout: float = 20.0,
@@ -39,7 +38,7 @@ async def upstream(
     longest_silence: float = 60.0,
 ) -> AsyncIterator[SmtpUpstream]:
     made = SmtpUpstream(
-        Target(HOST, port),
+        [Target(HOST, port) for port in ports],
         connections=connections,
         reply_timeout=reply_timeout,
         dot_timeout=dot_timeout,

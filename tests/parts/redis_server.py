@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -16,6 +16,9 @@ from redis.retry import Retry
 from parts.ports import HOST, free_port
 from parts.waiting import block_until
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class RedisServer:
     """Listens on one port, or one socket, for as long as the object lives, however often it is killed and started.
@@ -23,9 +26,10 @@ class RedisServer:
     Its methods block for a moment; where something in the same event loop must go on, use `asyncio.to_thread`.
     """
 
-    def __init__(self, *, unix: bool = False, persist: bool = False) -> None:
+    def __init__(self, *, unix: bool = False, persist: bool = False, options: Mapping[str, str] | None = None) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="relay-redis-")
         self._persist = persist
+        self._options = dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0 if unix else free_port()
         self.socket = Path(self._home.name, "redis.sock")
@@ -54,7 +58,7 @@ class RedisServer:
             "save": "",
             "appendonly": "yes" if self._persist else "no",
             "appendfsync": "always",
-        }
+        } | self._options
         arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
         self._process = subprocess.Popen(["redis-server", *arguments], env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
         block_until(self._answers, "an answer of redis-server", seconds=20)

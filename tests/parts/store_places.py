@@ -6,24 +6,27 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Protocol
 
+from parts.redis_cluster import shared_cluster
+from parts.redis_sentinel import shared_sentinels
 from parts.redis_server import RedisServer
 from relay.claims.memory import MemoryStore
 from relay.claims.redis import RedisStore
 from relay.claims.sqlite import SqliteStore
+from relay.core.claim import MOST_RECORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from relay.core.claim import Store
 
-NAMES = ("memory", "sqlite", "redis")
+NAMES = ("memory", "sqlite", "redis", "sentinel", "cluster")
 
 
 class Place(Protocol):
     """One file, one server, one dict."""
 
-    def store(self) -> Store:
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
         """Give one more store at this place, as another process would have it."""
 
     def advance(self, seconds: float) -> None:
@@ -46,7 +49,8 @@ class _Memory:
         self._clock = _Clock()
         self.clear()
 
-    def store(self) -> Store:
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        self._store._most_records = most_records
         return self._store
 
     def advance(self, seconds: float) -> None:
@@ -63,8 +67,8 @@ class _Sqlite:
         self._numbers = itertools.count()
         self.clear()
 
-    def store(self) -> Store:
-        return SqliteStore(self._path, clock=self._clock)
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        return SqliteStore(self._path, clock=self._clock, most_records=most_records)
 
     def advance(self, seconds: float) -> None:
         self._clock.now += seconds
@@ -74,21 +78,34 @@ class _Sqlite:
 
 
 class _Redis:
-    """Redis has its own clock; to let time pass is to shorten what the keys have left."""
+    """Redis has its own clock; to let time pass is to shorten what the keys have left, and to date records back."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
+    def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
+        self._url = url
+        self._servers = servers
 
-    def store(self) -> Store:
-        return RedisStore(self._server.url)
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        return RedisStore(self._url, most_records=most_records)
 
     def advance(self, seconds: float) -> None:
-        with self._server.client() as client:
-            for key in client.scan_iter():
-                client.pexpire(key, client.pttl(key) - int(seconds * 1000))
+        for server in self._servers:
+            self._advance(server, int(seconds * 1000))
+
+    def _advance(self, server: RedisServer, ms: int) -> None:
+        with server.client() as client:
+            left = {key: client.pttl(key) - ms for key in client.scan_iter()}
+            for stream in client.scan_iter(_type="stream"):
+                entries = client.xrange(stream)
+                client.delete(stream)
+                for name, fields in entries:
+                    at, _, number = name.partition(b"-")
+                    client.xadd(stream, fields, id=f"{int(at) - ms}-{number.decode()}")
+            for key, rest in left.items():
+                client.pexpire(key, rest)
 
     def clear(self) -> None:
-        self._server.flush()
+        for server in self._servers:
+            server.flush()
 
 
 @contextlib.contextmanager
@@ -101,4 +118,12 @@ def place(name: str, folder: Path) -> Iterator[Place]:
             yield _Sqlite(folder)
         case "redis":
             with RedisServer() as server:
-                yield _Redis(server)
+                yield _Redis(server.url, [server])
+        case "sentinel":
+            sentinels = shared_sentinels()
+            sentinels.ready()
+            yield _Redis(sentinels.url, [sentinels.master()])
+        case "cluster":
+            cluster = shared_cluster()
+            cluster.ready()
+            yield _Redis(cluster.url, cluster.nodes)

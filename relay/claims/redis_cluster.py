@@ -1,0 +1,134 @@
+"""A Redis Cluster: a batch is one pipeline a node, all at the same time, and what has moved is asked for once more.
+
+Failure is judged node by node: while one is away its keys are `Unknown`, and the others are asked as before. Nothing of
+redis-py's cluster client is used but its slots: its pipeline sends again by itself, and knows no clocks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from relay.claims.redis_link import Address, Away, Moved
+from relay.claims.redis_nodes import Nodes, To
+from relay.claims.redis_servers import T, scan
+from relay.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from relay.claims.clocks import ServerClock
+    from relay.claims.redis_commands import Request
+    from relay.claims.redis_servers import KeyOf, Write
+
+_NOBODY = "no node serves the slot of this key"
+_ASKING: Request = ("ASKING",)
+
+
+class Cluster:
+    """`Servers` of `redis+cluster://`. `timeout` (s) is the limit of a batch, of which a node may take a part."""
+
+    ordered = False
+
+    def __init__(self, url: str, timeout: float, clock: Callable[[], float]) -> None:
+        self._nodes = Nodes(url, timeout, clock)
+        self.close = self._nodes.close
+
+    async def open(self) -> None:
+        """Connect to the masters. Raises `StoreError` when none serves."""
+        if not self._nodes.serve:
+            await self._nodes.look_around()
+            self.see_served([])
+
+    async def ask(self, items: Sequence[T], key: KeyOf[T], write: Write[T]) -> list[object]:
+        """Ask each node for its own, and those once more that have moved."""
+        await self.open()
+        replies: list[object] = [Away(f"{self._name}: {_NOBODY}")] * len(items)
+        ways: dict[To, list[int]] = defaultdict(list)
+        for number, item in enumerate(items):
+            if address := self._nodes.who_serves(key(item)):
+                ways[To(address)].append(number)
+        await self._carry(ways, items, write, replies)
+        if moved := self._moved(replies):
+            self._nodes.call_on()  # where one slot has moved others may have, too
+            await self._carry(moved, items, write, replies)
+        return replies
+
+    async def ask_all(self, requests: Sequence[Request]) -> dict[str, list[object] | Away]:
+        """Ask each master."""
+        await self.open()
+        told = await self._nodes.exchange({To(address): lambda: requests for address in sorted(self._nodes.masters)})
+        return {str(to.address): replies for to, replies in told.items()}
+
+    def see_served(self, replies: Sequence[object]) -> None:  # noqa: ARG002 - nodes are judged, not keys
+        """Raise `StoreError` when no node is left that serves."""
+        if not self._nodes.serve:
+            raise self.error(self._nodes.reason)
+
+    def clock_of(self, key: str) -> ServerClock:
+        """Give the clock of the key's node."""
+        address = self._nodes.who_serves(key)
+        if address is None:
+            raise self.error(_NOBODY)
+        return self._nodes.link(address).clock
+
+    async def pages(self) -> AsyncIterator[list[bytes]]:
+        """Give the keys of one node after the other, and all again where a slot has moved meanwhile."""
+        await self.open()
+        looked_at: list[Address | None] = []
+        while looked_at != self._nodes.slots:
+            looked_at = list(self._nodes.slots)
+            for address in sorted(self._nodes.masters):
+                async for page in scan(partial(self._ask_one, To(address)), self.error):
+                    yield page
+            await self._nodes.look_around()
+
+    def error(self, reason: object) -> StoreError:
+        """Name the cluster in an error."""
+        return StoreError(f"{self._name}: {reason}")
+
+    @property
+    def _name(self) -> str:
+        return f"redis cluster at {self._nodes}"
+
+    async def _ask_one(self, to: To, request: Request) -> list[object]:
+        told = (await self._nodes.exchange({to: lambda: [request]}))[to]
+        if isinstance(told, Away):
+            raise self.error(told.reason)
+        return told
+
+    async def _carry(
+        self, ways: Mapping[To, Sequence[int]], items: Sequence[T], write: Write[T], replies: list[object]
+    ) -> None:
+        """Ask all nodes at once for the items of these numbers, and put each reply into its place."""
+
+        def requests(to: To) -> Callable[[], Sequence[Request]]:
+            some, clock = [items[number] for number in ways[to]], self._nodes.link(to.address).clock
+            if to.asking:
+                return lambda: [part for request in write(some, clock) for part in (_ASKING, request)]
+            return lambda: write(some, clock)
+
+        for to, told in (await self._nodes.exchange({to: requests(to) for to in ways})).items():
+            if isinstance(told, Away):
+                told = [told] * len(ways[to])  # noqa: PLW2901
+            for number, reply in zip(ways[to], told[1::2] if to.asking else told, strict=True):
+                replies[number] = _from(to, reply)
+
+    def _moved(self, replies: Sequence[object]) -> dict[To, list[int]]:
+        """Give what is to be asked elsewhere, and note what has moved for good."""
+        moved: dict[To, list[int]] = defaultdict(list)
+        for number, reply in enumerate(replies):
+            if isinstance(reply, Moved):
+                moved[To(reply.address, reply.once)].append(number)
+                if not reply.once:
+                    self._nodes.slots[reply.slot] = reply.address
+        return moved
+
+
+def _from(to: To, reply: object) -> object:
+    """Complete the address of a reply: without a host of its own it means the one that said so."""
+    if isinstance(reply, Moved) and reply.address.host in ("", "?"):
+        return replace(reply, address=Address(to.address.host, reply.address.port))
+    return reply

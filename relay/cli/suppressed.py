@@ -1,0 +1,86 @@
+"""`relay suppressed`: the records, one a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.options import file_options
+from relay.cli.records import seconds
+
+if TYPE_CHECKING:
+    from relay.core.record import Record
+    from relay.settings import Loaded, Settings
+
+
+@click.command(
+    short_help="List what was suppressed.",
+    epilog="""\b
+Examples:
+  relay suppressed --since 1h
+  relay suppressed --since 7d --json | jq .recipients[].rule
+Exit status: 0 also where nothing was suppressed, 1 the store cannot be read,
+78 the settings are wrong.""",
+)
+@file_options
+@click.option(
+    "--since", metavar="DURATION", callback=seconds, default="24h", show_default=True, help="How far to look back."
+)
+@click.option("--json", "json_lines", is_flag=True, help="One JSON object a line, with all that is recorded.")
+def suppressed(loaded: Loaded, since: float, json_lines: bool) -> None:
+    """List the messages that were suppressed, or would have been where the relay only observes; the latest last.
+
+    Each line: time, id (relay why ID tells more), recipients, how long after the message that it repeats and that
+    one's id, outcome, rule.
+    """
+    from relay.cli.reach import run
+
+    run(_list(loaded.settings, since, json_lines))
+
+
+async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
+    import json
+
+    from relay.cli.reach import reach, records
+    from relay.cli.records import as_json, counted, span
+
+    lines: list[str] = []
+    recipients = 0
+    async with reach(settings) as reached:
+        async for record in records(reached, since):
+            lines.append(json.dumps(as_json(record)) if json_lines else _line(record))
+            recipients += len(record.repeats)
+    for line in reversed(lines):
+        click.echo(line)
+    period = f"in the last {span(since)}"
+    if lines:
+        total = f"{counted(len(lines), 'message')} to {counted(recipients, 'recipient')} {period}"
+    else:
+        total = f"nothing was suppressed {period}" + (
+            "" if settings.record.keep_for else "; record.keep_for is 0, so nothing is recorded"
+        )
+    click.echo(total, err=True)
+    return True
+
+
+def _line(record: Record) -> str:
+    from relay.cli.records import counted, shown, span, timestamp
+
+    originals = {repeat.original.record: repeat.age for repeat in record.repeats if repeat.original}
+    if originals:
+        original, age = next(iter(originals.items()))
+        others = f" and {len(originals) - 1} more" if len(originals) > 1 else ""
+        repeated = f"{span(age)} after {shown(original)}{others}"
+    else:
+        repeated = "while its first copy was under way"
+    return "  ".join(
+        (
+            timestamp(record.at),
+            shown(record.id),
+            counted(len(record.repeats), "recipient").ljust(len("1000 recipients")),
+            repeated,
+            ",".join(dict.fromkeys(repeat.outcome.value for repeat in record.repeats)),
+            "rule " + shown(", ".join(dict.fromkeys(repeat.rule for repeat in record.repeats))),
+        )
+    )

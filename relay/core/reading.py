@@ -1,0 +1,144 @@
+"""A message decoded, before anything is left out: what all normalised forms of it share."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.core.headers import decode_value, unfold, values
+from relay.core.message import Leaf
+from relay.core.text import TEXT_LIMIT, read_text
+from relay.core.text_transfer import decode_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from relay.core.headers import Fields
+    from relay.core.message import Message, Part
+
+# By name of the header field: label, and whether it is structured (RFC 2047 section 5).
+_COUNTED = {
+    "subject": ("Subject", False),
+    "from": ("From", True),
+    "reply-to": ("Reply-To", True),
+    "list-id": ("List-Id", True),
+}
+
+
+class Field(NamedTuple):
+    """A thing that counts: what it is, and its value."""
+
+    label: str
+    value: bytes
+
+
+class Content(NamedTuple):
+    """What is in a leaf: what counts of it, decoded octets, and for a text that could be read its folded form."""
+
+    fields: tuple[Field, ...]
+    octets: bytes
+    """Of a long one the beginning, one octet more than `TEXT_LIMIT`."""
+    text: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message and what is in it. A broken one has no leaves."""
+
+    message: Message
+    header: tuple[Field, ...]
+    """What counts of the header section of the message."""
+    leaves: tuple[Leaf, ...]
+    contents: tuple[Content, ...]
+    """In the order of the leaves."""
+    texts: tuple[bytes, ...]
+    """Each as far decoded as it could be: in these rules look for links."""
+
+    def shown(self, label: str) -> list[bytes]:
+        """Give the values of a header field that counts, as a reader sees them; raw where that is not certain."""
+        raw = f"{label} (raw)"
+        return [
+            value if name == label else unfold(value).strip() for name, value in self.header if name in (label, raw)
+        ]
+
+
+def read(message: Message, sender: bytes) -> Reading:
+    """Decode a message; `sender` is its reverse-path, which stands for a missing From."""
+    header = tuple(_header_fields(message.fields, sender))
+    if message.root is None:
+        return Reading(message, header, (), (), _lenient_texts(message.raw))
+    leaves = tuple(_leaves(message.root))
+    contents = tuple(map(_content, leaves))
+    texts = tuple(
+        content.octets[:TEXT_LIMIT] if content.text is None else content.text
+        for leaf, content in zip(leaves, contents, strict=True)
+        if leaf.media.kind.startswith("text/")
+    )
+    return Reading(message, header, leaves, contents, texts)
+
+
+def digest(pieces: Iterable[bytes]) -> bytes:
+    """Name octets by their number and a digest."""
+    total = 0
+    state = hashlib.blake2b(digest_size=32)
+    for piece in pieces:
+        total += len(piece)
+        state.update(piece)
+    return f"{total} bytes, blake2b {state.hexdigest()}".encode()
+
+
+def _header_fields(fields: Fields, sender: bytes) -> Iterator[Field]:
+    counted = [field for field in fields if field[0] in _COUNTED]
+    for name, (label, structured) in _COUNTED.items():
+        raw_values = values(counted, name)
+        for raw in raw_values:
+            text = decode_value(raw, structured=structured)
+            yield Field(f"{label} (raw)", raw) if text is None else Field(label, text)
+        if name == "from" and not raw_values:
+            yield Field("reverse-path", sender)
+
+
+def _lenient_texts(raw: bytes) -> tuple[bytes, ...]:
+    """Guess: a rule that exempts errs on the safe side."""
+    head = raw[:TEXT_LIMIT]
+    return head, binascii.a2b_qp(head)
+
+
+def _leaves(part: Part) -> Iterator[Leaf]:
+    if isinstance(part, Leaf):
+        yield part
+    else:
+        for child in part.children:
+            yield from _leaves(child)
+
+
+def _content(leaf: Leaf) -> Content:
+    pieces = decode_pieces(leaf.body, leaf.encoding)
+    kind = leaf.media.kind
+    charset = leaf.media.get("charset")
+    label = () if charset is None else (Field("charset", charset),)
+    if pieces is None or kind.startswith("message/"):
+        encoding = Field("transfer encoding", leaf.encoding.encode())
+        return Content((*label, encoding, Field("raw", digest([leaf.body]))), leaf.body)
+    octets = pieces[0][: TEXT_LIMIT + 1] if len(pieces) == 1 else b"".join(_head(pieces, TEXT_LIMIT + 1))
+    if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_shown(leaf):
+        text = read_text(octets, "us-ascii" if charset is None else charset.decode("ascii", "replace").lower())
+        if text is not None:
+            return Content((Field("text", text),), octets, text)
+    return Content((*label, Field("bytes", digest(pieces))), octets)
+
+
+def _head(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """Give the first so many octets."""
+    for piece in pieces:
+        yield piece[:length]
+        length -= len(piece)
+        if length <= 0:
+            return
+
+
+def _is_shown(leaf: Leaf) -> bool:
+    attached = leaf.disposition is not None and leaf.disposition.kind == "attachment"
+    return not attached and not leaf.media.has_extended("charset")

@@ -1,0 +1,111 @@
+"""Suppressed copies in a Maildir, so that one can be sent after all: the cure for a false twin.
+
+A file's name holds when it was kept and the id of its record, so it is found without the store. It lies in `new` until
+it was released, then in `cur` with the flag P (passed on), as https://cr.yp.to/proto/maildir.html has it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.files import remove, write_new
+from relay.records import copies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.core.record import Copy
+
+_FOLDERS = ("tmp", "new", "cur")
+_NAME = re.compile(r"(?P<at>[0-9]{1,12})\.R(?P<record>[0-9a-f]{12})U[0-9a-f]{8}\.[^:]*(?P<flags>:2,[A-Za-z]*)?")
+_LEAST_FREE = 256 * 1024 * 1024
+"""Bytes that stay free on the disk: what else lies there, such as the store, matters more than copies."""
+MOST_CLEARED = 5_000
+"""Files that one sweep takes away at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A kept copy and where it lies."""
+
+    path: Path
+    at: int
+    """Seconds since the Unix epoch."""
+    released: bool
+
+
+class Keep:
+    """The Maildir at `path`. Everything here blocks: not for the event loop's own thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, record: str, copy: Copy) -> str:
+        """Keep a copy, on the disk when this returns, and give its name. Raises `OSError` or `ValueError`."""
+        octets = copies.encode(record, copy)
+        self.make()
+        if _free(self.path) < _LEAST_FREE + len(octets):
+            raise OSError(f"less than {_LEAST_FREE >> 20} MiB would be left free on the disk")
+        host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        name = f"{int(time.time())}.R{record}U{secrets.token_hex(4)}.{host}"
+        waiting = self.path / "tmp" / name
+        write_new(waiting, octets)
+        try:
+            waiting.rename(self.path / "new" / name)
+        except OSError:
+            remove(waiting)
+            raise
+        return name
+
+    def make(self) -> None:
+        """Make the folders. Raises `OSError`."""
+        for folder in (self.path, *(self.path / name for name in _FOLDERS)):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def find(self, record: str) -> Found | None:
+        """Give the copy of a record, if there is one. Raises `OSError` where the folders cannot be read."""
+        for path, name in self._files("new", "cur"):
+            if name["record"] == record:
+                return Found(path, int(name["at"]), "P" in (name["flags"] or ""))
+        return None
+
+    def mark_released(self, found: Found) -> None:
+        """Note that it was released. Raises `OSError`."""
+        if not found.released:
+            found.path.rename(self.path / "cur" / f"{found.path.name.partition(':')[0]}:2,PS")
+
+    def sweep(self, before: float, most: int = MOST_CLEARED) -> int:
+        """Take away what was kept before this time, in seconds since the epoch. Gives how many. Raises `OSError`."""
+        cleared = 0
+        for path, name in self._files(*_FOLDERS):
+            if cleared == most:
+                break
+            if int(name["at"]) < before:
+                remove(path)
+                cleared += 1
+        return cleared
+
+    def _files(self, *folders: str) -> Iterator[tuple[Path, re.Match[str]]]:
+        """Give the files that are ours. A Maildir that others use too keeps theirs."""
+        for folder in folders:
+            try:
+                entries = os.scandir(self.path / folder)
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    if name := _NAME.fullmatch(entry.name):
+                        yield Path(entry.path), name
+
+
+def _free(path: Path) -> int:
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize

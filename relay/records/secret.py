@@ -1,0 +1,93 @@
+"""The secret that addresses in records are hashed with. Whoever has it and a list of addresses can read the records."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from relay.errors import SettingsError
+from relay.files import remove, write_new
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = logging.getLogger("relay.records")
+
+_SHORTEST = 32
+"""Characters: 16 bytes in hexadecimal."""
+_KEY = "record.secret_file"
+
+
+def ensure_secret(named: Path | None, default: Path | None) -> bytes:
+    """Give the secret of the file that the settings name, or of the default one; made where it is not there yet.
+
+    Raises `SettingsError` for a named file. Where the default one cannot be used, a warning says so and the secret is
+    good for this process only.
+    """
+    if named:
+        return _ensure(named)
+    try:
+        if default:
+            return _ensure(default)
+        reason = "there is no state folder"
+    except SettingsError as error:
+        reason = str(error)
+    _log.warning(
+        "addresses in records are hashed with a secret that ends with this process, so that they cannot be searched "
+        "for: %s",
+        reason,
+    )
+    return secrets.token_bytes(32)
+
+
+def find_secret(named: Path | None, default: Path | None) -> bytes | None:
+    """Give the secret that is there already, or None. Raises `SettingsError` when it cannot be read."""
+    path = named or default
+    return _read(path) if path else None
+
+
+def _ensure(path: Path) -> bytes:
+    found = _read(path)
+    if found is None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(path)
+        except OSError as error:
+            raise SettingsError(
+                f"{_KEY} {path}: cannot be made: {error.strerror or error}; "
+                "name a file in a folder that this user may write"
+            ) from error
+        found = _read(path)
+    if found is None:
+        raise SettingsError(f"{_KEY} {path}: was there and is gone; name a file that stays")
+    return found
+
+
+def _make(path: Path) -> None:
+    """Make it as a whole or not at all; of several processes that begin together, the first one's stays."""
+    own = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_new(own, secrets.token_hex(32).encode() + b"\n")
+    try:
+        path.hardlink_to(own)
+    except FileExistsError:
+        pass
+    finally:
+        remove(own)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        secret = path.read_bytes().partition(b"\n")[0].strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(
+            f"{_KEY} {path}: {error.strerror or error}; name a file that this user may read, or run as the relay's user"
+        ) from error
+    if len(secret) < _SHORTEST:
+        raise SettingsError(
+            f"{_KEY} {path}: its first line is shorter than {_SHORTEST} characters; take the file away and a new "
+            "secret is made, or copy that of another host"
+        )
+    return secret

@@ -1,0 +1,222 @@
+"""The tables `[[rules]]` and `[[ignore]]`: their keys, and what they come to in the words of the judgement.
+
+Presets are written in the same tables.
+"""
+
+# Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+
+from relay.core import ignore as ignores
+from relay.core.ignore import Ignore, UrlKind
+from relay.core.pattern import Pattern
+from relay.core.rules import DEFAULT, Action, Condition, Rule, What
+from relay.settings import patterns
+from relay.settings.kinds import Kind, Seconds, Switch
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+_AnyTable = TypeVar("_AnyTable", bound=_Table)
+
+
+def _key(default: object, description: str, alias: str | None = None) -> Any:
+    """Declare a key. `...` as default: it must be given."""
+    return Field(default=default, description=description, alias=alias)
+
+
+def _text(pattern: Pattern | None) -> str | None:
+    return pattern.text if pattern else None
+
+
+def _texts(several: tuple[Pattern, ...]) -> str | list[str]:
+    return several[0].text if len(several) == 1 else [pattern.text for pattern in several]
+
+
+def _own_name(name: str) -> str:
+    if name.lower() == DEFAULT:
+        raise ValueError(f'"{DEFAULT}" is what holds where no rule matches; write another name')
+    return name
+
+
+def _each_field_once(headers: Mapping[str, object]) -> Mapping[str, object]:
+    lower = [name.lower() for name in headers]
+    twice = next((name for name in lower if lower.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"{twice} stands here twice; write one list of patterns")
+    return headers
+
+
+def _not_nothing(seconds: float) -> float:
+    if not seconds:
+        raise ValueError('a window of 0 suppresses nothing; write action = "exempt" instead')
+    return seconds
+
+
+def name_twice(names: Sequence[str]) -> str | None:
+    """Say which tables have the same name; none has the empty one."""
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if not twice:
+        return None
+    numbers = " and ".join(str(number) for number, name in enumerate(names, 1) if name == twice)
+    return f'{numbers} are both called "{twice}"; give each a name of its own'
+
+
+def _each_name_once(tables: tuple[_AnyTable, ...]) -> tuple[_AnyTable, ...]:
+    if twice := name_twice([getattr(table, "name", "") for table in tables]):
+        raise ValueError(twice)
+    return tables
+
+
+Name: TypeAlias = Annotated[str, Kind("text"), PlainValidator(patterns.parse_name)]
+RuleName: TypeAlias = Annotated[Name, AfterValidator(_own_name)]
+Parameter: TypeAlias = Annotated[str, Kind("name"), PlainValidator(patterns.parse_parameter)]
+Attribute: TypeAlias = Annotated[str, Kind("name"), PlainValidator(patterns.parse_attribute)]
+OnePattern: TypeAlias = Annotated[
+    Pattern | None,
+    Kind("pattern"),
+    PlainValidator(patterns.parse_pattern),
+    PlainSerializer(_text, return_type=str | None),
+]
+Patterns: TypeAlias = Annotated[
+    tuple[Pattern, ...],
+    Kind("pattern, or list of them"),
+    PlainValidator(patterns.parse_patterns),
+    PlainSerializer(_texts, return_type=str | list[str]),
+]
+Headers: TypeAlias = Annotated[
+    dict[Annotated[str, PlainValidator(patterns.parse_field_name)], Patterns],
+    Kind("patterns by name"),
+    AfterValidator(_each_field_once),
+]
+Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, Kind("duration")]
+
+_WHAT = ("parameter", "query", "text", "attribute", "comment")
+_ONLY_BESIDE = {
+    "url": ("parameter", "query"),
+    "path": ("parameter", "query"),
+    "value": ("parameter", "attribute"),
+}
+
+
+class IgnoreTable(_Table):
+    """What does not count. Exactly one of parameter, query, text, attribute and comment says what."""
+
+    name: Name = _key("", "What `relay explain` calls it; one is made of the rest where there is none.")
+    parameter: Parameter = _key("", "A query parameter, by name: its value does not count.")
+    query: OnePattern = _key(
+        None, "A whole query that is no list of parameters, such as the number in x.jpg?1624465305."
+    )
+    text: OnePattern = _key(None, "What matches in a text, HTML or plain.")
+    attribute: Attribute = _key("", "An attribute of HTML tags, by name: what matches `value` in it.")
+    comment: OnePattern = _key(None, "An HTML comment in which this is found: all of its inside.")
+    url: Literal["image", "link", "any"] = _key(
+        "any",
+        "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or there and in texts.",
+    )
+    value: OnePattern = _key(None, "For parameter: only a value that this matches wholly. For attribute: what of it.")
+    path: OnePattern = _key(None, "For parameter and query: only in URLs that hold this before the `?`.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        found = self._found()
+        if len(found) != 1:
+            said = " and ".join(found) if found else "nothing"
+            raise ValueError(f"says {said}; write exactly one of {', '.join(_WHAT[:-1])} and {_WHAT[-1]}")
+        if self.attribute and not self.value:
+            raise ValueError("attribute needs a value; write the pattern of what does not count, '.+' for all of it")
+        for key, beside in _ONLY_BESIDE.items():
+            if key in self.model_fields_set and found[0] not in beside:
+                raise ValueError(f"{key} says nothing beside {found[0]}; leave it out")
+        return self
+
+    def _found(self) -> list[str]:
+        return [key for key in _WHAT if getattr(self, key)]
+
+    @property
+    def label(self) -> str:
+        """Give its name, or the one that is made for it."""
+        key = self._found()[0]
+        what = getattr(self, key)
+        return self.name or f"{key} {what.text if isinstance(what, Pattern) else what}"
+
+    def ignore(self) -> Ignore:
+        """Give it as the judgement takes it."""
+        if self.query:
+            return ignores.Query(self.label, self.query, UrlKind(self.url), self.path)
+        if self.text:
+            return ignores.Text(self.label, self.text)
+        if self.comment:
+            return ignores.Comment(self.label, self.comment)
+        if self.attribute and self.value:
+            return ignores.Attribute(self.label, self.attribute, self.value)
+        return ignores.Parameter(self.label, self.parameter, UrlKind(self.url), self.value, self.path)
+
+
+class RuleTable(_Table):
+    """What is done about repeats of some messages. All conditions have to hold; the first rule that matches wins."""
+
+    name: RuleName = _key(..., "What log, metrics and records call it. A rule of a preset with this name is replaced.")
+    subject: Patterns = _key((), "Found in the decoded Subject.")
+    from_: Patterns = _key((), "Found in the decoded From, display name included.", alias="from")
+    reverse_path: Patterns = _key((), "Found in the sender of the envelope.")
+    recipient: Patterns = _key((), "Found in a recipient of the envelope, in lower case; decides for that one only.")
+    header: Headers = _key({}, "`header.NAME`: found in another header field, decoded.")
+    link: Patterns = _key((), "Found in a link of the HTML or of a text.")
+    attachment: Annotated[Switch | None, Kind("true or false")] = _key(None, "Whether something is attached.")
+    action: Literal["exempt", "dedupe", "observe"] = _key(
+        ...,
+        "`exempt` forwards every copy and remembers nothing; `dedupe` suppresses repeats; `observe` forwards them and "
+        "says what would have been suppressed.",
+    )
+    window: Window = _key(None, "For dedupe and observe: in place of dedup.window.")
+    ignore: Annotated[tuple[IgnoreTable, ...], Kind("list of tables")] = _key(
+        (), "For dedupe and observe: what does not count either, written as in `[[ignore]]`."
+    )
+
+    @model_validator(mode="after")
+    def _acts_on_something(self) -> Self:
+        if not self.conditions() and self.attachment is None:
+            raise ValueError(
+                "has no condition, so it would take every message; where that is meant, write recipient = '.'"
+            )
+        if self.action == "exempt":
+            for key in ("window", "ignore"):
+                if key in self.model_fields_set:
+                    raise ValueError(f'{key} says nothing beside action = "exempt"; leave it out')
+        return self
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Give what has to hold, the cheap ones first."""
+        return tuple(self._conditions())
+
+    def _conditions(self) -> Iterator[Condition]:
+        plain = {
+            What.SUBJECT: self.subject,
+            What.FROM: self.from_,
+            What.REVERSE_PATH: self.reverse_path,
+            What.RECIPIENT: self.recipient,
+        }
+        yield from (Condition(what, several) for what, several in plain.items() if several)
+        yield from (Condition(What.HEADER, several, name.lower()) for name, several in self.header.items())
+        if self.link:
+            yield Condition(What.LINK, self.link)
+
+    def rule(self) -> Rule:
+        """Give it as the judgement takes it."""
+        return Rule(
+            self.name,
+            Action(self.action),
+            self.conditions(),
+            self.attachment,
+            self.window,
+            tuple(table.ignore() for table in self.ignore),
+        )
+
+
+Rules: TypeAlias = Annotated[tuple[RuleTable, ...], AfterValidator(_each_name_once)]
+Ignores: TypeAlias = Annotated[tuple[IgnoreTable, ...], AfterValidator(_each_name_once)]

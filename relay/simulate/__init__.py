@@ -1,0 +1,1 @@
+"""`relay simulate`: an archive of mail, played by its dates through the judgement of the relay."""

@@ -1,0 +1,120 @@
+"""What a simulation found, as data: the form of `--json`, which the text is written from too."""
+
+from __future__ import annotations
+
+import datetime as dt
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from relay.core.headers import decode_value, unfold, values
+from relay.core.message import parse
+from relay.simulate.replay import GAPS
+
+if TYPE_CHECKING:
+    from relay.simulate.archive import Archive
+    from relay.simulate.near import Kind
+    from relay.simulate.replay import Group, Replay
+
+VERSION = 1
+"""Of the form. Fields may be added to it; what changes or takes away one raises this."""
+_LONGEST_SUBJECT = 100
+_SHOWN_PROBLEMS = 1_000
+
+
+def report(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any]:
+    """Give all that was found; of groups and near misses the `top` most frequent. It names no addresses."""
+    totals = replay.totals
+    groups = sorted(replay.groups.values(), key=lambda group: (-group.repeats, -group.copies, group.number))
+    kinds = sorted(replay.near.kinds.values(), key=lambda kind: (-kind.pairs, kind.number))
+    return {
+        "version": VERSION,
+        "messages": totals.messages,
+        "from": _moment(min(archive.dates, default=None)),
+        "to": _moment(max(archive.dates, default=None)),
+        "recipients": totals.recipients,
+        "window_seconds": replay.window,
+        "suppressed": {
+            "recipients": totals.suppressed,
+            "messages": totals.suppressed_wholly,
+            "messages_in_part": totals.suppressed_partly,
+            "observed_recipients": totals.observed,
+            "same_message_id": totals.same_message_id,
+        },
+        "rules": [
+            {
+                "rule": ruling.rule,
+                "action": ruling.action.value,
+                "window_seconds": ruling.window,
+                "recipients": tally.recipients,
+                "repeats": tally.repeats,
+            }
+            for ruling, tally in sorted(replay.tallies.items(), key=lambda item: (-item[1].repeats, item[0].rule))
+        ],
+        "windows": [
+            {"window_seconds": window, "recipients": count}
+            for window, count in zip(replay.windows, replay.by_window, strict=True)
+        ],
+        "gaps": [
+            {"from_seconds": begin, "to_seconds": end, "copies": count}
+            for (begin, end), count in zip(pairwise(GAPS), replay.gaps, strict=True)
+        ],
+        "groups_in_all": len(groups),
+        "groups": [_group(archive, group) for group in groups[:top]],
+        "near_miss_pairs": replay.near.pairs,
+        "near_misses": [_near_miss(archive, kind) for kind in kinds[:top]],
+        "dates": dict(archive.date_sources.most_common()),
+        "addressed_by": dict(totals.addressed_by.most_common()),
+        "reverse_paths": dict(totals.sent_by.most_common()),
+        "broken": dict(totals.broken.most_common()),
+        "skipped_files": archive.places.skipped,
+        "repeated_files": archive.places.repeated,
+        "problems_in_all": len(archive.problems),
+        "problems": [problem._asdict() for problem in archive.problems[:_SHOWN_PROBLEMS]],
+    }
+
+
+def _group(archive: Archive, group: Group) -> dict[str, Any]:
+    return {
+        "subject": _subject(archive, group.number),
+        "messages": group.messages,
+        "copies": group.copies,
+        "repeats": group.repeats,
+        "shortest_gap_seconds": group.shortest,
+        "longest_gap_seconds": group.longest,
+    }
+
+
+def _near_miss(archive: Archive, kind: Kind) -> dict[str, Any]:
+    difference = kind.difference
+    return {
+        "subject": _subject(archive, kind.number),
+        "pairs": kind.pairs,
+        "field": difference.label,
+        "places": difference.places,
+        "before": _text(difference.before),
+        "first": _text(difference.first),
+        "second": _text(difference.second),
+        "after": _text(difference.after),
+        "shortest_gap_seconds": kind.shortest,
+        "longest_gap_seconds": kind.longest,
+    }
+
+
+def _subject(archive: Archive, number: int) -> str:
+    """Read it once more: so it need not be kept for every message."""
+    letter = archive.read(number)
+    found = values(parse(letter.content).fields, "subject") if letter else []
+    if not found:
+        return ""
+    decoded = decode_value(found[0])
+    text = _text(unfold(found[0]).strip() if decoded is None else decoded)
+    return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
+
+
+def _text(octets: bytes) -> str:
+    # In the normalised form NUL stands for what was left out. A piece may begin or end inside a character.
+    return octets.decode("utf-8", "replace").replace("\0", "[ignored]")
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,65 @@
+"""Break the relay. From the top of the tree:
+
+    python -m tests.faults list                       the scenarios
+    python -m tests.faults run                        all that are not finished, at their full number of messages
+    python -m tests.faults run "kill -9" --seed 7     those whose name holds these words
+    python -m tests.faults report                     docs/reliability.md from the results there are
+
+Results are kept in var/faults; what is finished there is not run again without --again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+_TREE = Path(__file__).parents[2]
+sys.path[:0] = [str(_TREE / "tests"), str(_TREE)]
+
+import faults.scenarios  # noqa: E402, F401 - enters them
+from faults.report import write_report  # noqa: E402
+from faults.runner import Results, chosen, finished, run_all  # noqa: E402
+
+
+def main() -> int:
+    """Do what the arguments say. 0 when every result is clean, 1 when one is not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["list", "run", "report"])
+    parser.add_argument("names", nargs="*", help="words of which a scenario's name or group holds one")
+    parser.add_argument("--messages", type=int, help="for each scenario, in place of its own number")
+    parser.add_argument("--seed", type=int, help="of an earlier run, to do the same again (default: a new one)")
+    parser.add_argument("--minutes", type=float, help="begin no further scenario after so many minutes")
+    parser.add_argument("--again", action="store_true", help="run also what is finished")
+    parser.add_argument("--results", type=Path, default=_TREE / "var" / "faults", help="the folder of results")
+    parser.add_argument("--report", type=Path, default=_TREE / "docs" / "reliability.md", help="the page to write")
+    given = parser.parse_args()
+    results = Results(given.results)
+    scenarios = chosen(given.names)
+    if given.what == "list":
+        for each in scenarios:
+            done = "done" if finished(each, results.load(each), given.messages) else "    "
+            click.echo(f"{done}  {each.messages:6}  {each.relays} on {each.store:12}  {each.group}: {each.name}")
+        return 0
+    # Whoever ends us does not want our relays and servers to stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    clean = True
+    if given.what == "run":
+        seed = given.seed if given.seed is not None else random.randrange(1_000_000)
+        click.echo(f"seed {seed}")
+        run = run_all(scenarios, results, seed=seed, messages=given.messages, minutes=given.minutes, again=given.again)
+        clean = asyncio.run(run)
+    write_report(given.report, results)
+    click.echo(f"written: {given.report}")
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

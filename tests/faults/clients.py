@@ -1,0 +1,167 @@
+"""Clients that hand in messages, write down every reply, and try again as a patient sender does."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from parts.client import GONE, Answer, RawClient, stuff
+
+from faults.history import Attempt, History
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+LONGEST_REPLY = 120.0
+"""Seconds that a client waits for a reply."""
+
+
+class Manner(enum.Enum):
+    """How a client behaves."""
+
+    PLAIN = enum.auto()
+    PIPELINED = enum.auto()
+    HALF_CLOSE = enum.auto()
+    """Sends FIN after its dot and goes on listening."""
+    RESET_AFTER_DOT = enum.auto()
+    LEAVE_BEFORE_DOT = enum.auto()
+    TRICKLE = enum.auto()
+    """Sends the last octets of its content one at a time."""
+
+
+class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+class Clients:
+    """All clients of a run. `ports` gives where each relay listens."""
+
+    def __init__(self, history: History, ports: Sequence[int], chance: random.Random, patience: float) -> None:
+        self.heard: Counter[str] = Counter()
+        self.slowest = 0.0
+        """Seconds from connecting to the last reply, of those that heard one."""
+        self.padding: Callable[[int], bytes] = _padding
+        self.pause = 0.05
+        self._history = history
+        self._ports = ports
+        self._chance = chance
+        self._patience = patience
+        self._numbers = itertools.count(1)
+
+    async def insist(self, message: int, recipients: Sequence[str], relay: int, manner: Manner = Manner.PLAIN) -> None:
+        """Hand a message in until every recipient is promised or refused for good."""
+        pending = list(recipients)
+        deadline = time.monotonic() + self._patience
+        pause = self.pause
+        while pending:
+            attempt = await self.attempt(message, pending, relay, manner)
+            manner = Manner.PLAIN if manner is not Manner.PIPELINED else manner
+            if attempt.sent and attempt.code // 100 == 5:
+                return
+            if attempt.promised:
+                pending = [to for to in pending if to not in attempt.recipients]
+            if time.monotonic() > deadline:
+                self._history.given_up.append(f"{attempt.id} for {pending}, at last {attempt.code} {attempt.text}")
+                return
+            if pending:
+                await asyncio.sleep(pause * self._chance.uniform(0.5, 1.5))
+                pause = min(2 * pause, 1.0)
+
+    async def attempt(
+        self,
+        message: int,
+        recipients: Sequence[str],
+        relay: int,
+        manner: Manner = Manner.PLAIN,
+        extra: bytes = b"",
+    ) -> Attempt:
+        """Hand a message in once, with `extra` header fields on top."""
+        attempt = Attempt(f"m{message}.{next(self._numbers)}", message, relay, time.monotonic())
+        self._history.attempts[attempt.id] = attempt
+        try:
+            answer = await self._speak(attempt, recipients, manner, extra)
+        except Refused as refused:
+            answer = refused.answer
+        except ConnectionError:
+            answer = Answer(0, (b"no connection",))
+        except TimeoutError:
+            # A relay owes a reply long before this; it stands among what was heard.
+            answer = Answer(0, (b"no reply in time",))
+        attempt.code, attempt.text = answer.code, answer.text.decode("latin-1")
+        attempt.ended = time.monotonic()
+        self._note(attempt)
+        return attempt
+
+    def content(self, attempt: Attempt) -> bytes:
+        """Give what is sent: equal for all attempts at a message, but for the Message-ID."""
+        head = b"Message-ID: <%b@client.example.test>\r\nFrom: contact@tube.example.test\r\n" % attempt.id.encode()
+        return b"%bSubject: New video %d\r\n\r\n%b" % (head, attempt.message, self.padding(attempt.message))
+
+    async def _speak(self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes) -> Answer:
+        async with await RawClient.open(self._ports[attempt.relay], greeted=False) as client:
+            _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
+            # The sender tells the receiver which relay it talks to.
+            sender = b"relay%d@client.example.test" % attempt.relay
+            lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>" % sender]
+            lines += [b"RCPT TO:<%b>" % to.encode() for to in recipients] + [b"DATA"]
+            if manner is Manner.PIPELINED:
+                await client.send_raw(b"\r\n".join(lines) + b"\r\n")
+                answers = [await client.read_reply(seconds=LONGEST_REPLY) for _ in lines]
+            else:
+                answers = []
+                for line in lines:
+                    answers.append(await client.command(line, seconds=LONGEST_REPLY))
+                    if answers[-1] is GONE or (line.startswith(b"MAIL") and answers[-1].code != 250):
+                        raise Refused(answers[-1])
+            attempt.recipients = tuple(to for to, a in zip(recipients, answers[2:], strict=False) if a.code == 250)
+            refusals = [answer for answer in answers[2:-1] if answer.code != 250]
+            if answers[-1].code != 354:
+                raise Refused(refusals[0] if refusals else answers[-1])
+            return await self._finish(client, attempt, manner, stuff(extra + self.content(attempt)))
+
+    async def _finish(self, client: RawClient, attempt: Attempt, manner: Manner, wire: bytes) -> Answer:
+        if manner is Manner.LEAVE_BEFORE_DOT:
+            await client.send_raw(wire[:-3])
+            return GONE
+        attempt.dot_at = time.monotonic()
+        if manner is Manner.TRICKLE:
+            await client.send_raw(wire[:-8])
+            for octet in wire[-8:]:
+                await asyncio.sleep(0.02)
+                await client.send_raw(bytes([octet]))
+        else:
+            await client.send_raw(wire)
+        if manner is Manner.RESET_AFTER_DOT:
+            await client.reset()
+            return GONE
+        if manner is Manner.HALF_CLOSE:
+            await client.half_close()
+        return await client.read_reply(seconds=LONGEST_REPLY)
+
+    def _note(self, attempt: Attempt) -> None:
+        if attempt.code:
+            self.slowest = max(self.slowest, attempt.ended - attempt.begun)
+        if not attempt.code:
+            what = attempt.text
+        elif ": duplicate, record " in attempt.text:
+            what = f"{attempt.code} duplicate"
+        else:
+            word = attempt.text.partition(" ")[0]
+            what = f"{attempt.code} {word}" if attempt.code != 250 and word[:1].isdigit() else f"{attempt.code}"
+        self.heard[what] += 1
+
+
+def _want(answer: Answer, code: int) -> None:
+    if answer.code != code:
+        raise Refused(answer)
+
+
+def _padding(message: int) -> bytes:
+    """Give every fiftieth message a size at which the relay works off its event loop."""
+    return b"x" * 70 + b"\r\n" if message % 50 else (b"x" * 70 + b"\r\n") * 1000

@@ -1,0 +1,148 @@
+"""The receiving ends: an SMTP peer and a real Postfix, which say what they took and whether their yes went out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+from parts.faults import Action, Step
+from parts.peer import ScriptedPeer
+from parts.postfix import Postfix
+
+from faults.history import Copy, Outage
+
+if TYPE_CHECKING:
+    import random
+
+    from parts.peer_session import Message, Session
+
+_MESSAGE_ID = re.compile(rb"^Message-ID: <(m(\d+)\.\d+)@", re.MULTILINE)
+_RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTP id (\w+)")
+# RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets. Who says more cannot know that he was understood.
+_UNDERSTOOD = re.compile(rb"(?:250-[^\r\n]{0,506}\r\n)*2\d\d [^\r\n]{0,506}")
+_MOST_COMMANDS = 1000
+
+
+class Receiver(Protocol):
+    """Where the relays send to."""
+
+    url: str
+    port: int
+
+    async def copies(self) -> list[Copy]:
+        """Give all that was taken since the beginning, once nothing is under way any more."""
+
+
+def identify(content: bytes) -> tuple[int, str, str]:
+    """Give the message's number, the attempt's id and the relay's record id of what arrived."""
+    found = _MESSAGE_ID.search(content)
+    assert found, f"not a message of ours: {content[:300]!r}"
+    record = _RECORD.search(content)
+    return int(found[2]), found[1].decode(), record[1].decode() if record else ""
+
+
+def received_fields(head: bytes) -> bytes:
+    """Give the Received fields of a header section."""
+    return b"".join(re.findall(rb"^Received: .*\r\n(?:[ \t].*\r\n)*", head, re.MULTILINE))
+
+
+class RecordingPeer(ScriptedPeer):
+    """The scripted peer, with an entry for each message it took, and faults that come by chance.
+
+    An entry is made before anything is said. It is `told` only when the yes was said, in words that must be understood,
+    on a connection that the client had not left.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.taken: list[Copy] = []
+        self.heads: dict[str, bytes] | None = None
+        """The header sections of what was taken, by attempt; kept only where a scenario wants them."""
+        self._chance = chance
+        self._now_and_then: list[tuple[Step, float, Action]] = []
+
+    def now_and_then(self, step: Step, share: float, action: Action) -> None:
+        """Do this at a share of all visits to the step."""
+        self._now_and_then.append((step, share, action))
+
+    def forgive(self) -> None:
+        super().forgive()
+        self._now_and_then.clear()
+
+    async def copies(self) -> list[Copy]:
+        return self.taken
+
+    async def visit(self, step: Step, session: Session, subject: bytes = b"") -> bytes | None:
+        if len(session.commands) > _MOST_COMMANDS:
+            session.commands.clear()
+        if step is not Step.REPLY:
+            return await self._do(step, session, subject)
+        copy = self._write_down(session)
+        reply = await self._do(step, session, subject)
+        left = session.reader.at_eof() or session.reader.exception() or session.writer.transport.is_closing()
+        copy.told = not left and (reply is None or _UNDERSTOOD.fullmatch(reply) is not None)
+        return reply
+
+    async def _do(self, step: Step, session: Session, subject: bytes) -> bytes | None:
+        reply = await super().visit(step, session, subject)
+        for at, share, action in self._now_and_then:
+            if reply is None and at is step and self._chance.random() < share:
+                reply = await action(session)
+        return reply
+
+    def _write_down(self, session: Session) -> Copy:
+        message: Message = next(taken for taken in reversed(self.accepted) if taken.session == session.number)
+        number, attempt, record = identify(message.content)
+        recipients = tuple(path.decode() for path in message.recipients)
+        copy = Copy(number, attempt, record, recipients, message.at, time.monotonic(), told=False)
+        self.taken.append(copy)
+        if self.heads is not None:
+            self.heads[attempt] = message.content.partition(b"\r\n\r\n")[0] + b"\r\n"
+        # Contents are not needed any more, and a long run has many.
+        self.accepted.remove(message)
+        self.received.remove(message)
+        return copy
+
+
+class RecordingPostfix(Postfix):
+    """A real Postfix. Which replies it could not give is known from when it was stopped, and from who heard none."""
+
+    restarts: list[Outage]
+
+    def __init__(self) -> None:
+        # Without `in_flow_delay` a long row of repeats, whose transactions are begun and given up, is not slowed.
+        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200"])
+        self.restarts = []
+
+    async def bounce(self, seconds: float) -> None:
+        """Stop it for so long, and start it again."""
+        begun = time.monotonic()
+        await asyncio.to_thread(self.stop)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(self.start)
+        self.restarts.append(Outage(begun, time.monotonic()))
+
+    async def copies(self) -> list[Copy]:
+        await self.wait_delivered(seconds=300)
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> list[Copy]:
+        offset = time.time() - time.monotonic()
+        copies = []
+        for file in self._mail.glob("*/new/*"):
+            head = file.read_bytes()
+            number, attempt, record = identify(head)
+            at = _received_at(head) - offset
+            told = not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
+            copies.append(Copy(number, attempt, record, (f"{file.parts[-3]}@example.test",), at, at, told))
+        return copies
+
+
+def _received_at(head: bytes) -> float:
+    """Give when Postfix took it, as its own Received field says: whole seconds since the Unix epoch."""
+    field = re.search(rb"^Received: from .*?;\s+([^\n]+)", head, re.MULTILINE | re.DOTALL)
+    assert field, head[:300]
+    return parsedate_to_datetime(field[1].decode()).timestamp()

@@ -1,0 +1,157 @@
+"""The end of a run: everything comes to rest, and nothing may be left over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faults.history import Account, Suppression
+
+if TYPE_CHECKING:
+    from parts.relay_process import RelayProcess
+
+    from faults.run import Run
+
+SAMPLE = 20
+"""Messages that are sent once more at the end: the window must still know them."""
+_AT_REST = 0.3
+"""Seconds in which nothing more may be counted."""
+_REST_WITHIN = 90.0
+
+
+def descriptors(relay: RelayProcess, *, without: set[int]) -> int:
+    """Count what a relay has open, without its connections to these ports, which it keeps to use them again."""
+    inodes = _sockets_to(relay.pid, without)
+    links = []
+    for entry in Path(f"/proc/{relay.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(entry.readlink()))
+    return sum(link not in inodes for link in links)
+
+
+def resident(relay: RelayProcess) -> int:
+    """Give the memory of a relay in KiB."""
+    status = Path(f"/proc/{relay.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def _sockets_to(pid: int, ports: set[int]) -> set[str]:
+    """Give the names, as in /proc, of a process's connections to these ports."""
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return {f"socket:[{each[9]}]" for each in fields if int(each[2].rpartition(":")[2], 16) in ports}
+
+
+async def come_to_rest(run: Run, before: dict[int, int]) -> None:
+    """Wait until nothing is under way, take down what the relays say, and end them.
+
+    `before` is how many descriptors each relay had open at its start.
+    """
+    metrics: dict[int, Counter[str]] = {}
+    for number, relay in enumerate(run.relays):
+        counted = await _at_rest(run, relay)
+        if number not in run.restarted:
+            metrics[number] = counted
+        # To the upstream and the store it keeps connections on purpose.
+        open_now = descriptors(relay, without=kept_ports(run))
+        if number not in run.restarted and open_now > before[number]:
+            run.complain(f"relay {number} has {open_now} descriptors open, {before[number]} at its start")
+    for relay in run.relays:
+        relay.terminate()
+    for number, relay in enumerate(run.relays):
+        if status := await relay.wait(seconds=60):
+            run.complain(f"relay {number} ended with {status}")
+        run.history.accounts.append(_account(run, number, relay, metrics.get(number)))
+    _look_into_store(run)
+
+
+def kept_ports(run: Run) -> set[int]:
+    """Give the ports to which a relay keeps connections."""
+    ports = {int(run.relays[0].arguments[run.relays[0].arguments.index("--upstream") + 1].rpartition(":")[2])}
+    if "redis" in run.scenario.store:
+        ports.add(int(run.store_url.rpartition(":")[2].partition("/")[0]))
+    return ports
+
+
+async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
+    """Wait until a relay serves nobody and counts nothing more; give its recipients by outcome."""
+    last: object = None
+    since = time.monotonic()
+    deadline = since + _REST_WITHIN
+    while True:
+        metrics = await relay.metrics()
+        busy = {name: metrics.value(f"smtp_dedup_{name}") for name in ("sessions", "claims")}
+        state = (metrics.outcomes(), metrics.messages(), busy)
+        now = time.monotonic()
+        if state != last or any(busy.values()):
+            last, since = state, now
+        if now - since > _AT_REST:
+            break
+        if now > deadline:
+            run.complain(f"not at rest after {_REST_WITHIN:g} s: {state}")
+            break
+        await asyncio.sleep(0.05)
+    if faults := metrics.value("smtp_dedup_faults_total"):
+        run.complain(f"{faults:g} faults of the relay itself")
+    return Counter(metrics.outcomes())
+
+
+def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] | None) -> Account:
+    told = Account(number, metrics=None if metrics is None else Counter(metrics))
+    for text in relay.stderr().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            if text and not text.startswith("warning: "):
+                run.complain(f"relay {number} says: {text[:300]}")
+            continue
+        if "traceback" in line:
+            run.complain(f"relay {number}: {line['event']}: {line['traceback'][-300:]}")
+        if line["event"] != "message":
+            continue
+        told.records.add(line["record"])
+        told.log.update(line["recipients"])
+        count = line["recipients"].get("suppressed", 0)
+        if count:
+            attempt = line["message_id"].strip("<>").partition("@")[0]
+            originals = tuple(repeat["record"] for repeat in line.get("repeats", ()))
+            told.suppressions.append(Suppression(line["record"], attempt, count, originals))
+    return told
+
+
+def _look_into_store(run: Run) -> None:
+    """No key without an expiry, no claim held after its lease. Relays that drained hold nothing at all."""
+    if "redis" in run.scenario.store and run.redis.running:
+        for key, left in run.redis.keys().items():
+            if left < 0:
+                run.complain(f"key {key} has no expiry")
+        held = {key: left / 1000 for key, left in run.redis.held().items()}
+        run.redis.age(run.history.lease)
+        # What is left of a shortened key is 1 ms.
+        if after := [key for key, left in run.redis.held().items() if left > 1]:
+            run.complain(f"held after the lease: {after[:3]}")
+    elif run.scenario.store == "sqlite" and run.sqlite.exists() and not run.unreadable_store:
+        with contextlib.closing(sqlite3.connect(f"file:{run.sqlite}?mode=ro", uri=True)) as connection:
+            held = dict(connection.execute("SELECT key, until - since FROM claims WHERE token IS NOT NULL"))
+    else:
+        return
+    for key, seconds in held.items():
+        if seconds > run.history.lease + 1:
+            run.complain(f"{key} is held for {seconds:.1f} s, longer than a lease")
+    # A relay that ended in good order, and could tell its store, has let everything go.
+    if held and not (run.history.deaths or run.history.outages or run.history.stalls):
+        run.complain(f"still held when all relays have ended: {list(held)[:3]}")
+
+
+async def send_again(run: Run) -> None:
+    """Send some messages again that were delivered; the checker sees whether a second copy comes of it."""
+    promised = {attempt.message: attempt for attempt in run.history.attempts.values() if attempt.promised}
+    for message in run.chance.sample(sorted(promised), min(SAMPLE, len(promised))):
+        relay = run.chance.randrange(len(run.relays))
+        await asyncio.wait_for(run.clients.insist(message, promised[message].recipients, relay), 60)

@@ -1,0 +1,246 @@
+"""One run of one scenario: the parts, the load, and the hands that break things and write down that they did."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from parts.ports import HOST
+from parts.relay_process import RelayProcess
+from parts.waiting import until
+
+from faults.clients import Clients, Manner
+from faults.faulty_redis import FaultyRedis
+from faults.history import Death, History, Outage, Stall
+from faults.receiver import RecordingPeer, RecordingPostfix
+from faults.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+
+    from faults.scenario import Scenario
+
+SETTINGS: Mapping[str, object] = {
+    "dedup.window": "1h",
+    "dedup.lease": "3s",
+    "dedup.wait": "60s",
+    "upstream.connections": 10,
+    "upstream.patience": "10s",
+    "log.format": "json",
+}
+"""Short where a default would only be waited for. No window ends during a run."""
+PEOPLE = [f"user{number}@example.test" for number in range(1, 1001)]
+
+
+@dataclass(frozen=True)
+class Load:
+    """How each message is sent: so many copies at once, then so many repeats one after the other."""
+
+    copies: int = 2
+    repeats: int = 1
+    at_once: int = 20
+    recipients: tuple[int, int] = (1, 3)
+    manners: Sequence[Manner] = (Manner.PLAIN, Manner.PIPELINED)
+
+
+class Run:
+    """The parts of one scenario, started and empty. `history` is what the checker judges in the end."""
+
+    def __init__(self, scenario: Scenario, messages: int, seed: int) -> None:
+        self.scenario = scenario
+        self.messages = messages
+        self.seed = seed
+        self.chance = random.Random(f"{scenario.name} {seed}")
+        self.settings = {**SETTINGS, **scenario.settings}
+        self.history = History(
+            relays=scenario.relays,
+            lease=float(str(self.settings["dedup.lease"]).removesuffix("s")),
+            keep_uncertain=self.settings.get("dedup.on_uncertain") == "keep",
+        )
+        self.relays: list[RelayProcess] = []
+        self.restarted: set[int] = set()
+        self.done = 0
+        self.unreadable_store = False
+        self.stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-faults-")))
+            self.store_url = await self._start_store(stack)
+            upstream = await self._start_upstream(stack)
+            for number in range(self.scenario.relays):
+                state = self.folder / f"relay{number}"
+                state.mkdir()
+                relay = RelayProcess(upstream=upstream, store=self.store_url, settings=self.settings, state=state)
+                stack.push_async_callback(relay.close)
+                self.relays.append(relay)
+            async with asyncio.TaskGroup() as group:
+                for relay in self.relays:
+                    group.create_task(relay.start())
+            ports = [relay.port for relay in self.relays]
+            self.clients = Clients(self.history, ports, self.chance, patience=120.0)
+            self.stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stack.aclose()
+
+    async def _start_store(self, stack: AsyncExitStack) -> str:
+        kind = self.scenario.store
+        self.sqlite = self.folder / "store" / "claims.db"
+        if kind == "sqlite":
+            self.sqlite.parent.mkdir()
+            return f"sqlite:{self.sqlite}"
+        if kind == "memory":
+            return "memory:"
+        self.redis = stack.enter_context(FaultyRedis())
+        if kind == "redis":
+            return self.redis.url
+        self.wire = await stack.enter_async_context(Wire(self.redis.port))
+        return f"redis://{HOST}:{self.wire.port}/0"
+
+    async def _start_upstream(self, stack: AsyncExitStack) -> str:
+        if self.scenario.upstream == "postfix":
+            self.postfix = stack.enter_context(RecordingPostfix())
+            return self.postfix.url
+        self.peer = await stack.enter_async_context(RecordingPeer(self.chance))
+        if self.scenario.upstream == "peer":
+            return self.peer.url
+        self.line = await stack.enter_async_context(Wire(self.peer.port))
+        return f"smtp://{HOST}:{self.line.port}"
+
+    @property
+    def receiver(self) -> RecordingPeer | RecordingPostfix:
+        return self.postfix if self.scenario.upstream == "postfix" else self.peer
+
+    # Load
+
+    @contextlib.asynccontextmanager
+    async def load(self, messages: int | None = None, **kind: object) -> AsyncIterator[None]:
+        """Send messages while the block runs, and to their end. Without a number: all of the run."""
+        count = self.messages if messages is None else messages
+        task = asyncio.create_task(self._send_all(count, Load(**kind)))  # type: ignore[arg-type]
+        try:
+            yield
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _send_all(self, count: int, load: Load) -> None:
+        places = asyncio.Semaphore(load.at_once)
+
+        async def one(number: int, recipients: list[str]) -> None:
+            try:
+                await self.send(number, recipients, load)
+            finally:
+                self.done += 1
+                places.release()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                await places.acquire()
+                recipients = self.chance.sample(PEOPLE, self.chance.randint(*load.recipients))
+                group.create_task(one(self.next_message(), recipients))
+
+    def next_message(self) -> int:
+        """Give a message that nobody has sent yet."""
+        self.history.messages += 1
+        return self.history.messages
+
+    async def send(self, message: int, recipients: Sequence[str], load: Load) -> None:
+        """Send a message as the load says, each copy to any of the relays."""
+        await asyncio.gather(*(self._insist(message, recipients, load) for _ in range(load.copies)))
+        for _ in range(load.repeats):
+            await self._insist(message, recipients, load)
+
+    def _insist(self, message: int, recipients: Sequence[str], load: Load) -> Awaitable[None]:
+        order = recipients if self.chance.random() < 0.5 else recipients[::-1]
+        relay, manner = self.chance.randrange(len(self.relays)), self.chance.choice(load.manners)
+        return self.clients.insist(message, order, relay, manner)
+
+    def points(self, count: int) -> Iterator[int]:
+        """Give so many counts of messages after which something is to happen, the first before all of them."""
+        begun = self.done
+        last = int(self.messages * 0.8)
+        yield from sorted([begun, *(begun + self.chance.randint(0, last) for _ in range(count - 1))])
+
+    async def reached(self, count: int) -> None:
+        """Wait until so many messages have been sent."""
+        await until(lambda: self.done >= count, f"{count} messages sent, {self.done} so far", seconds=600)
+
+    # Harm
+
+    async def kill(self, relay: int) -> None:
+        """End a relay as a crash would."""
+        self.history.deaths.append(Death(relay, time.monotonic()))
+        self.restarted.add(relay)
+        self.relays[relay].kill()
+        await self.relays[relay].wait()
+
+    async def revive(self, relay: int) -> None:
+        """Start a relay again."""
+        await self.relays[relay].start()
+
+    async def restart(self, relay: int) -> None:
+        """Ask a relay to drain, and start it again."""
+        self.restarted.add(relay)
+        self.relays[relay].terminate()
+        status = await self.relays[relay].wait(seconds=60)
+        if status:
+            self.history.left_over.append(f"relay {relay} ended with {status} when it was asked to drain")
+        await self.relays[relay].start()
+
+    @contextlib.asynccontextmanager
+    async def stalled(self, who: int | str) -> AsyncIterator[None]:
+        """Let a relay, or the store, stand still for the length of the block."""
+        begun = time.monotonic()
+        self._signal(who, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(who, signal.SIGCONT)
+            self.history.stalls.append(Stall(who, begun, time.monotonic()))
+
+    def _signal(self, who: int | str, number: signal.Signals) -> None:
+        if isinstance(who, int):
+            os.kill(self.relays[who].pid, number)
+        elif number is signal.SIGSTOP:
+            self.redis.pause()
+        else:
+            self.redis.resume()
+
+    @contextlib.asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """Note that for the length of the block the store cannot be asked, or loses what it has."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.history.outages.append(Outage(begun, time.monotonic()))
+
+    async def store_is(self, state: str) -> None:
+        """Wait until every relay says of its store that it is "up", or "degraded"."""
+        for relay in self.relays:
+            await _until_ready(relay, "store", state)
+
+    def complain(self, text: str) -> None:
+        """Note something that is wrong."""
+        self.history.left_over.append(text)
+
+
+async def _until_ready(relay: RelayProcess, part: str, state: str) -> None:
+    deadline = time.monotonic() + 30
+    while (await relay.readyz())[part] != state:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{part} of a relay is not {state}")
+        await asyncio.sleep(0.05)

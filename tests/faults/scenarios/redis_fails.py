@@ -1,0 +1,198 @@
+"""Redis fails in each way it has. With one relay nothing may be doubled; its own table sees to that."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from faults.checker import APART, STALLED
+from faults.scenario import MUCH, scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+    from faults.run import Run
+
+GROUP = "Redis fails"
+MESSAGES_A_FAILURE = 150
+ENOUGH = 4
+"""Failures of which a relay must have noticed at least one."""
+LONGEST = 1.5
+"""Seconds that a failure lasts, at most."""
+DEGRADED = (
+    "`store unavailable, working without it: …` and `store is back`; `store_up` 0, `store_degraded` 1; "
+    "`/readyz` 200, store `degraded`"
+)
+NOTHING = "250 as ever; at most `store.timeout` later"
+
+
+def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., object]:
+    return scenario(f"Redis {name}", **{"group": GROUP, "hears": NOTHING, "sees": sees, **rest})
+
+
+async def _again_and_again(
+    run: Run, fail: Callable[[], Awaitable[None]], *, seen: bool = True, forgets: bool = False
+) -> None:
+    """Let Redis fail now and then while twins come in, and see that the relay says so."""
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(run.messages // MESSAGES_A_FAILURE + 1):
+            await run.reached(point)
+            async with run.outage():
+                await fail()
+    await run.store_is("up")
+    # One short failure may fall into a moment in which nobody asks.
+    if (
+        seen
+        and len(run.history.outages) >= ENOUGH
+        and not any("store unavailable" in relay.stderr() for relay in run.relays)
+    ):
+        run.complain("no relay has noticed that its store failed")
+    if len(run.relays) == 1 and not forgets:
+        await _all_is_written(run)
+
+
+async def _all_is_written(run: Run) -> None:
+    """Wait until the store holds all that was sent: what it missed is written back."""
+    expected = {(copy.message, to) for copy in run.peer.taken for to in copy.recipients}
+    for _ in range(200):
+        found = await asyncio.to_thread(run.redis.sent)
+        if found >= len(expected):
+            return
+        await asyncio.sleep(0.1)
+    run.complain(f"the store knows {found} of {len(expected)} acceptances")
+
+
+def _a_while(run: Run) -> Awaitable[None]:
+    return asyncio.sleep(run.chance.uniform(0.2, LONGEST))
+
+
+@_fails("refuses connections for a while", store="wired redis")
+async def refused(run: Run) -> None:
+    async def fail() -> None:
+        await run.wire.refuse()
+        await _a_while(run)
+        await run.wire.mend()
+
+    await _again_and_again(run, fail)
+
+
+@_fails("hangs (stopped process)")
+async def hangs(run: Run) -> None:
+    async def fail() -> None:
+        run.redis.pause()
+        await _a_while(run)
+        run.redis.resume()
+
+    await _again_and_again(run, fail)
+
+
+@_fails("killed and restarted empty, in a stream of twins", messages=MUCH)
+async def killed_empty(run: Run) -> None:
+    async def fail() -> None:
+        await asyncio.to_thread(run.redis.kill)
+        if run.chance.random() < 0.5:
+            await _a_while(run)
+        await asyncio.to_thread(run.redis.start)
+
+    await _again_and_again(run, fail)
+
+
+@_fails("restarted empty while nobody asks it anything", "the acceptances stand in it again at once")
+async def emptied_unnoticed(run: Run) -> None:
+    # The relay finds its connection closed and opens another one; only the store's new id tells that it is empty.
+    for _ in range(run.messages // MESSAGES_A_FAILURE + 1):
+        async with run.load(min(run.messages, MESSAGES_A_FAILURE), copies=2, repeats=0):
+            pass
+        await asyncio.to_thread(run.redis.restart)
+    async with run.load(1):
+        pass
+    await _all_is_written(run)
+
+
+@_fails("killed and restarted empty, with two relays", relays=2, excuses=frozenset({APART}))
+async def killed_empty_two(run: Run) -> None:
+    await killed_empty(run)
+
+
+@_fails("hangs, with two relays", relays=2, excuses=frozenset({APART, STALLED}))
+async def hangs_two(run: Run) -> None:
+    await hangs(run)
+
+
+@_fails("is LOADING after a restart")
+async def loading(run: Run) -> None:
+    async def fail() -> None:
+        await asyncio.to_thread(run.redis.load_slowly, 2000)
+        await asyncio.to_thread(run.redis.wait_loaded)
+
+    await _again_and_again(run, fail)
+
+
+def _state(name: str, state: Callable[[Run], AbstractContextManager[None]], sees: str = DEGRADED) -> None:
+    async def play(run: Run) -> None:
+        async def fail() -> None:
+            async with AsyncExitStack() as stack:
+                context = state(run)
+                await asyncio.to_thread(context.__enter__)
+                stack.push_async_callback(asyncio.to_thread, context.__exit__, None, None, None)
+                await _a_while(run)
+
+        await _again_and_again(run, fail, seen=sees is DEGRADED, forgets=sees is not DEGRADED)
+
+    _fails(name, sees)(play)
+
+
+_state("answers READONLY (a replica without its master)", lambda run: run.redis.read_only())
+_state("answers OOM (no memory left)", lambda run: run.redis.out_of_memory())
+_state("answers NOAUTH (a password was set)", lambda run: run.redis.with_password())
+_state(
+    "evicts keys at random",
+    lambda run: run.redis.evicting(20_000),
+    "nothing, unless memory is so short that it answers OOM; `relay check` warns of an `allkeys-*` policy",
+)
+
+
+@_fails("holds values of a wrong type at some keys", "nothing: such a key counts as unknown, and its mail is forwarded")
+async def wrong_type(run: Run) -> None:
+    async def fail() -> None:
+        for _ in range(5):
+            await asyncio.to_thread(run.redis.spoil, 0.3, run.chance)
+            await asyncio.sleep(0.05)
+
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(run.messages // MESSAGES_A_FAILURE + 1):
+            await run.reached(point)
+            await fail()
+
+
+@_fails("is slow (5 s an answer)", store="wired redis")
+async def slow(run: Run) -> None:
+    async def fail() -> None:
+        run.wire.delay = 2.5
+        await _a_while(run)
+        run.wire.delay = 0.0
+
+    await _again_and_again(run, fail)
+
+
+@_fails("a little slow (0.1 s an answer)", "nothing but longer `smtp_dedup_message_seconds`", store="wired redis")
+async def a_little_slow(run: Run) -> None:
+    run.wire.delay = 0.05
+    async with run.load(copies=2, repeats=1):
+        pass
+    run.wire.delay = 0.0
+
+
+@_fails("connection cut in the middle of a pipeline", store="wired redis")
+async def cut(run: Run) -> None:
+    async def before(octets: bytes) -> int | None:
+        return run.chance.randrange(len(octets)) if run.chance.random() < 0.05 else None
+
+    run.wire.before = before
+    async with run.outage(), run.load(copies=2, repeats=1):
+        pass
+    run.wire.before = None
+    await run.store_is("up")
+    await _all_is_written(run)

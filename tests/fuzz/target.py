@@ -1,0 +1,99 @@
+"""What must hold for any bytes at all. Raises where it does not."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+import zlib
+
+from relay.core.envelope import Recipient, fold
+from relay.core.fingerprint import Judge, Judged
+from relay.core.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
+from relay.core.pattern import Pattern
+from relay.core.rules import Action, Condition, Rule, What
+
+SECONDS = 3.0
+"""The longest that one input may take, in CPU time."""
+MEMORY_RATIO = 10
+MEMORY_BASE = 4 << 20
+"""Bytes that an input may cost whatever its size: one chunk of each loop."""
+_MEASURED = 16
+"""One of so many inputs has its memory measured, which is slow. Which ones is a matter of their bytes."""
+
+_RECIPIENTS = (Recipient("bob@example.org"), Recipient("eve@example.org"))
+
+
+def _rule(name: str, action: Action, what: What, pattern: str, header: str = "") -> Rule:
+    return Rule(name, action, (Condition(what, (Pattern(pattern),), header),))
+
+
+# Nothing depends on which rule wins: each condition is there, so that each is looked at.
+_RULES = (
+    _rule("link", Action.EXEMPT, What.LINK, r"(?i)(?:pass|code|token|confirmation)=[^&]"),
+    _rule("header", Action.EXEMPT, What.HEADER, "(?i)^(?:high|1)", "x-priority"),
+    _rule("from", Action.OBSERVE, What.FROM, r"@example\.org>?$"),
+    _rule("reverse path", Action.DEDUPE, What.REVERSE_PATH, "^never$"),
+    Rule(
+        "ignoring",
+        Action.DEDUPE,
+        (Condition(What.RECIPIENT, (Pattern("^eve@"),)), Condition(What.SUBJECT, (Pattern(".*"),))),
+        ignore=(Text("digits", Pattern("[0-9]+")), Comment("all comments", Pattern(""))),
+    ),
+    Rule("attachment", Action.DEDUPE, attachment=True),
+)
+_IGNORE = (
+    Parameter("cache value", "cache", UrlKind.IMAGE, Pattern("[0-9a-f_]+|not_found")),
+    Parameter("campaign", "utm_source"),
+    Query("bare number", Pattern("[0-9]{10}"), UrlKind.ANY, Pattern(r"\.jpe?g$")),
+    Text("time", Pattern("[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")),
+    Attribute("style", "style", Pattern(".*")),
+    Attribute("generated id", "id", Pattern("[0-9a-f]{8,}")),
+    Comment("built at", Pattern("(?i)built")),
+)
+PLAIN = Judge(window=600.0)
+FULL = Judge(_RULES, _IGNORE, window=600.0)
+"""With a rule of every condition and an ignore of every kind."""
+
+
+def examine(content: bytes) -> None:
+    """Judge content as it is and under rules and ignores, twice each."""
+    if zlib.crc32(content) % _MEASURED == 0:
+        measure(content)
+    else:
+        _examine(content)
+
+
+def measure(content: bytes) -> None:
+    """Hold time and memory against their bounds."""
+    _examine(content)  # What is loaded once, such as tables of characters, is no cost of this input.
+    start = time.process_time()
+    tracemalloc.start()
+    try:
+        _examine(content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    seconds = time.process_time() - start
+    assert seconds < SECONDS, f"took {seconds:.1f} s of CPU"
+    assert peak < MEMORY_BASE + MEMORY_RATIO * len(content), f"{peak} bytes of memory for {len(content)}"
+
+
+def _examine(content: bytes) -> None:
+    plain, full = _look(PLAIN, content), _look(FULL, content)
+    assert _said(plain) == _said(_look(PLAIN, content)), "not the same twice"
+    assert _said(full) == _said(_look(FULL, content)), "not the same twice, with ignores"
+    assert _said(plain) != _said(_look(PLAIN, content + b"y")), "a letter at the end does not count"
+    everything = plain.form(plain.rule(_RECIPIENTS[0])).fields
+    for recipient in _RECIPIENTS:
+        form = full.form(full.rule(recipient))
+        assert form.ignored or form.fields == everything, "something was left out, and not told"
+    assert full.message_id.isascii()
+    fold(content[:300])
+
+
+def _look(judge: Judge, content: bytes) -> Judged:
+    return judge(content, b"contact@example.org")
+
+
+def _said(judged: Judged) -> list[tuple[str, str]]:
+    return [(judged.ruling(recipient).rule, judged.fingerprint(recipient)) for recipient in _RECIPIENTS]
