@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -179,23 +180,19 @@ async def test_one_server_and_a_cluster_are_told_apart(cluster: RedisCluster, re
 
 
 async def test_a_password_opens_all_nodes(cluster: RedisCluster) -> None:
-    try:
+    with contextlib.ExitStack() as stack:
         for node in cluster.nodes:
-            with node.client() as client:
-                client.config_set("requirepass", "sesame")
+            client = stack.enter_context(node.client())
+            client.config_set("requirepass", "sesame")
+            stack.callback(client.config_set, "requirepass", "")
         store = RedisStore(cluster.url.replace("//", "//:sesame@"))
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         await store.close()
         store = RedisStore(cluster.url.replace("//", "//:simsim@"))
-        with pytest.raises(StoreError) as caught:
+        with pytest.raises(StoreError, match="invalid username-password pair|WRONGPASS") as caught:
             await store.execute(claims())
         assert "simsim" not in str(caught.value)
         await store.close()
-    finally:
-        for node in cluster.nodes:
-            with node.client() as client:
-                client.auth("sesame")
-                client.config_set("requirepass", "")
 
 
 # Slots that move

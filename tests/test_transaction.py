@@ -501,7 +501,9 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     assert record.sender == "SENDER@EXAMPLE.TEST"
     (repeat,) = record.repeats
     assert (repeat.recipient, repeat.rule, repeat.age) == ("B@EXAMPLE.TEST", "default", 34.0)
-    assert repeat.original == Original(first.record, "<one@tube.example.test>", "said:" + QUEUED.text[5:], 1_700_000_000.0)
+    assert repeat.original == Original(
+        first.record, "<one@tube.example.test>", "said:" + QUEUED.text[5:], 1_700_000_000.0
+    )
     assert [name.rpartition(" ")[0] for name in record.forms["default"]] == ["Subject", "reverse-path", "part", "text"]
     assert decode(encode(record)) == record
     assert copy == Copy(b"sender@example.test", (B,), again)

@@ -54,11 +54,7 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
-        self._repeats = {
-            (rule, outcome): repeats.labels(rule, outcome.value)
-            for rule in rules
-            for outcome in REPEATS
-        }
+        self._repeats = {(rule, outcome): repeats.labels(rule, outcome.value) for rule in rules for outcome in REPEATS}
         self.duplicate_age = Histogram(
             "smtp_dedup_duplicate_age_seconds",
             "Age of the accepted message that a suppressed one repeats.",
