@@ -189,7 +189,7 @@ async def test_a_password_opens_all_nodes(cluster: RedisCluster) -> None:
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         await store.close()
         store = RedisStore(cluster.url.replace("//", "//:simsim@"))
-        with pytest.raises(StoreError, match="invalid username-password pair|WRONGPASS") as caught:
+        with pytest.raises(StoreError, match="invalid username-password pair") as caught:
             await store.execute(claims())
         assert "simsim" not in str(caught.value)
         await store.close()

@@ -43,6 +43,10 @@ class _Sentinel:
         )
         block_until(lambda: answers(self.port), "a sentinel that listens")
 
+    def client(self) -> redis.Redis:
+        """Give a connection for questions of its own."""
+        return redis.Redis(HOST, self.port, socket_timeout=5)
+
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.kill()
@@ -110,7 +114,7 @@ class SentinelSet:
     def _named(self) -> list[int]:
         ports = []
         for sentinel in self.sentinels:
-            with redis.Redis(HOST, sentinel.port, socket_timeout=5) as client:
+            with sentinel.client() as client:
                 ports.append(int(client.sentinel_get_master_addr_by_name(SERVICE)[1]))
         return ports
 
@@ -119,7 +123,7 @@ class SentinelSet:
         if len(named) != 1:
             return False
         for sentinel in self.sentinels:
-            with redis.Redis(HOST, sentinel.port, socket_timeout=5) as client:
+            with sentinel.client() as client:
                 state = client.sentinel_master(SERVICE)
                 replicas = client.sentinel_slaves(SERVICE)
             if state["num-other-sentinels"] != 2 or state["flags"] != "master":
