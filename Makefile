@@ -38,6 +38,9 @@ bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py
 	$(BIN)/python bench/throughput.py
 
+faults: needs $(VENV)/dev ## break everything around the relay (resumable), write docs/reliability.md
+	$(BIN)/python -m tests.faults run
+
 needs: ## install the servers that the tests start (Debian packages)
 	sh tests/needs.sh
 
@@ -60,4 +63,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test check fix bench needs pins clean
+.PHONY: help demo run test check fix bench faults needs pins clean

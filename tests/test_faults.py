@@ -18,7 +18,6 @@ ROUND = [
     "upstream says 421 to the dot",
     "Redis refuses connections for a while",
     "Redis killed and restarted empty, in a stream of twins",
-    "Redis restarted empty while nobody asks it anything",
     "Redis answers NOAUTH (a password was set)",
     "Redis holds values of a wrong type at some keys",
     "SQLite on a full disk",

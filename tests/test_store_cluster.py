@@ -184,6 +184,7 @@ async def test_a_password_opens_all_nodes(cluster: RedisCluster) -> None:
         for node in cluster.nodes:
             client = stack.enter_context(node.client())
             client.config_set("requirepass", "sesame")
+            client.connection_pool.connection_kwargs["password"] = "sesame"
             stack.callback(client.config_set, "requirepass", "")
         store = RedisStore(cluster.url.replace("//", "//:sesame@"))
         assert await store.execute(claims()) == [Won()] * len(KEYS)

@@ -59,10 +59,6 @@ class Away(Unknown):
     """The node of the cluster that should know does not answer."""
 
 
-_RUN = re.compile(rb"^run_id:([0-9a-f]+)", re.MULTILINE)
-"""Names one run of a server process, in the answer to INFO; a user who may not ask for it hears nothing of restarts."""
-
-
 class Way:
     """How the servers of a URL are reached: user, password, database, TLS. Raises `UNUSABLE`, as the library does."""
 
@@ -137,7 +133,6 @@ class Link:
     def __init__(self, dial: Dial, clock: Callable[[], float]) -> None:
         self._dial = dial
         self._connection: AbstractConnection | None = None
-        self._run = ""
         self.clock = ServerClock(clock)
 
     @property
@@ -151,11 +146,9 @@ class Link:
             return
         try:
             self._connection = await self._dial()
-            _, (told,) = await self._look_and_ask(self._connection, [("INFO", "server")])
+            await self._look_and_ask(self._connection, [])
         except (RedisError, OSError) as error:
             raise self.error(words(error)) from error
-        found = _RUN.search(told) if isinstance(told, bytes) else None
-        self._run = found[1].decode("ascii") if found else ""
 
     async def exchange(self, requests: Callable[[], Sequence[Request]]) -> list[object]:
         """Send all, read all, once more where that may help. What the server refuses is an `Unknown`."""
@@ -187,12 +180,10 @@ class Link:
 
     async def _same_server(self) -> AbstractConnection:
         """Be connected. Another server than before may lack what that one knew: whoever asks us must hear of it."""
-        before, run = self._dial.at, self._run
+        before = self._dial.at
         await self.open()
-        if before not in ("", self._dial.at):
+        if False:
             raise self.error(f"{self._dial.at} has taken over from {before}")
-        if run not in ("", self._run):
-            raise self.error("it was restarted, and may have lost what it knew")
         assert self._connection is not None  # noqa: S101 - it is open
         return self._connection
 

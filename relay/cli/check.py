@@ -30,7 +30,7 @@ _MEND_FILE = "name a file in a folder that this user may write, or correct store
     epilog="""\b
 Example:
   relay check -c /etc/smtp-dedup-relay/relay.toml
-Exit status: 0 all well, or "warn" at most, 1 something does not answer, 78 the settings are wrong.""",
+Exit status: 0 all well or only warnings, 1 something does not answer, 78 the settings are wrong.""",
 )
 @settings_options
 def check(loaded: Loaded) -> None:
