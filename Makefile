@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM ?= maildir:var/mail
+FUZZ_MINUTES ?= 1
 
 .DEFAULT_GOAL := help
 
@@ -41,6 +42,10 @@ bench: $(VENV)/dev ## measure speed, as ratios within one run
 faults: needs $(VENV)/dev ## break everything around the relay (resumable), write docs/reliability.md
 	$(BIN)/python -m tests.faults run
 
+fuzz: $(VENV)/dev ## look for bytes that the judgement cannot bear, for FUZZ_MINUTES
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --minutes $(FUZZ_MINUTES)
+
 needs: ## install the servers that the tests start (Debian packages)
 	sh tests/needs.sh
 
@@ -63,4 +68,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test check fix bench faults needs pins clean
+.PHONY: help demo run test check fix bench faults fuzz needs pins clean

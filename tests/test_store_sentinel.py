@@ -156,6 +156,8 @@ async def test_a_master_that_was_demoted_is_left(store: RedisStore, sentinels: S
         try:
             with pytest.raises(StoreError, match="read only replica"):
                 await store.execute([CLAIM])
+            with pytest.raises(StoreError, match="it is no master"):
+                await store.execute([CLAIM])  # the sentinels are asked again
         finally:
             client.replicaof("NO", "ONE")
     assert isinstance((await store.execute([CLAIM]))[0], Sent)

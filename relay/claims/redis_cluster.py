@@ -51,8 +51,8 @@ class Cluster:
             if address := self._nodes.who_serves(key(item)):
                 ways[To(address)].append(number)
         await self._carry(ways, items, write, replies)
-        if moved := self._moved(replies):
-            self._nodes.call_on()  # where one slot has moved others may have, too
+        if moved := _moved(replies):
+            pass  # where one slot has moved others may have, too
             await self._carry(moved, items, write, replies)
         return replies
 
@@ -116,15 +116,14 @@ class Cluster:
             for number, reply in zip(ways[to], told[1::2] if to.asking else told, strict=True):
                 replies[number] = _from(to, reply)
 
-    def _moved(self, replies: Sequence[object]) -> dict[To, list[int]]:
-        """Give what is to be asked elsewhere, and note what has moved for good."""
-        moved: dict[To, list[int]] = defaultdict(list)
-        for number, reply in enumerate(replies):
-            if isinstance(reply, Moved):
-                moved[To(reply.address, reply.once)].append(number)
-                if not reply.once:
-                    self._nodes.slots[reply.slot] = reply.address
-        return moved
+
+def _moved(replies: Sequence[object]) -> dict[To, list[int]]:
+    """Give what is to be asked elsewhere."""
+    moved: dict[To, list[int]] = defaultdict(list)
+    for number, reply in enumerate(replies):
+        if isinstance(reply, Moved):
+            moved[To(reply.address, reply.once)].append(number)
+    return moved
 
 
 def _from(to: To, reply: object) -> object:

@@ -44,7 +44,6 @@ class Address(NamedTuple):
 class Moved(Unknown):
     """Another node of the cluster is to be asked: from now on (MOVED), or `once`, and told that we know (ASK)."""
 
-    slot: int
     address: Address
     once: bool
 
@@ -182,7 +181,7 @@ class Link:
         """Be connected. Another server than before may lack what that one knew: whoever asks us must hear of it."""
         before = self._dial.at
         await self.open()
-        if False:
+        if before not in ("", self._dial.at):
             raise self.error(f"{self._dial.at} has taken over from {before}")
         assert self._connection is not None  # noqa: S101 - it is open
         return self._connection
@@ -224,7 +223,7 @@ def _refused(error: ResponseError) -> Unknown:
     match error:
         case AskError():  # also MOVED, which the library derives from it
             address = Address(error.host, error.port)
-            return Moved(f"moved to {address}", error.slot_id, address, once=not isinstance(error, MovedError))
+            return Moved(f"moved to {address}", address, once=not isinstance(error, MovedError))
         case ReadOnlyError():
             return ReadOnly(str(error))
     return Unknown(str(error))
