@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import hiredis
 import pytest
 import pytest_asyncio
+from parts.ports import free_port
 from parts.redis_server import RedisServer
 
 from relay.claims.clocks import ServerClock
@@ -40,6 +41,8 @@ from relay.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from parts.certificates import Authority
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -579,3 +582,15 @@ async def test_forgetting_that_is_refused_is_an_error(store: RedisStore, redis_s
         await told(store)
     redis_server.start()
     assert await store.execute([AskGeneration()]) == [Generation("")]
+
+
+async def test_a_server_behind_tls(authority: Authority) -> None:
+    certificate = str(authority.issue())
+    tls = {"tls-port": str(free_port()), "tls-auth-clients": "no", "tls-ca-cert-file": str(authority.certificate)}
+    with RedisServer(options=tls | {"tls-cert-file": certificate, "tls-key-file": certificate}):
+        url = f"rediss://localhost:{tls['tls-port']}/1?ssl_ca_certs={authority.certificate}"
+        store = RedisStore(url)
+        assert await store.execute([CLAIM]) == [Won()]
+        await store.close()
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            await RedisStore(url.partition("?")[0]).open()

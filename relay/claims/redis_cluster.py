@@ -52,7 +52,7 @@ class Cluster:
                 ways[To(address)].append(number)
         await self._carry(ways, items, write, replies)
         if moved := _moved(replies):
-            pass  # where one slot has moved others may have, too
+            self._nodes.call_on()  # where one slot has moved others may have, too
             await self._carry(moved, items, write, replies)
         return replies
 

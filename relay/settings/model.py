@@ -174,9 +174,11 @@ class Store(_Section):
 
     url: kinds.Store = _key(
         "sqlite:/var/lib/smtp-dedup-relay/relay.db",
-        "sqlite:PATH; redis://[:PASSWORD@]HOST[:6379], rediss://HOST (TLS), unix:///SOCKET (Redis or Valkey); or "
-        "memory:, which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else for "
-        "root in /var/lib/smtp-dedup-relay, for others in smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
+        "sqlite:PATH; redis://[:PASSWORD@]HOST[:6379], rediss://HOST (TLS), unix:///SOCKET (Redis or Valkey 6.2 or "
+        "newer); redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST,HOST/SERVICE[?db=N] (login of the master; option "
+        "sentinel_password for the sentinels' own); redis+cluster://[:PASSWORD@]HOST[:6379],HOST; or memory:, "
+        "which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else for root in "
+        "/var/lib/smtp-dedup-relay, for others in smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
     )
     timeout: Timeout = _key(
         "1s",
