@@ -232,7 +232,7 @@ def _refused(error: ResponseError) -> Unknown:
 def words(error: Exception) -> str:
     """Say what went wrong. The library's words hold the address again, and often a number that has a name."""
     text = str(error)
-    # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:1000).
+    # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:9).
     if tls := re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|$)", text):
         return tls[1]
     numbers = set(re.findall(r"\b(?:Error|Errno) (\d+)", text))
