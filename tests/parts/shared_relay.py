@@ -32,7 +32,7 @@ class SharedRelay(RelayProcess):
                 stderr=stderr,
                 env=self.environment,
             )
-        block_until(lambda: answers(self.port), "a relay that listens")
+        block_until(lambda: answers(self.port) and answers(self.http_port), "a relay that listens")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
