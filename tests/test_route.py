@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -116,6 +117,41 @@ async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hos
     route.fails(again, "no reply")
     hosts.now += 2 * FIRST_PAUSE - 0.01
     assert (await route.connection()).rank == 1
+
+
+async def test_connections_that_were_under_way_together_fail_as_one(hosts: Hosts) -> None:
+    route = hosts.route("a", "b")
+    for connection in [await route.connection() for _ in range(3)]:
+        route.fails(connection, "closed")
+    hosts.now += FIRST_PAUSE
+    assert (await route.connection()).rank == 0
+
+
+async def test_the_log_says_once_that_an_upstream_is_left_alone_and_when_it_is_used_again(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relay.upstream")
+    route = hosts.route("a", "b")
+    hosts.away["a"] = UpstreamDown("gone")
+    for _ in range(2):
+        route.works(await route.connection())
+        hosts.now += FIRST_PAUSE
+    hosts.away.clear()
+    hosts.now += LONGEST_PAUSE
+    for _ in range(2):
+        route.works(await route.connection())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "upstream a:25 is left alone for a while: gone"),
+        ("INFO", "upstream a:25 is used again"),
+    ]
+
+
+async def test_the_only_upstream_is_never_left_alone(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
+    route = hosts.route("a")
+    caplog.set_level(logging.INFO, "relay.upstream")
+    route.fails(await route.connection(), "closed")
+    route.works(await route.connection())
+    assert not caplog.records
 
 
 async def test_a_kept_connection_to_a_fallback_is_wanted_until_the_preferred_one_may_be_tried(hosts: Hosts) -> None:
