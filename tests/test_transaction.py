@@ -118,7 +118,12 @@ class Ledger:
 class Names:
     """Names that a test can read."""
 
+    fault = ""
+    """The recipient whose name cannot be had."""
+
     def __call__(self, recipient: str) -> str:
+        if recipient == self.fault:
+            raise ValueError("a fault")
         return recipient.upper()
 
     def words(self, text: str) -> str:
@@ -142,6 +147,7 @@ class Relay:
         self.upstream = ScriptedUpstream()
         self.witness = Witness()
         self.ledger = Ledger()
+        self.names = Names()
         self.judge: Callable[[bytes, bytes], Judged] = Judge(rules, window=window, observe=observe)
         usual = {"wait": 60.0, "keep_uncertain": False, "recipients": 100}
         self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
@@ -155,7 +161,7 @@ class Relay:
             witness=self.witness,
             judge=self.judge,
             ledger=self.ledger,
-            names=Names(),
+            names=self.names,
             marks=["fedcba9876543210", "0123456789abcdef"],
             new_id=lambda: f"id{next(self._ids)}",
             clock=self.clock,
@@ -276,6 +282,14 @@ async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay) -> Non
     assert relay.upstream.sent == [(A,), (A,)]
     assert relay.witness.faults == ["fingerprint"] * 2
     assert [report.exempt for report in relay.witness.reports] == ["fault"] * 2
+
+
+async def test_a_fault_at_one_recipient_leaves_none_claimed(relay: Relay) -> None:
+    relay.names.fault = "b@example.test"
+    assert await relay.send(A, B) == QUEUED
+    relay.names.fault = ""
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B), (A, B)]
 
 
 @pytest.mark.parametrize("step", ["claim", "answer", "assure", "settle"])
