@@ -21,7 +21,7 @@ from relay.core.pattern import Pattern
 from relay.core.record import Copy, Record, decode, encode
 from relay.core.reply import MAIL_LOOP, STILL_UNDER_WAY, TOO_MANY_RECIPIENTS, UNCLEAR, UNREACHABLE, Reply
 from relay.core.rules import Action, Condition, Rule, What
-from relay.transaction import Parts, Policy, Transaction
+from relay.transaction import LONGEST_REPLY, Parts, Policy, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -521,6 +521,14 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     assert [name.rpartition(" ")[0] for name in record.forms["default"]] == ["Subject", "reverse-path", "part", "text"]
     assert decode(encode(record)) == record
     assert copy == Copy(b"sender@example.test", (B,), again)
+
+
+async def test_of_a_long_reply_the_beginning_is_kept(relay: Relay) -> None:
+    relay.upstream.dots = [Reply(250, (b"2.0.0 " + b"x" * 2000,))]
+    await relay.send(A)
+    await relay.send(A)
+    ((record, _),) = relay.ledger.noted
+    assert record.repeats[0].original.reply == "said: " + "x" * (LONGEST_REPLY - len("2.0.0 "))
 
 
 async def test_what_is_only_observed_leaves_a_record_and_no_copy() -> None:
