@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from relay.core.headers import Fields, Parametric, parse_parametric
@@ -23,11 +24,13 @@ FIELD_LIMIT = 1_000
 ITEM_LIMIT = 50_000
 """Fields and parameters of all parts."""
 _BOUNDARY_LIMIT = 70  # RFC 2046 section 5.1.1
+_COMMON_LENGTH = 120
 
 # RFC 5322 section 2.2. A folded line of white space alone ends the header section for some readers: it does not match.
+# The group has no `*+`, which is wrong before Python 3.11.5 (gh-106052): what it gives back is no field, and is missed.
 _FIELDS = {
     newline: re.compile(
-        rb"^([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*+)%b" % (newline, newline), re.MULTILINE
+        rb"^([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*)%b" % (newline, newline), re.MULTILINE
     )
     for newline in (b"\r\n", b"\n")
 }
@@ -86,6 +89,15 @@ def has_attachment(part: Part) -> bool:
     return bool((disposition and disposition.kind == "attachment") or named or part.media.get("name") is not None)
 
 
+class _Head(NamedTuple):
+    """A header section, and what it says about how to read the part."""
+
+    fields: Fields
+    media: Parametric | None
+    disposition: Parametric | None
+    encoding: str
+
+
 class _BrokenError(Exception):
     """The structure cannot be trusted. Never leaves this module."""
 
@@ -94,13 +106,14 @@ def parse(content: bytes) -> Message:
     """Take content apart. Any bytes give a message."""
     scan = _Scan(content)
     try:
-        fields, start = scan.header_section(0, len(content))
+        section, start = scan.header_section(0, len(content))
+        fields = _split_fields(section, scan.newline)
     except _BrokenError as fault:
         top = content[:HEADER_LIMIT]
         return Message((), None, content, str(fault), tuple(found[1] for found in _RECEIVED.finditer(top)))
     received = tuple(value for name, value in fields if name == "received")
     try:
-        root = scan.part(fields, start, len(content), _TEXT, 0)
+        root = scan.part(_describe(fields), start, len(content), _TEXT, 0)
     except _BrokenError as fault:
         return Message(fields, None, content[start:], str(fault), received)
     return Message(fields, root, received=received)
@@ -113,33 +126,30 @@ class _Scan:
         self._content = content
         first = content.find(b"\n")
         # On the wire lines end in CRLF, in a file often in LF; both at once are ambiguous where structure is concerned.
-        self._newline = b"\r\n" if first < 0 or content[first - 1 : first] == b"\r" else b"\n"
+        self.newline = b"\r\n" if first < 0 or content[first - 1 : first] == b"\r" else b"\n"
         self._parts = 0
         self._items = 0
 
-    def header_section(self, start: int, end: int) -> tuple[Fields, int]:
-        """Give the fields and where the body begins."""
-        newline = self._newline
+    def header_section(self, start: int, end: int) -> tuple[bytes, int]:
+        """Give the lines of the fields, and where the body begins."""
+        newline = self.newline
         if self._content.startswith(newline, start, end):
-            return (), start + len(newline)
+            return b"", start + len(newline)
         blank = self._content.find(newline * 2, start, min(end, start + HEADER_LIMIT))
         if blank < 0:
             raise _BrokenError(
                 "header section over 64 KiB" if end - start > HEADER_LIMIT else "no blank line after the header section"
             )
         stop = blank + len(newline)
-        section = self._content[start:stop]
-        return _split_fields(section, newline), stop + len(newline)
+        return self._content[start:stop], stop + len(newline)
 
-    def part(self, fields: Fields, start: int, end: int, default: Parametric, depth: int) -> Part:
+    def part(self, head: _Head, start: int, end: int, default: Parametric, depth: int) -> Part:
         """Take apart the part whose body lies between two offsets."""
-        single = _single_fields(fields)
-        media = _parametric(single, "content-type") or default
-        disposition = _parametric(single, "content-disposition")
+        fields, described, disposition, encoding = head
+        media = described or default
         self._items += len(fields) + len(media.parameters) + (len(disposition.parameters) if disposition else 0)
         if self._items > ITEM_LIMIT:
             raise _BrokenError(f"more than {ITEM_LIMIT} fields and parameters")
-        encoding = single.get("content-transfer-encoding", b"7bit").strip().lower().decode("latin-1")
         if "/" not in media.kind:
             raise _BrokenError("content-type without a subtype")
         if not media.kind.startswith("multipart/"):
@@ -154,7 +164,10 @@ class _Scan:
         slices = self._slices(media.get("boundary") or b"", start, end)
         children = []
         for first, last in slices[1:-1]:
-            own, body = self.header_section(first, last)
+            section, body = self.header_section(first, last)
+            # Few stand in nearly all parts. Those that name a boundary or a file are never seen again.
+            common = len(section) <= _COMMON_LENGTH and b"name" not in section and b"boundary" not in section
+            own = (_common_head if common else _head)(section, self.newline)
             children.append(self.part(own, body, last, inner, depth + 1))
         preamble, epilogue = (self._content[first:last] for first, last in (slices[0], slices[-1]))
         return Multipart(fields, media, disposition, preamble, tuple(children), epilogue)
@@ -176,7 +189,7 @@ class _Scan:
             if at < 0:
                 raise _BrokenError("a multipart without its closing boundary")
             following, closed = self._delimiter(at, at + len(marker), end)
-            slices.append((start, max(start, at + 1 - len(self._newline))))
+            slices.append((start, max(start, at + 1 - len(self.newline))))
             start = following
             self._parts += 1
             if self._parts > PART_LIMIT:
@@ -188,7 +201,7 @@ class _Scan:
 
     def _delimiter(self, at: int, tail: int, end: int) -> tuple[int, bool]:
         """Give where the delimiter line ends, and whether it closes. More text on the line makes readers differ."""
-        wire = len(self._newline) == len(b"\r\n")
+        wire = len(self.newline) == len(b"\r\n")
         after = tail + len(b"\r\n")
         if wire and after <= end and self._content[tail:after] == b"\r\n" == self._content[at - 1 : at + 1]:
             return after, False  # As nearly all are.
@@ -201,6 +214,19 @@ class _Scan:
         ):
             raise _BrokenError("mixed line ends around a boundary")
         return found.end(), found[1] is not None
+
+
+def _head(section: bytes, newline: bytes) -> _Head:
+    return _describe(_split_fields(section, newline))
+
+
+_common_head = lru_cache(maxsize=256)(_head)
+
+
+def _describe(fields: Fields) -> _Head:
+    single = _single_fields(fields)
+    encoding = single.get("content-transfer-encoding", b"7bit").strip().lower().decode("latin-1")
+    return _Head(fields, _parametric(single, "content-type"), _parametric(single, "content-disposition"), encoding)
 
 
 def _split_fields(section: bytes, newline: bytes) -> Fields:

@@ -92,7 +92,7 @@ def _without_noise(reading: Reading, noise: Noise, ordinals: Mapping[bytes, int]
         if content.text is not None:
             text, found = _quiet_text(leaf.media.kind, content.text, noise, work, ordinals)
             if text is not content.text:
-                quiet = Content((Field("text", text),), content.octets, text)
+                quiet = content._replace(fields=(Field("text", text), *content.fields[1:]), text=text)
             ignored += found
         contents.append(quiet)
     # Whatever still refers to an id may mean another leaf when ids change places.
@@ -113,7 +113,7 @@ def _quiet_text(
 
 def _may_refer_to_ids(leaf: Leaf, content: Content) -> bool:
     if content.text is not None:
-        return refers_to_ids(content.text)
+        return refers_to_ids(content.text) or refers_to_ids(content.style)
     if len(content.octets) > TEXT_LIMIT:
         return leaf.media.kind.startswith("text/")
     return refers_to_ids(content.octets)

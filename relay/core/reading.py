@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.headers import decode_value, unfold, values
 from relay.core.message import Leaf
-from relay.core.text import TEXT_LIMIT, read_text
+from relay.core.style_sheet import may_hold_link, split_style
+from relay.core.text import TEXT_LIMIT, UNICODE, decode_text, read_text
 from relay.core.text_transfer import decode_pieces
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Content(NamedTuple):
     octets: bytes
     """Of a long one the beginning, one octet more than `TEXT_LIMIT`."""
     text: bytes | None = None
+    style: bytes = b""
+    """The style sheet that was taken out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,13 @@ def read(message: Message, sender: bytes) -> Reading:
         return Reading(message, header, (), (), _lenient_texts(message.raw))
     leaves = tuple(_leaves(message.root))
     contents = tuple(map(_content, leaves))
-    texts = tuple(
+    texts = [
         content.octets[:TEXT_LIMIT] if content.text is None else content.text
         for leaf, content in zip(leaves, contents, strict=True)
         if leaf.media.kind.startswith("text/")
-    )
-    return Reading(message, header, leaves, contents, texts)
+    ]
+    texts += [content.style for content in contents if may_hold_link(content.style)]
+    return Reading(message, header, leaves, contents, tuple(texts))
 
 
 def digest(pieces: Iterable[bytes]) -> bytes:
@@ -124,10 +128,24 @@ def _content(leaf: Leaf) -> Content:
         return Content((*label, encoding, Field("raw", digest([leaf.body]))), leaf.body)
     octets = pieces[0][: TEXT_LIMIT + 1] if len(pieces) == 1 else b"".join(_head(pieces, TEXT_LIMIT + 1))
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_shown(leaf):
-        text = read_text(octets, "us-ascii" if charset is None else charset.decode("ascii", "replace").lower())
+        text, style = _read(kind, octets, "us-ascii" if charset is None else charset.decode("ascii", "replace").lower())
         if text is not None:
-            return Content((Field("text", text),), octets, text)
+            fields = (Field("text", text), Field("style sheet", style)) if style else (Field("text", text),)
+            return Content(fields, octets, text, style)
     return Content((*label, Field("bytes", digest(pieces))), octets)
+
+
+def _read(kind: str, octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
+    """Give the folded text, and the style sheet that was taken out of it."""
+    if kind != "text/html":
+        return read_text(octets, charset), b""
+    if charset not in UNICODE:
+        text = decode_text(octets, charset)
+        if text is None:
+            return None, b""
+        octets, charset = text.encode(), "utf-8"
+    page, style = split_style(octets)
+    return read_text(page, charset), style
 
 
 def _head(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -56,10 +56,21 @@ class Condition:
     what: What
     patterns: tuple[Pattern, ...]
     header: str = ""
+    thing: str = field(init=False, repr=False, compare=False)
+    """Names what it looks at: conditions with the same look at the same. Plain, for an enum is slow to find."""
+    of_recipient: bool = field(init=False, repr=False, compare=False)
+    """Whether the recipient decides."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thing", f"{self.what.value} {self.header}")
+        object.__setattr__(self, "of_recipient", self.what is What.RECIPIENT)
 
     def holds(self, texts: Sequence[bytes]) -> bool:
         """Say whether a pattern is found in a text."""
         return bool(texts) and any(pattern.search(text) for text in texts for pattern in self.patterns)
+
+
+_LINKS = Condition(What.LINK, ()).thing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,19 +90,19 @@ class Rule:
         if self.attachment is not None and self.attachment != sight.attachment:
             return False
         for condition in self.conditions:  # Not `all()`: this runs for every rule and message.
-            if condition.what is not What.RECIPIENT and not condition.holds(sight.relevant(condition)):
+            if not (condition.of_recipient or condition.holds(sight.relevant(condition))):
                 return False
         return True
 
     @property
     def asks_recipient(self) -> bool:
         """Whether the recipient decides too."""
-        return any(condition.what is What.RECIPIENT for condition in self.conditions)
+        return any(condition.of_recipient for condition in self.conditions)
 
     def takes(self, recipient: Recipient) -> bool:
         """Say whether the recipient agrees."""
         octets = recipient.encode("utf-8", "surrogateescape")
-        return all(condition.holds((octets,)) for condition in self.conditions if condition.what is What.RECIPIENT)
+        return all(condition.holds((octets,)) for condition in self.conditions if condition.of_recipient)
 
 
 NO_RULE = Rule(DEFAULT, Action.DEDUPE)
@@ -128,16 +139,16 @@ class Screen:
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        patterns: dict[tuple[What, str], dict[str, None]] = {}
+        patterns: dict[str, dict[str, None]] = {}
         for rule in rules:
             for condition in rule.conditions:
-                texts = patterns.setdefault((condition.what, condition.header), {})
+                texts = patterns.setdefault(condition.thing, {})
                 texts.update(dict.fromkeys(pattern.text for pattern in condition.patterns))
         self._patterns = {thing: any_of(texts) for thing, texts in patterns.items()}
-        links = patterns.get((What.LINK, ""), {})
+        links = patterns.get(_LINKS, {})
         self._finds_links_in_text = all(map(is_local, links))
 
-    def sift(self, thing: tuple[What, str], values: Sequence[bytes]) -> Sequence[bytes]:
+    def sift(self, thing: str, values: Sequence[bytes]) -> Sequence[bytes]:
         """Give the values in which a rule may find what it looks for."""
         pattern = self._patterns.get(thing)
         if pattern is None:
@@ -149,7 +160,7 @@ class Screen:
 
     def sift_texts(self, texts: Sequence[bytes]) -> Sequence[bytes]:
         """Give the texts in which there may be links that a rule looks for."""
-        pattern = self._patterns.get((What.LINK, ""))
+        pattern = self._patterns.get(_LINKS)
         if pattern is None or not self._finds_links_in_text:
             return texts
         # A link is a piece of its text, but where character references are resolved.
@@ -175,18 +186,18 @@ class Sight:
         self._reverse_path = reverse_path
         self._screen = screen
         self._decoded = decoded
-        self._sifted: dict[tuple[What, str], Sequence[bytes]] = {}
+        self._sifted: dict[str, Sequence[bytes]] = {}
 
     def relevant(self, condition: Condition) -> Sequence[bytes]:
         """Give the values that a condition looks at, but for those in which no rule finds anything."""
         if self._screen is None:
             return self.texts(condition)
-        thing = (condition.what, condition.header)
-        if thing not in self._sifted:
+        found = self._sifted.get(condition.thing)
+        if found is None:
             if condition.what is What.LINK:
                 self._texts = self._screen.sift_texts(self._texts)
-            self._sifted[thing] = self._screen.sift(thing, self.texts(condition))
-        return self._sifted[thing]
+            found = self._sifted[condition.thing] = self._screen.sift(condition.thing, self.texts(condition))
+        return found
 
     def texts(self, condition: Condition) -> Sequence[bytes]:
         """Give the values that a condition looks at."""

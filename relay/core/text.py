@@ -40,7 +40,8 @@ STATEFUL = frozenset(("iso-2022-jp",))
 """Charsets in which a byte means what the bytes before it say."""
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-_UNICODE = frozenset(("us-ascii", "ascii", "utf-8", "utf8"))
+UNICODE = frozenset(("us-ascii", "ascii", "utf-8", "utf8"))
+"""Charsets whose octets are UTF-8, if they are anything."""
 _EAST_ASIAN = frozenset(("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr"))
 # Where the tables of readers differ: backslash, yen and won, tilde and overline, and dashes, waves and signs that
 # have two places in Unicode.
@@ -79,11 +80,11 @@ def decode_text(octets: bytes, charset: str) -> str | None:
 
 def read_text(octets: bytes, charset: str) -> bytes | None:
     """Decode and fold, or give None: the same as `decode_text` and `fold_text` in turn, and quicker for most mail."""
-    if not (octets.isascii() and charset in _UNICODE):
+    if not (octets.isascii() and charset in UNICODE):
         text = decode_text(octets, charset)
         if text is None:
             return None
-        if charset not in _UNICODE or not _ALWAYS_NFC.fullmatch(octets.translate(None, _ASCII).decode()):
+        if charset not in UNICODE or not _ALWAYS_NFC.fullmatch(octets.translate(None, _ASCII).decode()):
             return fold_text(text)
     if b"\0" in octets or b"\v" in octets or len(octets) > TEXT_LIMIT:
         return fold_text(octets.decode())
