@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
-from parts.waiting import until
+from parts.waiting import until, until_told
 
 from relay.claims.book import Book
 from relay.claims.memory import MemoryStore
+from relay.claims.upkeep import WRITE_EVERY
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -306,6 +308,23 @@ async def test_a_claim_that_another_process_took_is_counted_once(
     assert ("another process took 1 claims" in caplog.text) is lost
 
 
+@pytest.mark.parametrize("theirs", ["held", "sent", "released"])
+async def test_a_claim_taken_while_nobody_could_renew_it_is_counted(
+    two: Two, theirs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process stood still; when it goes on, the upstream's reply is there before a lease is renewed."""
+    await two.book.claim(on(K, L), A)
+    two.clock.now += LEASE
+    await two.other.claim(on(K), C)
+    another = dataclasses.replace(ORIGINAL, record="rec-2")
+    await two.other.settle(C, {K: another} if theirs == "sent" else {}, [K] if theirs == "released" else [], TERMS)
+    await two.book.settle(A, {K: ORIGINAL, L: ORIGINAL}, [], TERMS)
+    lost = theirs != "released"
+    assert two.lost == lost
+    assert ("1 recipients may have got a second copy" in caplog.text) is lost
+    assert await two.state(K) == await two.state(L) == Sent(ORIGINAL, 0), "an acceptance is recorded all the same"
+
+
 async def test_what_renewing_found_and_assure_gives_is_counted_once(two: Two) -> None:
     await two.book.claim(on(K), A)
     two.clock.now += LEASE
@@ -322,6 +341,23 @@ async def test_a_store_that_returns_hears_at_once_what_is_held_here(two: Two) ->
     two.book.store_returned()
     await until(lambda: Claim(K, A, LEASE, WINDOW) in two.mine.asked[2:], "a claim taken back")
     assert await two.other.claim(on(K), C) == {K: Held(LEASE)}
+
+
+async def test_a_store_that_returns_is_told_at_once_what_was_sent(two: Two) -> None:
+    await two.book.claim(on(K, L), A)
+    await two.book.settle(A, {K: ORIGINAL}, [], TERMS)
+    two.mine.up = False
+    await two.book.settle(A, {L: ORIGINAL}, [], TERMS)
+    await asyncio.sleep(0)
+    two.mine.store = two.store = MemoryStore(two.clock)
+    two.mine.up = True
+    two.book.store_returned()
+    async with asyncio.timeout(WRITE_EVERY * 0.9):
+        await until_told(lambda: both_are_sent(two), "both written back")
+
+
+async def both_are_sent(two: Two) -> bool:
+    return [await two.state(K), await two.state(L)] == [Sent(ORIGINAL, 0)] * 2
 
 
 async def test_what_was_never_claimed_is_claimed_before_content_goes_out(two: Two) -> None:

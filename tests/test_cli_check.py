@@ -138,6 +138,30 @@ async def test_serve_says_what_else_is_wrong_with_an_address(tmp_path: Path) -> 
     assert "cannot listen there: Cannot assign requested address; choose another listen.address\n" in ended.stderr
 
 
+async def test_what_an_upstream_says_is_text_on_the_terminal() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"554 5.7.1 Go away \x1b]0;x\x07\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, HOST, 0) as server:
+        url = f"smtp://{HOST}:{server.sockets[0].getsockname()[1]}"
+        looked = await check("--upstream", url, "--store", "memory:")
+    assert looked.status == 1
+    assert "Go away" in looked.stdout
+    assert "\x1b" not in looked.stdout
+
+
+async def test_each_of_several_upstreams_is_looked_at(peer: ScriptedPeer) -> None:
+    """Where one is down the others carry the mail, so nobody else would say so."""
+    nobody = f"smtp://{HOST}:{free_port()}"
+    looked = await check("--upstream", peer.url, "--store", "memory:", "--set", f"upstream.fallback_urls={nobody}")
+    assert looked.status == 1
+    assert f"ok    upstream.url: {peer.url} answers" in looked.stdout
+    assert f"FAIL  upstream.fallback_urls: {nobody}: no connection" in looked.stdout
+    assert "\n      to mend: start it, or correct upstream.fallback_urls\n" in looked.stdout
+
+
 async def test_a_host_that_has_no_address_is_to_be_corrected() -> None:
     looked = await check("--upstream", "smtp://nobody.invalid", "--store", "memory:")
     assert looked.status == 1

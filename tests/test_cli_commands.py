@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from parts.ports import HOST, free_port
 from parts.relay_process import run_relay
+from parts.terminal import on_a_terminal
 
 from relay import __version__
 from relay.cli import main
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parents[1]
+PAIR = [str(ROOT / "tests" / "corpus" / "different" / f"avideo-recovery.{letter}.eml") for letter in "ab"]
 COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
 
 
@@ -140,3 +144,46 @@ def test_a_doubtful_setting_is_a_warning_on_stderr_and_no_error() -> None:
     assert shown.exit_code == 0
     assert shown.stderr.startswith("warning: dedup.window is 3s: ")
     assert "warning" not in shown.stdout
+
+
+def test_no_setting_puts_more_than_text_on_the_terminal(tmp_path: Path) -> None:
+    settings = tmp_path / "relay.toml"
+    settings.write_text('"\\u001b]0;x\\u0007" = 1\n')
+    told = call("config", "-c", str(settings))
+    assert told.exit_code == 78
+    assert "error: \\x1b]0;x\\x07 (file " in told.stderr
+
+
+# Where the output goes
+
+
+def test_colours_are_for_those_who_want_them() -> None:
+    command = ("check", "--upstream", f"smtp://{HOST}:{free_port()}", "--store", "memory:")
+    assert "\x1b[31m\x1b[1mFAIL\x1b[0m  upstream.url" in on_a_terminal(*command)
+    assert "\nFAIL  upstream.url" in on_a_terminal(*command, NO_COLOR="1")
+
+
+async def test_a_terminal_without_unicode_shows_what_it_can() -> None:
+    shown = await run_relay("explain", *PAIR, environment={"PYTHONIOENCODING": "latin-1"})
+    assert (shown.status, shown.stderr) == (1, "")
+    assert "f00dfeed01 \\u2192 \\u2026" in shown.stdout
+
+
+def test_a_full_disk_below_the_result_is_no_result() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "relay", "explain", *PAIR]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False, text=True)
+    assert ended.returncode == 74
+    assert ended.stderr == "error: the result cannot be written: No space left on device; make room and try again\n"
+
+
+def test_ctrl_c_looks_like_no_result(tmp_path: Path) -> None:
+    """Status 1 of `relay explain` would say that two messages differ."""
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "relay", "explain", str(tmp_path / "pipe")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    # Opened by both sides: the command waits for octets now.
+    with process, (tmp_path / "pipe").open("wb"):
+        process.send_signal(signal.SIGINT)
+        told = process.communicate()
+    assert (process.returncode, *told) == (130, "", "\ninterrupted\n")

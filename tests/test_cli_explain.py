@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 from parts.avideo import AGAIN, notification, recovery
+from parts.terminal import on_a_terminal
 
 from relay.cli import main
 
@@ -143,6 +143,8 @@ def test_the_reverse_path_is_given_or_stands_in_return_path(tmp_path: Path) -> N
         assert "  rule         ours: observe, window 10m\n" in shown
         assert "  reverse-path <app@example.org>\n" in shown
         assert "give --reverse-path" not in shown
+    twice = write(tmp_path / "c.eml", b"Return-Path: <eve@example.org>\r\n" + delivered.read_bytes())
+    assert "the file names none" in explain(twice, "-c", file).stdout
     other = explain(delivered, "-c", file, "--reverse-path", "x@y.example.com").stdout
     assert "reverse_path = @example" not in other
 
@@ -287,6 +289,21 @@ def test_two_rules_may_have_two_windows(tmp_path: Path) -> None:
     )
 
 
+def test_two_rules_with_one_window_are_no_matter(tmp_path: Path) -> None:
+    file = settings(tmp_path, '[[rules]]\nname = "quick"\nheader.X-Quick = "."\naction = "dedupe"\n')
+    shown = compared(PLAIN, b"X-Quick: yes\r\n" + PLAIN, tmp_path, "-c", file)
+    assert shown.stdout.splitlines()[:2] == [
+        "equal: they differ only in X-Quick",
+        "A second copy to the same recipient is suppressed for 10m after the first.",
+    ]
+
+
+def test_each_may_have_been_ignored_something_of_its_own(tmp_path: Path) -> None:
+    file = settings(tmp_path, "[[ignore]]\nname = 'numbers'\ntext = '7'\n[[ignore]]\nname = 'letters'\ntext = 'x'\n")
+    shown = compared(PLAIN.replace(b"some", b"7"), PLAIN.replace(b"some", b"x"), tmp_path, "-c", file)
+    assert shown.stdout.splitlines()[0] == "equal: nothing that counts differs; ignored: numbers and letters"
+
+
 def test_one_of_two_may_be_exempt(tmp_path: Path) -> None:
     file = settings(tmp_path, '[[rules]]\nname = "never"\nheader.X-Test = "."\naction = "exempt"\n')
     shown = compared(PLAIN, b"X-Test: yes\r\n" + PLAIN, tmp_path, "-c", file)
@@ -424,7 +441,10 @@ def test_a_message_can_put_nothing_on_the_terminal_but_text(tmp_path: Path, mail
         assert shown.exit_code in {0, 1}
         assert all(char.isprintable() or char == "\n" for char in shown.stdout)
     # Where it is not written to a terminal click takes escape sequences out, so look at what goes to one.
-    written = on_a_terminal(one, other, "--full") + on_a_terminal(one) + on_a_terminal(tmp_path / f"none{ESCAPE}")
+    written = "".join(
+        on_a_terminal("explain", *arguments)
+        for arguments in ((one, other, "--full"), (one,), (tmp_path / f"none{ESCAPE}",))
+    )
     assert all(char.isprintable() or char in "\r\n" for char in OUR_COLOURS.sub("", written))
 
 
@@ -434,6 +454,17 @@ def test_a_field_may_have_a_name_of_ours(tmp_path: Path) -> None:
     shown = compared(head + odd, head + odd.partition(b"\r\n")[2].replace(b"words", b"other words"), tmp_path)
     assert (shown.exit_code, shown.exception.__class__) == (1, SystemExit)
     assert "{+other +}words" in shown.stdout
+    # Its number leads to no part of the message, so nothing can be said of one.
+    assert "only the first has part 2: something that is like a part" in shown.stdout
+
+
+def test_an_id_of_a_part_that_counts_is_not_among_what_does_not(tmp_path: Path) -> None:
+    """Without angle brackets it is none that a mailer has made, so it may say something."""
+    mail = b"Content-ID: one\r\n" + PLAIN
+    shown = compared(mail, mail.replace(b"one", b"two"), tmp_path, "--json")
+    told = json.loads(shown.stdout)["comparison"]
+    assert [found["what"] for found in told["differences"]] == ["content-id"]
+    assert told["uncounted"] == []
 
 
 def test_octets_are_shown_where_no_text_is(tmp_path: Path) -> None:
@@ -448,6 +479,34 @@ def test_a_nul_in_octets_is_none_of_what_was_ignored(tmp_path: Path) -> None:
     assert "{+\\x00+}" in compared(mail + b"\x01", mail + b"\0", tmp_path).stdout
 
 
+def test_a_multipart_that_only_one_has_is_told_once_with_its_parts(tmp_path: Path) -> None:
+    def multipart(boundary: bytes, *parts: bytes) -> bytes:
+        lines = b"".join(b"\r\n--%s\r\n%s" % (boundary, part) for part in parts)
+        return b"Content-Type: multipart/mixed; boundary=%s\r\n%s\r\n--%s--\r\n" % (boundary, lines, boundary)
+
+    leaf = b"Content-Type: text/plain\r\n\r\nx"
+    inner = multipart(b"inner", leaf)
+    shown = compared(multipart(b"b", leaf), multipart(b"b", leaf, inner), tmp_path, "--json")
+    told = json.loads(shown.stdout)["comparison"]["differences"]
+    assert [(found["part"], found["what"], found["only"]) for found in told] == [
+        ("2", "", "second"),
+        ("2.1", "", "second"),
+    ]
+
+
+def test_of_many_places_the_sentence_says_that_there_are_more(tmp_path: Path) -> None:
+    first, second = (
+        b"".join(b"same %d %s, https://example.org/%s here\r\n" % (line, word, word) for line in range(100))
+        for word in (b"x", b"y")
+    )
+    shown = compared(PLAIN + first, PLAIN + second, tmp_path)
+    assert shown.stdout.splitlines()[0].endswith("; at least 19 more differences")
+    assert shown.stdout.count("[-x-]") == 20
+    assert shown.stdout.count("… and more; --full shows all") == 1
+    whole = compared(PLAIN + first, PLAIN + second, tmp_path, "--full")
+    assert whole.stdout.splitlines()[0].endswith("; 199 more differences")
+
+
 def test_one_place_in_five_megabytes_is_found_in_time(tmp_path: Path) -> None:
     text = PLAIN + b"lorem ipsum dolor sit amet, consectetur\r\n" * 125_000
     began = time.monotonic()
@@ -456,6 +515,14 @@ def test_one_place_in_five_megabytes_is_found_in_time(tmp_path: Path) -> None:
     assert shown.exit_code == 1
     assert len(shown.stdout) < 3_000
     assert re.match(r"different: the \w+ of part 1 \(text/plain\) differs \(…?\w* ?\w+ → …?\w+\)\n", shown.stdout)
+
+
+def test_one_tag_of_a_megabyte_is_compared_in_time(tmp_path: Path) -> None:
+    page = PLAIN.replace(b"text/plain", b"text/html") + b"<a " + b"x" * 1_000_000
+    began = time.monotonic()
+    shown = compared(page + b"1>", page + b"2>", tmp_path)
+    assert time.monotonic() - began < 5
+    assert shown.stdout.startswith("different: a tag in part 1 (text/html) differs ")
 
 
 def test_ten_thousand_parts_are_compared_in_time(tmp_path: Path) -> None:
@@ -496,33 +563,12 @@ def test_wrong_settings_end_with_78(first: Path) -> None:
     assert told.stderr.startswith('error: dedup.window = "soon"')
 
 
-def on_a_terminal(*arguments: object, **environment: str) -> str:
-    """Run the command with a pseudo-terminal for its output."""
-    ours, theirs = pty.openpty()
-    environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | environment
-    command = [sys.executable, "-m", "relay", "explain", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ, cwd=ROOT) as process:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # what Linux says when the other end is closed
-                break
-            if not piece:
-                break
-            shown += piece
-        process.wait()
-    os.close(ours)
-    return shown.decode()
-
-
 def test_colours_are_for_terminals_that_want_them() -> None:
     files = [CORPUS / "different" / f"subject-digit.{letter}.eml" for letter in "ab"]
-    coloured = on_a_terminal(*files)
+    coloured = on_a_terminal("explain", *files)
     assert "\x1b[31m\x1b[1mdifferent\x1b[0m" in coloured
     assert "[-" not in coloured.replace("\x1b[", "")
-    plain = on_a_terminal(*files, NO_COLOR="1").replace("\r\n", "\n")
+    plain = on_a_terminal("explain", *files, NO_COLOR="1").replace("\r\n", "\n")
     assert plain == explain(*files).stdout
     assert "\x1b" not in plain
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -329,6 +330,22 @@ def test_forget_takes_exactly_one_meaning(place: Place, arguments: str) -> None:
     assert place.call("forget", "--all").stdout == "forgot 1 acceptance\n"
 
 
+@pytest.mark.parametrize("command", ["why", "forget"])
+@pytest.mark.parametrize("what", ["", " "])
+def test_nothing_is_asked_for_by_no_name(place: Place, command: str, what: str) -> None:
+    told = place.call(command, what)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "it is empty; write the ID of a record, a Message-ID or an address" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["why", "forget"])
+def test_what_is_not_found_is_named_as_text(place: Place, command: str) -> None:
+    place.fill(sent=[place.sent("k1")])
+    told = place.call(command, "\x1b]0;x\x07")
+    assert told.exit_code == 1
+    assert " \\x1b]0;x\\x07" in told.stderr
+
+
 @pytest.mark.parametrize("command", ["suppressed", "forget"])
 def test_a_duration_that_is_none_is_named_with_its_mend(place: Place, command: str) -> None:
     told = place.call(command, "--since", "soon")
@@ -403,6 +420,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, command: str) -> No
     told = CliRunner().invoke(main, [name, "--set", f"store.url=sqlite:{tmp_path}/relay.db", *arguments])
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr.startswith(f"error: store.url sqlite:{tmp_path}/relay.db: it is not a database")
+    assert told.stderr.endswith("; mend it, or correct store.url\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -414,6 +432,14 @@ def test_a_redis_that_is_down_is_named(command: str) -> None:
     assert told.stderr.startswith(f"error: store.url {url}: ")
     assert told.stderr.endswith("; start it, or correct store.url\n")
     assert "Traceback" not in told.stderr
+
+
+def test_a_redis_that_says_nothing_is_not_waited_for() -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        url = f"redis://{HOST}:{silent.getsockname()[1]}"
+        told = CliRunner().invoke(main, ["why", "x", "--set", f"store.url={url}", "--set", "store.timeout=100ms"])
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert told.stderr == f"error: store.url {url}: no answer within 0.3 s; start it, or correct store.url\n"
 
 
 # A relay that keeps its claims in memory
@@ -470,6 +496,36 @@ async def test_a_relay_with_another_store_offers_no_way_in() -> None:
         assert told.status == 1
         assert f"error: the relay at http.address {address} says 404: " in told.stderr
         assert "its own store.url is not memory:, then" in told.stderr
+
+
+@contextlib.asynccontextmanager
+async def no_relay(status: bytes, said: bytes) -> AsyncIterator[str]:
+    """Something else that speaks HTTP, and says the same to all."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status, len(said), said))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, HOST, 0) as server:
+        yield f"{HOST}:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("said", [b"{}", b"[]", b"0", b"free"])
+async def test_what_is_no_relay_is_not_believed(said: bytes) -> None:
+    async with no_relay(b"200 OK", said) as address:
+        told = await call(address, "forget", "--all")
+    assert (told.status, told.stdout) == (1, "")
+    assert f"error: the relay at http.address {address} does not answer: it answers as no relay does" in told.stderr
+
+
+async def test_what_is_no_relay_puts_nothing_on_the_terminal_but_a_little_text() -> None:
+    async with no_relay(b"403 No", b"\x1b]0;x\x07" + b"go " * 5000) as address:
+        told = await call(address, "suppressed")
+    assert (told.status, told.stdout) == (1, "")
+    assert f"error: the relay at http.address {address} says 403: \\x1b]0;x\\x07go go go " in told.stderr
+    assert len(told.stderr) < 600
 
 
 async def answer_to(address: str, method: str, path: str, **more: Any) -> int:

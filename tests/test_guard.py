@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.waiting import until
 
 from relay.claims.guard import BATCH, Guard
 from relay.claims.redis import RedisStore
@@ -79,6 +80,7 @@ class FakeStore:
         self.serves = True
         self.refusal: Answer = Won()
         self.id = "first"
+        self.restarts = 0
         self.asked: list[list[Command]] = []
         self.entered = asyncio.Event()
         self.probed = asyncio.Event()
@@ -86,13 +88,16 @@ class FakeStore:
         self.closed = 0
 
     async def open(self) -> None:
-        self.probed.set()
+        self.entered.set()
         if not self.serves:
             raise StoreError("connection refused")
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
         assert self.running == 0, "one round trip at a time"
         if isinstance(commands[0], Claim) and commands[0].key.startswith("probe:"):
+            self.probed.set()
+            if not self.serves:
+                raise StoreError("connection refused")
             return [self.refusal, Done()]
         self.asked.append(list(commands))
         self.running += 1
@@ -403,10 +408,11 @@ async def test_the_relay_starts_without_its_store(store: FakeStore, caplog: pyte
 
 
 async def test_a_store_that_hangs_at_the_start(store: FakeStore) -> None:
-    async def never() -> None:
+    async def never() -> str:
         await asyncio.Event().wait()
+        return ""
 
-    store.open = never
+    store.identity = never
     guard = Guard(store, limit=LIMIT)
     async with asyncio.timeout(LONG):
         await guard.start()
@@ -437,6 +443,56 @@ async def test_the_identity_is_remembered_while_the_store_is_away(guard: Guard, 
     store.id, store.serves = "second: it came back empty", True
     await changes.until(up=True)
     assert guard.identity == store.id
+
+
+async def test_a_store_that_was_restarted_answers_and_is_told_of_all(
+    guard: Guard, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relay.store")
+    changes = Changes(guard)
+
+    async def restarted(commands: Sequence[Command]) -> list[Answer]:
+        store.restarts, store.id, store.behave = 1, "second: it came back empty", answer
+        return await answer(commands)
+
+    store.behave = restarted
+    assert await guard.ask([peek(1)]) == answers_to(peek(1)), "the question on which it was noticed too"
+    await changes.until(up=True)
+    assert (guard.up, guard.identity) == (True, store.id)
+    assert await guard.ask([peek(2)]) == answers_to(peek(2))
+    assert changes.heard == [True], "it was never away, and is told once"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_store_that_was_restarted_and_does_not_serve_is_down(
+    guard: Guard, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = Changes(guard)
+
+    async def refuse() -> str:
+        raise StoreError("loading")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "identity", refuse)
+        store.restarts = 1
+        await guard.ask([peek(1)])
+        await changes.until(up=False)
+    await changes.until(up=True)
+    assert changes.heard == [False, True]
+
+
+async def test_a_store_that_nobody_asks_is_looked_at(store: FakeStore) -> None:
+    guard = Guard(store, limit=LONG, probe_every=0.001, look_every=0.001)
+    changes = Changes(guard)
+    await guard.start()
+    store.restarts = 1
+    await until(lambda: changes.heard == [True, True], "told again")
+    store.serves = False
+    await changes.until(up=False)
+    store.serves = True
+    await changes.until(up=True)
+    assert store.asked == []
+    await guard.close()
 
 
 async def test_a_round_trip_that_breaks_off_by_itself_counts_as_a_hang(guard: Guard, store: FakeStore) -> None:

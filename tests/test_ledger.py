@@ -136,6 +136,21 @@ async def test_only_so_many_wait_and_the_oldest_are_dropped_and_counted(caplog: 
         assert await its.ids() == [record(number).id for number in range(15, 25)]
 
 
+async def test_a_long_record_that_waits_counts_as_several() -> None:
+    long = dataclasses.replace(record(77), message_id="<" + "1" * 5_000 + "@example.test>")
+    async with house(most_waiting=10) as its:
+        await its.go_away()
+        for _ in range(3):
+            await its.ledger.note(long, None)
+        assert its.ledger.waiting == 1
+        for number in range(4):
+            await its.ledger.note(record(number), None)
+        assert (its.ledger.waiting, its.lost) == (5, 3)
+        await its.come_back()
+        await until(lambda: its.ledger.waiting == 0, "all written")
+        assert len(await its.ids()) == 5
+
+
 async def test_what_waits_is_tried_at_the_end() -> None:
     async with house() as its:
         its.store.away = True

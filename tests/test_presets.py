@@ -168,6 +168,11 @@ def test_avideos_test_mail_and_receipts_are_known_by_their_default_subjects(subj
 _CACHES = ["17412345671741234567", "1741234567_1741234567", "1741234567", "65f1a2b3c4d5e", "not_found"]
 
 
+def test_the_button_in_the_sites_settings_sends_an_exempt_mail() -> None:
+    assert _rule(AVIDEO, avideo.smtp_test()) == "avideo: test mail"
+    assert _rule(AVIDEO, avideo.contact_form("eva@example.test")) == "default"
+
+
 @pytest.mark.parametrize("separator", ["?cache=", "?w=5&cache=", "?w=5&amp;cache="])
 @pytest.mark.parametrize("cache", _CACHES)
 def test_avideos_image_cache_does_not_count(separator: str, cache: str) -> None:
@@ -324,6 +329,15 @@ def test_other_wordpress_links_are_deduped(link: str) -> None:
         ("Your latest Example Shop invoice", "woocommerce: orders and receipts"),
         ("[Example Shop]: New order #1042", "default"),
         ("Fwd: Your Example Shop order has been received!", "default"),
+        ("Fwd: Your Example Shop order is now complete", "default"),
+        ("Fwd: Your order from Example Shop is on its way!", "default"),
+        ("Fwd: Your Example Shop order #1042 has been refunded", "default"),
+        ("Fwd: Details for order #1042 on Example Shop", "default"),
+        ("Fwd: Your latest Example Shop invoice", "default"),
+        ("Your Example Shop order is now complete?", "default"),
+        ("Your order from Example Shop is on its way! Really", "default"),
+        ("Your Example Shop order #1042 has been refunded twice", "default"),
+        ("Your latest Example Shop invoice is due", "default"),
         ("Your Example Shop order has been received! Or has it?", "default"),
         ('[Example Blog] Please moderate: "Your order"', "default"),
         ("[Example Blog] New User Registration", "default"),

@@ -29,6 +29,11 @@ def test_the_defaults_give_no_warning() -> None:
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
         ({"upstream": {"url": "smtp://u@h", "password_file": "/p"}}, r"write smtp\+starttls:// or smtps://"),
+        (
+            {"upstream": {"fallback_urls": ["smtp://u@h"], "password_file": "/p"}},
+            r"upstream.fallback_urls sends the password to h:25 unprotected; write smtp\+starttls://",
+        ),
+        ({"upstream": {"fallback_urls": ["smtps://h"], "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
         ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
         ({"store": {"url": "memory:"}}, "forgets at restart"),
@@ -52,6 +57,7 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
         {"upstream": {"url": "smtp://h", "verify_certificate": False}},
         {"upstream": {"url": "smtp://u@127.0.0.1", "password_file": "/p"}},
         {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},
+        {"upstream": {"fallback_urls": ["smtps://u@h"], "password_file": "/p"}},
         {"listen": {"address": "127.0.0.1:0"}, "upstream": {"url": "smtp://127.0.0.1:25"}},
     ],
 )

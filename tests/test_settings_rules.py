@@ -178,8 +178,9 @@ def test_a_rule_that_hides_a_preset_is_told_for_each_rule_of_it() -> None:
         [_rule(subject="a", attachment=True), _rule(name="other", subject="a")],
         [_rule(header={"X-A": "a"}), _rule(name="other", header={"X-B": "a"})],
         [_rule(subject="a"), _rule(name="other", **{"from": "a"})],
+        [_rule(subject="."), _rule(name="other", **{"from": "a"})],
         [_rule(recipient=r"(?i)^Marta@"), _rule(name="other", recipient=r"^[A-Z]\D\p{Lu}(?P<N>a)@")],
-        [_rule(subject="a", ignore=[{"text": "[0-9]+"}])],
+        [_rule(subject="a", ignore=[{"text": "[0-9]+"}, {"text": "Your code is .*"}])],
         [_rule(reverse_path="(?P<who>Alerts)@", recipient="^jürgen@")],
     ],
 )

@@ -269,6 +269,11 @@ def test_a_file_that_is_not_toml_names_file_and_mend(file: Path, content: bytes,
     assert str(file) in str(error.value)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(file: Path) -> None:
+    file.write_bytes(b'\xef\xbb\xbf[dedup]\nwindow = "1h"\n')
+    assert load(file, {}, {}).settings.dedup.window == 3600
+
+
 def test_a_file_that_cannot_be_read_names_itself(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     mend = "name a file that exists and that this user may read"

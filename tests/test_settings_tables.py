@@ -96,13 +96,18 @@ def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ig
     ("key", "mend"),
     [
         ("subject = '(?i)(foo'", """subject = '(?i)(foo': missing ) at "(?i)(foo\""""),
+        ('subject = "it\'s ("', """subject = "it's (": missing )"""),
         ("from = ['a', 'b[']", """from = ['a', 'b[']: missing ] at "[\""""),
         ("subject = '^a(?=b)'", """at "(?="; RE2 has no look-ahead; say in a second condition"""),
         ("subject = '^a(?!b)'", """at "(?!"; RE2 has no look-ahead; write a rule before this one"""),
         ("subject = '(?<=a)b'", """at "(?<="; RE2 has no look-behind; write what stands before"""),
         (r"subject = '(a)\1'", r"""at "\1"; RE2 has no back-references; write out what stands there"""),
         (r"subject = 'a\Z'", r"""at "\Z"; the end of the text is $ or \z"""),
-        ("subject = 'a{2000}'", """invalid repetition size at "{2000}\""""),
+        ("subject = 'a{2000}'", """invalid repetition size at "{2000}"; RE2 repeats 1,000 times at most"""),
+        ("subject = 'a++'", """bad repetition operator at "++"; RE2 needs no possessive repetition; write one sign"""),
+        (r"subject = 'a\'", r"trailing \; write \\ for a backslash"),
+        (r"subject = '\pL{1000}\pN{1000}'", "pattern too large - compile failed; write it shorter, or as a list"),
+        ("subject = '(?P<a>b)(?P=a)'", 'at "(?P"; RE2 has no back-references'),
         ('subject = "\\bfoo"', r"holds a character that nobody sees; write it in 'single quotes'"),
         ("recipient = '*@example.org'", 'at "*"; patterns are no wildcards: write .* for anything'),
         (
@@ -123,6 +128,8 @@ def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ig
         ("window = '600'", """window = '600': "600" has no unit; write "600s" or "10m\""""),
         ("sbject = 'a'", "unknown key sbject; did you mean subject?"),
         ("to = 'a'", "unknown key to; did you mean recipient?"),
+        ("To = 'a'", "unknown key To; did you mean recipient?"),
+        ("SUBJECT = 'a'", "unknown key SUBJECT; did you mean subject?"),
         ("sender = 'a'", "unknown key sender; did you mean reverse_path?"),
         ("from_ = 'a'", "unknown key from_; did you mean from?"),
         ("qqq = 'a'", "unknown key qqq; known are name, subject, from, reverse_path, recipient, header, link, "),
@@ -135,6 +142,20 @@ def test_a_wrong_key_of_a_rule_names_rule_and_key_and_quotes_the_part(tmp_path: 
     (line,) = _errors(tmp_path, f"{_RULE.replace('mine', 'first')}{rule}{key}\n")
     assert line.startswith('rule 2 "mine": ')
     assert mend in line
+
+
+def test_of_a_long_value_enough_is_quoted_to_find_it(tmp_path: Path) -> None:
+    (line,) = _errors(tmp_path, f"[[rules]]\nname = 'mine'\nsubject = '({'a' * 1_000_000}'\naction = 'exempt'\n")
+    assert line.startswith('rule 1 "mine": subject = \'(aaaa')
+    assert "…: missing )" in line
+    assert line.endswith('aaa…"')
+    assert len(line) < 600
+    (line,) = _errors(tmp_path, f"[[rules]]\nname = '{'b' * 1_000_000}'\nsubject = 'a'\naction = 'exempt'\n")
+    assert "not a name" in line
+    assert len(line) < 600
+    (line,) = _errors(tmp_path, f"[dedup]\nwindow = '{'c' * 1_000_000}'\n")
+    assert "not a duration" in line
+    assert len(line) < 400
 
 
 @pytest.mark.parametrize(
@@ -184,7 +205,10 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
         ("query = 'a'\nvalue = 'b'", "ignore 1: value says nothing beside query; leave it out"),
         ("comment = 'a'\npath = 'b'", "ignore 1: path says nothing beside comment; leave it out"),
         ("parameter = '?v='", "ignore 1: parameter = '?v=': not the name of a parameter; write for example \"cache\""),
+        *((f"parameter = 'a{sign}'", "not the name of a parameter; write for example") for sign in "=&;?# "),
         ("attribute = 'a b'\nvalue = 'x'", "attribute = 'a b': not the name of an attribute; write for example"),
+        *((f"attribute = 'a{sign}'\nvalue = 'x'", "not the name of an attribute") for sign in '"<>/='),
+        ("text = 'a'\npath = 'b'", "ignore 1: path says nothing beside text; leave it out"),
         ("parameter = 'v'\nurl = 'picture'", """url = 'picture': not known; write "image", "link" or "any\""""),
         ("parameter = 'v'\nvalue = '('", """ignore 1: value = '(': missing ) at "(\""""),
         ("paramter = 'v'", "ignore 1: unknown key paramter; did you mean parameter?"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mailbox
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,13 @@ def test_messages_are_put_in_order_by_date(tmp_path: Path) -> None:
     sent = notices(20)
     with read(mbox(tmp_path, as_mbox(sent))) as found:
         assert [found.dates[number] for number in found.in_order()] == sorted(m.at.timestamp() for m in sent)
+
+
+def test_a_file_may_be_of_a_year_without_a_name(tmp_path: Path) -> None:
+    """In memory times have no limit, other file systems have one before the year 9999."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        (tmp_path / "cur").symlink_to(memory)
+        (tmp_path / "cur/other").write_bytes(b"Subject: x\n\n")
+        os.utime(tmp_path / "cur/other", (1 << 45, 1 << 45))
+        with read(tmp_path / "cur") as found:
+            assert list(found.dates) == [253402300799.0]

@@ -42,7 +42,11 @@ class TwoBooks(RuleBasedStateMachine):
         self.now = 0.0
         self.runner = asyncio.Runner()
         self.guards = [Guard(place.store(), limit=20) for _ in range(2)]
-        self.books = [Book(guard, lease=LEASE, clock=lambda: self.now, poll_every=0.001) for guard in self.guards]
+        self.lost: list[int] = []
+        self.books = [
+            Book(guard, lease=LEASE, clock=lambda: self.now, poll_every=0.001, on_lost=self.lost.append)
+            for guard in self.guards
+        ]
         self.operator = place.store()
         for guard in self.guards:
             self.runner.run(guard.start())
@@ -97,6 +101,7 @@ class TwoBooks(RuleBasedStateMachine):
         taken = dict.fromkeys(terms.keys() & accepted, original)
         self.runner.run(book.settle(token, taken, terms.keys() - accepted, terms))
         self.sent |= {key: (original, self.now, self.now + terms[key].window) for key in taken}
+        assert self.lost == []
 
     @rule(keys=some_keys)
     def forget(self, keys: set[Fingerprint]) -> None:

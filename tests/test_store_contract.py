@@ -124,7 +124,7 @@ async def test_only_the_holder_releases(store: Store) -> None:
 
 async def test_what_was_sent_is_told_with_its_original_and_age(store: Store, place: Place) -> None:
     await one(store, claim())
-    assert await one(store, Confirm(KEY, ORIGINAL, WINDOW)) == Done()
+    assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, token=MINE)) == Done()
     place.advance(100)
     for question in (claim(), claim(THEIRS), Peek(KEY, WINDOW), Renew(KEY, MINE, LEASE)):
         answer = await one(store, question)
@@ -170,6 +170,24 @@ async def test_a_confirmation_overrides_anything(store: Store) -> None:
     answer = await one(store, Peek(KEY, WINDOW))
     assert isinstance(answer, Sent)
     assert answer.original == ANOTHER
+
+
+async def test_a_confirmation_tells_whether_somebody_else_had_the_key(store: Store, place: Place) -> None:
+    mine = Confirm(KEY, ORIGINAL, WINDOW, token=MINE)
+    theirs = Confirm(KEY, ANOTHER, WINDOW, token=THEIRS)
+    await one(store, claim())
+    assert await one(store, mine) == Done()
+    assert await one(store, mine) == Done(), "it may be asked twice"
+    assert await one(store, theirs) == Done(taken=True), "another one was sent"
+    place.advance(WINDOW + 1)
+    assert await one(store, mine) == Done(), "that is over"
+    place.advance(WINDOW + 1)
+    await one(store, claim())
+    assert await one(store, theirs) == Done(taken=True), "another one was on its way"
+    place.advance(WINDOW + 1)
+    await one(store, claim())
+    place.advance(LEASE + 1)
+    assert await one(store, theirs) == Done(), "its lease had ended"
 
 
 async def test_a_smaller_window_than_the_age_finds_it_free(store: Store, place: Place) -> None:
@@ -248,8 +266,8 @@ async def test_opening_twice_and_closing_twice_does_no_harm(place: Place) -> Non
 # Records
 
 
-def note(number: int, *, keep_for: float = 1000.0, text: str = "") -> Note:
-    return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}', keep_for)
+def note(number: int, *, keep_for: float = 1000.0, text: str = "", size: int = 0) -> Note:
+    return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}'.ljust(size), keep_for)
 
 
 async def told(store: Store, age: float = 1e6) -> list[str]:
@@ -306,6 +324,17 @@ async def test_the_oldest_of_too_many_records_go(place: Place) -> None:
     left = await told(store)
     assert left == [note(number).text for number in range(2_999, 2_999 - len(left), -1)]
     assert 1_000 <= len(left) <= 1_100
+    await store.close()
+
+
+async def test_a_long_record_counts_as_several(place: Place) -> None:
+    store = place.store(most_records=1_000)
+    await store.open()
+    for start in range(0, 600, 100):
+        await store.execute([note(number, size=4 * 1024) for number in range(start, start + 100)])
+    left = await told(store)
+    assert left == [note(number, size=4 * 1024).text for number in range(599, 599 - len(left), -1)]
+    assert 200 <= len(left) <= 210
     await store.close()
 
 

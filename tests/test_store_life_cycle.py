@@ -48,6 +48,7 @@ originals = st.builds(Original, st.text(max_size=5), st.text(max_size=5), st.tex
 # Time passes in tens and everything ends at a five: Redis's own clock goes on, and no step may fall on an edge.
 tens = st.integers(1, 12).map(lambda number: number * 10.0)
 ends = tens.map(lambda seconds: seconds + 5.0)
+confirmations = st.builds(Confirm, keys, originals, ends, st.sampled_from([0.0, 10.0, 50.0]), recipients, tokens)
 
 KEEP_FOR = 75.0
 
@@ -116,11 +117,20 @@ class LifeCycle(RuleBasedStateMachine):
     def peek(self, key: Fingerprint, window: float) -> None:
         self.check(self.ask(Peek(key, window)), self.expected(key, window))
 
-    @rule(key=keys, original=originals, window=ends, age=st.sampled_from([0.0, 10.0, 50.0]), to=recipients)
-    def confirm(self, key: Fingerprint, original: Original, window: float, age: float, to: str) -> None:
-        if age < window:
-            self.model[key] = (original, self.now - age, self.now - age + window, to)
-        self.check(self.ask(Confirm(key, original, window, age, to)), Done())
+    @rule(confirm=confirmations)
+    def confirm(self, confirm: Confirm) -> None:
+        key, since = confirm.key, self.now - confirm.age
+        match self.expected(key):
+            case Held():
+                taken = not self.holds(key, confirm.token)
+            case Sent(before):
+                taken = before.record != confirm.original.record
+            case _:
+                taken = False
+        open_still = confirm.age < confirm.window
+        if open_still:
+            self.model[key] = (confirm.original, since, since + confirm.window, confirm.recipient)
+        self.check(self.ask(confirm), Done(taken and open_still))
 
     @rule(key=keys, token=tokens, lease=ends)
     def renew(self, key: Fingerprint, token: Token, lease: float) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
+import socket
+import struct
 import time
 from typing import TYPE_CHECKING
 
-import hiredis
 import pytest
 import pytest_asyncio
+import uvloop
+from parts.desk import people
 from parts.ports import free_port
+from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer
+from parts.waiting import until
 
 from relay.claims.clocks import ServerClock
 from relay.claims.redis import RedisStore
@@ -40,9 +44,12 @@ from relay.core.claim import (
 from relay.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    import contextlib
+    from collections.abc import AsyncIterator
 
     from parts.certificates import Authority
+    from parts.desk import OpenDesk
+    from parts.peer import ScriptedPeer
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -152,12 +159,78 @@ async def test_a_connection_lost_while_idle_costs_nothing(store: RedisStore, red
     with redis_server.client() as client:
         assert client.client_kill_filter(_type="normal", skipme=True) == 1
     assert isinstance((await store.execute([Claim(KEY, THEIRS, 30, 600)]))[0], Held)
+    assert store.restarts == 0
 
 
-async def test_a_restart_costs_nothing(store: RedisStore, redis_server: RedisServer) -> None:
+def test_a_connection_reset_while_idle_costs_nothing_on_uvloop_either() -> None:
+    """It closes the transport by itself, and has its own word for that when we write."""
+    replies = {b"TIME": b"*2\r\n" + bulk(b"9") + bulk(b"0"), b"EVAL": b":1\r\n"}
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await saying(lambda command: replies.get(command[0], b"+OK\r\n"))(reader, writer)
+
+    async def reset_once() -> None:
+        async with listening(serve) as port:
+            store = RedisStore(at(port))
+            assert await store.execute([CLAIM]) == [Won()]
+            no_delay = struct.pack("ii", 1, 0)  # a close with this is a reset
+            writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_delay)
+            writers[0].transport.abort()
+            await until(store._servers._link._connection._writer.is_closing, "the connection reset")
+            assert await store.execute([CLAIM]) == [Won()]
+            assert len(writers) == 2
+            await store.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(reset_once())
+
+
+async def test_a_restart_costs_nothing_and_is_noticed(store: RedisStore, redis_server: RedisServer) -> None:
     await store.execute([CLAIM])
     redis_server.restart()
     assert await store.execute([Claim(KEY, THEIRS, 30, 600)]) == [Won()]
+    assert store.restarts == 1
+    redis_server.restart()
+    await store.open()
+    assert store.restarts == 2, "also by who only looks whether it answers"
+    await store.execute([CLAIM])
+    await store.open()
+    assert store.restarts == 2
+
+
+async def test_a_redis_restarted_empty_is_told_what_was_sent_though_nobody_asks_it(
+    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    one = await open_desk(upstream=peer.url, store=redis_server.url)
+    other = await open_desk(upstream=peer.url, store=redis_server.url)
+    other.mail = one.mail
+    mine, theirs = people(10), people(10, first=11)
+    await asyncio.gather(*(one.send([to]) for to in mine), *(other.send([to]) for to in theirs))
+    redis_server.restart()
+
+    def sent() -> int:
+        return sum(key.startswith("smtp-dedup:v") for key in set(redis_server.keys()))
+
+    await until(lambda: sent() == len(mine + theirs), "all written back")
+    for desk in (one, other):
+        assert all(told.ok for told in await asyncio.gather(*(desk.send([to]) for to in mine + theirs)))
+    assert peer.copies() == dict.fromkeys(mine + theirs, 1)
+
+
+async def test_without_leave_to_ask_who_it_is_a_server_serves(redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-info")
+        try:
+            store = RedisStore(redis_server.url)
+            assert await store.execute([CLAIM]) == [Won()]
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert await store.execute([CLAIM]) == [Won()]
+            assert store.restarts == 0
+            await store.close()
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+info")
 
 
 async def test_a_server_that_is_not_there(store: RedisStore, redis_server: RedisServer) -> None:
@@ -169,45 +242,30 @@ async def test_a_server_that_is_not_there(store: RedisStore, redis_server: Redis
     assert await store.execute([CLAIM]) == [Won()]
 
 
-@contextlib.asynccontextmanager
-async def listening(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[str]:
-    """Serve connections in the test's own way, and see them ended at its end."""
-    sessions: set[asyncio.Task[None]] = set()
-
-    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sessions.add(asyncio.current_task())
-        await serve(reader, writer)
-        await closed(writer)
-
-    async with await asyncio.start_server(session, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await asyncio.wait(sessions)
+def at(port: int) -> str:
+    return f"redis://127.0.0.1:{port}"
 
 
-async def closed(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncContextManager[str]:
-    """Stand between store and server: cut the first `cuts` connections after so many bytes of the server's answers."""
+def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncContextManager[int]:
+    """Stand between store and server: cut the first `cuts` connections after so many bytes of answers to scripts."""
     counter = itertools.count()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: asyncio.Event) -> None:
         while data := await reader.read(65536):
+            if b"EVAL" in data:
+                begun.set()
             writer.write(data)
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
-        asking = asyncio.create_task(pass_on(reader, to_server))
+        begun = asyncio.Event()
+        asking = asyncio.create_task(pass_on(reader, to_server, begun))
         rest = after if next(counter) < cuts else 1_000_000_000
         while rest > 0 and (data := await from_server.read(rest)):
             writer.write(data)
-            rest -= len(data)
+            if begun.is_set():
+                rest -= len(data)
         asking.cancel()
         await asyncio.wait([asking])
         await closed(to_server)
@@ -216,20 +274,20 @@ def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncCont
 
 
 MIDWAY = 250
-"""Bytes into 100 answers of four bytes each, however few or many (10 to 110) come before them at the greeting."""
+"""Bytes into 100 answers of four bytes each, with the server's time before them."""
 
 
 async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server: RedisServer) -> None:
-    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as url:
-        store = RedisStore(url)
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
+        store = RedisStore(at(port))
         await store.execute([CLAIM])
         assert await store.execute(MANY * 2) == [Won()] * 100, "what is my own already is won again"
         await store.close()
 
 
 async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> None:
-    async with cutting(redis_server.port, after=MIDWAY, cuts=2) as url:
-        store = RedisStore(url)
+    async with cutting(redis_server.port, after=MIDWAY, cuts=2) as port:
+        store = RedisStore(at(port))
         with pytest.raises(StoreError, match="redis at"):
             await store.execute(MANY * 2)
         assert await store.execute(MANY) == [Won()] * 50
@@ -242,8 +300,8 @@ async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
     async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         next(calls)
 
-    async with listening(hang_up) as url:
-        store = RedisStore(url)
+    async with listening(hang_up) as port:
+        store = RedisStore(at(port))
         with pytest.raises(StoreError):
             await store.execute([CLAIM])
         assert next(calls) == 1, "the library tries nothing again by itself"
@@ -422,15 +480,8 @@ async def test_a_server_with_a_password(redis_server: RedisServer) -> None:
 
 
 async def test_a_server_that_is_loading() -> None:
-    async def load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        commands = hiredis.Reader()
-        while data := await reader.read(65536):
-            commands.feed(data)
-            while commands.gets() is not False:
-                writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
-
-    async with listening(load) as url:
-        store = RedisStore(url)
+    async with listening(saying(lambda _: b"-LOADING Redis is loading the dataset in memory\r\n")) as port:
+        store = RedisStore(at(port))
         for ask in (lambda: store.execute([CLAIM, PEEK]), store.identity):
             with pytest.raises(StoreError, match="loading the dataset"):
                 await ask()
@@ -494,8 +545,8 @@ async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisSto
 
 
 async def test_a_record_of_a_broken_off_batch_is_told_once(redis_server: RedisServer) -> None:
-    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as url:
-        store = RedisStore(url)
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
+        store = RedisStore(at(port))
         await store.execute([NOTE, *MANY * 2])
         with redis_server.client() as client:
             assert client.xlen(STREAM) == 2

@@ -12,18 +12,20 @@ import pytest
 import pytest_asyncio
 from parts.desk import people
 from parts.ports import HOST, free_port
+from parts.redis_scripted import bulk, listening, saying
 from parts.redis_sentinel import SERVICE, SentinelSet, shared_sentinels
 from parts.waiting import until
 
 from relay.claims.redis import RedisStore
-from relay.core.claim import Claim, Confirm, Fingerprint, Original, Sent, Token, Won
+from relay.core.claim import Claim, Confirm, Fingerprint, Held, Original, Sent, Token, Won
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from parts.desk import Desk, OpenDesk
     from parts.peer import ScriptedPeer
+    from parts.redis_scripted import Serve
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -81,6 +83,40 @@ async def test_one_sentinel_of_three_is_enough(sentinels: SentinelSet) -> None:
     with stopped(sentinels, 2):
         store = RedisStore(sentinels.url)
         assert await store.execute([CLAIM]) == [Won()]
+        await store.close()
+
+
+async def test_whom_most_sentinels_name_is_the_master() -> None:
+    asked: list[int] = []
+    ports: list[int] = []
+
+    def server(number: int) -> Serve:
+        def reply(command: Sequence[bytes]) -> bytes:
+            match command[0]:
+                case b"ROLE":
+                    asked.append(number)
+                    return b"*1\r\n" + bulk(b"master")
+                case b"TIME":
+                    return b"*2\r\n" + bulk(b"9") + bulk(b"0")
+                case b"EVAL":
+                    return b":1\r\n"
+            return b"+OK\r\n"
+
+        return saying(reply)
+
+    def sentinel(number: int) -> Serve:
+        return saying(
+            lambda command: (
+                b"*2\r\n" + bulk(HOST.encode()) + bulk(b"%d" % ports[number]) if b"SENTINEL" in command else b"+OK\r\n"
+            )
+        )
+
+    async with contextlib.AsyncExitStack() as stack:
+        ports += [await stack.enter_async_context(listening(server(number))) for number in range(2)]
+        votes = [await stack.enter_async_context(listening(sentinel(number))) for number in (0, 1, 0, 1, 1)]
+        store = RedisStore(f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in votes)}/{SERVICE}")
+        assert await store.execute([CLAIM]) == [Won()]
+        assert asked == [1]
         await store.close()
 
 
@@ -161,6 +197,23 @@ async def test_a_master_that_was_demoted_is_left(store: RedisStore, sentinels: S
         finally:
             client.replicaof("NO", "ONE")
     assert isinstance((await store.execute([CLAIM]))[0], Sent)
+
+
+async def test_a_failover_is_noticed_once_and_what_was_replicated_is_there(
+    store: RedisStore, sentinels: SentinelSet
+) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(held, MINE, 30, 600)])
+    old = sentinels.master()
+    with old.client() as client:
+        assert client.wait(1, 5000) == 1
+    await asyncio.to_thread(old.kill)
+    await asyncio.to_thread(sentinels.wait_taken_over, old)
+    assert store.restarts == 0
+    for _ in range(2):
+        told = await store.execute([CLAIM, Claim(held, THEIRS, 30, 600)])
+        assert [type(answer) for answer in told] == [Sent, Held]
+        assert store.restarts == 1
 
 
 async def test_two_relays_through_a_failover_under_load(

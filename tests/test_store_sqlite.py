@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,10 +102,24 @@ def put(path: Path, content: bytes) -> Path:
     return path
 
 
-def damage(path: Path) -> None:
-    """Leave the first page alone: it looks like a database of ours."""
+def damage(path: Path) -> bytes:
+    """Leave the first page alone: it looks like a database of ours. Give what it holds now."""
     content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    damaged = content[:4096] + b"\xa5" * (len(content) - 4096)
+    path.write_bytes(damaged)
+    return damaged
+
+
+def rename(path: Path, name: str) -> None:
+    path.rename(path.with_name(name))
+
+
+def link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+def is_ours(path: Path) -> bool:
+    return path.read_bytes().startswith(b"SQLite format 3")
 
 
 async def fails(store: SqliteStore, path: Path, reason: str) -> None:
@@ -159,21 +177,131 @@ async def test_a_fault_of_ours_in_a_batch_leaves_nothing_behind(store: SqliteSto
     assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
 
 
-async def test_a_file_that_is_no_database(store: SqliteStore, path: Path) -> None:
-    mailbox = put(path, b"From: somebody\n" * 1000)
-    await fails(store, path, "not a database")
-    assert mailbox.read_bytes() == b"From: somebody\n" * 1000, "it is not ours to delete"
-    mailbox.unlink()
+def set_aside(path: Path) -> list[Path]:
+    """Give the files that were set aside, without what lies beside them."""
+    return sorted(file for file in path.parent.glob("claims.db.damaged-*") if not file.name.endswith(("-wal", "-shm")))
+
+
+async def test_a_file_that_is_no_database_is_set_aside(
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(path, b"From: somebody\n" * 1000)
+    assert await store.execute([CLAIM]) == [Won()]
+    [aside] = set_aside(path)
+    assert re.fullmatch(r"claims\.db\.damaged-\d{8}T\d{6}Z", aside.name)
+    assert aside.read_bytes() == b"From: somebody\n" * 1000
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert f"{path}: it is not a database" in record.getMessage()
+    assert f"{aside} " in record.getMessage()
+    assert store.restarts == 1
+
+
+async def test_a_file_damaged_before_the_start_is_set_aside(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([Confirm(Fingerprint(f"v1:{number:064x}"), ORIGINAL, 600) for number in range(500)])
+    await store.close()
+    damaged = damage(path)
+    fresh = SqliteStore(path, clock=clock, boot=clock.boot)
+    assert await fresh.execute([CLAIM, PEEK]) == [Won(), Held(30)]
+    assert [aside.read_bytes() for aside in set_aside(path)] == [damaged]
+    await fresh.close()
+
+
+async def test_a_file_damaged_while_it_is_used_is_set_aside_with_what_lies_beside_it(
+    store: SqliteStore, path: Path
+) -> None:
+    await store.execute([Confirm(Fingerprint(f"v1:{number:064x}"), ORIGINAL, 600) for number in range(500)])
+    with other(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await store.execute([CLAIM])
+    wal = path.with_name("claims.db-wal").read_bytes()
+    assert wal
+    damaged = damage(path)
+    # What it has read already SQLite does not read again.
+    await store._in_thread(lambda: store._file.open().execute("PRAGMA shrink_memory"))
+    many = [Peek(Fingerprint(f"v1:{number:064x}"), 600) for number in range(500)]
+    assert await store.execute(many) == [Free()] * 500
+    assert store.restarts == 1
+    [aside] = set_aside(path)
+    assert aside.read_bytes() == damaged
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == wal
+    assert aside.with_name(f"{aside.name}-shm").exists()
     assert await store.execute([CLAIM]) == [Won()]
 
 
-async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
-    await store.execute([Confirm(Fingerprint(f"v1:{number:064x}"), ORIGINAL, 600) for number in range(500)])
-    await store.close()
-    damage(path)
-    store = SqliteStore(path)
-    await fails(store, path, "damaged")
-    await store.close()
+async def test_nothing_is_written_over_what_was_set_aside_before(store: SqliteStore, path: Path) -> None:
+    now = datetime.now(UTC)
+    for seconds in range(60):
+        put(path.with_name(f"claims.db.damaged-{now + timedelta(seconds=seconds):%Y%m%dT%H%M%SZ}"), b"earlier")
+    put(path, b"From: somebody\n" * 1000)
+    assert await store.execute([CLAIM]) == [Won()]
+    later = [aside.name for aside in set_aside(path) if aside.read_bytes() != b"earlier"]
+    assert len(set_aside(path)) == 61
+    assert [name.endswith("Z-2") for name in later] == [True]
+
+
+async def test_of_two_that_find_a_damaged_file_one_sets_it_aside(path: Path) -> None:
+    for number in range(20):
+        put(path, b"From: somebody\n" * 1000)
+        both = [SqliteStore(path), SqliteStore(path)]
+        claims = [Claim(KEY, Token(token), 30, 600) for token in ("one", "two")]
+        answers = await asyncio.gather(*(store.execute([claim]) for store, claim in zip(both, claims, strict=True)))
+        assert {type(answer) for (answer,) in answers} == {Won, Held}
+        assert len(set_aside(path)) == number + 1
+        for store in both:
+            await store.close()
+
+
+async def test_while_another_process_sets_it_aside_it_is_waited_for(
+    store: SqliteStore, path: Path, clock: Clock
+) -> None:
+    put(path, b"From: somebody\n" * 1000)
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    waiting = asyncio.create_task(store.execute([CLAIM]))
+    await asyncio.wait([waiting], timeout=0.1)
+    assert not waiting.done()
+    rename(path, "aside")
+    second = SqliteStore(path, clock=clock, boot=clock.boot)
+    assert await second.execute([Claim(KEY, Token("other"), 30, 600)]) == [Won()]
+    os.close(folder)
+    assert await waiting == [Held(30)]
+    assert set_aside(path) == []
+    await second.close()
+
+
+async def test_whoever_goes_on_with_a_file_that_was_set_aside_finds_the_new_one(
+    store: SqliteStore, path: Path, clock: Clock
+) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    rename(path, "aside")
+    second = SqliteStore(path, clock=clock, boot=clock.boot)
+    assert await second.execute([CLAIM]) == [Won()]
+    assert isinstance((await store.execute([Claim(KEY, Token("other"), 30, 600)]))[0], Held)
+    assert (store.restarts, second.restarts) == (1, 0)
+    await store.open()
+    rename(path, "aside, too")
+    await store.open()
+    assert store.restarts == 2, "also by who only looks"
+    assert await second.execute([PEEK]) == [Free()]
+    await second.close()
+
+
+async def test_what_a_link_leads_to_is_set_aside(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    real = put(tmp_path / "disk" / "claims.db", b"From: somebody\n" * 1000)
+    path.parent.mkdir()
+    link(path, real)
+    assert await store.execute([CLAIM]) == [Won()]
+    assert (len(set_aside(path)), len(set_aside(real))) == (0, 1)
+    assert is_ours(real)
+
+
+async def test_who_only_looks_leaves_a_damaged_file_where_it_is(store: SqliteStore, path: Path) -> None:
+    put(path, b"From: somebody\n" * 1000)
+    for look in (store.open, store.identity, lambda: store.forget(lambda _: True)):
+        with pytest.raises(StoreError, match=f"{path}: it is not a database"):
+            await look()
+    assert set_aside(path) == []
 
 
 async def test_a_folder_that_cannot_be(store: SqliteStore, path: Path) -> None:

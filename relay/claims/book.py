@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from relay.claims.table import Known, Own, Table, Verdict
 from relay.claims.upkeep import POLL_EVERY, Upkeep
-from relay.core.claim import AskGeneration, Claim, Command, Confirm, Held, Release, Sent, Won
+from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Held, Release, Sent, Won
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from relay.claims.upkeep import Arbiter
     from relay.core.claim import Fingerprint, Original, Terms, Token
@@ -117,17 +117,22 @@ class Book:
         """
         now = self._clock()
         released = list(released)
-        self._note_taken(token, accepted, released)
+        ours = {key: own for key in (*accepted, *released) if (own := self._table.own(key, token))}
         commands: list[Command] = []
         for key, original in accepted.items():
             window, recipient = terms[key].window, terms[key].recipient
             self._table.know(key, Known(original, now, window, ours=True, recipient=recipient))
             self._table.unwritten[key] = None
-            commands.append(Confirm(key, original, window, recipient=recipient))
+            commands.append(Confirm(key, original, window, recipient=recipient, token=token))
         for key in released:
             self._table.release(key, token)
             commands.append(Release(key, token))
-        self._upkeep.note_written(commands, await self._store.ask(commands))
+        answers = await self._store.ask(commands)
+        self._upkeep.note_written(commands, answers)
+        for key, answer in zip([*accepted, *released], answers, strict=True):
+            if key in ours and answer == Done(taken=True):
+                ours[key].taken = True  # a renewal would have told, had we not stood still
+        self._note_taken([key for key, own in ours.items() if own.taken], accepted)
 
     async def changed(self, keys: Sequence[Fingerprint], timeout: float) -> bool:  # noqa: ASYNC109 - ends by event too
         """Wait until one of the keys that were held is not held as before. False after `timeout` s, or at the end."""
@@ -185,16 +190,12 @@ class Book:
         for key in keys:
             self._table.release(key, token)
 
-    def _note_taken(self, token: Token, accepted: Iterable[Fingerprint], released: Iterable[Fingerprint]) -> None:
+    def _note_taken(self, taken: Sequence[Fingerprint], accepted: Container[Fingerprint]) -> None:
         """Say which claims turned out, too late for `assure`, to have been taken by another process."""
-        taken = [
-            [key for key in keys if (own := self._table.own(key, token)) and own.taken] for keys in (accepted, released)
-        ]
-        count = sum(map(len, taken))
-        if count:
-            self._on_lost(count)
+        if taken:
+            self._on_lost(len(taken))
             _log.warning(
                 "another process took %d claims while we delivered; %d recipients may have got a second copy",
-                count,
-                len(taken[0]),
+                len(taken),
+                sum(key in accepted for key in taken),
             )

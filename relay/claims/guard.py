@@ -2,7 +2,8 @@
 
     up ──a StoreError, or two hangs in a row──▶ down ──a probe, once a second, is answered──▶ up
 
-Whoever asks always gets answers; while the store cannot be asked they are `Unknown`, and mail is forwarded.
+Whoever asks always gets answers; while the store cannot be asked they are `Unknown`, and mail is forwarded. A store
+that nobody asks is looked at once a second all the same: what it has lost by a restart is to be told it at once.
 """
 
 from __future__ import annotations
@@ -67,14 +68,17 @@ class Guard:
         limit: float,
         clock: Callable[[], float] = time.monotonic,
         probe_every: float = 1.0,
+        look_every: float = 1.0,
     ) -> None:
         self._store = store
         self._limit = limit
         self._clock = clock
         self._probe_every = probe_every
+        self._look_every = look_every
         self._up = False
         self._reason = "the store has not been opened"
         self._identity: str | None = None
+        self._restarts = store.restarts
         self._hangs = 0
         self._queue: deque[_Parcel] = deque()
         self._posted = asyncio.Event()
@@ -92,7 +96,7 @@ class Guard:
         return self._identity
 
     def subscribe(self, callback: Callable[[bool], None]) -> None:
-        """Have `callback(up)` called at each change of `up`."""
+        """Have `callback(up)` called at each change of `up`, and when the store may have lost what it was told."""
         self._subscribers.append(callback)
 
     async def start(self) -> None:
@@ -153,9 +157,31 @@ class Guard:
             await asyncio.sleep(self._probe_every)
             await self._probe()
             return
-        await self._posted.wait()
-        if batch := self._gather():
-            await self._carry(batch)
+        if await self._is_asked():
+            if batch := self._gather():
+                await self._carry(batch)
+        else:
+            await self._call(self._store.open())
+        if self._up and self._store.restarts != self._restarts:
+            await self._greet()
+
+    async def _greet(self) -> None:
+        """Learn who it is now, and see to it that it is told again what it may have lost."""
+        restarts = self._store.restarts
+        identity = await self._call(self._store.identity())
+        if identity is not None:
+            _log.warning("store was restarted; it is told again what it may have lost")
+            self._identity, self._restarts = identity, restarts
+            self._tell()
+
+    async def _is_asked(self) -> bool:
+        """Wait until somebody asks. False when nobody has for too long."""
+        try:
+            async with asyncio.timeout(self._look_every):
+                await self._posted.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _gather(self) -> list[_Parcel]:
         """Take what has come in during the last round trip, as much as fits into one batch."""
@@ -176,8 +202,14 @@ class Guard:
         commands = [command for parcel in batch for command in parcel.aged(now)]
         answers: list[Answer] | None = None
         try:
-            answers = await self._limited(self._execute(commands))
-            self._hangs = 0
+            answers = await self._call(self._execute(commands))
+        finally:
+            self._hand_out(batch, self._unknown(commands) if answers is None else answers)
+
+    async def _call(self, work: Coroutine[object, object, _T]) -> _T | None:
+        """Give what a call of the store gives. None where it fails; the store may be down then."""
+        try:
+            result = await self._limited(work)
         except _HangError as error:
             self._hangs += 1
             self._reason = str(error)
@@ -187,8 +219,10 @@ class Guard:
             self._go_down(str(error))
         except Exception as error:  # noqa: BLE001, a fault in the store is no reason for mail to stop
             self._fail(error)
-        finally:
-            self._hand_out(batch, self._unknown(commands) if answers is None else answers)
+        else:
+            self._hangs = 0
+            return result
+        return None
 
     async def _execute(self, commands: Sequence[Command]) -> list[Answer]:
         answers = await self._store.execute(commands)
@@ -231,19 +265,17 @@ class Guard:
             self._identity = await self._limited(self._introduce())
         except (StoreError, _HangError) as error:
             self._reason = str(error)
-        except Exception as error:  # noqa: BLE001, see _carry
+        except Exception as error:  # noqa: BLE001, see _call
             self._note_fault(error)
         else:
             self._go_up()
 
     async def _introduce(self) -> str:
-        await self._store.open()
-        identity = await self._store.identity()
         key, token = Fingerprint("probe:" + secrets.token_hex(8)), Token(secrets.token_hex(8))
         for answer in await self._store.execute([Claim(key, token, lease=1.0, window=1.0), Release(key, token)]):
             if isinstance(answer, Unknown):
                 raise StoreError(answer.reason)
-        return identity
+        return await self._store.identity()
 
     def _fail(self, error: BaseException) -> None:
         self._note_fault(error)
@@ -266,6 +298,7 @@ class Guard:
         self._up, self._hangs, self._reason = True, 0, ""
         if self._worker is not None:
             _log.info("store is back")
+        self._restarts = self._store.restarts
         self._tell()
 
     def _tell(self) -> None:

@@ -51,7 +51,7 @@ class _SentEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    text: str
+    note: Note
     at: float
     until: float
 
@@ -62,11 +62,14 @@ _Entry: TypeAlias = _HeldEntry | _SentEntry
 class MemoryStore:
     """The contract in its plainest form."""
 
+    restarts = 0
+
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_records: int = MOST_RECORDS) -> None:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._most_records = most_records
+        self._weight = 0
         self._identity = secrets.token_hex(8)
         self._generation = ""
         self._until_sweep = _SWEEP_AFTER
@@ -90,7 +93,7 @@ class MemoryStore:
         now = self._clock()
         for record in reversed(list(self._records.values())):
             if now - record.at <= age and now < record.until:
-                yield record.text
+                yield record.note.text
 
     async def sent(self) -> AsyncIterator[Entry]:
         """Give what stands here now."""
@@ -127,7 +130,9 @@ class MemoryStore:
             case AskGeneration():
                 return Generation(self._generation)
             case Confirm(key, original, window, age, recipient) if age < window:
+                taken = self._is_anothers(command, now)
                 self._entries[key] = _SentEntry(original, now - age, now - age + window, recipient)
+                return Done(taken)
             case Release(key, token) if self._holds(key, token):
                 del self._entries[key]
             case Note():
@@ -149,14 +154,23 @@ class MemoryStore:
         return Done()
 
     def _note(self, note: Note, now: float) -> None:
-        self._records[note.record] = _Record(note.text, now, now + note.keep_for)
-        self._records.move_to_end(note.record)
-        if len(self._records) > self._most_records:
-            self._records.popitem(last=False)
+        before = self._records.pop(note.record, None)
+        self._records[note.record] = _Record(note, now, now + note.keep_for)
+        self._weight += note.weight - (before.note.weight if before else 0)
+        while self._weight > self._most_records:
+            self._weight -= self._records.popitem(last=False)[1].note.weight
 
     def _holds(self, key: Fingerprint, token: Token) -> bool:
         entry = self._entries.get(key)
         return isinstance(entry, _HeldEntry) and entry.token == token
+
+    def _is_anothers(self, confirm: Confirm, now: float) -> bool:
+        match self._entries.get(confirm.key):
+            case _HeldEntry(token, until) if now < until:
+                return token != confirm.token
+            case _SentEntry(original, _, until) if now < until:
+                return original.record != confirm.original.record
+        return False
 
     def _state(self, key: Fingerprint, window: float, now: float) -> Free | Held | Sent:
         match self._entries.get(key):
@@ -172,4 +186,5 @@ class MemoryStore:
         if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}
             self._records = OrderedDict((name, record) for name, record in self._records.items() if now < record.until)
+            self._weight = sum(record.note.weight for record in self._records.values())
             self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._records))

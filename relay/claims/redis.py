@@ -8,7 +8,7 @@
 An age is the window minus the remaining time that Redis itself reports, so no two hosts' clocks are ever compared. An
 expiry is a moment by Redis's own clock, for a command may lie in a socket until a stopped server goes on: what has
 ended by then leaves nothing behind. A batch is one pipeline on one connection, one key a command; what must be atomic
-is a script. What they are in Redis's words stands in redis_commands.py; how servers are reached in redis_link.py, the
+is a script. What they are in Redis's words stands in redis_commands.py; how one server is asked in redis_link.py, the
 master of Sentinel in redis_sentinel.py, the nodes of a Cluster in redis_cluster.py.
 """
 
@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 from relay.claims import redis_commands as resp
 from relay.claims import redis_survey
 from relay.claims.redis_cluster import Cluster
-from relay.claims.redis_link import UNUSABLE, Away, Direct, Link, Way
+from relay.claims.redis_link import Away, Direct, Link
 from relay.claims.redis_sentinel import Sentinels
 from relay.claims.redis_servers import Single
+from relay.claims.redis_way import UNUSABLE, Way
 from relay.core.claim import MOST_RECORDS, Claim, Generation, Note, Peek, Renew, Unknown
 from relay.errors import SettingsError
 
@@ -63,6 +64,11 @@ class RedisStore:
         self._generation: Generation | None = None
         self.open = self._servers.open
         self.close = self._servers.close
+
+    @property
+    def restarts(self) -> int:
+        """Another number whenever one of the servers may have lost what it was told."""
+        return self._servers.restarts
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
         """Carry out all commands in one round trip, and what may be older than a new generation in a second one.

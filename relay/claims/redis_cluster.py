@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from relay.claims.redis_link import Address, Away, Moved
+from relay.claims.redis_link import Away, Moved
 from relay.claims.redis_nodes import Nodes, To
 from relay.claims.redis_servers import T, scan
+from relay.claims.redis_way import Address
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
@@ -36,15 +37,22 @@ class Cluster:
         self._nodes = Nodes(url, timeout, clock)
         self.close = self._nodes.close
 
+    @property
+    def restarts(self) -> int:
+        """As the nodes tell."""
+        return self._nodes.restarts
+
     async def open(self) -> None:
-        """Connect to the masters. Raises `StoreError` when none serves."""
-        if not self._nodes.serve:
+        """See which masters answer; those that are away are looked for anyway. Raises `StoreError` when none serves."""
+        if self._nodes.serve:
+            await self._nodes.exchange({To(address): list for address in self._nodes.masters})
+        else:
             await self._nodes.look_around()
-            self.see_served([])
+        self.see_served([])
 
     async def ask(self, items: Sequence[T], key: KeyOf[T], write: Write[T]) -> list[object]:
         """Ask each node for its own, and those once more that have moved."""
-        await self.open()
+        await self._begin()
         replies: list[object] = [Away(f"{self._name}: {_NOBODY}")] * len(items)
         ways: dict[To, list[int]] = defaultdict(list)
         for number, item in enumerate(items):
@@ -58,7 +66,7 @@ class Cluster:
 
     async def ask_all(self, requests: Sequence[Request]) -> dict[str, list[object] | Away]:
         """Ask each master."""
-        await self.open()
+        await self._begin()
         told = await self._nodes.exchange({To(address): lambda: requests for address in sorted(self._nodes.masters)})
         return {str(to.address): replies for to, replies in told.items()}
 
@@ -76,7 +84,7 @@ class Cluster:
 
     async def pages(self) -> AsyncIterator[list[bytes]]:
         """Give the keys of one node after the other, and all again where a slot has moved meanwhile."""
-        await self.open()
+        await self._begin()
         looked_at: list[Address | None] = []
         while looked_at != self._nodes.slots:
             looked_at = list(self._nodes.slots)
@@ -92,6 +100,11 @@ class Cluster:
     @property
     def _name(self) -> str:
         return f"redis cluster at {self._nodes}"
+
+    async def _begin(self) -> None:
+        """Know the masters."""
+        if not self._nodes.serve:
+            await self.open()
 
     async def _ask_one(self, to: To, request: Request) -> list[object]:
         told = (await self._nodes.exchange({to: lambda: [request]}))[to]

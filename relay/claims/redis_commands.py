@@ -60,13 +60,20 @@ if value == ARGV[1] or left < 0 or (age and (age < -tonumber(ARGV[4]) or age >= 
 end
 return {value, left}"""
 _PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+# What the key held is the answer; a list, or another thing that no relay wrote, is nothing to tell of.
+_CONFIRM = """
+local before = redis.pcall('GET', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+return type(before) == 'string' and before"""
 _RENEW = """
 local value = redis.call('GET', KEYS[1])
 if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
 return {value, redis.call('PTTL', KEYS[1])}"""
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Redis bounds a stream by the number of its entries: empty ones make up for the length of a record.
 _NOTE = """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'record', ARGV[2], 'keep', ARGV[3], 'text', ARGV[4])
+for _ = 2, ARGV[6] do redis.call('XADD', KEYS[1], '*', '', '') end
 redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[5])
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])"""
 
@@ -104,7 +111,7 @@ def request(command: Command, now: float, most_records: int) -> Request:
             asked = ("EVAL", _PEEK, 1, PREFIX + key)
         case Confirm(key, original, window, age, recipient) if age < window:
             value = f"s{_ms(window)} {encode(original, recipient)}"
-            asked = ("SET", PREFIX + key, value, "PXAT", at(window - age))
+            asked = ("EVAL", _CONFIRM, 1, PREFIX + key, value, at(window - age))
         case Confirm(key):
             asked = ("EXISTS", PREFIX + key)  # nothing to tell any more; a question keeps requests and replies in step
         case Renew(key, token, lease):
@@ -114,7 +121,8 @@ def request(command: Command, now: float, most_records: int) -> Request:
         case AskGeneration():
             asked = ("GET", GENERATION)
         case Note(record, text, keep_for):
-            asked = ("EVAL", _NOTE, 1, RECORDS, most_records, record, _ms(keep_for), text, max(0, at(-keep_for)))
+            oldest = max(0, at(-keep_for))
+            asked = ("EVAL", _NOTE, 1, RECORDS, most_records, record, _ms(keep_for), text, oldest, command.weight)
     return asked
 
 
@@ -124,7 +132,7 @@ def answer(command: Command, reply: object) -> Answer:
         return reply
     match command:
         case Confirm() | Release() | Note():
-            return Done()
+            return Done(taken=isinstance(command, Confirm) and _is_anothers(command, reply))
         case AskGeneration():
             return Generation(reply.decode("ascii", "replace") if isinstance(reply, bytes) else "")
         case Claim() | Renew() if reply == 1:
@@ -146,6 +154,15 @@ def _state(reply: object, window: float) -> Answer:
         case [bytes(value), int(left)] if value.startswith(b"s"):
             return _sent(value, left, window)
     return Unknown("the key holds something that no relay wrote")
+
+
+def _is_anothers(confirm: Confirm, before: object) -> bool:
+    if not isinstance(before, bytes):
+        return False
+    if before.startswith(b"h"):
+        return before != b"h" + confirm.token.encode()
+    original = decode(before.partition(b" ")[2])
+    return original is not None and original.record != confirm.original.record
 
 
 def _sent(value: bytes, left: int, window: float) -> Answer:

@@ -1,22 +1,18 @@
-"""One connection to a Redis server: how it is reached, its clock, and pipelines, asked again where that may help."""
+"""One connection to a Redis server: its clock, its life, and pipelines, asked again where that may help."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Protocol
 
 import hiredis
-from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from relay.claims.clocks import ServerClock
+from relay.claims.redis_way import Address, words
 from relay.core.claim import Unknown
 from relay.errors import StoreError
 
@@ -28,16 +24,7 @@ if TYPE_CHECKING:
     from relay.claims.redis_commands import Request
 
 _TIME: Request = ("TIME",)
-
-
-class Address(NamedTuple):
-    """Where a server listens; IPv6 without brackets."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+_WHO: Request = ("INFO", "server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +43,6 @@ class ReadOnly(Unknown):
 @dataclass(frozen=True, slots=True)
 class Away(Unknown):
     """The node of the cluster that should know does not answer."""
-
-
-class Way:
-    """How the servers of a URL are reached: user, password, database, TLS. Raises `UNUSABLE`, as the library does."""
-
-    def __init__(self, url: str, timeout: float) -> None:
-        # The library's own retries are off: it would send a whole pipeline again, up to ten times.
-        # RESP 2 needs no greeting, and there is nothing in RESP 3 that we use. The pool is only used to read the URL.
-        self._pool = ConnectionPool.from_url(
-            url, socket_connect_timeout=timeout, socket_timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
-        )
-        self.connection()
-
-    def connection(self, address: Address | None = None) -> AbstractConnection:
-        """Give a connection, not opened yet, to this server, or to the one that the URL names."""
-        given = address._asdict() if address else {}
-        return self._pool.connection_class(**self._pool.connection_kwargs | given)
-
-
-UNUSABLE = (ValueError, TypeError, RedisError)
-
-
-class Several(NamedTuple):
-    """A URL that names several servers, taken apart. The settings have looked at it: it is well written."""
-
-    addresses: list[Address]
-    service: str
-    url: str
-    """One that says how each of them is reached, but not where."""
-    options: str
-    """What stands after the "?"."""
-
-
-def several(url: str, default_port: int) -> Several:
-    """Take apart `SCHEME://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]…[/SERVICE][?OPTIONS]`."""
-    rest, _, options = url.partition("://")[2].partition("?")
-    where, _, service = rest.partition("/")
-    login, at, hosts = where.rpartition("@")
-    addresses: list[Address] = []
-    for host in hosts.split(","):
-        parts = urlsplit(f"//{host}")
-        addresses.append(Address(parts.hostname or "", parts.port or default_port))
-    return Several(addresses, unquote(service), f"redis://{login}{at}localhost?{options}", options)
 
 
 class Dial(Protocol):
@@ -132,7 +76,10 @@ class Link:
     def __init__(self, dial: Dial, clock: Callable[[], float]) -> None:
         self._dial = dial
         self._connection: AbstractConnection | None = None
+        self._life = ("", "")
         self.clock = ServerClock(clock)
+        self.restarts = 0
+        """How often we found another server than before, or the same one in another life: either may know less."""
 
     @property
     def at(self) -> str:
@@ -140,24 +87,18 @@ class Link:
         return self._dial.at
 
     async def open(self) -> None:
-        """Connect and learn the server's clock, unless we are connected."""
-        if self._connection and self._connection.is_connected:
-            return
-        try:
-            self._connection = await self._dial()
-            await self._look_and_ask(self._connection, [])
-        except (RedisError, OSError) as error:
-            raise self.error(words(error)) from error
+        """See that the server answers, and what time it has."""
+        await self.exchange(list)
 
     async def exchange(self, requests: Callable[[], Sequence[Request]]) -> list[object]:
         """Send all, read all, once more where that may help. What the server refuses is an `Unknown`."""
-        connection = await self._same_server()
         try:
+            connection = await self._connected()
             try:
                 right, replies = await self._look_and_ask(connection, requests())
             except (RedisConnectionError, OSError):
                 # Dropped, perhaps long ago while we were idle: once more, for the commands are safe to repeat.
-                connection = await self._same_server()
+                connection = await self._connected()
                 right, replies = await self._look_and_ask(connection, requests())
             if not right:
                 _, replies = await self._look_and_ask(connection, requests())
@@ -177,13 +118,16 @@ class Link:
         """Name the server in an error."""
         return StoreError(f"{self._dial.name}: {reason}")
 
-    async def _same_server(self) -> AbstractConnection:
-        """Be connected. Another server than before may lack what that one knew: whoever asks us must hear of it."""
-        before = self._dial.at
-        await self.open()
-        if before not in ("", self._dial.at):
-            raise self.error(f"{self._dial.at} has taken over from {before}")
-        assert self._connection is not None  # noqa: S101 - it is open
+    async def _connected(self) -> AbstractConnection:
+        """Be connected, and know the server's clock, and whether it is the one that we know."""
+        if self._connection is None or not self._connection.is_connected:
+            self._connection = await self._dial()
+            _, [told] = await self._look_and_ask(self._connection, [_WHO])
+            # A user who may not ask for it hears of a restart only where another address comes with it.
+            run = re.search(rb"^run_id:(\w+)", told, re.MULTILINE) if isinstance(told, bytes) else None
+            life = (self._dial.at, run[1].decode() if run else "")
+            self.restarts += self._life not in (("", ""), life)
+            self._life = life
         return self._connection
 
     async def _look_and_ask(
@@ -227,16 +171,3 @@ def _refused(error: ResponseError) -> Unknown:
         case ReadOnlyError():
             return ReadOnly(str(error))
     return Unknown(str(error))
-
-
-def words(error: Exception) -> str:
-    """Say what went wrong. The library's words hold the address again, and often a number that has a name."""
-    text = str(error)
-    # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:9).
-    if tls := re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|$)", text):
-        return tls[1]
-    numbers = set(re.findall(r"\b(?:Error|Errno) (\d+)", text))
-    if len(numbers) == 1:
-        return os.strerror(int(numbers.pop())).lower()
-    # As in: Error -2 connecting to HOST:PORT. Name or service not known.
-    return re.sub(r"^Error \S+ connecting to \S+ (.*?)\.?$", r"\1", text)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from relay.claims.redis_link import Address, Away, Direct, Link, Way, several
+from relay.claims.redis_link import Away, Direct, Link
+from relay.claims.redis_way import Address, Way, several
 from relay.core.claim import Unknown
 from relay.errors import StoreError
 from relay.tasks import Tasks
@@ -86,6 +87,7 @@ class Nodes:
         self._caller: asyncio.Task[None] | None = None
         self.slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self.masters: set[Address] = set()
+        self._replaced = 0
 
     def __str__(self) -> str:
         return ",".join(map(str, self._seeds))
@@ -97,6 +99,11 @@ class Nodes:
     def link(self, address: Address) -> Link:
         """Give the connection to a node."""
         return self._node(address).link
+
+    @property
+    def restarts(self) -> int:
+        """Another number whenever one of them was restarted, or is a master no more: a replica may know less."""
+        return self._replaced + sum(node.link.restarts for node in self._nodes.values())
 
     @property
     def serve(self) -> bool:
@@ -125,10 +132,12 @@ class Nodes:
                 return
             slots = max(views, key=lambda view: (view.serves, view.epoch)).slots
             masters = {address for address in slots if address}
-            await self._look(masters - known)
+            self._replaced += len(self.masters - masters)
             self.slots, self.masters = slots, masters
             for address in set(self._nodes) - masters:
-                await self._nodes.pop(address).link.close()
+                link = self._nodes.pop(address).link
+                self._replaced += link.restarts
+                await link.close()
 
     def call_on(self) -> None:
         """Look around until nobody is away, without anyone waiting for it."""

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from relay.claims.redis_link import Address, Way, round_trip, several, words
+from relay.claims.redis_link import round_trip
+from relay.claims.redis_way import Address, Way, several, words
 from relay.core.claim import Unknown
 
 if TYPE_CHECKING:

@@ -33,7 +33,11 @@ class Servers(Protocol):
     """Whether a batch is carried out in the order in which it is asked."""
 
     async def open(self) -> None:
-        """Connect, unless we are connected."""
+        """See that they answer."""
+
+    @property
+    def restarts(self) -> int:
+        """Another number whenever one of them was restarted, or another has its place."""
 
     async def ask(self, items: Sequence[T], key: KeyOf[T], write: Write[T]) -> list[object]:
         """Have each server asked for what is its own: one reply an item, `Unknown` where it was refused."""
@@ -67,6 +71,11 @@ class Single:
         self.open = link.open
         self.close = link.close
         self.error = link.error
+
+    @property
+    def restarts(self) -> int:
+        """As the link has found."""
+        return self._link.restarts
 
     async def ask(self, items: Sequence[T], key: KeyOf[T], write: Write[T]) -> list[object]:  # noqa: ARG002 - all here
         """Ask all in one pipeline."""

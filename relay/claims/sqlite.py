@@ -56,14 +56,22 @@ class SqliteStore:
         self._most_records = most_records
         self._unswept = _SWEEP_AFTER  # what an earlier process left behind goes with the first batch
 
+    @property
+    def restarts(self) -> int:
+        """How often we found another file than before in its place."""
+        return self._file.changes
+
     async def open(self) -> None:
         """Create the file if there is none, and see that it is ours."""
         await self._in_thread(self._file.open)
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands in one transaction."""
+        """Carry out all commands in one transaction; in a new file, where this one is damaged.
+
+        Nothing else sets a damaged file aside: a command that only looks at it may run as another user.
+        """
         asked_at = self._boot.clock()
-        return await self._in_thread(lambda: self._execute(commands, asked_at))
+        return await self._in_thread(lambda: self._execute_here_or_anew(commands, asked_at))
 
     async def identity(self) -> str:
         """Give the id that stands in the file."""
@@ -125,6 +133,14 @@ class SqliteStore:
         connection = self._file.open()
         with transaction(connection):
             yield connection, self._now(connection)
+
+    def _execute_here_or_anew(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
+        try:
+            return self._execute(commands, asked_at)
+        except sqlite3.DatabaseError as error:
+            if not self._file.set_aside(error):
+                raise
+            return self._execute(commands, asked_at)
 
     def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         with self._transaction() as (connection, now):

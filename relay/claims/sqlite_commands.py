@@ -56,7 +56,10 @@ WHERE key > :after AND original IS NOT NULL AND until > :now AND since <= :lates
 _FREE = "DELETE FROM claims WHERE key = :key AND original IS NOT NULL AND since <= :latest"
 _META = "SELECT value FROM meta WHERE name = ?"
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-_NOTE = "INSERT OR REPLACE INTO records (record, text, at, until) VALUES (?, ?, ?, ?)"
+_NOTE = """
+INSERT OR REPLACE INTO records (id, record, text, at, until)
+SELECT coalesce(max(id), 0) + ?, ?, ?, ?, ? FROM records
+"""
 _RECORDS = """
 SELECT at, id, text FROM records
 WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DESC, id DESC LIMIT :rows
@@ -64,7 +67,7 @@ WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DES
 _SWEEPS = (
     "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= :now LIMIT :rows)",
     "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= :now LIMIT :rows)",
-    # Ids count up by one, so that nobody has to count rows.
+    # Ids count up by the weight of each record, so that nobody has to count rows.
     "DELETE FROM records WHERE id <= (SELECT max(id) FROM records) - :most",
 )
 
@@ -86,7 +89,9 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
         case Confirm(key, original, window, age, recipient):
             since = now - late - age
             if now < since + window:
+                taken = _is_anothers(connection, command, now)
                 connection.execute(_CONFIRM, (key, encode(original, recipient), since, since + window))
+                return Done(taken)
         case Renew(key, token, lease):
             given = {"key": key, "token": token, "lease": lease, **_moment(now)}
             return Done() if connection.execute(_RENEW, given).rowcount else _look(connection, key, float("inf"), now)
@@ -95,7 +100,7 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
         case AskGeneration():
             return Generation(meta(connection, "generation"))
         case Note(record, text, keep_for):
-            connection.execute(_NOTE, (record, text, now - late, now - late + keep_for))
+            connection.execute(_NOTE, (command.weight, record, text, now - late, now - late + keep_for))
     return Done()
 
 
@@ -119,6 +124,14 @@ def _look(connection: sqlite3.Connection, key: Fingerprint, window: float, now: 
         return Free()
     original = decode(text) if isinstance(text, str | bytes) else None
     return Sent(original, age, until - since) if original else Unknown("the entry is damaged")
+
+
+def _is_anothers(connection: sqlite3.Connection, confirm: Confirm, now: float) -> bool:
+    token, text, _, until = connection.execute(_LOOK, (confirm.key,)).fetchone() or (None, None, 0.0, 0.0)
+    if not isinstance(until, float) or until <= now:
+        return False
+    original = decode(text) if isinstance(text, str | bytes) else None
+    return original.record != confirm.original.record if original else token not in (None, confirm.token)
 
 
 def _entry(key: str, text: object, age: float) -> Entry | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
+import logging
 import os
 import sqlite3
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ from relay.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_log = logging.getLogger("relay.store")
 
 _CLAIMS = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -27,7 +33,7 @@ CREATE INDEX claims_until ON claims (until);
 """
 _RECORDS = """
 CREATE TABLE records (
-    id INTEGER PRIMARY KEY, -- counts up
+    id INTEGER PRIMARY KEY, -- counts up, by the weight of the record
     record TEXT NOT NULL UNIQUE,
     text TEXT NOT NULL,     -- JSON
     at REAL NOT NULL,       -- when it was noted
@@ -49,6 +55,9 @@ _HINTS = {
     "SQLITE_NOTADB": "it is not a database",
     "SQLITE_IOERR": "reading or writing it fails",
 }
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_BESIDE = ("-wal", "-shm", "")
+"""What SQLite keeps beside the file, and the file itself."""
 
 
 class SqliteFile:
@@ -58,14 +67,21 @@ class SqliteFile:
         self._path = Path(path)
         self._busy_timeout = busy_timeout
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+        self.changes = 0
+        """How often the file was another one than before."""
 
     def open(self) -> sqlite3.Connection:
         """Give the connection. Creates the file if there is none, and brings an older one up to date."""
+        if self._connection and _which(self._path) != self._opened:
+            self.close()  # somebody has set it aside: what we wrote there nobody would read
         if self._connection is None:
             if not self._path.parent.exists():
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # SQLite would create it with the umask's rights; its -wal and -shm files take over those of the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            before, self._opened = self._opened, _which(self._path)
+            self.changes += before not in (None, self._opened)
             self._connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
             self._prepare(self._connection)
         return self._connection
@@ -76,6 +92,26 @@ class SqliteFile:
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+    def set_aside(self, error: sqlite3.Error) -> bool:
+        """Rename the file if this error says that it is damaged, and let go of it. Says whether `open` begins anew.
+
+        Of several processes one renames it. Nothing is deleted, and nothing written over.
+        """
+        if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+            return False
+        path = self._path.resolve()  # what it leads to, if it is a link: what SQLite keeps lies beside that
+        with _locked(path.parent):
+            if _which(self._path) == self._opened:
+                _log.error(
+                    "%s; it is set aside as %s and a new one begun: "
+                    "what was sent before, and no running relay knows of, may pass once more",
+                    self.describe(error),
+                    _rename(path),
+                )
+        # Not before: whoever closes a file as the last one deletes its -wal, unless it has another name meanwhile.
+        self.close()
+        return True
 
     def describe(self, error: sqlite3.Error | OSError) -> str:
         """Say what is wrong, in words that name the file."""
@@ -113,6 +149,40 @@ class SqliteFile:
                 time.sleep(0.01)  # in the caller's own thread
             else:
                 return
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """Give what tells this file from another one of the same name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _rename(path: Path) -> Path:
+    """Give the file, and those beside it, a name that is free."""
+    name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    free = next(
+        path.with_name(name) for name in names if not any(path.with_name(name + end).exists() for end in _BESIDE)
+    )
+    for end in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{end}", f"{free}{end}")  # noqa: PTH104
+    return free
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from doing the same at the same time."""
+    # Not a lock on the file: closing it would end all locks that SQLite has on it in this process.
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager

@@ -160,9 +160,13 @@ class Upkeep:
         if not self._ending:
             self._tasks.start(self.renew(), "renew leases at once")
         self._table.unwritten |= dict.fromkeys(key for key, known in self._table.known.items() if known.ours)
+        if self._writer:
+            self._writer.cancel()  # it may be asleep
+            self._writer = None
         self.note_written([], [])
 
     async def _write_until_done(self) -> None:
+        await self._write_while_possible()
         while self._table.unwritten:
             await asyncio.sleep(WRITE_EVERY)
             await self._write_while_possible()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import io
+import os
+import sys
+from typing import Any
 
 import click
 
 from relay import __version__
 
 _COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+EX_IOERR, INTERRUPTED = 74, 130
+"""Exit codes of any command: its result cannot be written (sysexits.h); Ctrl-C."""
 
 
 class _Commands(click.Group):
@@ -30,6 +38,19 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"relay.cli.{cmd_name}"), cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Nothing that ends it from outside looks like one of its own answers."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            click.echo(f"error: the result cannot be written: {error.strerror}; make room and try again", err=True)
+            ctx.exit(EX_IOERR)
+
 
 @click.group(
     cls=_Commands,
@@ -37,5 +58,11 @@ class _Commands(click.Group):
     epilog="Try it: relay demo. Then: relay check, relay serve.",
 )
 @click.version_option(__version__, prog_name="smtp-dedup-relay")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Forward every message once per recipient, as an SMTP proxy, and suppress its repeats."""
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        ctx.color = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not UTF-8 has no arrow and no ellipsis.
+        sys.stdout.reconfigure(errors="backslashreplace")

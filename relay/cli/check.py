@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
+    from relay.settings.urls import MaildirUrl, UpstreamUrl
 
 _MEND_FILE = "name a file in a folder that this user may write, or correct store.url"
 
@@ -55,7 +56,7 @@ def check(loaded: Loaded) -> None:
 
 async def _look(settings: Settings, password: str | None) -> list[Finding]:
     findings = [_listening(key, address) for key, address in addresses(settings).items()]
-    findings.append(await _upstream(settings, password))
+    findings += await _upstreams(settings, password)
     findings += await _store(settings)
     return findings
 
@@ -69,38 +70,54 @@ def _listening(key: str, address: HostPort) -> Finding:
     return Finding(key, f"{address} cannot be listened on: {reason}", mend(key, reason))
 
 
-async def _upstream(settings: Settings, password: str | None) -> Finding:
+async def _upstreams(settings: Settings, password: str | None) -> list[Finding]:
+    """Look at each by itself: all together work as long as one does."""
+    from relay.settings.urls import MaildirUrl
+
+    upstream = settings.upstream
+    if isinstance(upstream.url, MaildirUrl):
+        return [await _maildir(settings, upstream.url)]
+    return [await _server(upstream.key_of(url), _with_upstream(settings, url), password) for url in upstream.smtp_urls]
+
+
+async def _server(key: str, settings: Settings, password: str | None) -> Finding:
     from relay.errors import UpstreamDown, UpstreamError
+    from relay.service import build_upstream
+
+    url = settings.upstream.url
+    upstream = build_upstream(settings, password)
+    try:
+        await upstream.probe()
+    except UpstreamDown as error:
+        return Finding(key, f"{url}: {error}", _mend_name(error, key) or f"start it, or correct {key}")
+    except UpstreamError as error:
+        return Finding(key, f"{url}: {error}", f"correct {key}, its password, or what the upstream allows us")
+    finally:
+        await upstream.close()
+    size = upstream.size_limit()
+    return Finding(key, f"{url} answers" + (f" and takes messages up to {size} bytes" if size else ""))
+
+
+async def _maildir(settings: Settings, url: MaildirUrl) -> Finding:
+    from relay.errors import UpstreamDown
     from relay.service import build_upstream
     from relay.settings.urls import MaildirUrl
 
-    url = settings.upstream.url
-    with contextlib.ExitStack() as stack:
-        if isinstance(url, MaildirUrl):
-            try:
-                path = stack.enter_context(_stand_in(url.path))
-            except OSError as error:
-                text = f"{url}: cannot be made: {error.strerror or error}"
-                return Finding("upstream.url", text, "name a folder that this user may write")
-            changed = settings.upstream.model_copy(update={"url": MaildirUrl(path)})
-            settings = settings.model_copy(update={"upstream": changed})
-        upstream = build_upstream(settings, password)
-        try:
-            await upstream.probe()
-        except UpstreamDown as error:
-            if isinstance(url, MaildirUrl):
-                return Finding("upstream.url", f"{url}: {error}", "name a folder that this user may write")
-            mends = _mend_name(error, "upstream.url") or "start it, or correct upstream.url"
-            return Finding("upstream.url", f"{url}: {error}", mends)
-        except UpstreamError as error:
-            return Finding(
-                "upstream.url", f"{url}: {error}", "correct upstream.url, its password, or what the upstream allows us"
-            )
-        finally:
-            await upstream.close()
-        size = upstream.size_limit()
-    answer = "can be written" if isinstance(url, MaildirUrl) else "answers"
-    return Finding("upstream.url", f"{url} {answer}" + (f" and takes messages up to {size} bytes" if size else ""))
+    mends = "name a folder that this user may write"
+    try:
+        with _stand_in(url.path) as path:
+            await build_upstream(_with_upstream(settings, MaildirUrl(path)), None).probe()
+    except OSError as error:
+        return Finding("upstream.url", f"{url}: cannot be made: {error.strerror or error}", mends)
+    except UpstreamDown as error:
+        return Finding("upstream.url", f"{url}: {error}", mends)
+    return Finding("upstream.url", f"{url} can be written")
+
+
+def _with_upstream(settings: Settings, url: UpstreamUrl) -> Settings:
+    """Give settings with this upstream and no other."""
+    changed = settings.upstream.model_copy(update={"url": url, "fallback_urls": ()})
+    return settings.model_copy(update={"upstream": changed})
 
 
 async def _store(settings: Settings) -> list[Finding]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import click
 
+from relay.core.printable import printable
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -26,7 +28,10 @@ class Finding:
         return click.style("FAIL", fg="red", bold=True) if self.mend else click.style("ok  ", fg="green")
 
     def __str__(self) -> str:
-        return f"{self.word}  {self.key}: {self.text}" + (f"\n      to mend: {self.mend}" if self.mend else "")
+        # A server may have said anything.
+        return f"{self.word}  {self.key}: {printable(self.text)}" + (
+            f"\n      to mend: {self.mend}" if self.mend else ""
+        )
 
 
 class Caution(Finding):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.options import file_options
-from relay.cli.records import seconds
+from relay.cli.records import seconds, something
+from relay.core.printable import printable
 
 if TYPE_CHECKING:
     from relay.cli.reach import Reached
@@ -26,7 +27,7 @@ Exit status: 0 done, 1 nothing was found or the store cannot be reached,
 78 the settings are wrong.""",
 )
 @file_options
-@click.argument("what", metavar="[ID|MESSAGE-ID|ADDRESS]", required=False)
+@click.argument("what", metavar="[ID|MESSAGE-ID|ADDRESS]", required=False, callback=something)
 @click.option("--since", metavar="DURATION", callback=seconds, help="All that was accepted this long ago or later.")
 @click.option("--all", "everything", is_flag=True, help="All that was accepted.")
 @click.option("--dry-run", is_flag=True, help="Only say how many that would be.")
@@ -53,7 +54,8 @@ async def _forget(settings: Settings, what: str | None, within: float | None, dr
         number = await (reached.preview(selection) if dry_run else reached.forget(selection))
     if what is not None and not number:
         click.echo(
-            f"error: nothing that was sent is remembered for {what}: it was not accepted here, or its window is over",
+            f"error: nothing that was sent is remembered for {printable(what)}: it was not accepted here, or its "
+            "window is over",
             err=True,
         )
         return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.core.printable import printable
 from relay.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ def _give(command: Callable[..., None], given: Sequence[Callable[..., Any]]) -> 
             loaded = load(config_file, flags | _assigned(assignments), os.environ)
         except SettingsError as error:
             for line in str(error).splitlines():
-                click.echo(f"error: {line}", err=True)
+                click.echo(f"error: {printable(line)}", err=True)
             raise click.exceptions.Exit(EX_CONFIG) from None
         for warning in loaded.warnings:
-            click.echo(f"warning: {warning}", err=True)
+            click.echo(f"warning: {printable(warning)}", err=True)
         command(loaded, **options)
 
     decorated: Callable[..., None] = with_settings

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from relay.cli.options import EX_CONFIG
+from relay.core.printable import printable
 from relay.errors import RelayError, SettingsError, StoreError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(work: Coroutine[object, object, bool]) -> None:
     try:
         status = 0 if asyncio.run(work) else 1
     except (OutOfReachError, SettingsError) as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)  # It may quote whatever answers at an address.
         status = EX_CONFIG if isinstance(error, SettingsError) else 1
     sys.exit(status)
 
@@ -110,10 +111,9 @@ async def _opened(settings: Settings) -> AsyncIterator[Reached]:
             raise StoreError(f"no answer within {limit:g} s") from None
         yield _Opened(store)
     except StoreError as error:
-        path = f"{url.path}: " if isinstance(url, SqliteUrl) else ""
-        raise OutOfReachError(
-            f"store.url {url}: {str(error).removeprefix(path)}; start it, or correct store.url"
-        ) from error
+        path, mend = (f"{url.path}: ", "mend it") if isinstance(url, SqliteUrl) else ("", "start it")
+        reason = str(error).removeprefix(path)
+        raise OutOfReachError(f"store.url {url}: {reason}; {mend}, or correct store.url") from error
     finally:
         await store.close()
 

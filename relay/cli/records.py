@@ -31,6 +31,14 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
         raise click.BadParameter(str(error)) from None
 
 
+def something(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Read an argument that names something."""
+    del ctx, param
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; write the ID of a record, a Message-ID or an address")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What somebody asks for, in every way in which it can be meant: ID, Message-ID or address."""
@@ -104,11 +112,6 @@ def span(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Write a number of things."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def shown(text: str) -> str:
-    """Write what somebody else has said: a control character could move the cursor."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def as_json(record: Record) -> dict[str, object]:

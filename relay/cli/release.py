@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.options import file_options
+from relay.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,14 +149,13 @@ def _positive(answer: Reply | Unclear) -> bool:
 
 
 def _tell(answers: Mapping[bytes, Reply | Unclear], keep: Keep, place: Found, record: str) -> bool:
-    from relay.cli.records import shown
     from relay.core.reply import Reply
 
     for path, answer in answers.items():
         said = (
             f"{answer.code} {answer.text}" if isinstance(answer, Reply) else f"no reply after the dot: {answer.reason}"
         )
-        click.echo(f"{shown(path.decode('utf-8', 'backslashreplace'))}  {shown(said)}")
+        click.echo(f"{printable(path.decode('utf-8', 'backslashreplace'))}  {printable(said)}")
     accepted = sum(map(_positive, answers.values()))
     if accepted:
         try:

@@ -8,6 +8,7 @@ import click
 
 from relay.cli.options import file_options
 from relay.cli.records import seconds
+from relay.core.printable import printable
 
 if TYPE_CHECKING:
     from relay.core.record import Record
@@ -65,22 +66,22 @@ async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
 
 
 def _line(record: Record) -> str:
-    from relay.cli.records import counted, shown, span, timestamp
+    from relay.cli.records import counted, span, timestamp
 
     originals = {repeat.original.record: repeat.age for repeat in record.repeats if repeat.original}
     if originals:
         original, age = next(iter(originals.items()))
         others = f" and {len(originals) - 1} more" if len(originals) > 1 else ""
-        repeated = f"{span(age)} after {shown(original)}{others}"
+        repeated = f"{span(age)} after {printable(original)}{others}"
     else:
         repeated = "while its first copy was under way"
     return "  ".join(
         (
             timestamp(record.at),
-            shown(record.id),
+            printable(record.id),
             counted(len(record.repeats), "recipient").ljust(len("1000 recipients")),
             repeated,
             ",".join(dict.fromkeys(repeat.outcome.value for repeat in record.repeats)),
-            "rule " + shown(", ".join(dict.fromkeys(repeat.rule for repeat in record.repeats))),
+            "rule " + printable(", ".join(dict.fromkeys(repeat.rule for repeat in record.repeats))),
         )
     )

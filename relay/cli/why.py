@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.options import file_options
+from relay.cli.records import something
+from relay.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +37,7 @@ Exit status: 0 found, 1 nothing is recorded or the store cannot be read,
 78 the settings are wrong.""",
 )
 @file_options
-@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS")
+@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS", callback=something)
 @click.option("--json", "json_lines", is_flag=True, help="One JSON object a line, with all that is recorded.")
 def why(loaded: Loaded, what: str, json_lines: bool) -> None:
     """Explain what was suppressed, of which earlier message it is a repeat, and why the two are equal.
@@ -83,8 +85,8 @@ def _tell_nothing(settings: Settings, wanted: Wanted, *, secret: bool) -> None:
     keep_for = settings.record.keep_for
     kept = f"records are kept for {format_duration(keep_for)}" if keep_for else "record.keep_for is 0: none are kept"
     click.echo(
-        f"error: no suppression of {wanted.written} is recorded; {kept}. A message that was forwarded leaves a record "
-        "only once a copy of it is suppressed, else its line in the log.",
+        f"error: no suppression of {printable(wanted.written)} is recorded; {kept}. A message that was forwarded "
+        "leaves a record only once a copy of it is suppressed, else its line in the log.",
         err=True,
     )
     if wanted.recipients and not secret:
@@ -95,7 +97,6 @@ def _tell_nothing(settings: Settings, wanted: Wanted, *, secret: bool) -> None:
 
 
 def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], wanted: Wanted, settings: Settings) -> Iterator[str]:
-    from relay.cli.records import shown
 
     originals = dict.fromkeys(
         repeat.original for _, repeats in found for repeat in repeats if wanted.is_original(repeat.original)
@@ -103,25 +104,25 @@ def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], wanted: Wanted, se
     for original in originals:
         if original:
             accepted, *more = _accepted(original)
-            yield "\n".join([f"{shown(original.record)} was {accepted}", *more, "Its copies were suppressed:"])
+            yield "\n".join([f"{printable(original.record)} was {accepted}", *more, "Its copies were suppressed:"])
     for record, repeats in found:
         yield "\n".join(_record(record, repeats, wanted, settings))
 
 
 def _record(record: Record, repeats: Sequence[Repeat], wanted: Wanted, settings: Settings) -> Iterator[str]:
-    from relay.cli.records import shown, span, timestamp
+    from relay.cli.records import span, timestamp
 
-    head = click.style(f"{shown(record.id)}  {timestamp(record.at)}", bold=True)
+    head = click.style(f"{printable(record.id)}  {timestamp(record.at)}", bold=True)
     yield f"{head}  {span(max(0.0, time.time() - record.at))} ago"
-    yield _row("message", f"{_message_id(record.message_id)}, from {shown(record.sender) or '<>'}")
+    yield _row("message", f"{_message_id(record.message_id)}, from {printable(record.sender) or '<>'}")
     for same in _alike(repeats):
         yield from _case(same, wanted)
     rules = dict.fromkeys(repeat.rule for repeat in repeats)
     for rule in rules:
-        of_rule = f" (rule {shown(rule)})" if len(rules) > 1 else ""
-        yield _row("equal in", (shown(", ".join(record.forms.get(rule, ()))) or "not recorded") + of_rule)
+        of_rule = f" (rule {printable(rule)})" if len(rules) > 1 else ""
+        yield _row("equal in", (printable(", ".join(record.forms.get(rule, ()))) or "not recorded") + of_rule)
         if ignored := record.ignored.get(rule):
-            yield _row("ignored", shown(", ".join(ignored)) + of_rule)
+            yield _row("ignored", printable(", ".join(ignored)) + of_rule)
     yield _row("copy", _copy(record, settings))
 
 
@@ -136,7 +137,7 @@ def _alike(repeats: Sequence[Repeat]) -> Iterator[list[Repeat]]:
 
 
 def _case(same: Sequence[Repeat], wanted: Wanted) -> Iterator[str]:
-    from relay.cli.records import counted, shown, span
+    from relay.cli.records import counted, span
     from relay.core.outcome import Outcome
 
     first = same[0]
@@ -147,19 +148,19 @@ def _case(same: Sequence[Repeat], wanted: Wanted) -> Iterator[str]:
         yield _row("forwarded", f"all the same, because it was only observed, to {whom}")
     if first.original:
         accepted, *more = _accepted(first.original)
-        yield _row("repeats", f"{shown(first.original.record)}, {span(first.age)} older, {accepted}")
+        yield _row("repeats", f"{printable(first.original.record)}, {span(first.age)} older, {accepted}")
         yield from (_row("", line) for line in more)
     else:
         yield _row("repeats", "a message that was under way at that moment")
-    yield _row("rule", shown(first.rule))
+    yield _row("rule", printable(first.rule))
 
 
 def _accepted(original: Original) -> tuple[str, str]:
-    from relay.cli.records import shown, timestamp
+    from relay.cli.records import timestamp
 
     return (
         f"accepted by the upstream at {timestamp(original.accepted_at)}",
-        f"{_message_id(original.message_id)}; the upstream said: {shown(original.reply) or 'nothing'}",
+        f"{_message_id(original.message_id)}; the upstream said: {printable(original.reply) or 'nothing'}",
     )
 
 
@@ -175,33 +176,30 @@ def _row(label: str, text: str) -> str:
 
 
 def _message_id(message_id: str) -> str:
-    from relay.cli.records import shown
 
-    return f"Message-ID {shown(message_id)}" if message_id else "no Message-ID"
+    return f"Message-ID {printable(message_id)}" if message_id else "no Message-ID"
 
 
 def _recipients(repeats: Sequence[Repeat], wanted: Wanted) -> str:
-    from relay.cli.records import shown
 
-    named = [shown(wanted.written if wanted.recipient_of(one) else one.recipient) for one in repeats[:_MOST_NAMED]]
+    named = [printable(wanted.written if wanted.recipient_of(one) else one.recipient) for one in repeats[:_MOST_NAMED]]
     more = len(repeats) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _copy(record: Record, settings: Settings) -> str:
-    from relay.cli.records import shown
     from relay.records.keep import Keep
 
     if not record.kept:
         return "not kept" + ("" if settings.record.keep else " (record.keep is off)")
     if not settings.record.keep:
-        return f"was kept as {shown(record.kept)}; record.keep no longer names where"
+        return f"was kept as {printable(record.kept)}; record.keep no longer names where"
     try:
         found = Keep(settings.record.keep.path).find(record.id)
     except OSError as error:
-        return f"was kept as {shown(record.kept)}; {error.filename}: {error.strerror}"
+        return f"was kept as {printable(record.kept)}; {error.filename}: {error.strerror}"
     if not found:
-        return f"was kept as {shown(record.kept)} and is gone"
+        return f"was kept as {printable(record.kept)} and is gone"
     if found.released:
         return "kept, and released already"
     return f"kept; to deliver it after all: relay release {record.id}"

@@ -83,7 +83,8 @@ class Peek:
 class Confirm:
     """Write that the upstream has accepted it, whatever the key holds: acceptance is a fact, not a right.
 
-    `window` is the whole window in seconds, `age` how much of it has passed already.
+    `window` is the whole window in seconds, `age` how much of it has passed already. `token` is that of the claim by
+    which it was delivered; the answer says whether somebody else had the key by then.
     """
 
     key: Fingerprint
@@ -91,6 +92,7 @@ class Confirm:
     window: float
     age: float = 0.0
     recipient: str = ""
+    token: Token = Token("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,18 @@ class Note:
 
     record: str
     text: str
-    """One line, as `core.record` writes it."""
+    """One line of ASCII, as `core.record` writes it."""
     keep_for: float
+
+    @property
+    def weight(self) -> int:
+        """As how many records it counts: one for each KiB begun. That of many recipients is long."""
+        return 1 + len(self.text) // 1024
 
 
 MOST_RECORDS = 100_000
-"""Records that a store keeps, as near as it can count; beyond that the oldest go, whatever their `keep_for`."""
+"""Records that a store keeps, by their weight, as near as it can count: some 100 MB. Beyond that the oldest go,
+whatever their `keep_for`."""
 
 Command: TypeAlias = Claim | Peek | Confirm | Renew | Release | AskGeneration | Note
 
@@ -162,6 +170,9 @@ class Sent:
 class Done:
     """The command was carried out."""
 
+    taken: bool = False
+    """By a `Confirm`, over what another token held, or another acceptance than this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -187,10 +198,14 @@ class Store(Protocol):
     """
 
     async def open(self) -> None:
-        """Make ready. Raises `StoreError`; may be called again after that."""
+        """Make ready, and see that it answers. Raises `StoreError`; may be called again, always."""
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
         """Carry out all commands in one round trip. Raises `StoreError` when none could be answered."""
+
+    @property
+    def restarts(self) -> int:
+        """Another number whenever it may have lost what it was told: it was restarted, or another has its place."""
 
     async def identity(self) -> str:
         """Give the random id of this store, made by whoever asks first: the mark against mail loops."""

@@ -80,7 +80,7 @@ def _different(found_all: Sequence[Difference]) -> str:
     further = sum(max(1, len(each.edits)) for each in found_all) - 1
     more = any(each.more for each in found_all)
     count = f"; {'at least ' if more else ''}{further} more {'difference' if further == 1 else 'differences'}"
-    return f"different: {said}" + (count if further or more else "")
+    return f"different: {said}" + (count if further else "")
 
 
 def _changed(edit: Edit) -> str:

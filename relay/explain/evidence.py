@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _SAMPLE = 4096
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MANY = 0.05
-_ATTRIBUTE = re.compile(r"([^\s\"'<>/=]+)\s*=\s*(?:\"[^\"]*|'[^']*|[^\s\"'>]*)\Z")
+# A name is looked at from its beginning only: a tag may be one of 50 MB.
+_ATTRIBUTE = re.compile(r"(?<![^\s\"'<>/=])([^\s\"'<>/=]++)\s*+=\s*+(?:\"[^\"]*+|'[^']*+|[^\s\"'>]*+)\Z")
 _TAG = re.compile(r"<(\w*)")
 _RAW_TEXT = (("<!--", "-->", "a comment"), ("<style", "</style", "a style sheet"), ("<script", "</script", "a script"))
 

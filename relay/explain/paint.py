@@ -43,12 +43,12 @@ class Painter:
         yield "  normalised form"
         width = max((len(field.label) for field in found.form), default=0)
         for label, value in self._some([(field.label, field.value) for field in found.form]):
-            yield f"    {printable(label).ljust(width)}  {self._cut(value, _LONG)}".rstrip()
+            yield f"    {_plain(label).ljust(width)}  {self._cut(value, _LONG)}".rstrip()
 
     def two(self, found: Comparison, first: Explanation, second: Explanation) -> Iterator[str]:
         """Write whether two messages are equal, and why."""
         colour = "green" if found.equal else "red"
-        verdict, _, why = printable(found.sentence).partition(": ")
+        verdict, _, why = _plain(found.sentence).partition(": ")
         yield click.style(verdict, fg=colour, bold=True) + f": {why}"
         if found.suppressed and not found.but:
             window = format_duration(min(first.rule.window, second.rule.window))
@@ -69,18 +69,18 @@ class Painter:
         yield from self._both_ignored(first, second)
 
     def _head(self, found: Explanation, sign: str = "") -> Iterator[str]:
-        yield click.style(f"{sign}{printable(found.path)}", bold=True) + f"  {found.size:,} bytes"
-        yield f"  fingerprint  {found.fingerprint}  for {printable(found.recipient or 'no recipient')}"
-        yield f"  rule         {printable(found.rule.name)}: {_meaning(found.rule)}"
+        yield click.style(f"{sign}{_plain(found.path)}", bold=True) + f"  {found.size:,} bytes"
+        yield f"  fingerprint  {found.fingerprint}  for {_plain(found.recipient or 'no recipient')}"
+        yield f"  rule         {_plain(found.rule.name)}: {_meaning(found.rule)}"
         for matched in found.rule.matched:
             found_in = f", found in: {self._cut(matched.value, _SHORT)}" if matched.value else ""
-            yield f"               {printable(matched.condition)} = {self._cut(matched.pattern, _SHORT)}{found_in}"
+            yield f"               {_plain(matched.condition)} = {self._cut(matched.pattern, _SHORT)}{found_in}"
         if found.reverse_path is not None:
-            yield f"  reverse-path <{printable(found.reverse_path)}>"
+            yield f"  reverse-path <{_plain(found.reverse_path)}>"
         if found.broken:
             yield f"  broken       {found.broken}: its raw bytes count"
         for note in found.notes:
-            yield f"  note         {printable(note)}"
+            yield f"  note         {_plain(note)}"
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[str]:
         for row in self._some(rows):
@@ -93,13 +93,13 @@ class Painter:
                     facts.append(f"{row.decoded_size:,} decoded")
             name = f' "{self._cut(row.name, _SHORT)}"' if row.name else ""
             said = ", ".join(self._cut(fact, _SHORT) for fact in facts if fact)
-            yield f"    {'  ' * row.depth}{row.number} {printable(row.kind)}{name}{': ' if said else ''}{said}"
+            yield f"    {'  ' * row.depth}{row.number} {_plain(row.kind)}{name}{': ' if said else ''}{said}"
 
     def _ignored(self, found: Explanation) -> Iterator[str]:
         if found.ignored:
             yield "  ignored"
             for piece in self._some(found.ignored):
-                yield f"    {printable(piece.name)}: {self._cut(piece.piece, _SHORT)}"
+                yield f"    {_plain(piece.name)}: {self._cut(piece.piece, _SHORT)}"
 
     def _both_ignored(self, first: Explanation, second: Explanation) -> Iterator[str]:
         pieces: dict[str, tuple[list[str], list[str]]] = {}
@@ -110,7 +110,7 @@ class Painter:
             yield ""
             yield "Ignored"
         for name, (ours, theirs) in pieces.items():
-            yield f"  {printable(name)}"
+            yield f"  {_plain(name)}"
             if ours == theirs:
                 yield f"    {len(ours)} in each, all equal"
                 continue
@@ -119,7 +119,7 @@ class Painter:
                     yield click.style(f"    {sign} {self._cut(text, _SHORT)}", fg=colour)
 
     def _difference(self, found: Difference) -> Iterator[str]:
-        yield f"  {printable(place(found))}" + (f"  ({found.hint})" if found.hint else "")
+        yield f"  {_plain(place(found))}" + (f"  ({found.hint})" if found.hint else "")
         if not found.edits:
             for sign, value, colour in (("-", found.first, "red"), ("+", found.second, "green")):
                 if value is not None:
@@ -131,7 +131,7 @@ class Painter:
             yield "    … and more; --full shows all"
 
     def _edit(self, edit: Edit) -> Iterator[str]:
-        before, after = printable(edit.before), printable(edit.after)
+        before, after = _plain(edit.before), _plain(edit.after)
         for sign, piece, colour in (("-", edit.first, "red"), ("+", edit.second, "green")):
             said = self._cut(piece, _LONG)
             if self._colour:
@@ -141,7 +141,7 @@ class Painter:
             yield click.style(f"    {sign} ", fg=colour) + f"{before}{said}{after}"
 
     def _uncounted(self, found: Uncounted) -> Iterator[str]:
-        yield f"  {printable(found.what)}" + (f" of part {found.part}" if found.part not in {"", "-"} else "")
+        yield f"  {_plain(found.what)}" + (f" of part {found.part}" if found.part not in {"", "-"} else "")
         if found.first is None and found.second is None:
             return
         for sign, value in (("-", found.first), ("+", found.second)):
@@ -152,8 +152,13 @@ class Painter:
 
     def _cut(self, text: str, limit: int) -> str:
         if self._full or len(text) <= limit:
-            return printable(text)
-        return f"{printable(text[:limit])}… ({len(text):,} characters; --full shows all)"
+            return _plain(text)
+        return f"{_plain(text[:limit])}… ({len(text):,} characters; --full shows all)"
+
+
+def _plain(text: str) -> str:
+    """In a normalised form NUL is what was left out."""
+    return printable(text.replace("\0", "[ignored]"))
 
 
 def _meaning(rule: Ruled) -> str:

@@ -74,7 +74,9 @@ class Metrics:
             "smtp_dedup_records_lost", "Suppressions whose record or kept copy could not be written.", registry=registry
         )
         self.claims_lost = Counter(
-            "smtp_dedup_claims_lost", "Claims whose lease ran out while their owner still worked.", registry=registry
+            "smtp_dedup_claims_lost",
+            "Claims that another process took while their owner still worked.",
+            registry=registry,
         )
         self.faults = Counter("smtp_dedup_faults", "Faults of the relay itself; each is in the log.", registry=registry)
         self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("relay.records")
 
 MOST_WAITING = 10_000
-"""Records that wait for the store at most: some 10 MB."""
+"""Records that wait for the store at most, by their weight: some 10 MB."""
 _BATCH = 200
 """Records in one round trip when the store has returned."""
 LONGEST_SAVE = 10.0
@@ -60,6 +60,7 @@ class Ledger:
         self._now = now
         self._most_waiting = most_waiting
         self._waiting: deque[Note] = deque()
+        self._weight = 0
         self._tasks = Tasks()
         self._writing: asyncio.Task[None] | None = None
         self._told: set[str] = set()
@@ -85,7 +86,8 @@ class Ledger:
         await self._write_waiting()
         if self._waiting:
             _log.warning("records of suppressions that could not be written: %d", len(self._waiting))
-            self._drop(len(self._waiting))
+        while self._waiting:
+            self._drop()
 
     async def note(self, record: Record, copy: Copy | None) -> None:
         """Keep a record, and the copy if copies are kept. One round trip at most; never raises."""
@@ -121,26 +123,31 @@ class Ledger:
             left = [note for note, answer in zip(notes, answers, strict=True) if not isinstance(answer, Done)]
         finally:
             self._waiting.extend(left)
+            self._weight += sum(note.weight for note in left)
         return len(left) < len(notes)
 
     async def _write_waiting(self) -> None:
         # What fails goes to the end, behind what came in meanwhile, so that one bad record holds up no other.
         for _ in range(0, len(self._waiting), _BATCH):
-            notes = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            notes = [self._take() for _ in range(min(_BATCH, len(self._waiting)))]
             if not notes or not await self._write(notes):
                 break
         self._bound()
 
-    def _bound(self) -> None:
-        over = len(self._waiting) - self._most_waiting
-        if over > 0:
-            self._drop(over)
-            self._tell("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
+    def _take(self) -> Note:
+        note = self._waiting.popleft()
+        self._weight -= note.weight
+        return note
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            self._waiting.popleft()
-            self._on_lost()
+    def _bound(self) -> None:
+        if self._weight > self._most_waiting:
+            self._tell("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
+        while self._weight > self._most_waiting:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._take()
+        self._on_lost()
 
     def _lose(self, what: str, error: Exception) -> None:
         self._on_lost()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.settings.rule_advice import SHORT_WINDOW, rule_warnings
 from relay.settings.units import format_duration
-from relay.settings.urls import MemoryUrl, Security, SmtpUrl
+from relay.settings.urls import MemoryUrl, Security
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,19 +43,23 @@ def _listen(settings: Settings) -> Iterator[str]:
 
 
 def _upstream(settings: Settings) -> Iterator[str]:
-    upstream, url = settings.upstream, settings.upstream.url
-    if not isinstance(url, SmtpUrl):
+    upstream, urls = settings.upstream, settings.upstream.smtp_urls
+    if not urls:
         return
-    if url.security is not Security.NONE and not upstream.verify_certificate:
+    if not upstream.verify_certificate and any(url.security is not Security.NONE for url in urls):
         yield (
             "upstream.verify_certificate is false: whoever sits between can read the mail and the password; "
             "rather name the upstream's authority in upstream.ca_file"
         )
-    if url.user is None:
-        if upstream.password or upstream.password_file:
-            yield "upstream.url names no user, so the password is not used; write USER@ before its host"
-    elif url.security is Security.NONE and not url.address.loopback:
-        yield "upstream.url sends the password unprotected; write smtp+starttls:// or smtps://"
+    login = [url for url in urls if url.user is not None]
+    if not login and (upstream.password or upstream.password_file):
+        yield "upstream.url names no user, so the password is not used; write USER@ before its host"
+    for url in login:
+        if url.security is Security.NONE and not url.address.loopback:
+            yield (
+                f"{upstream.key_of(url)} sends the password to {url.address} unprotected; write smtp+starttls:// or "
+                "smtps://"
+            )
     if upstream.password and upstream.password_file:
         yield "upstream.password_file is not read, because the environment gives a password"
 

@@ -126,6 +126,10 @@ class Upstream(_Section):
         """All mail servers in order of preference; none where the upstream is a Maildir."""
         return (self.url, *self.fallback_urls) if isinstance(self.url, SmtpUrl) else ()
 
+    def key_of(self, url: SmtpUrl) -> str:
+        """Name the setting in which one of `smtp_urls` stands."""
+        return "upstream.url" if url == self.url else "upstream.fallback_urls"
+
     @model_validator(mode="after")
     def _user_has_password(self) -> Self:
         if any(url.user for url in self.smtp_urls) and not (self.password or self.password_file):
@@ -272,10 +276,9 @@ class Settings(_Section):
     def _upstream_is_another(self) -> Self:
         for url in self.upstream.smtp_urls:
             if self.listen.address.takes(url.address):
-                key = "upstream.url" if url is self.upstream.url else "upstream.fallback_urls"
                 raise ValueError(
-                    f"{key} ({url}) is the relay's own listen.address ({self.listen.address}): mail would go round in "
-                    "circles; name the mail server"
+                    f"{self.upstream.key_of(url)} ({url}) is the relay's own listen.address ({self.listen.address}): "
+                    "mail would go round in circles; name the mail server"
                 )
         return self
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from relay.core.pattern import Pattern
+from relay.settings.units import shortened
 
 _NAME_LIMIT = 80
 
@@ -19,12 +20,21 @@ _MENDS = {
     "(?>": "RE2 has no atomic groups, and never needs them; write (?:...)",
     "(?#": "RE2 has no comments; write it behind a # on a line of its own",
     "(?|": "RE2 has no branch reset; write (?:...)",
+    "(?P": "RE2 has no back-references, only (?P<name>...); write out what stands there",
     "\\Z": r"the end of the text is $ or \z",
     "\\h": r"write [ \t]",
     "\\R": r"write \r?\n",
     "\\K": "RE2 has no \\K; write the pattern without it",
     "\\u": r"write the character itself, or \x{20AC}",
     "\\k": "RE2 has no back-references; write out what stands there",
+}
+# The same by what RE2 says.
+_MENDS_BY_KIND = {
+    "no argument for repetition": "patterns are no wildcards: write .* for anything",
+    "bad repetition operator": "RE2 needs no possessive repetition; write one sign",
+    "invalid repetition size": "RE2 repeats 1,000 times at most; write a{1000}a* for more",
+    "pattern too large": "write it shorter, or as a list of patterns",
+    "trailing \\": "write \\\\ for a backslash",
 }
 _BACK_REFERENCE = re.compile(r"\\[1-9]")
 _QUOTED = re.compile(r' at "(.*)"\Z', re.DOTALL)
@@ -94,14 +104,20 @@ def _pattern(value: object) -> Pattern:
     try:
         return Pattern(text)
     except ValueError as error:
-        raise ValueError(f"{error}{_mend(str(error))}") from None
+        reason = str(error)
+        raise ValueError(_QUOTED.sub(_quoted_in_short, reason) + _mend(reason)) from None
+
+
+def _quoted_in_short(found: re.Match[str]) -> str:
+    return f' at "{shortened(found[1])}"'
 
 
 def _mend(reason: str) -> str:
     found = _QUOTED.search(reason)
     quoted = found[1] if found else ""
-    if reason.startswith("no argument for repetition"):
-        return "; patterns are no wildcards: write .* for anything"
+    for kind, mend in _MENDS_BY_KIND.items():
+        if reason.startswith(kind):
+            return f"; {mend}"
     if _BACK_REFERENCE.match(quoted):
         return "; RE2 has no back-references; write out what stands there"
     return next((f"; {mend}" for start, mend in _MENDS.items() if quoted.startswith(start)), "")

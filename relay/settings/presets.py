@@ -47,7 +47,7 @@ def preset(name: str) -> Preset:
 
 def parse_presets(value: object) -> tuple[str, ...]:
     """Read a list of presets: a TOML list, or its text, or text with commas between them."""
-    chosen = tuple(str(item).strip() for item in parse_list(value, '["avideo"]'))
+    chosen = tuple(str(item) for item in parse_list(value, '["avideo"]'))
     known = " or ".join(f'"{name}"' for name in names())
     for name in chosen:
         if name not in names():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, environment_name
 from relay.settings.table_problems import WORDS, nearest_table, wrong_tables
+from relay.settings.units import shortened
 from relay.settings.urls import MASK, mask
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _wrong_value(details: ErrorDetails, given: Given) -> str:
     if key not in given:
         return f"{key}: {reason}" if key else reason
     value, source = given[key]
-    return f"{key} = {MASK if key == PASSWORD else _show(value)} ({source}): {reason}"
+    return f"{key} = {MASK if key == PASSWORD else shortened(_show(value))} ({source}): {reason}"
 
 
 def unknown_key(key: str, source: str) -> str:

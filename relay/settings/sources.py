@@ -252,7 +252,7 @@ def _not_read(environ: Mapping[str, str]) -> list[str]:
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
     except OSError as error:
         raise SettingsError(
             f"{what} {path}: {error.strerror}; name a file that exists and that this user may read"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.settings.model import TABLES
 from relay.settings.tables import IgnoreTable, name_twice
+from relay.settings.units import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,9 @@ def _spot(kind: str, path: tuple[int | str, ...], value: object) -> _Spot:
 
 def _called(kind: str, number: int, table: object) -> str:
     name = table.get("name") if isinstance(table, dict) else None
-    return f"{WORDS[kind]} {number}" + (f" {json.dumps(name, ensure_ascii=False)}" if isinstance(name, str) else "")
+    return f"{WORDS[kind]} {number}" + (
+        f" {json.dumps(shortened(name), ensure_ascii=False)}" if isinstance(name, str) else ""
+    )
 
 
 def _wrong(spot: _Spot, details: ErrorDetails, source: str) -> str:
@@ -111,7 +114,7 @@ def _wrong_value(spot: _Spot, details: ErrorDetails) -> str:
             reason = str(details.get("ctx", {}).get("error", details["msg"]))
     if not spot.key:
         return reason
-    return f"{spot.key}{'' if spot.value is None else f' = {_quote(spot.value)}'}: {reason}"
+    return f"{spot.key}{'' if spot.value is None else f' = {shortened(_quote(spot.value))}'}: {reason}"
 
 
 def _unknown(kind: str, key: str) -> str:

@@ -116,7 +116,8 @@ class IgnoreTable(_Table):
     comment: OnePattern = _key(None, "An HTML comment in which this is found: all of its inside.")
     url: Literal["image", "link", "any"] = _key(
         "any",
-        "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or there and in texts.",
+        "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or in both and in the "
+        "http and https URLs of texts.",
     )
     value: OnePattern = _key(None, "For parameter: only a value that this matches wholly. For attribute: what of it.")
     path: OnePattern = _key(None, "For parameter and query: only in URLs that hold this before the `?`.")

@@ -29,6 +29,8 @@ _BYTES = {
 _LONGEST = 3650 * _SECONDS["d"]
 _DURATION = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>d|h|m|s|ms|)")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[KkMGg]i?B|B|)", re.IGNORECASE)
+_QUOTED = 200
+"""Characters."""
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -86,6 +88,11 @@ def parse_switch(value: object) -> bool:
         return _SWITCH[_text(value).lower()]
     except KeyError:
         raise ValueError("neither on nor off; write true or false") from None
+
+
+def shortened(text: str) -> str:
+    """Give the beginning of a long text: as much of a value as helps to find it."""
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
 
 
 def parse_list(value: object, example: str) -> Sequence[object]:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from relay.simulate import mbox
-from relay.simulate.heading import Heading, name_date
+from relay.simulate.heading import LATEST, Heading, name_date
 from relay.simulate.mbox import unpack
 from relay.simulate.places import Kind, Places, Problem
 
@@ -114,7 +114,7 @@ class Archive:
         if at is None and file.in_maildir:
             at, source = name_date(os.path.basename(file.path)), "file name"  # noqa: PTH119 - octets
             if at is None:
-                at, source = file.status.st_mtime, "file time"
+                at, source = min(file.status.st_mtime, LATEST), "file time"
         self.date_sources[source] += 1
         if at is not None:
             self.dates.append(at)

@@ -28,6 +28,9 @@ _FIELD = re.compile(
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _ONE_RECIPIENT = {"x-original-to": "X-Original-To", "delivered-to": "Delivered-To", "envelope-to": "Envelope-To"}
 _LONGEST_DATE = 200
+_EARLIEST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+"""Seconds since the Unix epoch. The zone may lead beyond what has a name."""
 
 # The date of asctime, with the zone that some programs put on either side of the year.
 _ASCTIME = re.compile(
@@ -112,7 +115,8 @@ def parse_date(octets: bytes) -> float | None:
         moment = dt.datetime(year, month, day, hour, minute, min(second, 59), tzinfo=dt.UTC)
     except (ValueError, IndexError, TypeError, OverflowError):
         return None
-    return moment.timestamp() - (parts[9] or 0)
+    at = moment.timestamp() - (parts[9] or 0)
+    return at if _EARLIEST <= at <= LATEST else None
 
 
 def name_date(name: bytes) -> float | None:

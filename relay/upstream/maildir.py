@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import mailbox
-import os
 import socket
 import time
 import uuid
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.reply import Reply
 from relay.errors import UpstreamDown
+from relay.files import remove, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,14 +95,14 @@ class MaildirDelivery:
             for name, recipient in zip(names, self._recipients, strict=True):
                 # Files of this system end their lines as it does.
                 copy = head % (self._envelope.reverse_path, recipient) + body
-                _write_file(self._path / "tmp" / name, copy.replace(b"\r\n", b"\n"))
+                write_new(self._path / "tmp" / name, copy.replace(b"\r\n", b"\n"))
             for name in names:
                 (self._path / "tmp" / name).rename(self._path / "new" / name)
         except OSError:
             # All or none: the client hears that none was taken, and sends them all again.
             for name in names:
-                _remove(self._path / "tmp" / name)
-                _remove(self._path / "new" / name)
+                remove(self._path / "tmp" / name)
+                remove(self._path / "new" / name)
             raise
         return names
 
@@ -117,17 +116,3 @@ def _new_name() -> str:
     """Give a name that nobody else uses, as https://cr.yp.to/proto/maildir.html wants it."""
     host = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
     return f"{int(time.time())}.R{uuid.uuid4().hex}.{host}"
-
-
-def _write_file(path: Path, octets: bytes) -> None:
-    # `mailbox` leaves a file behind, and open, that could not be written to its end.
-    path.touch(mode=0o600, exist_ok=False)
-    with path.open("wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()

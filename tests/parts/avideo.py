@@ -66,13 +66,13 @@ def notification(
         f"<tr><td><b>{html.escape(user)}</b> has uploaded a new video <i>{html.escape(title)}</i></td></tr>\n"
         f'<tr><td class="button"><a href="{address}">Watch it now</a></td></tr>\n'
     )
-    return _mail(f"New video: {title}", _page(body, logo_cache), sending)
+    return _titled(f"New video: {title}", _page(body, logo_cache), sending)
 
 
 def going_live(*, user: str = "marta", cache: str = "?cache=1741234567", sending: Sending = FIRST) -> bytes:
     """Tell that a user goes live."""
     body = f"<tr><td><img src='https://{HOST}/photos/{user}.png{cache}'>{user} is live now</td></tr>\n"
-    return _mail(f"{user} is live", _page(body), sending)
+    return _titled(f"{user} is live", _page(body), sending)
 
 
 def recovery(token: str, *, user: str = "marta", sending: Sending = FIRST) -> bytes:
@@ -98,34 +98,34 @@ def comment(text: str, *, video: str = "9d1f4b7c", sending: Sending = FIRST) -> 
     body = (
         f'<tr><td>{html.escape(text)}</td></tr>\n<tr><td><a href="https://{HOST}/video/{video}">Reply</a></td></tr>\n'
     )
-    return _mail("New comment", _page(body), sending)
+    return _titled("New comment", _page(body), sending)
 
 
 def receipt(amount: str, *, sending: Sending = FIRST) -> bytes:
     """Confirm a purchase."""
-    return _mail("Thank you", _page(f"<tr><td>We have received {amount} from you.</td></tr>\n"), sending)
+    return _titled("Thank you", _page(f"<tr><td>We have received {amount} from you.</td></tr>\n"), sending)
 
 
 def contact_form(visitor: str, *, text: str = "When does the next part come?", sending: Sending = FIRST) -> bytes:
     """Pass on what a visitor wrote. He is the From, a fact that readers answer to."""
     changed = Sending(CONTACT, sending.date, sending.seed, sending.encoding, visitor, "A visitor")
-    return _mail("Contact form", _page(f"<tr><td>{html.escape(text)}</td></tr>\n"), changed)
+    return _mail(f"Message From Site {SITE} (A visitor)", _page(f"<tr><td>{html.escape(text)}</td></tr>\n"), changed)
 
 
 def smtp_test(*, sending: Sending = FIRST) -> bytes:
     """Show an admin that mail works."""
-    return _mail("Test mail", _page("<tr><td>This is a test</td></tr>\n"), sending)
+    return _mail(f"Message From Site {SITE} (Your Site test)", _page("<tr><td>This is a test</td></tr>\n"), sending)
 
 
 def with_attachment(data: bytes, *, name: str = "list.csv", sending: Sending = FIRST) -> bytes:
     """Send a report with a file."""
     page = _page("<tr><td>Your report is attached.</td></tr>\n")
-    return _mail("Report", page, sending, _attachment(name, data))
+    return _titled("Report", page, sending, _attachment(name, data))
 
 
 def _linked(subject: str, text: str, link: str, sending: Sending) -> bytes:
     body = f'<tr><td>{text}</td></tr>\n<tr><td class="button"><a href="{html.escape(link)}">Go on</a></td></tr>\n'
-    return _mail(subject, _page(body), sending)
+    return _titled(subject, _page(body), sending)
 
 
 def _page(rows: str, logo_cache: str = "") -> str:
@@ -147,6 +147,10 @@ def _plain(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", bare)).strip() + "\n"
 
 
+def _titled(subject: str, page: str, sending: Sending, attachment: str = "") -> bytes:
+    return _mail(f"{subject} - {SITE}", page, sending, attachment)
+
+
 def _mail(subject: str, page: str, sending: Sending, attachment: str = "") -> bytes:
     unique = hashlib.sha256(sending.seed.encode()).hexdigest()[:43]
     kind = "alternative"
@@ -161,7 +165,7 @@ def _mail(subject: str, page: str, sending: Sending, attachment: str = "") -> by
         f"Date: {format_datetime(sending.date)}",
         f"To: {sending.to or 'undisclosed-recipients:;'}",
         f"From: {_words(sending.name)} <{sending.sender}>",
-        f"Subject: {_words(f'{subject} - {SITE}')}",
+        f"Subject: {_words(subject)}",
         f"Message-ID: <{unique}@{HOST}>",
         _MAILER,
         "MIME-Version: 1.0",

@@ -14,7 +14,6 @@ from parts.avideo import (
     notification,
     receipt,
     recovery,
-    smtp_test,
     two_factor,
     verification,
     with_attachment,
@@ -201,8 +200,8 @@ DIFFERENT_PAIRS = [
     Pair(
         "same text from another display name",
         "a reader sees it",
-        smtp_test(),
-        smtp_test(sending=dataclasses.replace(AGAIN, name="Another Tube")),
+        going_live(),
+        going_live(sending=dataclasses.replace(AGAIN, name="Another Tube")),
     ),
     Pair(
         "same text with another attachment",
