@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from faults.checker import APART, KILLED, STALLED, UNCERTAIN, Verdict, check
+from faults.checker import APART, KILLED, STALLED, UNCERTAIN, Verdict, check, exposed
 from faults.history import Account, Attempt, Copy, Death, History, Outage, Stall, Suppression
+from faults.receiver import answered
 
 A, B = "a@example.test", "b@example.test"
 
@@ -202,6 +203,40 @@ def test_what_is_exempt_may_come_often() -> None:
     story = Story(exempt={1})
     story.twice()
     assert found(story)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("relays", "outage", "count"),
+    [
+        ((0, 1), Outage(0.5, 5), 2),
+        ((0, 0), Outage(0.5, 5), 0),
+        ((0, 1), Outage(50, 51), 0),
+        ((0, 1), Outage(-9, -8), 0),
+    ],
+    ids=["one copy more for each recipient", "one relay alone", "an outage later", "an outage before"],
+)
+def test_what_an_outage_may_double_is_what_several_relays_were_handed_meanwhile(
+    relays: tuple[int, int], outage: Outage, count: int
+) -> None:
+    story = Story(relays=2, outages=[outage])
+    for relay in relays:
+        story.attempts[story.attempt(1, (A, B), relay=relay)].ended = 2
+    assert exposed(story) == count
+
+
+def test_postfix_has_answered_a_mail_when_its_session_went_on() -> None:
+    log = """
+    postfix/smtpd[7]: connect from localhost[127.0.0.1]
+    postfix/smtpd[7]: A1: client=localhost[127.0.0.1]
+    postfix/smtpd[8]: B1: client=localhost[127.0.0.1]
+    postfix/cleanup[9]: A1: message-id=<m1.1@client.example.test>
+    postfix/smtpd[7]: A2: client=localhost[127.0.0.1]
+    postfix/smtpd[7]: lost connection after END-OF-MESSAGE from localhost[127.0.0.1]
+    postfix/smtpd[7]: disconnect from localhost[127.0.0.1] ehlo=1 mail=2 rcpt=2 data=2 commands=7
+    postfix/smtpd[9]: C1: client=localhost[127.0.0.1]
+    postfix/smtpd[9]: disconnect from localhost[127.0.0.1] ehlo=1 mail=1 rcpt=1 data=1 quit=1 commands=5
+    """
+    assert answered(log) == {"A1", "C1"}
 
 
 # What the relay says

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.history import Account, Attempt, Copy, History
+    from faults.history import Account, Attempt, Copy, History, Outage
 
 UNCERTAIN = "uncertain: the upstream took it and its reply never arrived"
 KILLED = "killed before the acceptance was written"
@@ -54,13 +54,31 @@ def check(history: History) -> Verdict:
     for (message, recipient), copies in arrived.items():
         if message not in history.exempt:
             _count_doubles(history, verdict, f"message {message} for {recipient}", copies)
+    verdict.wrong += history.left_over
     for account in history.accounts:
         verdict.wrong += _unbalanced(history, account)
         verdict.wrong += _unfounded(history, account)
         verdict.wrong += _unknown_records(history, account)
     verdict.wrong += [f"never delivered: {text}" for text in history.given_up]
-    verdict.wrong += history.left_over
     return verdict
+
+
+def exposed(history: History) -> int:
+    """Count the second copies that may come at most because relays were without each other: one for each other relay
+    that was handed the same message for the same recipient meanwhile."""
+    handed: dict[tuple[int, str], dict[int, Attempt]] = defaultdict(dict)
+    for attempt in history.attempts.values():
+        for recipient in attempt.recipients:
+            handed[attempt.message, recipient].setdefault(attempt.relay, attempt)
+    return sum(
+        len(relays) - 1
+        for relays in handed.values()
+        if any(_meanwhile(attempt, outage) for attempt in relays.values() for outage in history.outages)
+    )
+
+
+def _meanwhile(attempt: Attempt, outage: Outage) -> bool:
+    return (attempt.dot_at or attempt.begun) < outage.ended + RECOVERED_WITHIN and attempt.ended > outage.begun
 
 
 def _arrived(history: History) -> dict[tuple[int, str], list[Copy]]:

@@ -11,13 +11,10 @@ from parts.ports import HOST, free_port
 from parts.redis_server import RedisServer
 from parts.waiting import block_until
 
+from faults.in_redis import claims
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import redis
-
-PREFIX = "smtp-dedup:v"
-"""Of keys that hold a claim."""
 
 
 class FaultyRedis(RedisServer):
@@ -61,6 +58,11 @@ class FaultyRedis(RedisServer):
         ):
             yield
 
+    def evicted(self) -> int:
+        """Count the keys that it has thrown away."""
+        with self.client() as client:
+            return int(client.info("stats")["evicted_keys"])
+
     @contextlib.contextmanager
     def with_password(self) -> Iterator[None]:
         """Ask for a password that nobody was told."""
@@ -74,7 +76,7 @@ class FaultyRedis(RedisServer):
         """Put a list in place of a share of what it holds."""
         count = 0
         with self.client() as client:
-            for key in self._claims(client):
+            for key in claims(client):
                 if chance.random() < share:  # type: ignore[attr-defined]
                     with client.pipeline() as pipeline:
                         pipeline.delete(key)
@@ -83,27 +85,6 @@ class FaultyRedis(RedisServer):
                         pipeline.execute()
                     count += 1
         return count
-
-    def age(self, seconds: float) -> None:
-        """Let time pass for all that it holds, by shortening what is left."""
-        with self.client() as client:
-            for key in client.scan_iter(count=1000):
-                client.pexpire(key, max(1, client.pttl(key) - int(seconds * 1000)))
-
-    def held(self) -> dict[str, int]:
-        """Give the claims that somebody holds, with the milliseconds of their leases."""
-        with self.client() as client:
-            keys = [key for key in self._claims(client) if client.type(key) == b"string"]
-            return {key.decode(): client.pttl(key) for key in keys if (client.get(key) or b"").startswith(b"h")}
-
-    def sent(self) -> int:
-        """Count the acceptances that it holds."""
-        with self.client() as client:
-            keys = self._claims(client)
-            return sum((value or b"").startswith(b"s") for value in client.mget(keys)) if keys else 0
-
-    def _claims(self, client: redis.Redis) -> list[bytes]:
-        return list(client.scan_iter(match=PREFIX + "*", count=1000))
 
     @contextlib.contextmanager
     def _set(self, name: str, value: str, usual: str) -> Iterator[None]:

@@ -98,6 +98,8 @@ class Account:
     metrics: Counter[str] | None = None
     """The same by `/metrics`; None where it did not live through the whole run."""
     records: set[str] = field(default_factory=set)
+    events: Counter[str] = field(default_factory=Counter)
+    """What else its log says, by kind."""
     suppressions: list[Suppression] = field(default_factory=list)
 
 

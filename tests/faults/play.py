@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from faults.checker import check
-from faults.rest import come_to_rest, descriptors, kept_ports, resident, send_again
+import aiohttp
+
+from faults.checker import check, exposed
+from faults.rest import come_to_rest, descriptors, resident, send_again
 from faults.run import Run
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
     from faults.scenario import Scenario
 
+WATCH_EVERY = 0.2
+"""Seconds between two looks at `/readyz`."""
 SHOWN = 20
 """Findings of one kind that are kept with a result."""
 
@@ -47,6 +53,13 @@ class Result:
     seconds: float = 0.0
     memory: tuple[int, int] = (0, 0)
     """KiB of the first relay before and after; 0 where it did not live through the run."""
+    exposed: int = 0
+    """Second copies that several relays may send at most while the store cannot tell them of each other."""
+    states: list[str] = field(default_factory=list)
+    """What `/readyz` said other than that all is well."""
+    events: dict[str, int] = field(default_factory=dict)
+    """Lines of the log, by kind."""
+    notes: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -73,9 +86,9 @@ async def play(
 
 async def _play(scenario: Scenario, result: Result, progress: Callable[[Run], None]) -> None:
     async with Run(scenario, result.asked, result.seed) as run:
-        before = {number: descriptors(relay, without=kept_ports(run)) for number, relay in enumerate(run.relays)}
+        before = {number: descriptors(relay, without=run.kept_ports()) for number, relay in enumerate(run.relays)}
         memory = resident(run.relays[0])
-        watch = asyncio.create_task(_watch(run, progress))
+        watch = asyncio.create_task(_watch(run, result, progress))
         try:
             async with asyncio.timeout(scenario.limit):
                 await scenario.play(run)
@@ -83,11 +96,13 @@ async def _play(scenario: Scenario, result: Result, progress: Callable[[Run], No
                     await send_again(run)
                 if 0 not in run.restarted:
                     result.memory = (memory, resident(run.relays[0]))
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
                 await come_to_rest(run, before)
-                run.history.copies = await run.receiver.copies()
+                run.history.copies = await run.copies()
         except Exception as error:  # noqa: BLE001 - one scenario must not end the others
             run.complain(f"the run broke off: {_words(error)}")
-            run.history.copies = run.peer.taken if hasattr(run, "peer") else []
+            run.history.copies = run.taken()
         finally:
             watch.cancel()
         _judge(scenario, run, result)
@@ -104,6 +119,10 @@ def _judge(scenario: Scenario, run: Run, result: Result) -> None:
     result.heard = dict(run.clients.heard.most_common())
     result.deaths, result.outages = len(run.history.deaths), len(run.history.outages)
     result.slowest = round(run.clients.slowest, 2)
+    result.exposed = exposed(run.history)
+    events = sum((told.events for told in run.history.accounts), start=type(verdict.excused)())
+    result.events = dict(events.most_common(SHOWN))
+    result.notes = run.notes
     result.findings = [
         *(f"lost: {text}" for text in verdict.lost[:SHOWN]),
         *(f"doubled: {text}" for text in verdict.doubled[:SHOWN]),
@@ -112,10 +131,23 @@ def _judge(scenario: Scenario, run: Run, result: Result) -> None:
     ]
 
 
-async def _watch(run: Run, progress: Callable[[Run], None]) -> None:
+async def _watch(run: Run, result: Result, progress: Callable[[Run], None]) -> None:
+    """Ask the relays again and again how they are, as a monitor does."""
     while True:
         progress(run)
-        await asyncio.sleep(0.5)
+        for relay in run.relays:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                ready = await relay.readyz()
+                _note_state(result, ready)
+        await asyncio.sleep(WATCH_EVERY)
+
+
+def _note_state(result: Result, ready: dict[str, Any]) -> None:
+    ways = [f"{part} {state}" for part, state in ready.items() if part in ("store", "upstream") and state != "up"]
+    if ready["status_code"] != HTTPStatus.OK or ways:
+        told = f"{ready['status_code']} " + ", ".join(ways or [str(ready.get("status", ""))])
+        if told.strip() not in result.states:
+            result.states.append(told.strip())
 
 
 def _words(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from parts.faults import Action, Step
 from parts.peer import ScriptedPeer
@@ -21,19 +21,12 @@ if TYPE_CHECKING:
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: <(m(\d+)\.\d+)@", re.MULTILINE)
 _RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTP id (\w+)")
+_RECEIVED = re.compile(
+    rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", re.MULTILINE | re.DOTALL
+)
 # RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets. Who says more cannot know that he was understood.
 _UNDERSTOOD = re.compile(rb"(?:250-[^\r\n]{0,506}\r\n)*2\d\d [^\r\n]{0,506}")
 _MOST_COMMANDS = 1000
-
-
-class Receiver(Protocol):
-    """Where the relays send to."""
-
-    url: str
-    port: int
-
-    async def copies(self) -> list[Copy]:
-        """Give all that was taken since the beginning, once nothing is under way any more."""
 
 
 def identify(content: bytes) -> tuple[int, str, str]:
@@ -71,9 +64,6 @@ class RecordingPeer(ScriptedPeer):
     def forgive(self) -> None:
         super().forgive()
         self._now_and_then.clear()
-
-    async def copies(self) -> list[Copy]:
-        return self.taken
 
     async def visit(self, step: Step, session: Session, subject: bytes = b"") -> bytes | None:
         if len(session.commands) > _MOST_COMMANDS:
@@ -114,7 +104,9 @@ class RecordingPostfix(Postfix):
 
     def __init__(self) -> None:
         # Without `in_flow_delay` a long row of repeats, whose transactions are begun and given up, is not slowed.
-        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200"])
+        # What a stop puts off is tried again at once.
+        soon = ["minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s"]
+        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon])
         self.restarts = []
 
     async def bounce(self, seconds: float) -> None:
@@ -127,22 +119,45 @@ class RecordingPostfix(Postfix):
 
     async def copies(self) -> list[Copy]:
         await self.wait_delivered(seconds=300)
-        return await asyncio.to_thread(self._read)
+        return await asyncio.to_thread(self.delivered)
 
-    def _read(self) -> list[Copy]:
+    def delivered(self) -> list[Copy]:
+        """Give what lies in the mailboxes now."""
         offset = time.time() - time.monotonic()
+        heard = answered(self.log())
         copies = []
         for file in self._mail.glob("*/new/*"):
             head = file.read_bytes()
             number, attempt, record = identify(head)
-            at = _received_at(head) - offset
-            told = not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
+            queue_id, at = _received(head)
+            at -= offset
+            told = queue_id in heard or not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
             copies.append(Copy(number, attempt, record, (f"{file.parts[-3]}@example.test",), at, at, told))
         return copies
 
 
-def _received_at(head: bytes) -> float:
-    """Give when Postfix took it, as its own Received field says: whole seconds since the Unix epoch."""
-    field = re.search(rb"^Received: from .*?;\s+([^\n]+)", head, re.MULTILINE | re.DOTALL)
+def answered(log: str) -> set[str]:
+    """Give the mails whose session went on after them: it does one thing at a time, so its client has heard the yes.
+
+    Of the last mail of a process that was ended nobody knows.
+    """
+    last: dict[str, str] = {}
+    heard = set()
+    for process, said in re.findall(r"smtpd\[(\d+)\]: (.*)", log):
+        if said.startswith("lost connection after END-OF-MESSAGE"):
+            last.pop(process, None)
+            continue
+        if process in last and not said.startswith("connect from"):
+            heard.add(last.pop(process))
+        if begun := re.match(r"(\w+): client=", said):
+            last[process] = begun[1]
+    return heard
+
+
+def _received(head: bytes) -> tuple[str, float]:
+    """Give the queue id and the time at which Postfix took it, as its own Received field says: whole seconds."""
+    field = re.search(
+        rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", head, re.MULTILINE | re.DOTALL
+    )
     assert field, head[:300]
-    return parsedate_to_datetime(field[1].decode()).timestamp()
+    return field[1].decode(), parsedate_to_datetime(field[2].decode()).timestamp()

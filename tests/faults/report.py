@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from faults.scenario import ALL
+from faults.scenario import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from faults.runner import Results
@@ -18,20 +18,22 @@ _HEAD = """\
 
 What the relay does when things break, as measured by the last `make faults`, which wrote this page. Everything is
 broken for real: relay processes, Redis, SQLite's disk, a Postfix, or an SMTP peer that misbehaves at a chosen step.
-Clients write down every reply, the receiving end every message; the accounting is done over both:
+Clients write down every reply, the receiving end every message; the accounting is done over both.
 
 - **lost**: a client heard 250, and the message never arrived. Must be 0.
 - **doubled**: a second equal copy for a recipient, without a named cause. Must be 0.
 - **named**: second copies with a cause that the [architecture](architecture.md) names. The cause is taken from what the
-  receiver, the clients and the one who broke things wrote down, never from the relay's own counters.
+  receiver, the clients and the one who broke things wrote down, never from the relay's own counters. *Of at most* is
+  how many the fault could have doubled: what several relays were handed while they could not tell each other.
 
 In every row also: recipients sent are the sum of all outcomes, in the log and in `/metrics`; each suppression names an
-original that the receiver holds; no key without an expiry, no claim held after its lease, no descriptor, session or
-claim left over; every message arrived in the end. *Sent* counts every try of every client: twins, repeats and retries.
+original that the receiver holds; no key without an expiry, no claim held after its lease; no descriptor, session or
+claim left over, and every relay ends with status 0 when asked to; every message arrived in the end. After most runs,
+and after every death of a relay, some messages that had been delivered were sent once more.
 
-*Memory* is the first relay's, before and after, where it lived through the run.
-
-Any row can be run again: `python -m tests.faults run "NAME" --again --seed SEED`.
+What stands in *italics* was counted in the run. *Messages* are different ones; in brackets stands how often they were
+sent: twins, repeats and retries. Every relay here has one worker; several relays on one store stand for several
+workers too, which share nothing else.
 """
 _COLUMNS = (
     "fault",
@@ -39,57 +41,132 @@ _COLUMNS = (
     "what the operator sees",
     "relays, store",
     "messages",
-    "sent",
     "lost",
     "doubled",
     "named",
-    "slowest reply",
-    "memory",
-    "seed",
 )
+_MORE = ("fault", "recipients by outcome", "slowest reply", "memory", "also", "seed")
+_MOST_REPLIES = 5
+_MOST_EVENTS = 4
 
 
 def write_report(file: Path, results: Results) -> None:
     """Write the page. Scenarios that have not run stand in it, and say so."""
     groups: dict[str, list[Scenario]] = {}
-    for scenario in ALL.values():
+    for scenario in ordered():
         groups.setdefault(scenario.group, []).append(scenario)
-    text = _HEAD
+    found = {each.name: result for each in ordered() if (result := results.load(each))}
+    text = _HEAD + _summary(groups, found)
     for group, scenarios in groups.items():
-        text += f"\n## {group}\n\n" + _line(_COLUMNS) + "|---" * len(_COLUMNS) + "|\n"
-        text += "".join(_row(scenario, results.load(scenario)) for scenario in scenarios)
-    found = [result for scenario in ALL.values() if (result := results.load(scenario))]
-    file.write_text(text + _foot(found))
+        text += f"\n## {group}\n\n" + _table(_COLUMNS, (_row(each, found.get(each.name)) for each in scenarios))
+    text += _details(groups, found)
+    file.write_text(text)
 
 
-def _row(scenario: Scenario, result: dict[str, Any] | None) -> str:
+def _summary(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str, Any]]) -> str:
+    """Give one line for each group, and the sum."""
+    rows = []
+    for group, scenarios in [*groups.items(), ("**all**", ordered())]:
+        ran = [found[each.name] for each in scenarios if each.name in found]
+        named = sum(sum(result["excused"].values()) for result in ran)
+        sums = [sum(result[key] for result in ran) for key in ("messages", "attempts", "lost", "doubled")]
+        link = group if group.startswith("*") else f"[{group}](#{_anchor(group)})"
+        rows.append([link, f"{len(ran)} of {len(scenarios)}", *(f"{each:,}" for each in (*sums, named))])
+    days = sorted({result["at"] for result in found.values()})
+    minutes = sum(result["seconds"] for result in found.values()) / 60
+    unclean = [name for name, result in found.items() if result["lost"] or result["doubled"] or result["findings"]]
+    text = "\n" + _table(("what fails", "faults run", "messages", "sent", "lost", "doubled", "named"), rows)
+    text += f"\nRun on {days[-1]}, {minutes:.0f} minutes of faults in all." if days else "\nNothing has run yet."
+    return text + (f" **Not clean: {'; '.join(unclean)}.**\n" if unclean else "\n")
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def _row(scenario: Scenario, result: dict[str, Any] | None) -> list[str]:
     where = f"{scenario.relays}, {scenario.store.removeprefix('wired ')}"
-    if scenario.upstream == "postfix":
-        where += ", Postfix"
-    cells = [scenario.name, scenario.hears, scenario.sees, where]
+    if scenario.upstream != "peer":
+        where += f", {'Postfix' if scenario.upstream == 'postfix' else '2 upstreams'}"
     if result is None:
-        cells += ["not run yet"] + [""] * (len(_COLUMNS) - len(cells) - 1)
-    else:
-        named = "; ".join(f"{count} {cause.partition(':')[0]}" for cause, count in result["excused"].items()) or "0"
-        wrong = " (**not clean**)" if result["findings"] else ""
-        cells += [f"{result['messages']:,}{wrong}", f"{result['attempts']:,}", str(result["lost"])]
-        cells += [str(result["doubled"]), named, f"{result['slowest']:.1f} s"]
-        before, after = (kib // 1024 for kib in result["memory"])
-        cells += [f"{before} → {after} MiB" if after else "", str(result["seed"])]
-    return _line(cells)
+        return [scenario.name, scenario.hears, scenario.sees, where, "not run yet", "", "", ""]
+    wrong = " (**not clean**)" if result["findings"] else ""
+    return [
+        scenario.name,
+        f"{scenario.hears}<br>*{_replies(result['heard'])}*",
+        f"{scenario.sees}{_seen(result)}",
+        where,
+        f"{result['messages']:,} ({result['attempts']:,}){wrong}",
+        str(result["lost"]),
+        str(result["doubled"]),
+        _named(result),
+    ]
+
+
+def _replies(heard: Mapping[str, int]) -> str:
+    """Say which replies were heard, the commonest first."""
+    most = sorted(heard.items(), key=lambda each: -each[1])
+    text = ", ".join(f"{count:,} heard `{reply}`" for reply, count in most[:_MOST_REPLIES])
+    rest = sum(count for _, count in most[_MOST_REPLIES:])
+    return text + (f", {rest:,} something else" if rest else "")
+
+
+def _seen(result: Mapping[str, Any]) -> str:
+    """Say what stood in the log beside the lines of messages, and what `/readyz` said other than that all is well."""
+    events = sorted(result["events"].items(), key=lambda each: -each[1])
+    # A relay says at its start that its upstream answers; it is no news where it never said otherwise.
+    events = [each for each in events if each[0] != "upstream is up" or "upstream is down" in result["events"]]
+    lines = [f"`{event.replace('`', '')}`" + _times(count) for event, count in events[:_MOST_EVENTS]]
+    if result["states"]:
+        lines.append("`/readyz` " + "; ".join(result["states"]))
+    return f"<br>*{'; '.join(lines)}*" if lines else ""
+
+
+def _times(count: int) -> str:
+    return f" {count:,} times" if count > 1 else ""
+
+
+def _named(result: Mapping[str, Any]) -> str:
+    text = "; ".join(f"{count:,} {cause.partition(':')[0]}" for cause, count in result["excused"].items())
+    bound = f" (of at most {result['exposed']:,})" if result["excused"] and result["exposed"] else ""
+    return text + bound if text else "0"
+
+
+def _details(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str, Any]]) -> str:
+    text = (
+        "\n## In numbers\n\nThe slowest reply is counted from a client's connecting. Memory is the first relay's,"
+        " before and after, where it lived through the run. Any row can be run again:\n"
+        '`python -m tests.faults run "FAULT" --again --seed SEED`.\n'
+    )
+    for group, scenarios in groups.items():
+        ran = [(each, found[each.name]) for each in scenarios if each.name in found]
+        if ran:
+            text += f"\n### {group}, in numbers\n\n" + _table(_MORE, (_numbers(each.name, told) for each, told in ran))
+    return text
+
+
+def _numbers(name: str, result: Mapping[str, Any]) -> list[str]:
+    before, after = (round(kib / 1024) for kib in result["memory"])
+    outcomes = sorted(result["outcomes"].items(), key=lambda each: -each[1])
+    return [
+        name,
+        ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes),
+        f"{result['slowest']:.1f} s",
+        f"{before} → {after} MiB" if after else "",
+        "; ".join(result["notes"]),
+        str(result["seed"]),
+    ]
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(columns)
+    return _line(head) + "|---" * len(head) + "|\n" + "".join(_line(row) for row in rows)
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _foot(results: list[dict[str, Any]]) -> str:
-    total = {key: sum(result[key] for result in results) for key in ("messages", "attempts", "lost", "doubled")}
-    seconds = sum(result["seconds"] for result in results)
-    days = sorted({result["at"] for result in results})
-    return (
-        f"\n{len(results)} of {len(ALL)} scenarios, {total['messages']:,} messages, {total['attempts']:,} sent, "
-        f"{total['lost']} lost, {total['doubled']} doubled without a name, {seconds / 60:.0f} minutes"
-        + (f", {days[-1]}" if days else "")
-        + ".\n"
-    )
+def _plain(text: str) -> str:
+    """Leave out what a page should not hold: some upstreams say garbage, and logs quote it."""
+    return "".join(each if each.isprintable() else "?" for each in text)

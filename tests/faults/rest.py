@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from faults import in_redis
 from faults.history import Account, Suppression
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ SAMPLE = 20
 _AT_REST = 0.3
 """Seconds in which nothing more may be counted."""
 _REST_WITHIN = 90.0
+_EVERY_TIME = frozenset({"message", "serving", "ended", "draining"})
+"""Events that are no news in a run."""
+_LONGEST_KIND = 150
 
 
 def descriptors(relay: RelayProcess, *, without: set[int]) -> int:
@@ -59,7 +64,7 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
         if number not in run.restarted:
             metrics[number] = counted
         # To the upstream and the store it keeps connections on purpose.
-        open_now = descriptors(relay, without=kept_ports(run))
+        open_now = descriptors(relay, without=run.kept_ports())
         if number not in run.restarted and open_now > before[number]:
             run.complain(f"relay {number} has {open_now} descriptors open, {before[number]} at its start")
     for relay in run.relays:
@@ -69,14 +74,6 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
             run.complain(f"relay {number} ended with {status}")
         run.history.accounts.append(_account(run, number, relay, metrics.get(number)))
     _look_into_store(run)
-
-
-def kept_ports(run: Run) -> set[int]:
-    """Give the ports to which a relay keeps connections."""
-    ports = {int(run.relays[0].arguments[run.relays[0].arguments.index("--upstream") + 1].rpartition(":")[2])}
-    if "redis" in run.scenario.store:
-        ports.add(int(run.store_url.rpartition(":")[2].partition("/")[0]))
-    return ports
 
 
 async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
@@ -111,6 +108,8 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
             if text and not text.startswith("warning: "):
                 run.complain(f"relay {number} says: {text[:300]}")
             continue
+        if line["event"] not in _EVERY_TIME:
+            told.events[_kind(line)] += 1
         if "traceback" in line:
             run.complain(f"relay {number}: {line['event']}: {line['traceback'][-300:]}")
         if line["event"] != "message":
@@ -125,16 +124,24 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
     return told
 
 
+def _kind(line: dict[str, str]) -> str:
+    """Give what a line says with what differs each time left out, so that equal ones can be counted."""
+    text = re.sub(r"(?<![\w.-])/[\w./-]+", "FILE", line["event"].splitlines()[0])
+    text = re.sub(r"\d[\d.]*(:\d+)?", lambda found: "HOST:PORT" if found[1] else "N", text)
+    text = re.sub(r"(HOST:PORT[, ]*)+(?=HOST:PORT)", "", text)
+    return text if len(text) <= _LONGEST_KIND else text[:_LONGEST_KIND] + "…"
+
+
 def _look_into_store(run: Run) -> None:
     """No key without an expiry, no claim held after its lease. Relays that drained hold nothing at all."""
-    if "redis" in run.scenario.store and run.redis.running:
-        for key, left in run.redis.keys().items():
-            if left < 0:
+    if servers := run.servers():
+        for key, left in in_redis.keys(servers).items():
+            if left == -1:
                 run.complain(f"key {key} has no expiry")
-        held = {key: left / 1000 for key, left in run.redis.held().items()}
-        run.redis.age(run.history.lease)
+        held = {key: left / 1000 for key, left in in_redis.held(servers).items()}
+        in_redis.age(servers, run.history.lease)
         # What is left of a shortened key is 1 ms.
-        if after := [key for key, left in run.redis.held().items() if left > 1]:
+        if after := [key for key, left in in_redis.held(servers).items() if left > 1]:
             run.complain(f"held after the lease: {after[:3]}")
     elif run.scenario.store == "sqlite" and run.sqlite.exists() and not run.unreadable_store:
         with contextlib.closing(sqlite3.connect(f"file:{run.sqlite}?mode=ro", uri=True)) as connection:
@@ -149,9 +156,32 @@ def _look_into_store(run: Run) -> None:
         run.complain(f"still held when all relays have ended: {list(held)[:3]}")
 
 
-async def send_again(run: Run) -> None:
-    """Send some messages again that were delivered; the checker sees whether a second copy comes of it."""
+async def send_again(run: Run, most: int = SAMPLE, relay: int | None = None) -> int:
+    """Send some messages again that were delivered; the checker sees whether a second copy comes of it.
+
+    Gives how many: to any of the relays, or to this one.
+    """
     promised = {attempt.message: attempt for attempt in run.history.attempts.values() if attempt.promised}
-    for message in run.chance.sample(sorted(promised), min(SAMPLE, len(promised))):
-        relay = run.chance.randrange(len(run.relays))
-        await asyncio.wait_for(run.clients.insist(message, promised[message].recipients, relay), 60)
+    chosen = run.chance.sample(sorted(promised), min(most, len(promised)))
+    for message in chosen:
+        where = run.chance.randrange(len(run.relays)) if relay is None else relay
+        await asyncio.wait_for(run.clients.insist(message, promised[message].recipients, where), 60)
+    return len(chosen)
+
+
+def see_that_all_heard(run: Run) -> None:
+    """Whoever sent his dot has heard a reply to it."""
+    for attempt in run.history.attempts.values():
+        if attempt.sent and not attempt.code:
+            run.complain(f"{attempt.id} sent its dot and heard nothing: {attempt.text}")
+
+
+async def all_is_written(run: Run) -> None:
+    """Wait until Redis holds all that was sent: what it missed is written back."""
+    expected = {(copy.message, to) for copy in run.taken() for to in copy.recipients}
+    for _ in range(200):
+        found = await asyncio.to_thread(in_redis.sent, run.servers())
+        if found >= len(expected):
+            return
+        await asyncio.sleep(0.1)
+    run.complain(f"the store knows {found} of {len(expected)} acceptances")

@@ -22,11 +22,16 @@ from faults.clients import Clients, Manner
 from faults.faulty_redis import FaultyRedis
 from faults.history import Death, History, Outage, Stall
 from faults.receiver import RecordingPeer, RecordingPostfix
+from faults.several_redis import FailingCluster, FailingSentinels
+from faults.wall_clock import WallClock
 from faults.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 
+    from parts.redis_server import RedisServer
+
+    from faults.history import Copy
     from faults.scenario import Scenario
 
 SETTINGS: Mapping[str, object] = {
@@ -68,6 +73,9 @@ class Run:
         )
         self.relays: list[RelayProcess] = []
         self.restarted: set[int] = set()
+        self.clocks: list[WallClock] = []
+        self.notes: list[str] = []
+        """What the report says of this run beside its numbers."""
         self.done = 0
         self.unreadable_store = False
         self.stack = AsyncExitStack()
@@ -80,7 +88,16 @@ class Run:
             for number in range(self.scenario.relays):
                 state = self.folder / f"relay{number}"
                 state.mkdir()
-                relay = RelayProcess(upstream=upstream, store=self.store_url, settings=self.settings, state=state)
+                environment: Mapping[str, str] = {}
+                if self.scenario.clocks:
+                    environment = self._clock(number).environment
+                relay = RelayProcess(
+                    upstream=upstream,
+                    store=self.store_url,
+                    settings=self.settings,
+                    state=state,
+                    environment=environment,
+                )
                 stack.push_async_callback(relay.close)
                 self.relays.append(relay)
             async with asyncio.TaskGroup() as group:
@@ -102,6 +119,12 @@ class Run:
             return f"sqlite:{self.sqlite}"
         if kind == "memory":
             return "memory:"
+        if kind == "redis sentinel":
+            self.sentinels = stack.enter_context(FailingSentinels())
+            return self.sentinels.url
+        if kind == "redis cluster":
+            self.cluster = stack.enter_context(FailingCluster())
+            return self.cluster.url
         self.redis = stack.enter_context(FaultyRedis())
         if kind == "redis":
             return self.redis.url
@@ -113,14 +136,44 @@ class Run:
             self.postfix = stack.enter_context(RecordingPostfix())
             return self.postfix.url
         self.peer = await stack.enter_async_context(RecordingPeer(self.chance))
-        if self.scenario.upstream == "peer":
-            return self.peer.url
-        self.line = await stack.enter_async_context(Wire(self.peer.port))
-        return f"smtp://{HOST}:{self.line.port}"
+        if self.scenario.upstream == "two peers":
+            self.second = await stack.enter_async_context(RecordingPeer(self.chance))
+            self.settings["upstream.fallback_urls"] = f'["{self.second.url}"]'
+        return self.peer.url
 
-    @property
-    def receiver(self) -> RecordingPeer | RecordingPostfix:
-        return self.postfix if self.scenario.upstream == "postfix" else self.peer
+    def _clock(self, number: int) -> WallClock:
+        """Give the clock of a relay. Those that share a file share a host, and so its clock."""
+        if self.scenario.store != "sqlite" or not self.clocks:
+            self.clocks.append(WallClock(self.folder / f"clock{number}"))
+        return self.clocks[-1]
+
+    async def copies(self) -> list[Copy]:
+        """Give all that was taken, by whichever receiver, once nothing is under way any more."""
+        return await self.postfix.copies() if self.scenario.upstream == "postfix" else self.taken()
+
+    def taken(self) -> list[Copy]:
+        """Give all that the receivers have taken so far."""
+        if hasattr(self, "postfix"):
+            return self.postfix.delivered()
+        peers = [getattr(self, name) for name in ("peer", "second") if hasattr(self, name)]
+        return [copy for peer in peers for copy in peer.taken]
+
+    def servers(self) -> list[RedisServer]:
+        """Give the Redis servers that answer for claims now."""
+        if hasattr(self, "sentinels"):
+            return self.sentinels.masters
+        if hasattr(self, "cluster"):
+            return self.cluster.masters
+        return [self.redis] if hasattr(self, "redis") and self.redis.running else []
+
+    def kept_ports(self) -> set[int]:
+        """Give the ports to which a relay keeps connections on purpose: those of upstreams and stores."""
+        ends = (getattr(self, name, None) for name in ("peer", "second", "postfix", "redis", "wire"))
+        ports = {end.port for end in ends if end is not None}
+        for several in ("sentinels", "cluster"):
+            if hasattr(self, several):
+                ports |= getattr(self, several).ports
+        return ports
 
     # Load
 
@@ -232,6 +285,10 @@ class Run:
         """Wait until every relay says of its store that it is "up", or "degraded"."""
         for relay in self.relays:
             await _until_ready(relay, "store", state)
+
+    def note(self, text: str) -> None:
+        """Have the report say this, a measure of what was done here."""
+        self.notes.append(text)
 
     def complain(self, text: str) -> None:
         """Note something that is wrong."""

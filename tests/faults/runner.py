@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from faults.play import Result, play
-from faults.scenario import ALL
+from faults.scenario import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from faults.run import Run
     from faults.scenario import Scenario
@@ -25,7 +28,7 @@ class Results:
     """A folder with one JSON file for each scenario."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def load(self, scenario: Scenario) -> dict[str, Any] | None:
         """Give the last result of a scenario, if it has one that can be read."""
@@ -33,18 +36,23 @@ class Results:
             found: dict[str, Any] = json.loads(self._file(scenario).read_text())
         except (OSError, ValueError):
             return None
-        return found
+        # One of an older harness tells too little for the page.
+        return found if found.keys() >= Result.__dataclass_fields__.keys() else None
 
     def save(self, scenario: Scenario, result: Result) -> None:
         """Keep a result in place of the one before."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         file = self._file(scenario)
         fresh = file.with_suffix(".new")
         fresh.write_text(json.dumps({**result.as_dict(), "at": time.strftime("%Y-%m-%d")}, indent=1) + "\n")
         fresh.replace(file)
 
+    def forget(self, scenario: Scenario) -> None:
+        """Take away the last result of a scenario."""
+        self._file(scenario).unlink(missing_ok=True)
+
     def _file(self, scenario: Scenario) -> Path:
-        return self._folder / (re.sub(r"[^a-z0-9]+", "-", scenario.name.lower()).strip("-") + ".json")
+        return self.folder / (re.sub(r"[^a-z0-9]+", "-", scenario.name.lower()).strip("-") + ".json")
 
 
 def chosen(words: Iterable[str]) -> list[Scenario]:
@@ -52,7 +60,7 @@ def chosen(words: Iterable[str]) -> list[Scenario]:
     wanted = [word.lower() for word in words]
     found = [
         each
-        for each in ALL.values()
+        for each in ordered()
         if not wanted or any(word in each.name.lower() or word in each.group.lower() for word in wanted)
     ]
     if not found:
@@ -65,53 +73,100 @@ def finished(scenario: Scenario, result: dict[str, Any] | None, messages: int | 
     return bool(result and result["asked"] >= (messages or scenario.messages) and not _failed(result))
 
 
-def _failed(result: dict[str, Any]) -> bool:
+def _failed(result: Mapping[str, Any]) -> bool:
     return bool(result["lost"] or result["doubled"] or result["findings"])
 
 
-async def run_all(
-    scenarios: Sequence[Scenario],
-    results: Results,
-    *,
-    seed: int,
-    messages: int | None = None,
-    minutes: float | None = None,
-    again: bool = False,
-) -> bool:
-    """Run what is not finished, as long as the minutes last. True when every result there is now is clean."""
-    deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
-    clean = True
-    for number, scenario in enumerate(scenarios, 1):
-        head = f"[{number}/{len(scenarios)}] {scenario.name}"
-        kept = results.load(scenario)
-        if not again and finished(scenario, kept, messages):
-            click.echo(f"{head}: finished before, seed {kept['seed'] if kept else ''}")
-            continue
-        if time.monotonic() > deadline:
-            click.echo(f"{head}: left for the next run, the time is over")
-            clean = False
-            continue
-        result = await play(scenario, messages or scenario.messages, seed, _progress(head))
-        results.save(scenario, result)
-        _end_progress()
+@dataclass(frozen=True)
+class Round:
+    """What is run, and how: each scenario in a process of its own, so many at once where they do not mind."""
+
+    results: Results
+    seed: int
+    messages: int | None = None
+    """For each scenario, in place of its own number."""
+    minutes: float | None = None
+    """After which no further scenario begins."""
+    again: bool = False
+    """Run also what is finished."""
+    at_once: int = 1
+
+    async def run(self, scenarios: Sequence[Scenario]) -> bool:
+        """Run what is not finished. True when every result there is now is clean."""
+        deadline = time.monotonic() + 60 * self.minutes if self.minutes else float("inf")
+        places = asyncio.Semaphore(self.at_once)
+        ends: list[bool] = []
+
+        async def one(scenario: Scenario, head: str) -> None:
+            async with places:
+                if time.monotonic() < deadline:
+                    ends.append(await self._play(scenario, head))
+                else:
+                    click.echo(f"{head}: left for the next run, the time is over")
+                    ends.append(False)
+
+        due = list(self._due(scenarios))
+        async with asyncio.TaskGroup() as group:
+            for scenario, head in due:
+                if not scenario.alone:
+                    group.create_task(one(scenario, head))
+        for scenario, head in due:
+            if scenario.alone:
+                await one(scenario, head)
+        return all(ends)
+
+    def _due(self, scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, str]]:
+        """Give those to run, with what each line about them begins with."""
+        for number, scenario in enumerate(scenarios, 1):
+            head = f"[{number}/{len(scenarios)}] {scenario.name}"
+            kept = self.results.load(scenario)
+            if kept and not self.again and finished(scenario, kept, self.messages):
+                click.echo(f"{head}: finished before, seed {kept['seed']}")
+            else:
+                yield scenario, head
+
+    async def _play(self, scenario: Scenario, head: str) -> bool:
+        """Play one in a process of its own, which keeps its result."""
+        self.results.forget(scenario)
+        words = ["--seed", str(self.seed), "--messages", str(self.messages or scenario.messages)]
+        words += ["--results", str(self.results.folder)]
+        player = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.faults", "play", scenario.name, *words), cwd=Path(__file__).parents[2]
+        )
+        try:
+            await player.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                player.terminate()
+            await player.wait()
+            raise
+        result = self.results.load(scenario)
+        if result is None:
+            click.echo(f"{head}: FAILED, ended with {player.returncode} and left no result")
+            return False
         click.echo(f"{head}: {summary(result)}")
-        for finding in result.findings:
+        for finding in result["findings"]:
             click.echo(f"    {finding}")
-        clean = clean and result.clean
-    return clean
+        return not _failed(result)
 
 
-def summary(result: Result) -> str:
+async def play_one(scenario: Scenario, results: Results, seed: int, messages: int) -> None:
+    """Play a scenario here and keep its result."""
+    results.save(scenario, await play(scenario, messages, seed, _progress(scenario.name)))
+    _end_progress()
+
+
+def summary(result: Mapping[str, Any]) -> str:
     """Say in a line what came of it."""
-    excused = "".join(f", {count} {cause}" for cause, count in result.excused.items())
-    word = "ok" if result.clean else "FAILED"
+    excused = "".join(f", {count} {cause}" for cause, count in result["excused"].items())
+    word = "FAILED" if _failed(result) else "ok"
     return (
-        f"{word}, {result.messages} messages, {result.attempts} sent, {result.lost} lost, {result.doubled} doubled"
-        f"{excused}, {result.seconds:.0f} s, seed {result.seed}"
+        f"{word}, {result['messages']} messages, {result['attempts']} sent, {result['lost']} lost, "
+        f"{result['doubled']} doubled{excused}, {result['seconds']:.0f} s, seed {result['seed']}"
     )
 
 
-def _progress(head: str) -> Any:
+def _progress(head: str) -> Callable[[Run], None]:
     def show(run: Run) -> None:
         if sys.stderr.isatty():
             heard = len(run.history.attempts)

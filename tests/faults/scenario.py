@@ -30,13 +30,17 @@ class Scenario:
     """What the operator sees."""
     relays: int = 1
     store: str = "redis"
-    """Or "wired redis" behind a `Wire`, "sqlite", "memory"."""
+    """Or "wired redis" behind a `Wire`, "redis sentinel", "redis cluster", "sqlite", "memory"."""
     upstream: str = "peer"
-    """Or "postfix", or "wired peer"."""
+    """Or "two peers", the second in case the first is away, or "postfix"."""
     messages: int = FULL
     settings: Mapping[str, object] = field(default_factory=dict)
     excuses: frozenset[str] = frozenset()
     """The named exceptions that may come up here; any other is counted as doubled."""
+    clocks: bool = False
+    """Whether each relay's wall clock can be set."""
+    alone: bool = False
+    """Whether nothing else may run beside it, because it looks at times or memory, or takes the whole machine."""
     forgets: bool = False
     """Whether the window may end during the run, so that what is sent again at its end is forwarded."""
     limit: float = 1500.0
@@ -44,6 +48,19 @@ class Scenario:
 
 
 ALL: dict[str, Scenario] = {}
+GROUPS = (
+    "The relay dies",
+    "The upstream fails",
+    "The preferred one of two upstreams fails",
+    "Redis fails",
+    "Redis at scale fails",
+    "SQLite fails",
+    "Storms",
+    "The clock jumps",
+    "A starved machine",
+    "Soak",
+)
+"""In the order in which people read of them, and in which they are run."""
 
 
 def scenario(name: str, **rest: object) -> Callable[[Play], Play]:
@@ -52,6 +69,12 @@ def scenario(name: str, **rest: object) -> Callable[[Play], Play]:
     def enter(play: Play) -> Play:
         assert name not in ALL, name
         ALL[name] = Scenario(name, play=play, **rest)  # type: ignore[arg-type]
+        assert ALL[name].group in GROUPS, ALL[name].group
         return play
 
     return enter
+
+
+def ordered() -> list[Scenario]:
+    """Give all scenarios, group by group."""
+    return sorted(ALL.values(), key=lambda each: GROUPS.index(each.group))

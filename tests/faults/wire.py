@@ -18,7 +18,7 @@ class Wire:
 
     `before(octets)` is asked before octets go to the server: how many of them may pass, None for all. Where it is
     fewer, the connection is cut after them. `after(octets)` is awaited when they have gone out, while
-    answers may already come back.
+    answers may already come back. `answer(octets)` is asked before an answer goes back, as `before` is.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -27,6 +27,7 @@ class Wire:
         """Seconds that each piece takes, in both directions."""
         self.before: Callable[[bytes], Awaitable[int | None]] | None = None
         self.after: Callable[[bytes], Awaitable[None]] | None = None
+        self.answer: Callable[[bytes], Awaitable[int | None]] | None = None
         self._server_port = server_port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,5 +100,8 @@ class Wire:
             while octets := await reader.read(1 << 16):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                writer.write(octets)
+                most = await self.answer(octets) if self.answer else None
+                writer.write(octets if most is None else octets[:most])
                 await writer.drain()
+                if most is not None and most < len(octets):
+                    return

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from faults.checker import APART, STALLED
+from faults.rest import all_is_written
 from faults.scenario import MUCH, scenario
 
 if TYPE_CHECKING:
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
 
 GROUP = "Redis fails"
 MESSAGES_A_FAILURE = 150
+ROOM = 4_000
+"""Octets that a Redis which evicts may still take."""
 ENOUGH = 4
 """Failures of which a relay must have noticed at least one."""
 LONGEST = 1.5
 """Seconds that a failure lasts, at most."""
-DEGRADED = (
-    "`store unavailable, working without it: …` and `store is back`; `store_up` 0, `store_degraded` 1; "
-    "`/readyz` 200, store `degraded`"
-)
+DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200, for mail flows; it says so in the log"
 NOTHING = "250 as ever; at most `store.timeout` later"
 
 
@@ -36,8 +36,10 @@ async def _again_and_again(
     run: Run, fail: Callable[[], Awaitable[None]], *, seen: bool = True, forgets: bool = False
 ) -> None:
     """Let Redis fail now and then while twins come in, and see that the relay says so."""
+    # Between two failures several relays need time to find each other again, or nothing else could be seen.
+    apart = MESSAGES_A_FAILURE * (2 * len(run.relays) - 1)
     async with run.load(copies=2, repeats=1):
-        for point in run.points(run.messages // MESSAGES_A_FAILURE + 1):
+        for point in run.points(run.messages // apart + 1):
             await run.reached(point)
             async with run.outage():
                 await fail()
@@ -50,18 +52,7 @@ async def _again_and_again(
     ):
         run.complain("no relay has noticed that its store failed")
     if len(run.relays) == 1 and not forgets:
-        await _all_is_written(run)
-
-
-async def _all_is_written(run: Run) -> None:
-    """Wait until the store holds all that was sent: what it missed is written back."""
-    expected = {(copy.message, to) for copy in run.peer.taken for to in copy.recipients}
-    for _ in range(200):
-        found = await asyncio.to_thread(run.redis.sent)
-        if found >= len(expected):
-            return
-        await asyncio.sleep(0.1)
-    run.complain(f"the store knows {found} of {len(expected)} acceptances")
+        await all_is_written(run)
 
 
 def _a_while(run: Run) -> Awaitable[None]:
@@ -82,7 +73,8 @@ async def refused(run: Run) -> None:
 async def hangs(run: Run) -> None:
     async def fail() -> None:
         run.redis.pause()
-        await _a_while(run)
+        # Some shorter than `store.timeout`, some so long that the relay goes on without it.
+        await asyncio.sleep(run.chance.uniform(0.2, 5))
         run.redis.resume()
 
     await _again_and_again(run, fail)
@@ -99,7 +91,7 @@ async def killed_empty(run: Run) -> None:
     await _again_and_again(run, fail)
 
 
-@_fails("restarted empty while nobody asks it anything", "the acceptances stand in it again at once")
+@_fails("restarted empty while nobody asks it anything", "nothing; the acceptances stand in it again at once")
 async def emptied_unnoticed(run: Run) -> None:
     # The relay finds its connection closed and opens another one; only the store's new id tells that it is empty.
     for _ in range(run.messages // MESSAGES_A_FAILURE + 1):
@@ -108,7 +100,7 @@ async def emptied_unnoticed(run: Run) -> None:
         await asyncio.to_thread(run.redis.restart)
     async with run.load(1):
         pass
-    await _all_is_written(run)
+    await all_is_written(run)
 
 
 @_fails("killed and restarted empty, with two relays", relays=2, excuses=frozenset({APART}))
@@ -130,7 +122,7 @@ async def loading(run: Run) -> None:
     await _again_and_again(run, fail)
 
 
-def _state(name: str, state: Callable[[Run], AbstractContextManager[None]], sees: str = DEGRADED) -> None:
+def _state(name: str, state: Callable[[Run], AbstractContextManager[None]]) -> None:
     async def play(run: Run) -> None:
         async def fail() -> None:
             async with AsyncExitStack() as stack:
@@ -139,19 +131,30 @@ def _state(name: str, state: Callable[[Run], AbstractContextManager[None]], sees
                 stack.push_async_callback(asyncio.to_thread, context.__exit__, None, None, None)
                 await _a_while(run)
 
-        await _again_and_again(run, fail, seen=sees is DEGRADED, forgets=sees is not DEGRADED)
+        await _again_and_again(run, fail)
 
-    _fails(name, sees)(play)
+    _fails(name)(play)
 
 
 _state("answers READONLY (a replica without its master)", lambda run: run.redis.read_only())
 _state("answers OOM (no memory left)", lambda run: run.redis.out_of_memory())
 _state("answers NOAUTH (a password was set)", lambda run: run.redis.with_password())
-_state(
+
+
+@_fails(
     "evicts keys at random",
-    lambda run: run.redis.evicting(20_000),
     "nothing, unless memory is so short that it answers OOM; `relay check` warns of an `allkeys-*` policy",
 )
+async def evicts(run: Run) -> None:
+    async def fail() -> None:
+        with run.redis.evicting(ROOM):
+            await _a_while(run)
+
+    await _again_and_again(run, fail, seen=False, forgets=True)
+    evicted = await asyncio.to_thread(run.redis.evicted)
+    run.note(f"{evicted:,} keys thrown away")
+    if not evicted:
+        run.complain("Redis threw no key away")
 
 
 @_fails("holds values of a wrong type at some keys", "nothing: such a key counts as unknown, and its mail is forwarded")
@@ -171,7 +174,7 @@ async def wrong_type(run: Run) -> None:
 async def slow(run: Run) -> None:
     async def fail() -> None:
         run.wire.delay = 2.5
-        await _a_while(run)
+        await asyncio.sleep(run.chance.uniform(1, 6))
         run.wire.delay = 0.0
 
     await _again_and_again(run, fail)
@@ -185,14 +188,30 @@ async def a_little_slow(run: Run) -> None:
     run.wire.delay = 0.0
 
 
-@_fails("connection cut in the middle of a pipeline", store="wired redis")
-async def cut(run: Run) -> None:
-    async def before(octets: bytes) -> int | None:
-        return run.chance.randrange(len(octets)) if run.chance.random() < 0.05 else None
-
-    run.wire.before = before
+async def _cut(run: Run) -> None:
     async with run.outage(), run.load(copies=2, repeats=1):
         pass
-    run.wire.before = None
+    run.wire.before = run.wire.answer = None
     await run.store_is("up")
-    await _all_is_written(run)
+    await all_is_written(run)
+
+
+def _somewhere(run: Run) -> Callable[[bytes], Awaitable[int | None]]:
+    """Cut one piece in twenty, at any of its octets: also before the first."""
+
+    async def most(octets: bytes) -> int | None:
+        return run.chance.randrange(len(octets)) if run.chance.random() < 0.05 else None
+
+    return most
+
+
+@_fails("connection cut in the middle of a pipeline, before Redis has all of it", store="wired redis")
+async def cut_before(run: Run) -> None:
+    run.wire.before = _somewhere(run)
+    await _cut(run)
+
+
+@_fails("connection cut in the middle of the answers, when Redis has done all of it", store="wired redis")
+async def cut_after(run: Run) -> None:
+    run.wire.answer = _somewhere(run)
+    await _cut(run)

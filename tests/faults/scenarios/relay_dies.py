@@ -9,6 +9,7 @@ from parts.faults import HangUpError, Step
 from parts.waiting import until
 
 from faults.checker import KILLED
+from faults.rest import see_that_all_heard, send_again
 from faults.scenario import MUCH, scenario
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ GROUP = "The relay dies"
 STEPS = 9
 """The scenarios that share the great number of messages."""
 EACH = -(-MUCH // STEPS)
-MESSAGES_A_DEATH = 60
+MESSAGES_A_DEATH = 100
+AFTER_A_DEATH = 3
+"""Messages that are sent again to a relay that is back."""
 
 HEARS = "no reply, then refused connections while it is down; a retry hears 250"
 SEES = "the unit restarts; nothing of the relay's own"
@@ -45,6 +48,7 @@ def _kills(name: str, **rest: object) -> Callable[..., object]:
 
 async def _strike(run: Run, arm: Callable[[int, asyncio.Event], None]) -> None:
     """Send everything, and kill a relay again and again at the step that `arm` lies in wait for."""
+    again = 0
     async with run.load(copies=2, repeats=1):
         for point in run.points(run.messages // MESSAGES_A_DEATH + 1):
             await run.reached(point)
@@ -55,11 +59,14 @@ async def _strike(run: Run, arm: Callable[[int, asyncio.Event], None]) -> None:
             await until(lambda dead=dead: dead.is_set() or run.done >= run.messages, "a death", seconds=120)
             if dead.is_set():
                 await run.revive(relay)
+                # The window knows what was sent before.
+                again += await send_again(run, AFTER_A_DEATH, relay)
     run.peer.forgive()
     if hasattr(run, "wire"):
         run.wire.before = run.wire.after = None
     if len(run.history.deaths) == 0:
         run.complain("nothing was killed")
+    run.note(f"deaths: {len(run.history.deaths)}; {again} messages sent before a death came again after it")
 
 
 def _killing(run: Run, relay: int, dead: asyncio.Event) -> Action:
@@ -183,6 +190,7 @@ async def terminated(run: Run) -> None:
         for point in run.points(run.messages // MESSAGES_A_DEATH + 1):
             await run.reached(point)
             await run.restart(run.chance.randrange(len(run.relays)))
+    see_that_all_heard(run)
 
 
 @scenario(

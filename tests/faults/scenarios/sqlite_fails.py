@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 GROUP = "SQLite fails"
 MESSAGES_A_FAILURE = 150
-DEGRADED = (
-    "`store unavailable, working without it: FILE: …` with the reason, `store is back`; `/readyz` 200, store `degraded`"
-)
+DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200; the log says why, and names the file"
+PAGE = 4096
+ROWS = 20_000
+"""Claims that make a file of some 5 MiB; SQLite keeps 2 MiB of it in memory."""
 FIRST_SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (
@@ -167,15 +168,64 @@ async def _see_set_aside(run: Run) -> None:
         run.unreadable_store = True
 
 
-@_fails("damaged while it runs", "a line that names the file and where it was set aside")
-async def damaged_meanwhile(run: Run) -> None:
-    async with run.load(copies=2, repeats=1):
-        await run.reached(run.done + run.messages // 4)
-        size = run.sqlite.stat().st_size
-        with run.sqlite.open("r+b") as file:
-            file.write(os.urandom(size))
-        await run.reached(run.done + run.messages // 4)
+@_fails(
+    "damaged in the middle while the relay was away, which shows only later",
+    "a line that names the file and where it was set aside; what only that file knew is forgotten",
+    forgets=True,
+)
+async def damaged_in_the_middle(run: Run) -> None:
+    await _grow(run)
+    await _stop(run)
+    # The first page is as it was: the file opens, and the damage is met when a key on another page is asked for.
+    spoilt = await asyncio.to_thread(_spoil, run.sqlite)
+    await run.relays[0].start()
+    async with run.load(run.messages - run.done, copies=2, repeats=1):
+        pass
     await _see_set_aside(run)
+    if spoilt not in [file.read_bytes()[: len(spoilt)] for file in run.sqlite.parent.iterdir()]:
+        run.complain("the damaged file is gone")
+
+
+@_fails(
+    "damaged while it runs",
+    "a line that names the file and where it was set aside, once it is read again",
+    forgets=True,
+)
+async def damaged_meanwhile(run: Run) -> None:
+    await _grow(run)
+    async with run.load(run.messages - run.done, copies=2, repeats=1):
+        await run.reached(run.done + run.messages // 4)
+        await asyncio.to_thread(_spoil, run.sqlite)
+    # What lay in the page cache went on as if nothing were; a restart reads the file, and what only it knew is lost.
+    await run.restart(0)
+    async with run.load(max(1, run.messages // 10), copies=2, repeats=1):
+        pass
+    await _see_set_aside(run)
+
+
+async def _grow(run: Run) -> None:
+    """Send half of the messages, and let the file have far more pages than SQLite keeps in memory."""
+    async with run.load(run.messages // 2, copies=2, repeats=1):
+        pass
+    await asyncio.to_thread(_fill_with_claims, run.sqlite)
+
+
+def _fill_with_claims(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection, connection:
+        row = connection.execute("SELECT * FROM claims WHERE original IS NOT NULL LIMIT 1").fetchone()
+        marks = ", ".join("?" * len(row))
+        rows = ((f"v1:{os.urandom(32).hex()}", *row[1:]) for _ in range(ROWS))
+        connection.executemany(f"INSERT INTO claims VALUES ({marks})", rows)
+
+
+def _spoil(path: Path) -> bytes:
+    """Write at random over all pages but the first, also those of the log beside it; give what then stands there."""
+    for file in (path, path.with_name(path.name + "-wal")):
+        if file.exists() and file.stat().st_size > PAGE:
+            with file.open("r+b") as spoilt:
+                spoilt.seek(PAGE)
+                spoilt.write(os.urandom(file.stat().st_size - PAGE))
+    return path.read_bytes()[: 4 * PAGE]
 
 
 @_fails("of the first version", "nothing, or what was done with the file")

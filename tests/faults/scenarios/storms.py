@@ -12,6 +12,7 @@ from parts.faults import Step, wait
 from faults.checker import STALLED
 from faults.clients import Manner
 from faults.receiver import received_fields
+from faults.rest import see_that_all_heard
 from faults.run import PEOPLE, Load
 from faults.scenario import MUCH, scenario
 
@@ -26,7 +27,7 @@ DOORS = {"limits.sessions": 5000}
 
 
 def _storm(name: str, hears: str = "250", sees: str = "nothing", **rest: object) -> Callable[..., object]:
-    return scenario(name, **{"group": GROUP, "hears": hears, "sees": sees, **rest})
+    return scenario(name, **{"group": GROUP, "hears": hears, "sees": sees, "alone": True, **rest})
 
 
 async def _twins(run: Run) -> None:
@@ -83,25 +84,23 @@ async def _mannered(run: Run, *manners: Manner, at_once: int = 30) -> None:
         pass
 
 
-@_storm("clients that trickle")
+@_storm("clients that trickle", alone=False)
 async def trickle(run: Run) -> None:
     await _mannered(run, Manner.TRICKLE, at_once=100)
 
 
-@_storm("clients that half-close after the dot", "250, and then the end of the connection")
+@_storm("clients that half-close after the dot", "250, and then the end of the connection", alone=False)
 async def half_close(run: Run) -> None:
     await _mannered(run, Manner.HALF_CLOSE)
-    for attempt in run.history.attempts.values():
-        if attempt.sent and not attempt.code:
-            run.complain(f"{attempt.id} sent its dot and heard nothing")
+    see_that_all_heard(run)
 
 
-@_storm("clients that break the connection right after the dot", "nothing; a retry hears 250")
+@_storm("clients that break the connection right after the dot", "nothing; a retry hears 250", alone=False)
 async def reset_after_dot(run: Run) -> None:
     await _mannered(run, Manner.RESET_AFTER_DOT)
 
 
-@_storm("clients that leave before the dot", "nothing; a retry hears 250", "`aborted` counts them")
+@_storm("clients that leave before the dot", "nothing; a retry hears 250", "`aborted` counts them", alone=False)
 async def leave_before_dot(run: Run) -> None:
     await _mannered(run, Manner.LEAVE_BEFORE_DOT)
 
@@ -124,6 +123,7 @@ async def stuck(run: Run) -> None:
     "a connection that is not answered, or closed, while there is none; a retry hears 250",
     "a line in the log",
     settings=DOORS,
+    alone=False,
 )
 async def descriptors_run_out(run: Run) -> None:
     pid = run.relays[0].pid
@@ -182,6 +182,7 @@ async def taken_over(run: Run) -> None:
     "a mail that is routed back into the relay, round and round",
     "250 for each round, at last 554 5.4.6",
     "`exempt: loop mark` in the log; `exempt_messages` counts each round",
+    alone=False,
 )
 async def routed_back(run: Run) -> None:
     run.peer.heads = {}

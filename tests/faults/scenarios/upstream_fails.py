@@ -152,6 +152,22 @@ _now_and_then(
 )
 
 
+async def _longer_than_a_lease(caller: Caller) -> None:
+    await asyncio.sleep(4 + caller.number % 6)
+
+
+_now_and_then(
+    "is slow after the dot (4 to 9 s), with two relays whose leases are shorter",
+    [Step.DOT],
+    _longer_than_a_lease,
+    share=0.08,
+    hears="250, as late as the upstream says it; twins wait, at either relay, and hear 250 with it",
+    sees="longer `smtp_dedup_message_seconds`; leases are renewed",
+    settings={"upstream.dot_timeout": "9m"},
+    relays=2,
+)
+
+
 @_fails("closes its idle connections", "250: the relay takes another connection", "nothing")
 async def closes_idle(run: Run) -> None:
     ways = [{}, {"farewell": b"421 4.4.2 Timeout exceeded"}, {"broken": True}]

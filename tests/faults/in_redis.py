@@ -1,0 +1,61 @@
+"""What Redis holds for the relays: looked at, and aged, server by server. All of it blocks for a moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import redis
+    from parts.redis_server import RedisServer
+
+CLAIMS = "smtp-dedup:v*"
+"""Keys of fingerprints."""
+
+
+def claims(client: redis.Redis) -> list[bytes]:
+    """Give the keys that hold a claim or an acceptance."""
+    return list(client.scan_iter(match=CLAIMS, count=1000))
+
+
+def held(servers: Iterable[RedisServer]) -> dict[str, int]:
+    """Give the claims that somebody holds, with the milliseconds of their leases."""
+    found: dict[str, int] = {}
+    for server in servers:
+        with server.client() as client:
+            keys = [key for key, value in _values(client) if value.startswith(b"h")]
+            found |= {key.decode(): client.pttl(key) for key in keys}
+    return found
+
+
+def sent(servers: Iterable[RedisServer]) -> int:
+    """Count the acceptances."""
+    count = 0
+    for server in servers:
+        with server.client() as client:
+            count += sum(value.startswith(b"s") for _, value in _values(client))
+    return count
+
+
+def age(servers: Iterable[RedisServer], seconds: float) -> None:
+    """Let time pass for all that they hold, by shortening what is left."""
+    for server in servers:
+        with server.client() as client:
+            for key in client.scan_iter(count=1000):
+                client.pexpire(key, max(1, client.pttl(key) - int(seconds * 1000)))
+
+
+def keys(servers: Iterable[RedisServer]) -> dict[str, int]:
+    """Give all keys and the milliseconds that each has left (-1: for ever)."""
+    return {key: left for server in servers for key, left in server.keys().items()}
+
+
+def _values(client: redis.Redis) -> list[tuple[bytes, bytes]]:
+    """Give what the keys hold; a key of another type holds nothing."""
+    found = claims(client)
+    with client.pipeline(transaction=False) as pipeline:
+        for key in found:
+            pipeline.get(key)
+        answers = pipeline.execute(raise_on_error=False)
+    return [(key, value) for key, value in zip(found, answers, strict=True) if isinstance(value, bytes)]
