@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import pytest
-from dialogs.delivery import ONE, SENDER, TWO, code, deliver, offer, prepare, upstream
+from dialogs.delivery import LARGE, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
 from parts.faults import Step, drop, hang, say, say_and_drop, wait
 from parts.peer import ScriptedPeer
 from parts.ports import free_port
@@ -119,6 +119,23 @@ async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hos
     assert (await route.connection()).rank == 1
 
 
+async def test_pauses_grow_until_a_final_dot_was_answered(hosts: Hosts) -> None:
+    route = hosts.route("a", "b")
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
+        connection = await route.connection()
+        route.works(connection)
+        route.fails(connection, "hangs after the dot")
+        hosts.now += pause - 0.01
+        assert (await route.connection()).rank == 1
+        hosts.now += 0.01
+    connection = await route.connection()
+    route.works(connection)
+    route.delivers(connection)
+    route.fails(connection, "hangs after the dot")
+    hosts.now += FIRST_PAUSE
+    assert (await route.connection()).rank == 0
+
+
 async def test_connections_that_were_under_way_together_fail_as_one(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     for connection in [await route.connection() for _ in range(3)]:
@@ -209,6 +226,45 @@ async def test_never_a_copy_on_two_of_them(peer: ScriptedPeer) -> None:
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         assert isinstance(await deliver(up, ONE), Unclear)
         assert not second.received
+
+
+@pytest.mark.parametrize("fault", [hang, drop])
+@pytest.mark.parametrize("step", [Step.DOT, Step.REPLY])
+async def test_who_fails_after_the_dot_is_left_for_those_that_follow(
+    peer: ScriptedPeer, step: Step, fault: Any
+) -> None:
+    async with ScriptedPeer() as second, upstream(peer.port, second.port, dot_timeout=0.1) as up:
+        gate = asyncio.Event()
+        peer.on(Step.RCPT, wait(gate), times=2)
+        both = [asyncio.create_task(deliver(up, path)) for path in (ONE, TWO)]
+        gate.set()
+        assert [code(await sent) for sent in both] == [250, 250]  # two connections are kept
+        peer.on(step, fault())
+        assert isinstance(await deliver(up, THREE), Unclear)
+        assert code(await deliver(up, ONE)) == 250
+        assert second.copies() == {ONE: 1}
+
+
+async def test_who_drops_every_upload_is_left_for_the_next_one(peer: ScriptedPeer) -> None:
+    peer.on(Step.DATA, say_and_drop(b"354 go on"), times=None)
+    async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
+        assert code(await deliver(up, ONE, content=LARGE)) == 250
+        assert second.copies()[ONE] == 1
+
+
+@pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
+async def test_who_answers_nonsense_is_left_for_the_next_one(peer: ScriptedPeer, step: Step) -> None:
+    peer.on(step, say(b"hello there"), times=None)
+    async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
+        assert code(await deliver(up, ONE)) == 250
+        assert second.copies()[ONE] == 1
+
+
+@pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
+async def test_nonsense_before_a_transaction_costs_no_mail(peer: ScriptedPeer, step: Step) -> None:
+    peer.on(step, say(b"hello there"))
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE)) == 250
 
 
 async def test_what_an_upstream_refuses_is_its_answer(peer: ScriptedPeer) -> None:

@@ -153,6 +153,8 @@ def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRef
         return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}")
     if isinstance(certificate, ssl.SSLError):
         return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
+    if isinstance(error, aiosmtplib.SMTPResponseException) and not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 4.2
+        return UpstreamDown(f"{target} does not answer as an SMTP server does: {error.message}")
     if isinstance(error, aiosmtplib.SMTPResponseException):
         text = f"{target} answered {error.code} {error.message}"
         return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later

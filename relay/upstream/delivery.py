@@ -120,16 +120,14 @@ class SmtpDelivery:
                     return early
                 pieces = []
         except ConnectionEnded as end:
-            self._let_go()
-            return NotSent(str(end))
+            return NotSent(self._fail(self._lent, str(end)))
         if wire.ended:
-            self._let_go()
-            return NotSent(wire.ended)
+            return NotSent(self._fail(self._lent, wire.ended))
         try:
             reply = await wire.ask_once([*pieces, b".\r\n"], self._terms.dot_timeout)
         except ConnectionEnded as end:
-            self._let_go()
-            return Unclear(str(end))
+            return Unclear(self._fail(self._lent, str(end)))
+        self._terms.route.delivers(self._lent.connection)
         return self._note(self._lent, reply)
 
     async def _send_ahead(self, wire: Wire, block: bytes) -> Reply | None:
@@ -180,6 +178,11 @@ class SmtpDelivery:
             lent.connection.wire.end("given up")
             self._terms.pool.give_back(lent.connection)
 
+    def _fail(self, lent: _Lent, reason: str) -> str:
+        """Hold the end of a connection against its upstream. Gives the reason with the upstream's name."""
+        self._let_go()
+        return self._terms.route.fails(lent.connection, reason)
+
     def _take(self) -> _Lent | None:
         self._terms.pool.speaks(self._give_back)
         lent, self._lent = self._lent, None
@@ -211,8 +214,9 @@ class SmtpDelivery:
                 stale = not (self._fresh or isinstance(error, UpstreamDown | NoAnswer))
                 reason = str(error)
                 if self._lent is not None and not stale:
-                    reason = self._terms.route.fails(self._lent.connection, reason)
-                self._let_go()
+                    reason = self._fail(self._lent, reason)
+                else:
+                    self._let_go()
                 if stale or await self._patience.pause():
                     continue
                 log.warning("%s; tried for %g s", reason, self._terms.patience)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mailbox
 import socket
 import time
 import uuid
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.reply import Reply
 from relay.errors import UpstreamDown
-from relay.files import remove, write_new
+from relay.files import make_maildir, remove, try_maildir, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ class MaildirUpstream:
     async def probe(self) -> None:
         """Make the Maildir, or say why not. Raises `UpstreamDown`."""
         try:
-            await asyncio.to_thread(_open, self.path)
+            await asyncio.to_thread(try_maildir, self.path)
         except OSError as error:
             raise UpstreamDown(f"the Maildir {self.path} cannot be written: {error.strerror or error}") from error
 
@@ -87,7 +86,7 @@ class MaildirDelivery:
         """Nothing is held open."""
 
     def _write(self, body: bytes) -> list[str]:
-        _open(self._path)
+        make_maildir(self._path)
         # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
         head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
         names = [_new_name() for _ in self._recipients]
@@ -105,11 +104,6 @@ class MaildirDelivery:
                 remove(self._path / "new" / name)
             raise
         return names
-
-
-def _open(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mailbox.Maildir(path, create=True)
 
 
 def _new_name() -> str:

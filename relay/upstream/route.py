@@ -5,7 +5,7 @@
                             └──────────────────────────────────────┘
 
 Health is known by real transactions only. While an upstream is on trial one connection tries it; the others go on
-with the next one.
+with the next one. Pauses grow until a final dot was answered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Breaker:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.open = False
-        self._pause = FIRST_PAUSE
+        self._pause = 0.0
         self._until = 0.0
         self._on_trial = False
 
@@ -53,12 +53,16 @@ class _Breaker:
         """Note that it did not do what an upstream does."""
         if not self.would_take(now):
             return  # it is known: this was under way when it went
-        self._pause = min(self._pause * 2, LONGEST_PAUSE) if self.open else FIRST_PAUSE
+        self._pause = min(self._pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
         self.open, self._on_trial, self._until = True, False, now + self._pause
 
     def close(self) -> None:
-        """Note that it takes mail."""
+        """Note that it begins transactions."""
         self.open = self._on_trial = False
+
+    def forgive(self) -> None:
+        """Note that it ends them too."""
+        self._pause = 0.0
 
 
 class Route:
@@ -92,9 +96,13 @@ class Route:
         raise next((error for error in errors if isinstance(error, UpstreamDown)), errors[0])
 
     def wants(self, connection: Connection) -> bool:
-        """Say whether a kept connection is still the best that can be had: no preferred upstream waits for a trial."""
+        """Say whether a kept connection is still the best that can be had.
+
+        Its upstream is not left alone since, and no preferred one waits for a trial.
+        """
         now = self._clock()
-        return not any(breaker.would_take(now) for breaker in self._breakers[: connection.rank])
+        *preferred, own = self._breakers[: connection.rank + 1]
+        return own.would_take(now) and not any(breaker.would_take(now) for breaker in preferred)
 
     def works(self, connection: Connection) -> None:
         """Note that a transaction has begun on it."""
@@ -103,6 +111,10 @@ class Route:
             breaker.close()
             if len(self._breakers) > 1:
                 log.info("upstream %s is used again", breaker.target)
+
+    def delivers(self, connection: Connection) -> None:
+        """Note that a final dot was answered on it, whatever the answer was."""
+        self._breakers[connection.rank].forgive()
 
     def fails(self, connection: Connection, reason: str) -> str:
         """Note that it ended, or hung, before its transaction did. Gives the reason with the name of the upstream."""
