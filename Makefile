@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM ?= maildir:var/mail
+STORE ?= sqlite:var/relay.db
 FUZZ_MINUTES ?= 1
 
 .DEFAULT_GOAL := help
@@ -17,7 +18,8 @@ run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Mai
 	@mkdir -p var
 	@echo "Send mail to 127.0.0.1:2525; what is accepted goes to $(UPSTREAM)$(if $(filter maildir:%,$(UPSTREAM)), (look into $(UPSTREAM:maildir:%=%)/new))."
 	@echo "Figures: http://127.0.0.1:9625/metrics. Ctrl-C ends it."
-	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store sqlite:var/relay.db
+	@echo "What was suppressed, from another terminal: $(BIN)/relay suppressed --store $(STORE)"
+	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store "$(STORE)"
 
 test: needs $(VENV)/dev ## run all tests (as root: they start a Postfix)
 	$(BIN)/python -m pytest

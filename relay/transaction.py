@@ -116,14 +116,14 @@ class Transaction:
         if recipient in self._asked:
             return self._asked[recipient]
         if len(self._paths) >= self._parts.policy.recipients:
-            self._parts.witness.recipient_refused(TOO_MANY_RECIPIENTS)
+            self._parts.witness.recipient_refused(self.record, self._peer, recipient, TOO_MANY_RECIPIENTS)
             return TOO_MANY_RECIPIENTS
         reply = (await self._delivery.rcpt(path)).for_client()
         self._asked[recipient] = reply
         if reply.positive:
             self._paths[recipient] = path
         else:
-            self._parts.witness.recipient_refused(reply)
+            self._parts.witness.recipient_refused(self.record, self._peer, recipient, reply)
         return reply
 
     async def data(self, content: Content) -> Reply:

@@ -9,6 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+from parts.logged import wait_logged
 from parts.ports import HOST, free_port
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
@@ -17,6 +19,7 @@ from parts.relay_process import Finished, run_relay
 
 from relay.claims.redis import RedisStore
 from relay.claims.redis_survey import Server
+from relay.cli import main
 from relay.cli.check_redis import findings
 
 if TYPE_CHECKING:
@@ -62,7 +65,8 @@ async def test_all_is_well(peer: ScriptedPeer) -> None:
     assert (looked.status, looked.stderr) == (0, "")
     lines = looked.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        *("ok    listen.address", "ok    http.address", "ok    upstream.url", "ok    store.url")
+        *("ok    listen.address", "ok    http.address", "ok    upstream.url", "ok    store.url"),
+        "ok    record.secret_file",
     ]
     assert lines[2].endswith(f"{peer.url} answers and takes messages up to 10240000 bytes")
     assert "\x1b" not in looked.stdout
@@ -89,8 +93,10 @@ async def test_addresses_that_a_relay_holds_are_well(start_relay: StartRelay, pe
     addresses = {"listen": f"{HOST}:{relay.port}", "http": f"{HOST}:{relay.http_port}"}
     looked = await check("--upstream", peer.url, "--store", "memory:", **addresses)
     assert looked.status == 0
-    assert f"ok    listen.address: {HOST}:{relay.port} is held by a relay\n" in looked.stdout
-    assert f"ok    http.address: {HOST}:{relay.http_port} is held by a relay\n" in looked.stdout
+    assert f"ok    listen.address: {HOST}:{relay.port} is held by a relay (fine if it is this one)\n" in looked.stdout
+    assert (
+        f"ok    http.address: {HOST}:{relay.http_port} is held by a relay (fine if it is this one)\n" in looked.stdout
+    )
 
 
 async def test_addresses_that_others_hold_are_not(tmp_path: Path) -> None:
@@ -184,6 +190,103 @@ async def test_looking_changes_nothing_in_a_store_that_is_there(tmp_path: Path, 
     assert names_in(tmp_path) == ["relay.db"]
 
 
+@pytest.mark.parametrize("key", ["upstream.url", "record.keep"])
+async def test_a_file_is_no_maildir(tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").touch()
+    wrong = f"maildir:{tmp_path}/file"
+    looked = await check("--upstream", UPSTREAM, "--store", "memory:", "--set", f"{key}={wrong}")
+    if key == "upstream.url":
+        looked = await check("--upstream", wrong, "--store", "memory:")
+    assert looked.status == 1
+    assert f"FAIL  {key}: {wrong}: cannot be written: Not a directory\n" in looked.stdout
+    assert "\n      to mend: name a folder that this user may write" in looked.stdout
+
+
+async def test_a_relay_says_that_a_file_is_no_maildir(start_relay: StartRelay, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    relay = await start_relay(upstream=f"maildir:{tmp_path}/file")
+    await wait_logged(relay, f"does not answer: the Maildir {tmp_path}/file cannot be written: Not a directory")
+    assert (await relay.readyz())["upstream"] == "down"
+
+
+async def test_what_records_need_is_tried_and_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "short").write_text("short\n")
+    for folder in ("empty", "a/b"):
+        flags = ("--set", f"record.keep=maildir:{tmp_path}/{folder}", "--set", f"record.secret_file={tmp_path}/k/key")
+        looked = await check("--upstream", UPSTREAM, "--store", "memory:", *flags)
+        assert looked.status == 0
+        assert f"ok    record.keep: maildir:{tmp_path}/{folder} can be written\n" in looked.stdout
+        assert f"ok    record.secret_file: {tmp_path}/k/key is not there yet and can be made\n" in looked.stdout
+    assert sorted(names_in(tmp_path)) == ["empty", "short"]
+    for name, reason in (("short", "its first line is shorter"), ("short/key", "cannot be made: Not a directory\n")):
+        flags = ("--set", f"record.secret_file={tmp_path}/{name}")
+        looked = await check("--upstream", UPSTREAM, "--store", "memory:", *flags)
+        assert looked.status == 1
+        assert f"FAIL  record.secret_file: {tmp_path}/{name}: {reason}" in looked.stdout
+        assert "\n      to mend: " in looked.stdout.partition("record.secret_file")[2]
+
+
+async def test_a_secret_that_nobody_named_is_a_caution(tmp_path: Path) -> None:
+    (tmp_path / "record.key").mkdir()
+    looked = await check("--upstream", UPSTREAM, "--store", f"sqlite:{tmp_path}/relay.db")
+    assert looked.status == 0
+    assert f"warn  record.secret_file: {tmp_path}/record.key: Is a directory\n" in looked.stdout
+    looked = await check("--upstream", UPSTREAM, "--store", "memory:", "--set", "record.addresses=true")
+    assert "record.secret_file" not in looked.stdout
+
+
+# Servers that answer, and not as they should
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "mend"),
+    [
+        ("redis+cluster://{}", "", "it is no cluster: write redis://HOST in store.url"),
+        ("redis+sentinel://{}/mymaster", "", "it is no sentinel: name the sentinels in store.url, or write"),
+        ("redis://:x@{}", "", "it has no password: take that out of store.url"),
+        ("redis://{}", "right", "write its password in store.url: redis://:PASSWORD@HOST"),
+        ("redis://:wrong@{}", "right", "write the right password (and user) in store.url"),
+        ("redis://{}/99", "", "correct the number of the database in store.url"),
+    ],
+)
+def test_the_mend_is_for_what_a_redis_said(redis_server: RedisServer, url: str, password: str, mend: str) -> None:
+    given = url.format(f"{HOST}:{redis_server.port}")
+    free = ("--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--upstream", UPSTREAM)
+    with redis_server.client() as client:
+        client.execute_command("CONFIG", "SET", "requirepass", password)
+        try:
+            looked = CliRunner().invoke(main, ["check", *free, "--store", given])
+            asked = CliRunner().invoke(main, ["suppressed", "--store", given])
+        finally:
+            client.execute_command("CONFIG", "SET", "requirepass", "")
+    assert (looked.exit_code, asked.exit_code) == (1, 1)
+    assert f"\n      to mend: {mend}" in looked.stdout
+    assert f"; {mend}" in asked.stderr
+
+
+async def test_a_cluster_is_named_as_one() -> None:
+    cluster = shared_cluster()
+    cluster.ready()
+    other = next(node for node in cluster.nodes if node is not cluster.node_of("smtp-dedup:identity"))
+    looked = await check("--upstream", UPSTREAM, "--store", f"redis://{HOST}:{other.port}")
+    assert "\n      to mend: write redis+cluster://HOST:PORT in store.url\n" in looked.stdout
+
+
+async def test_a_cluster_without_slots_is_to_be_given_them() -> None:
+    with RedisServer(options={"cluster-enabled": "yes"}) as server:
+        looked = await check("--upstream", UPSTREAM, "--store", f"redis+cluster://{HOST}:{server.port}")
+    assert "\n      to mend: assign its slots (redis-cli --cluster fix HOST:PORT), or name another" in looked.stdout
+
+
+async def test_who_waits_to_be_spoken_to_is_perhaps_no_mail_server() -> None:
+    with RedisServer() as server:
+        url = f"smtp://{HOST}:{server.port}"
+        looked = await check("--upstream", url, "--store", "memory:", "--set", "upstream.connect_timeout=200ms")
+    assert f"FAIL  upstream.url: {url}: {HOST}:{server.port} was not ready for mail within 0.2 s\n" in looked.stdout
+    assert "\n      to mend: is it an SMTP server? " in looked.stdout
+
+
 # Redis that answers, and may forget
 
 
@@ -219,7 +322,7 @@ async def test_a_redis_that_evicts_is_warned_of(persisting: RedisServer, policy:
     looked = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
     assert looked.status == 0
     assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in looked.stdout
-    assert '\n      to mend: set maxmemory-policy to "noeviction"' in looked.stdout
+    assert '\n      to mend: write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET ' in looked.stdout
     assert ("all our keys have an expiry" in looked.stdout) == (policy == "volatile-ttl")
 
 
@@ -227,6 +330,7 @@ async def test_a_redis_that_keeps_nothing_is_warned_of(redis_server: RedisServer
     looked = await warned(redis_server)
     assert looked.status == 0
     assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in looked.stdout
+    assert '\n      to mend: write "appendonly yes" in its redis.conf, or say CONFIG SET ' in looked.stdout
 
 
 async def test_what_may_not_be_looked_at_is_said(persisting: RedisServer) -> None:
@@ -259,7 +363,7 @@ async def test_sentinels_are_asked_for_the_master() -> None:
     assert f"warn  store.url: {HOST}:{sentinels.master().port} persists nothing" in looked.stdout
     looked = await check("--upstream", UPSTREAM, "--store", sentinels.url.replace(SERVICE, "nobody"))
     assert looked.status == 1
-    assert 'the sentinels know no service "nobody"\n      to mend: start it, or correct store.url\n' in looked.stdout
+    assert 'the sentinels know no service "nobody"\n      to mend: correct the name of the service, ' in looked.stdout
 
 
 async def test_a_clock_that_goes_wrong_is_warned_of(persisting: RedisServer) -> None:

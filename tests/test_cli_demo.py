@@ -95,3 +95,14 @@ async def test_it_leaves_nothing_when_it_takes_too_long(tmp_path: Path) -> None:
     assert told.stderr.endswith("error: not over within 0.2 s; is the machine very busy? Try again.\n")
     assert files_in(tmp_path) == []
     assert processes_of(str(tmp_path)) == []
+
+
+def test_it_names_the_next_commands_as_it_was_called_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/relay", "demo"])
+    assert tell([RIGHT])
+    assert capsys.readouterr().err.endswith(" Next: .venv/bin/relay check, then .venv/bin/relay serve.\n")
+    monkeypatch.setattr(sys, "argv", ["/opt/relay/__main__.py", "demo"])
+    assert tell([RIGHT])
+    assert capsys.readouterr().err.endswith(" Next: relay check, then relay serve.\n")

@@ -479,6 +479,13 @@ def test_a_nul_in_octets_is_none_of_what_was_ignored(tmp_path: Path) -> None:
     assert "{+\\x00+}" in compared(mail + b"\x01", mail + b"\0", tmp_path).stdout
 
 
+def test_what_was_ignored_makes_a_short_text_no_octets(tmp_path: Path) -> None:
+    file = settings(tmp_path, "[[ignore]]\ntext = '[0-9]+'\n")
+    shown = compared(PLAIN + b"17 ants", PLAIN + b"18 bees", tmp_path, "-c", file)
+    assert "\n    - some words [ignored] [-ants-]\n    + some words [ignored] {+bees+}\n" in shown.stdout
+    assert "bytes, from offset" not in shown.stdout
+
+
 def test_a_multipart_that_only_one_has_is_told_once_with_its_parts(tmp_path: Path) -> None:
     def multipart(boundary: bytes, *parts: bytes) -> bytes:
         lines = b"".join(b"\r\n--%s\r\n%s" % (boundary, part) for part in parts)

@@ -105,7 +105,7 @@ def test_suppressed_shows_a_line_each_the_latest_last(place: Place) -> None:
     assert told.exit_code == 0
     first, second = told.stdout.splitlines()
     assert first.split("  ")[1:3] == ["000000000001", "2 recipients"]
-    assert first.endswith("  34 s after aaaaaaaaaaaa  suppressed  rule default")
+    assert first.endswith("  34 s after aaaaaaaaaaaa   suppressed      rule default")
     assert second.endswith("  5 min after bbbbbbbbbbbb  would_suppress  rule codes")
     assert told.stderr == "2 messages to 3 recipients in the last 24 h\n"
 
@@ -116,8 +116,8 @@ def test_suppressed_names_several_originals_and_none(place: Place) -> None:
         record("000000000002", repeat("h:a", None, outcome=Outcome.WOULD_SUPPRESS)),
     )
     first, second = place.call("suppressed").stdout.splitlines()
-    assert "34 s after aaaaaaaaaaaa and 1 more  suppressed  rule default, codes" in first
-    assert "1 recipient      while its first copy was under way  would_suppress" in second
+    assert "2 recipients  34 s after aaaaaaaaaaaa and 1 more  suppressed      rule default, codes" in first
+    assert "1 recipient   while its first copy was under way  would_suppress  rule default" in second
 
 
 def test_suppressed_gives_programs_an_object_a_line(place: Place) -> None:
@@ -233,7 +233,7 @@ def test_why_gives_programs_an_object_a_line(place: Place) -> None:
     assert [json.loads(line)["id"] for line in told.stdout.splitlines()] == ["000000000001", "000000000002"]
 
 
-@pytest.mark.parametrize("what", ["0123456789ab", "<no@example.test>", "alice@example.test", "h:0000000000000000", "x"])
+@pytest.mark.parametrize("what", ["0123456789ab", "<no@example.test>", "alice@example.test", "h:0000000000000000"])
 def test_why_says_that_it_knows_nothing_and_how_long_it_would(place: Place, what: str) -> None:
     place.fill(record("000000000001", repeat("h:a"), message_id=""))
     told = place.call("why", "--set", "record.keep_for=7d", what)
@@ -274,7 +274,9 @@ def test_why_tells_what_became_of_a_kept_copy(place: Place) -> None:
     assert copy("000000000001", *off).endswith("record.keep no longer names where")
     found = place.keep.find("000000000001")
     assert found
-    place.keep.mark_released(found)
+    place.keep.mark_released(
+        found, "000000000001", Copy(b"", (b"a@example.test",), Content(b"x\r\n")), [b"a@example.test"]
+    )
     assert copy("000000000001") == "kept, and released already"
 
 
@@ -335,15 +337,25 @@ def test_forget_takes_exactly_one_meaning(place: Place, arguments: str) -> None:
 def test_nothing_is_asked_for_by_no_name(place: Place, command: str, what: str) -> None:
     told = place.call(command, what)
     assert (told.exit_code, told.stdout) == (2, "")
-    assert "it is empty; write the ID of a record, a Message-ID or an address" in told.stderr
+    assert "it is empty; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["why", "forget"])
+def test_what_is_neither_name_is_said_so(place: Place, command: str) -> None:
+    told = place.call(command, "not-an-address")
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "'not-an-address' is no address, id or Message-ID; write NAME@DOMAIN" in told.stderr
+    assert place.call(command, "postmaster").exit_code == 1
+    assert place.call(command, "<of-an-odd-sender>").exit_code == 1
 
 
 @pytest.mark.parametrize("command", ["why", "forget"])
 def test_what_is_not_found_is_named_as_text(place: Place, command: str) -> None:
     place.fill(sent=[place.sent("k1")])
-    told = place.call(command, "\x1b]0;x\x07")
-    assert told.exit_code == 1
-    assert " \\x1b]0;x\\x07" in told.stderr
+    for what, status in (("\x1b]0;x\x07", 2), ("\x1b]0;x\x07@", 1)):
+        told = place.call(command, what)
+        assert told.exit_code == status
+        assert "\\x1b]0;x\\x07" in told.stderr
 
 
 @pytest.mark.parametrize("command", ["suppressed", "forget"])
@@ -351,6 +363,9 @@ def test_a_duration_that_is_none_is_named_with_its_mend(place: Place, command: s
     told = place.call(command, "--since", "soon")
     assert told.exit_code == 2
     assert "Invalid value for '--since': not a duration; write for example \"10m\"" in told.stderr
+    told = place.call(command, "--since", "-1h")
+    assert told.exit_code == 2
+    assert "Invalid value for '--since': negative; write \"1h\"" in told.stderr
 
 
 # relay release, before anything is sent
@@ -400,6 +415,33 @@ def test_release_marks_nothing_where_the_upstream_is_not_reached(place: Place) -
     assert path.exists()
 
 
+def test_release_sends_nothing_while_another_one_does(place: Place) -> None:
+    path = kept(place)
+    with place.keep.alone():
+        told = place.call("release", "000000000001")
+    assert told.exit_code == 1
+    assert told.stderr == f"error: another relay release works in {place.folder}/kept; try again when it has ended\n"
+    assert path.exists()
+
+
+# Flags that all of them take
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "release 000000000001"])
+def test_the_store_may_be_named_as_for_the_relay(tmp_path: Path, command: str) -> None:
+    name, *arguments = command.split()
+    told = CliRunner().invoke(main, [name, "--store", "sqlte:x", *arguments])
+    assert told.exit_code == 78
+    assert 'store.url = "sqlte:x" (flag --store): ' in told.stderr
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "release 000000000001"])
+def test_doubts_about_settings_are_for_those_who_run_the_relay(place: Place, command: str) -> None:
+    place.fill()
+    name, *arguments = command.split()
+    assert "warning" not in place.call(name, "--set", "dedup.window=3s", *arguments).stderr
+
+
 # Stores that cannot be asked
 
 
@@ -437,7 +479,7 @@ def test_a_redis_that_is_down_is_named(command: str) -> None:
 def test_a_redis_that_says_nothing_is_not_waited_for() -> None:
     with socket.create_server((HOST, 0)) as silent:
         url = f"redis://{HOST}:{silent.getsockname()[1]}"
-        told = CliRunner().invoke(main, ["why", "x", "--set", f"store.url={url}", "--set", "store.timeout=100ms"])
+        told = CliRunner().invoke(main, ["why", "x@y", "--store", url, "--set", "store.timeout=100ms"])
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr == f"error: store.url {url}: no answer within 0.3 s; start it, or correct store.url\n"
 
@@ -455,7 +497,7 @@ def test_without_http_the_memory_of_a_relay_is_out_of_reach(command: str) -> Non
         main, [name, "--set", "store.url=memory:", "--set", f"http.address={HOST}:{free_port()}", *arguments]
     )
     assert told.exit_code == 1
-    assert "does not answer: " in told.stderr
+    assert "does not answer: connection refused; with store.url memory: " in told.stderr
     assert "with store.url memory: it must be running, and on this host" in told.stderr
 
 

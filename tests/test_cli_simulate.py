@@ -89,6 +89,11 @@ def test_top_says_how_many_groups_are_shown(archive: Path) -> None:
     assert len(found(archive, "--top", 1)["groups"]) == 1
     assert "Most repeated (1 of 3)" in simulate(archive, "--top", 1).stdout
     assert simulate(archive, "--top", -1).exit_code == 2
+    # No heading stands above nothing.
+    none = simulate(archive, "--top", 0).stdout
+    assert "Gaps between copies" in none
+    assert "Most repeated" not in none
+    assert "Near misses" not in none
 
 
 def test_near_misses_show_the_piece(tmp_path: Path) -> None:
@@ -191,13 +196,15 @@ def test_what_is_left_out_without_fault_is_said(archive: Path, tmp_path: Path) -
     ]
 
 
-def test_an_empty_archive_is_no_fault(tmp_path: Path) -> None:
+def test_an_empty_archive_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     for path in ("empty", "folder"):
         shown = simulate(tmp_path / path)
-        assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "no messages\n", "")
-    assert found(tmp_path / "empty")["messages"] == 0
+        assert (shown.exit_code, shown.stdout) == (2, "")
+        assert shown.stderr == (
+            "error: no message to play was found; name an mbox, a Maildir, a file of one message or a folder\n"
+        )
 
 
 def test_wrong_settings_end_with_78(archive: Path) -> None:

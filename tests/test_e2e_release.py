@@ -16,6 +16,7 @@ from parts.shared_relay import SharedRelay
 from parts.waiting import until_told
 
 from relay.cli import main
+from relay.records.keep import Keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -105,6 +106,34 @@ async def test_a_second_release_is_to_be_meant(desk: Desk, peer: ScriptedPeer, r
     assert peer.copies() == {TWO[0]: 2, TWO[1]: 3}
 
 
+async def test_who_got_it_is_remembered_one_by_one(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
+    record = await suppress(desk)
+    assert (await release(record, "--to", TWO[1].decode())).status == 0
+    told = await release(record, "--to", TWO[1].decode())
+    assert (told.status, told.stdout) == (1, "")
+    assert f"{record} was released before" in told.stderr
+    told = await release(record)
+    assert (told.status, len(told.stdout.splitlines())) == (0, 1)
+    assert told.stderr == f"note: {TWO[1].decode()} got it by an earlier release; not sent again\n"
+    assert (await release(record)).status == 1
+    assert peer.copies() == dict.fromkeys(TWO, 2)
+
+
+async def test_a_release_that_is_killed_while_it_sends_counts_as_one(
+    desk: Desk, peer: ScriptedPeer, release: Release, folder: Path
+) -> None:
+    record = await suppress(desk)
+    marked: list[bool] = []
+
+    async def look(_: object) -> None:
+        found = Keep(folder / "kept").find(record)
+        marked.append(found is not None and found.released)
+
+    peer.on(Step.DOT, look)
+    assert (await release(record)).status == 0
+    assert marked == [True]
+
+
 async def test_a_copy_is_kept_for_those_who_missed_it(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
     async def told_of_both() -> dict[str, Any] | None:
         lines = await wait_messages(desk.relay, 1)
@@ -127,8 +156,8 @@ async def test_what_the_upstream_refuses_is_told_and_may_be_tried_again(
     one, two = told.stdout.splitlines()
     assert one == f"{TWO[0].decode()}  550 5.1.1 No such user"
     assert two.startswith(f"{TWO[1].decode()}  250 2.0.0 Ok: queued as ")
-    assert f"not accepted for 1 of 2; to try again: relay release {record} --again --to ADDRESS" in told.stderr
-    assert (await release(record, "--again", "--to", TWO[0].decode())).status == 0
+    assert f"not accepted for 1 of 2; to try again: relay release {record}\n" in told.stderr
+    assert (await release(record)).status == 0
     assert peer.copies() == dict.fromkeys(TWO, 2)
 
 
@@ -152,6 +181,10 @@ async def test_nobody_knows_what_became_of_a_dot_without_reply(
     told = await release(record)
     assert told.status == 1
     assert told.stdout.startswith(f"{TWO[0].decode()}  no reply after the dot: ")
+    assert (
+        f"error: for 2 of 2 nobody knows whether it was accepted; relay release {record} --again sends" in told.stderr
+    )
+    assert (await release(record)).status == 1
     assert peer.copies() == dict.fromkeys(TWO, 2)
 
 
@@ -171,5 +204,5 @@ async def test_mail_flows_where_copies_cannot_be_kept(open_desk: OpenDesk, peer:
     (tmp_path / "file").touch()
     desk = await open_desk(upstream=peer.url, settings={"record.keep": f"maildir:{tmp_path}/file"})
     await suppress(desk)
-    await wait_logged(desk.relay, f'"event": "a copy could not be kept: File exists: {tmp_path}/file"')
+    await wait_logged(desk.relay, f'"event": "a copy could not be kept: Not a directory: {tmp_path}/file"')
     assert (await desk.relay.metrics()).value("smtp_dedup_records_lost_total") == 1

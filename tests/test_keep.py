@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relay.core.content import Content
 from relay.core.record import Copy
+from relay.files import make_maildir
 from relay.records import copies
 from relay.records.copies import DamagedError
 from relay.records.keep import Keep
@@ -129,12 +130,27 @@ def test_what_was_released_says_so(tmp_path: Path) -> None:
     for _ in range(2):
         found = keep.find(ID)
         assert found
-        keep.mark_released(found)
+        keep.mark_released(found, ID, copy_of(b"x\r\n"), PATHS)
     again = keep.find(ID)
     assert again
     assert (again.released, again.path.parent.name) == (True, "cur")
     assert again.path.name.endswith(":2,PS")
     assert copies.decode(again.path.read_bytes(), ID)
+
+
+def test_a_part_of_the_recipients_is_remembered(tmp_path: Path) -> None:
+    keep = Keep(tmp_path)
+    keep.save(ID, copy_of(b"x\r\n"))
+    found = keep.find(ID)
+    assert found
+    for paths, place in ((PATHS[1:2], "new"), (PATHS, "cur"), (PATHS[:2], "new"), ((), "new")):
+        found = keep.mark_released(found, ID, copy_of(b"x\r\n"), paths)
+        assert found == keep.find(ID)
+        assert (found.released, found.path.parent.name) == (paths == PATHS, place)
+        octets = found.path.read_bytes()
+        assert copies.released(octets) == set(paths)
+        assert seen(copies.decode(octets, ID)) == seen(copy_of(b"x\r\n"))
+        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
 def test_a_copy_that_a_mail_reader_has_moved_is_found_and_not_taken_for_released(tmp_path: Path) -> None:
@@ -146,7 +162,7 @@ def test_a_copy_that_a_mail_reader_has_moved_is_found_and_not_taken_for_released
     found = keep.find(ID)
     assert found
     assert not found.released
-    keep.mark_released(found)
+    keep.mark_released(found, ID, copy_of(b"x\r\n"), PATHS)
     assert [path.name.rpartition(":")[2] for path in (tmp_path / "cur").iterdir()] == ["2,PS"]
 
 
@@ -174,7 +190,7 @@ def test_a_folder_that_cannot_be_used_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Not a directory"):
         Keep(tmp_path / "file" / "kept").save(ID, copy_of(b"x\r\n"))
     # Where nothing can be moved to, nothing is left behind.
-    Keep(tmp_path / "kept").make()
+    make_maildir(tmp_path / "kept")
     (tmp_path / "kept" / "new").rmdir()
     (tmp_path / "kept" / "new").symlink_to("/proc/self")
     with pytest.raises(OSError, match=r"."):

@@ -88,6 +88,36 @@ async def test_a_client_that_leaves_in_its_content_has_a_line(start_relay: Start
     assert messages(relay) == []
 
 
+@pytest.mark.parametrize("shown", [False, True], ids=["without addresses", "with addresses"])
+async def test_who_is_refused_at_rcpt_has_a_line(start_relay: StartRelay, peer: ScriptedPeer, shown: bool) -> None:
+    """Where all are refused there is no message, and nothing else that an operator could find."""
+    relay = await start_relay(
+        upstream=peer.url, settings={"log.addresses": str(shown).lower(), "upstream.patience": "0s"}
+    )
+    peer.on(Step.RCPT, say(b"550 5.1.1 <user@example.test>: unknown"))
+    async with await RawClient.open(relay.port) as client:
+        await client.begin(SENDER, USER, USER, OTHER)
+        await client.command(b"RSET")
+        await peer.stop()
+        assert (await client.begin(SENDER, OTHER))[0].code == 451
+    await wait_logged(relay, '"reply": 451')
+    refused, down = [line for line in lines(relay) if line["event"] == "recipient refused"]
+    assert (refused["level"], refused["reply"], refused["peer"]) == ("info", 550, "127.0.0.1")
+    assert re.fullmatch("[0-9a-f]{12}", refused["record"])
+    assert down["record"] != refused["record"]
+    assert down["reply_text"].startswith("4.4.1 ")
+    assert refused["reply_text"] == f"5.1.1 {'<user@example.test>' if shown else '<address>'}: unknown"
+    assert ("user@example.test" in relay.stderr()) == shown
+    assert [line.get("to") for line in (refused, down)] == ([USER.decode(), OTHER.decode()] if shown else [None] * 2)
+    assert (await relay.metrics()).value("smtp_dedup_rcpt_refused_total") == 2
+
+
+async def test_the_first_line_names_all_upstreams(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.fallback_urls": "smtp://mail2.example.test"})
+    [serving] = [line for line in lines(relay) if line["event"] == "serving"]
+    assert (serving["upstream"], serving["fallback_upstreams"]) == (peer.url, ["smtp://mail2.example.test:25"])
+
+
 async def test_people_read_a_sentence_a_line(start_relay: StartRelay, tmp_path: Path) -> None:
     relay = await start_relay(upstream=f"maildir:{tmp_path}/mail", settings={"log.format": "human"})
     for _ in range(2):

@@ -71,3 +71,32 @@ def test_suppressed_mail_is_not_kept_where_mail_is_delivered() -> None:
 )
 def test_another_server_may_be_the_upstream(listen: str, upstream: str) -> None:
     Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})
+
+
+@pytest.mark.parametrize(
+    ("listen", "http"),
+    [
+        ("127.0.0.1:2525", "127.0.0.1:2525"),
+        ("0.0.0.0:2525", "127.0.0.1:2525"),
+        ("localhost:2525", "0.0.0.0:2525"),
+        ("[::]:2525", "[::]:2525"),
+    ],
+)
+def test_nobody_listens_twice_in_one_place(listen: str, http: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"listen\.address \(\S+\) and http\.address \(\S+\) are the same place; write"
+    ):
+        Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})
+
+
+@pytest.mark.parametrize(
+    ("listen", "http"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:2525", "127.0.0.2:2525"),
+        ("[::]:2525", "127.0.0.1:2525"),
+        ("127.0.0.1:2525", ""),
+    ],
+)
+def test_places_that_differ_may_both_be_listened_on(listen: str, http: str) -> None:
+    Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +14,12 @@ from relay.settings.advice import warnings
 from relay.settings.in_force import ignores, rules
 from relay.settings.presets import names, preset
 from relay.settings.rules import judge_of
+from relay.settings.sources import load
 from tests.parts import avideo
 from tests.parts.judging import avideo_judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BOB = Recipient("bob@example.org")
 
@@ -115,23 +119,23 @@ def test_a_wrong_preset_names_those_that_are_there(value: object, mend: str) -> 
     [
         (
             [_rule(subject="a"), _rule(name="other", subject="a", **{"from": "b"})],
-            'rule "other" never acts, rule "mine" takes all of it; write it above that one',
+            'rule 1 "mine" takes all that rule "other" is for, which so never acts; write it below, or',
         ),
         (
             [_rule(subject=["a", "b"]), _rule(name="other", subject="b")],
-            'rule "other" never acts',
+            'rule 1 "mine" takes all that rule "other" is for',
         ),
         (
             [_rule(header={"X-A": "a"}), _rule(name="other", header={"x-a": "a"}, subject="b")],
-            'rule "other" never acts',
+            'rule 1 "mine" takes all that rule "other" is for',
         ),
         (
             [_rule(recipient="."), _rule(name="other", recipient="@a")],
-            'rule "other" never acts',
+            'rule 1 "mine" takes all that rule "other" is for',
         ),
         (
             [_rule(attachment=True), _rule(name="other", subject="a", attachment=True)],
-            'rule "other" never acts',
+            'rule 1 "mine" takes all that rule "other" is for',
         ),
         ([_rule(subject="a", window="9s")], 'rule 1 "mine": window is 9s: repeats often come later'),
         (
@@ -161,13 +165,21 @@ def test_an_ignore_that_takes_whole_texts_is_told() -> None:
     assert text.startswith('ignore 2 "n": takes whole texts')
 
 
-def test_a_rule_that_hides_a_preset_is_told_for_each_rule_of_it() -> None:
-    told = warnings(_settings(_rule(recipient=".")))
-    assert len(told) == len(preset("avideo").rules)
-    assert told[0] == (
-        'rule "mine" takes all that rule "avideo: password recovery" of preset avideo is for, which so never acts; '
-        "give the first a narrower condition"
+def test_a_rule_that_hides_a_preset_is_told_once_with_all_rules_of_it() -> None:
+    [told] = warnings(_settings(_rule(recipient=".")), "file relay.toml")
+    first, *others, last = [f'"{rule.name}"' for rule in preset("avideo").rules]
+    assert told == (
+        f'rule 1 "mine" (file relay.toml) takes all that rules {", ".join([first, *others])} and {last} of preset '
+        "avideo are for, which so never act; make it narrower"
     )
+
+
+def test_a_doubt_about_a_rule_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[[rules]]\nname = "a"\nsubject = "b"\naction = "dedupe"\nwindow = "1s"\n[[ignore]]\ntext = ".*"\n')
+    rule, ignore = load(file, {"dedup.presets": "[]"}, {}).warnings
+    assert rule.startswith(f'rule 1 "a" (file {file}): window is 1s: ')
+    assert ignore.startswith(f'ignore 1 "text .*" (file {file}): takes whole texts')
 
 
 @pytest.mark.parametrize(

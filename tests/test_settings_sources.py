@@ -344,3 +344,12 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
 def test_any_text_is_settings_or_a_settings_error(key: str, text: str) -> None:
     with contextlib.suppress(SettingsError):
         load(None, {key: text}, {})
+
+
+def test_a_section_is_no_key() -> None:
+    with pytest.raises(SettingsError) as error:
+        load(None, {"dedup": "1", "upstream": "smtp://h"}, {})
+    first, second = str(error.value).splitlines()
+    assert first.startswith("dedup (flag --set): this is a section; its keys are dedup.window, dedup.mode, dedup.lease")
+    assert ", upstream.password_file" in second
+    assert "upstream.password," not in second

@@ -40,7 +40,7 @@ def test_a_duration_is_given_in_seconds(text: object, seconds: float) -> None:
         (600, '"600" has no unit; write "600s" or "10m"'),
         ("7", '"7" has no unit; write "7s"'),
         ("10 apples", 'write for example "10m"'),
-        ("-5s", 'write for example "10m"'),
+        ("-5s", 'negative; write "5s"'),
         ("", 'write for example "10m"'),
         (True, 'write for example "10m"'),
         ([], 'write for example "10m"'),

@@ -95,7 +95,7 @@ class Witness:
     def aborted(self, record: str, peer: str) -> None:
         """Is the session's word."""
 
-    def recipient_refused(self, reply: Reply) -> None:
+    def recipient_refused(self, record: str, peer: str, recipient: str, reply: Reply) -> None:
         self.refused.append(reply)
 
     def fault(self, record: str, where: str, error: Exception) -> None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.check_files import kept_copies, maildir, secret, stand_in
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, held_by_relay, mend, obstacle
+from relay.cli.mends import mend_store, mend_upstream
 from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
-    from relay.settings.urls import MaildirUrl, UpstreamUrl
+    from relay.settings.urls import SmtpUrl
 
 _MEND_FILE = "name a file in a folder that this user may write, or correct store.url"
 
@@ -58,6 +55,7 @@ async def _look(settings: Settings, password: str | None) -> list[Finding]:
     findings = [_listening(key, address) for key, address in addresses(settings).items()]
     findings += await _upstreams(settings, password)
     findings += await _store(settings)
+    findings += await asyncio.to_thread(lambda: [*kept_copies(settings), *secret(settings)])
     return findings
 
 
@@ -66,7 +64,7 @@ def _listening(key: str, address: HostPort) -> Finding:
     if not reason:
         return Finding(key, f"{address} is free")
     if held_by_relay(key, address, reason):
-        return Finding(key, f"{address} is held by a relay")
+        return Finding(key, f"{address} is held by a relay (fine if it is this one)")
     return Finding(key, f"{address} cannot be listened on: {reason}", mend(key, reason))
 
 
@@ -76,7 +74,7 @@ async def _upstreams(settings: Settings, password: str | None) -> list[Finding]:
 
     upstream = settings.upstream
     if isinstance(upstream.url, MaildirUrl):
-        return [await _maildir(settings, upstream.url)]
+        return [await asyncio.to_thread(maildir, upstream.url)]
     return [await _server(upstream.key_of(url), _with_upstream(settings, url), password) for url in upstream.smtp_urls]
 
 
@@ -89,7 +87,7 @@ async def _server(key: str, settings: Settings, password: str | None) -> Finding
     try:
         await upstream.probe()
     except UpstreamDown as error:
-        return Finding(key, f"{url}: {error}", _mend_name(error, key) or f"start it, or correct {key}")
+        return Finding(key, f"{url}: {error}", mend_upstream(error, key))
     except UpstreamError as error:
         return Finding(key, f"{url}: {error}", f"correct {key}, its password, or what the upstream allows us")
     finally:
@@ -98,23 +96,7 @@ async def _server(key: str, settings: Settings, password: str | None) -> Finding
     return Finding(key, f"{url} answers" + (f" and takes messages up to {size} bytes" if size else ""))
 
 
-async def _maildir(settings: Settings, url: MaildirUrl) -> Finding:
-    from relay.errors import UpstreamDown
-    from relay.service import build_upstream
-    from relay.settings.urls import MaildirUrl
-
-    mends = "name a folder that this user may write"
-    try:
-        with _stand_in(url.path) as path:
-            await build_upstream(_with_upstream(settings, MaildirUrl(path)), None).probe()
-    except OSError as error:
-        return Finding("upstream.url", f"{url}: cannot be made: {error.strerror or error}", mends)
-    except UpstreamDown as error:
-        return Finding("upstream.url", f"{url}: {error}", mends)
-    return Finding("upstream.url", f"{url} can be written")
-
-
-def _with_upstream(settings: Settings, url: UpstreamUrl) -> Settings:
+def _with_upstream(settings: Settings, url: SmtpUrl) -> Settings:
     """Give settings with this upstream and no other."""
     changed = settings.upstream.model_copy(update={"url": url, "fallback_urls": ()})
     return settings.model_copy(update={"upstream": changed})
@@ -133,7 +115,7 @@ async def _store(settings: Settings) -> list[Finding]:
         path = None
         if isinstance(url, SqliteUrl):
             try:
-                path = stack.enter_context(_stand_in(url.path))
+                path = stack.enter_context(stand_in(url.path))
             except OSError as error:
                 return [Finding("store.url", f"{url}: cannot be made: {error.strerror or error}", _MEND_FILE)]
             changed = settings.store.model_copy(update={"url": SqliteUrl(path)})
@@ -146,29 +128,10 @@ async def _store(settings: Settings) -> list[Finding]:
                 more = list(findings(await store.survey())) if isinstance(store, RedisStore) else []
         except (StoreError, TimeoutError) as error:
             reason = (str(error) or f"no answer within {limit:g} s").removeprefix(f"{path}: ")
-            mends = _MEND_FILE if path else _mend_name(error, "store.url") or "start it, or correct store.url"
+            mends = _MEND_FILE if path else mend_store(error)
             return [Finding("store.url", f"{url}: {reason}", mends)]
         finally:
             await store.close()
     if isinstance(url, SqliteUrl) and path != url.path:
         return [Finding("store.url", f"{url} is not there yet and can be made")]
     return [Finding("store.url", f"{url} answers"), *more]
-
-
-@contextlib.contextmanager
-def _stand_in(path: Path) -> Iterator[Path]:
-    """Give the path where it exists, else one beside where it would be made: a look leaves nothing behind."""
-    if path.exists():
-        yield path
-        return
-    folder = next((above for above in path.absolute().parents if above.exists()), Path("/"))
-    with tempfile.TemporaryDirectory(prefix=".relay-check-", dir=folder) as trial:
-        yield Path(trial, path.name)
-
-
-def _mend_name(error: BaseException, key: str) -> str:
-    """Say what is to be done where a host has no address; empty where that is not why."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, socket.gaierror):
-        cause = cause.__cause__ or cause.__context__
-    return f"correct the host name in {key}" if cause else ""

@@ -43,13 +43,14 @@ def _of_one(server: Server) -> Iterator[Finding]:
             _KEY,
             f'{server.name} has maxmemory-policy "{server.evicts}": when memory is short it forgets what was sent, and '
             "repeats go through" + (f" ({why})" if why else ""),
-            'set maxmemory-policy to "noeviction"; a full Redis then refuses, and mail is forwarded',
+            'write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET maxmemory-policy noeviction; '
+            "a full Redis then refuses, and mail is forwarded",
         )
     if server.persists is False:
         yield Caution(
             _KEY,
             f"{server.name} persists nothing: after its restart it knows only what running relays write back",
-            'set appendonly to "yes", or save to "60 1"',
+            'write "appendonly yes" in its redis.conf, or say CONFIG SET appendonly yes and CONFIG REWRITE',
         )
     if server.ahead and abs(server.ahead) > _SKEW:
         way = "ahead of" if server.ahead > 0 else "behind"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -54,8 +56,17 @@ def tell(rows: Sequence[Row]) -> bool:
             err=True,
         )
     if not wrong:
-        click.echo("Each recipient got each mail once. Next: relay check, then relay serve.", err=True)
+        ours = _this_command()
+        click.echo(f"Each recipient got each mail once. Next: {ours} check, then {ours} serve.", err=True)
     return not wrong
+
+
+def _this_command() -> str:
+    """Give what was typed to come here: `relay` of a virtual environment is on no search path."""
+    command = Path(sys.argv[0])
+    if command.name != "relay":
+        return "relay"
+    return "relay" if shutil.which("relay") == str(command) else str(command)
 
 
 def _show(rows: Sequence[Row]) -> None:

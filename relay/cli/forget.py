@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import file_options
+from relay.cli.options import store_options
 from relay.cli.records import seconds, something
 from relay.core.printable import printable
 
@@ -26,7 +26,7 @@ Examples:
 Exit status: 0 done, 1 nothing was found or the store cannot be reached,
 78 the settings are wrong.""",
 )
-@file_options
+@store_options
 @click.argument("what", metavar="[ID|MESSAGE-ID|ADDRESS]", required=False, callback=something)
 @click.option("--since", metavar="DURATION", callback=seconds, help="All that was accepted this long ago or later.")
 @click.option("--all", "everything", is_flag=True, help="All that was accepted.")

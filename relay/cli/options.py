@@ -15,6 +15,8 @@ from relay.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from relay.settings import Loaded
+
 EX_CONFIG = 78
 """The exit code for wrong settings (sysexits.h); systemd shows it as CONFIG."""
 
@@ -33,6 +35,12 @@ _SET = click.option(
     multiple=True,
     help="Any setting, such as limits.recipients=500. May be given several times; beats all others.",
 )
+_STORE = click.option(
+    "--store",
+    metavar="URL",
+    help="Where the relay remembers: sqlite:PATH, redis://HOST or memory:; for Sentinel and Cluster see "
+    "docs/settings.md.  [store.url]",
+)
 _SHORTHANDS = [
     click.option("--listen", metavar="HOST:PORT", help="Where SMTP clients connect.  [listen.address]"),
     click.option(
@@ -40,11 +48,7 @@ _SHORTHANDS = [
         metavar="URL",
         help="Where mail goes: smtp://HOST, smtp+starttls://HOST, smtps://HOST or maildir:PATH.  [upstream.url]",
     ),
-    click.option(
-        "--store",
-        metavar="URL",
-        help="Where the relay remembers: sqlite:PATH, redis://HOST or memory:.  [store.url]",
-    ),
+    _STORE,
     click.option(
         "--window",
         metavar="DURATION",
@@ -62,17 +66,29 @@ _SHORTHANDS = [
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags, and as its first argument the settings that they, environment and file make.
 
-    Warnings go to stderr. Wrong settings end the command with 78, and stderr says how to mend them.
+    Doubts about them are warnings on stderr. Wrong settings end the command with 78, and stderr says how to mend them.
     """
-    return _give(command, [_CONFIG, *_SHORTHANDS, _SET])
+
+    @functools.wraps(command)
+    def warned(loaded: Loaded, **options: Any) -> None:
+        for warning in loaded.warnings:
+            click.echo(f"warning: {printable(warning)}", err=True)
+        command(loaded, **options)
+
+    return _give(warned, [_CONFIG, *_SHORTHANDS, _SET])
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `-c` and `--set` alone, and the settings just as `settings_options` does.
+    """Give a command `-c` and `--set` alone, and the settings as `settings_options` does, without doubts about them.
 
     For commands that serve nothing themselves.
     """
     return _give(command, [_CONFIG, _SET])
+
+
+def store_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command also `--store`. For those that ask what a relay remembers."""
+    return _give(command, [_CONFIG, _STORE, _SET])
 
 
 def _give(command: Callable[..., None], given: Sequence[Callable[..., Any]]) -> Callable[..., None]:
@@ -90,8 +106,6 @@ def _give(command: Callable[..., None], given: Sequence[Callable[..., Any]]) -> 
             for line in str(error).splitlines():
                 click.echo(f"error: {printable(line)}", err=True)
             raise click.exceptions.Exit(EX_CONFIG) from None
-        for warning in loaded.warnings:
-            click.echo(f"warning: {printable(warning)}", err=True)
         command(loaded, **options)
 
     decorated: Callable[..., None] = with_settings

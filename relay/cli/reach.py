@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from relay.cli.mends import mend_store
 from relay.cli.options import EX_CONFIG
 from relay.core.printable import printable
 from relay.errors import RelayError, SettingsError, StoreError
@@ -98,7 +100,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Reached]:
             url.path.stat()
         except OSError as error:
             raise OutOfReachError(
-                f"store.url {url}: {error.strerror}; name the store of the relay by -c FILE or --set store.url=URL, "
+                f"store.url {url}: {error.strerror}; name the store of the relay by -c FILE or --store URL, "
                 "and run this as a user who may read it"
             ) from None
     store = build_store(settings)
@@ -111,9 +113,10 @@ async def _opened(settings: Settings) -> AsyncIterator[Reached]:
             raise StoreError(f"no answer within {limit:g} s") from None
         yield _Opened(store)
     except StoreError as error:
-        path, mend = (f"{url.path}: ", "mend it") if isinstance(url, SqliteUrl) else ("", "start it")
+        path = f"{url.path}: " if isinstance(url, SqliteUrl) else ""
         reason = str(error).removeprefix(path)
-        raise OutOfReachError(f"store.url {url}: {reason}; {mend}, or correct store.url") from error
+        mend = "mend it, or correct store.url" if path else mend_store(error)
+        raise OutOfReachError(f"store.url {url}: {reason}; {mend}") from error
     finally:
         await store.close()
 
@@ -155,10 +158,19 @@ async def _running_relay(settings: Settings) -> AsyncIterator[Reached]:
             hint = "; its own store.url is not memory:, then" if error.status == HTTPStatus.NOT_FOUND else ""
             raise OutOfReachError(f"{at} says {error.status}: {error.message}{hint}") from error
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            reason = str(error) or f"no answer within {LONGEST:g} s"
+            reason = _words(error)
             raise OutOfReachError(
                 f"{at} does not answer: {reason}; with store.url memory: it must be running, and on this host"
             ) from error
+
+
+def _words(error: Exception) -> str:
+    """Say why nobody was reached, without what the library puts around the system's word."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (os.strerror(error.errno) if error.errno and error.errno > 0 else "no such host").lower()
+    return str(error) or f"no answer within {LONGEST:g} s"
 
 
 class _RunningRelay:

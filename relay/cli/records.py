@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _ID = re.compile(r"[0-9a-fA-F]{12}")
+# RFC 5321 section 4.1.1.3: the one address that needs no domain.
+_SOMETHING = re.compile(r"(?is)[0-9a-f]{12}|h:[0-9a-f]{16}|postmaster|<.+>|.*@.*")
 _SPANS = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
 
 
@@ -32,11 +34,14 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 
 def something(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Read an argument that names something."""
+    """Read an argument that names something: an ID, a Message-ID, an address or the name of one in records."""
+    from relay.core.printable import printable
+
     del ctx, param
-    if value is not None and not value.strip():
-        raise click.BadParameter("it is empty; write the ID of a record, a Message-ID or an address")
-    return value
+    if value is None or _SOMETHING.fullmatch(value.strip()):
+        return value
+    said = f"'{printable(value)}' is no address, id or Message-ID" if value.strip() else "it is empty"
+    raise click.BadParameter(f"{said}; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>")
 
 
 @dataclass(frozen=True, slots=True)

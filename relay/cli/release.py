@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from relay.cli.options import file_options
+from relay.cli.options import store_options
 from relay.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from relay.core.delivery import Unclear
+    from relay.cli.resend import Answer
     from relay.core.record import Copy
-    from relay.core.reply import Reply
     from relay.records.keep import Found, Keep
     from relay.settings import Loaded, Settings
 
@@ -29,143 +28,141 @@ Examples:
 Exit status: 0 the upstream accepted it for all, 1 it did not or there is no copy,
 78 the settings are wrong.""",
 )
-@file_options
+@store_options
 @click.argument("record", metavar="ID")
 @click.option("--to", "only", metavar="ADDRESS", multiple=True, help="Only to this recipient; may be given repeatedly.")
-@click.option("--again", is_flag=True, help="Also where it was released before.")
+@click.option("--again", is_flag=True, help="Also to those whom it was released to before.")
 def release(loaded: Loaded, record: str, only: tuple[str, ...], again: bool) -> None:
     """Forward a kept copy to the recipients that it was suppressed for, through the upstream, byte for byte.
 
-    Copies are kept where record.keep = "maildir:PATH" is set. Nothing else changes: later copies are still suppressed
-    as repeats of the first one; `relay forget ID` frees them.
+    Copies are kept where record.keep = "maildir:PATH" is set. Whom one was released to is remembered: nobody gets it
+    twice without --again. Nothing else changes: later copies are still suppressed as repeats of the first one;
+    `relay forget ID` frees them.
     """
     from relay.cli.reach import run
 
     run(_release(loaded.settings, record.strip().lower(), only, again))
 
 
+class _Kept(NamedTuple):
+    """A kept copy, and whom it was released to."""
+
+    copy: Copy
+    released: frozenset[bytes]
+
+
 async def _release(settings: Settings, record: str, only: Sequence[str], again: bool) -> bool:
-    from relay.settings.sources import upstream_password
-
-    found = _find(settings, record)
-    if found is None:
-        return False
-    keep, place = found
-    if place.released and not again:
-        click.echo(f"error: {record} was released before; relay release {record} --again sends it once more", err=True)
-        return False
-    copy = _read(place, record)
-    paths = _chosen(copy, only, record) if copy else ()
-    if not copy or not paths:
-        return False
-    answers = await _send(settings, upstream_password(settings), copy, paths)
-    return _tell(answers, keep, place, record)
-
-
-def _find(settings: Settings, record: str) -> tuple[Keep, Found] | None:
     from relay.records.keep import Keep
-    from relay.settings.units import format_duration
 
     if not re.fullmatch(r"[0-9a-f]{12}", record):
         raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits", param_hint="'ID'")
     if settings.record.keep is None:
-        click.echo(
-            'error: record.keep is off, so no copy is kept; with record.keep = "maildir:PATH" those are that are '
-            "suppressed from then on",
-            err=True,
+        _error(
+            'record.keep is off, so no copy is kept; with record.keep = "maildir:PATH" those are that are suppressed '
+            "from then on"
         )
-        return None
+        return False
     keep = Keep(settings.record.keep.path)
     try:
-        place = keep.find(record)
+        with keep.alone():
+            return await _release_alone(settings, keep, record, only, again)
+    except FileNotFoundError:
+        _tell_none(settings, keep, record)
+    except BlockingIOError:
+        _error(f"another relay release works in {keep.path}; try again when it has ended")
     except OSError as error:
-        click.echo(
-            f"error: record.keep {error.filename}: {error.strerror}; run this as a user who may read it", err=True
-        )
-        return None
-    if place is None:
-        click.echo(
-            f"error: no copy of {record} is kept in {keep.path}; copies stay for "
-            f"{format_duration(settings.record.keep_for)} (record.keep_for), and only of suppressed messages. "
-            f"relay why {record} tells what is recorded",
-            err=True,
-        )
-        return None
-    return keep, place
+        _error(f"record.keep {error.filename or keep.path}: {error.strerror}; run this as a user who may write there")
+    return False
 
 
-def _read(place: Found, record: str) -> Copy | None:
-    from relay.records.copies import DamagedError, decode
+async def _release_alone(settings: Settings, keep: Keep, record: str, only: Sequence[str], again: bool) -> bool:
+    from relay.cli.resend import resend
+    from relay.settings.sources import upstream_password
+
+    found = keep.find(record)
+    if found is None:
+        _tell_none(settings, keep, record)
+        return False
+    place, kept = found, _read(found, record)
+    paths = _chosen(kept, record, only, again) if kept else ()
+    if not kept or not paths:
+        return False
+
+    def mark(taken: Sequence[bytes]) -> None:
+        nonlocal place
+        place = keep.mark_released(place, record, kept.copy, kept.released | set(taken))
+
+    answers = await resend(settings, upstream_password(settings), kept.copy, paths, mark)
+    return _tell(answers, record, " --to ADDRESS" if only else "")
+
+
+def _read(place: Found, record: str) -> _Kept | None:
+    from relay.records.copies import DamagedError, decode, released
 
     try:
-        return decode(place.path.read_bytes(), record)
-    except OSError as error:
-        click.echo(f"error: {place.path}: {error.strerror}; run this as a user who may read it", err=True)
+        octets = place.path.read_bytes()
+        copy = decode(octets, record)
+        return _Kept(copy, frozenset(copy.paths) if place.released else released(octets))
     except DamagedError as error:
-        click.echo(f"error: {place.path}: {error}; it is not sent", err=True)
+        _error(f"{place.path}: {error}; it is not sent")
     return None
 
 
-def _chosen(copy: Copy, only: Sequence[str], record: str) -> tuple[bytes, ...]:
+def _chosen(kept: _Kept, record: str, only: Sequence[str], again: bool) -> tuple[bytes, ...]:
+    """Give whom to send it to: those that are meant, and who have not got it by an earlier release."""
     from relay.core.envelope import fold
     from relay.records.naming import address
 
     wanted = {address(written): written for written in only}
-    strange = wanted.keys() - {fold(path) for path in copy.paths}
+    strange = wanted.keys() - {fold(path) for path in kept.copy.paths}
     for recipient in sorted(strange):
-        click.echo(f"error: {record} was not suppressed for {wanted[recipient]}", err=True)
+        _error(f"{record} was not suppressed for {wanted[recipient]}")
     if strange:
         return ()
-    return tuple(path for path in copy.paths if not wanted or fold(path) in wanted)
+    meant = [path for path in kept.copy.paths if not wanted or fold(path) in wanted]
+    chosen = tuple(path for path in meant if again or path not in kept.released)
+    if not chosen:
+        _error(f"{record} was released before; relay release {record} --again sends it once more")
+    for path in meant if chosen else ():
+        if path not in chosen:
+            click.echo(f"note: {_shown(path)} got it by an earlier release; not sent again", err=True)
+    return chosen
 
 
-async def _send(
-    settings: Settings, password: str | None, copy: Copy, paths: Sequence[bytes]
-) -> Mapping[bytes, Reply | Unclear]:
-    from relay.core.delivery import NotSent
-    from relay.core.envelope import Envelope
-    from relay.core.reply import UNREACHABLE
-    from relay.service import build_upstream
-
-    upstream = build_upstream(settings, password)
-    delivery = upstream.begin(Envelope(copy.reverse_path, copy.parameters))
-    try:
-        answers: dict[bytes, Reply | Unclear] = {path: await delivery.rcpt(path) for path in paths}
-        taken = [path for path in paths if _positive(answers[path])]
-        if taken:
-            answers |= await delivery.prepare(taken)
-            taken = [path for path in taken if _positive(answers[path])]
-        if taken:
-            outcome = await delivery.send(b"", copy.content)
-            answers |= dict.fromkeys(taken, UNREACHABLE if isinstance(outcome, NotSent) else outcome)
-        return answers
-    finally:
-        await delivery.finish()
-        await upstream.close()
-
-
-def _positive(answer: Reply | Unclear) -> bool:
-    return bool(getattr(answer, "positive", False))
-
-
-def _tell(answers: Mapping[bytes, Reply | Unclear], keep: Keep, place: Found, record: str) -> bool:
+def _tell(answers: Mapping[bytes, Answer], record: str, to: str) -> bool:
     from relay.core.reply import Reply
 
+    accepted = unclear = 0
     for path, answer in answers.items():
-        said = (
-            f"{answer.code} {answer.text}" if isinstance(answer, Reply) else f"no reply after the dot: {answer.reason}"
-        )
-        click.echo(f"{printable(path.decode('utf-8', 'backslashreplace'))}  {printable(said)}")
-    accepted = sum(map(_positive, answers.values()))
-    if accepted:
-        try:
-            keep.mark_released(place)
-        except OSError as error:
-            click.echo(f"warning: {place.path}: cannot be marked as released: {error.strerror}", err=True)
-    if accepted < len(answers):
-        click.echo(
-            f"error: not accepted for {len(answers) - accepted} of {len(answers)}; to try again: relay release {record}"
-            + (" --again --to ADDRESS" if accepted else ""),
-            err=True,
+        if isinstance(answer, Reply):
+            said = f"{answer.code} {answer.text}"
+            accepted += answer.positive
+        else:
+            said = f"no reply after the dot: {answer.reason}"
+            unclear += 1
+        click.echo(f"{_shown(path)}  {printable(said)}")
+    if refused := len(answers) - accepted - unclear:
+        _error(f"not accepted for {refused} of {len(answers)}; to try again: relay release {record}{to}")
+    if unclear:
+        _error(
+            f"for {unclear} of {len(answers)} nobody knows whether it was accepted; relay release {record} --again"
+            f"{to} sends it once more, perhaps a second copy"
         )
     return accepted == len(answers)
+
+
+def _tell_none(settings: Settings, keep: Keep, record: str) -> None:
+    from relay.settings.units import format_duration
+
+    _error(
+        f"no copy of {record} is kept in {keep.path}; copies stay for {format_duration(settings.record.keep_for)} "
+        f"(record.keep_for), and only of suppressed messages. relay why {record} tells what is recorded"
+    )
+
+
+def _shown(path: bytes) -> str:
+    return printable(path.decode("utf-8", "backslashreplace"))
+
+
+def _error(text: str) -> None:
+    click.echo(f"error: {text}", err=True)

@@ -43,6 +43,7 @@ def serve(loaded: Loaded) -> None:
             "listen": service.address,
             "http": service.http_address or "off",
             "upstream": str(settings.upstream.url),
+            **_fallbacks(settings),
             "store": str(settings.store.url),
             "mode": settings.dedup.mode,
             "window_seconds": settings.dedup.window,
@@ -62,6 +63,11 @@ def serve(loaded: Loaded) -> None:
         sys.exit(1)
     lines.stop()
     sys.exit(0 if drained else 1)
+
+
+def _fallbacks(settings: Settings) -> dict[str, object]:
+    urls = [str(url) for url in settings.upstream.fallback_urls]
+    return {"fallback_upstreams": urls} if urls else {}
 
 
 def _tell(error: CannotListenError, settings: Settings) -> None:

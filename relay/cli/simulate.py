@@ -33,8 +33,8 @@ Examples:
   relay simulate /var/mail/alice
   relay simulate --window 1h --top 20 ~/Maildir ~/old-mail.mbox
   relay simulate -c relay.toml --json sent/ > found.json
-Exit status: 0 all was read, 1 something could not be read, 2 nothing could,
-78 the settings are wrong, 130 interrupted.""",
+Exit status: 0 all was read, 1 something could not be read, 2 nothing was, also where
+there is no message, 78 the settings are wrong, 130 interrupted.""",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @file_options
@@ -64,7 +64,12 @@ def simulate(loaded: Loaded, paths: tuple[Path, ...], as_json: bool, top: int) -
     with Archive() as archive:
         found = _play(loaded, archive, paths, top)
         _tell(archive)
-    if archive.problems and not found["messages"]:
+    if not found["messages"]:
+        if not archive.problems:
+            click.echo(
+                "error: no message to play was found; name an mbox, a Maildir, a file of one message or a folder",
+                err=True,
+            )
         sys.exit(NOTHING_READ)
     for line in [json.dumps(found, indent=2)] if as_json else lines(found):
         click.echo(line)

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import file_options
+from relay.cli.options import store_options
 from relay.cli.records import seconds
 from relay.core.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
+
     from relay.core.record import Record
     from relay.settings import Loaded, Settings
+
+    Row: TypeAlias = tuple[str, ...]
+    """The cells of a line."""
 
 
 @click.command(
@@ -24,7 +30,7 @@ Examples:
 Exit status: 0 also where nothing was suppressed, 1 the store cannot be read,
 78 the settings are wrong.""",
 )
-@file_options
+@store_options
 @click.option(
     "--since", metavar="DURATION", callback=seconds, default="24h", show_default=True, help="How far to look back."
 )
@@ -46,12 +52,17 @@ async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
     from relay.cli.reach import reach, records
     from relay.cli.records import as_json, counted, span
 
-    lines: list[str] = []
+    objects: list[str] = []
+    rows: list[Row] = []
     recipients = 0
     async with reach(settings) as reached:
         async for record in records(reached, since):
-            lines.append(json.dumps(as_json(record)) if json_lines else _line(record))
+            if json_lines:
+                objects.append(json.dumps(as_json(record)))
+            else:
+                rows.append(_row(record))
             recipients += len(record.repeats)
+    lines = objects or list(_aligned(rows))
     for line in reversed(lines):
         click.echo(line)
     period = f"in the last {span(since)}"
@@ -65,7 +76,13 @@ async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
     return True
 
 
-def _line(record: Record) -> str:
+def _aligned(rows: Sequence[Row]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(record: Record) -> Row:
     from relay.cli.records import counted, span, timestamp
 
     originals = {repeat.original.record: repeat.age for repeat in record.repeats if repeat.original}
@@ -75,13 +92,11 @@ def _line(record: Record) -> str:
         repeated = f"{span(age)} after {printable(original)}{others}"
     else:
         repeated = "while its first copy was under way"
-    return "  ".join(
-        (
-            timestamp(record.at),
-            printable(record.id),
-            counted(len(record.repeats), "recipient").ljust(len("1000 recipients")),
-            repeated,
-            ",".join(dict.fromkeys(repeat.outcome.value for repeat in record.repeats)),
-            "rule " + printable(", ".join(dict.fromkeys(repeat.rule for repeat in record.repeats))),
-        )
+    return (
+        timestamp(record.at),
+        printable(record.id),
+        counted(len(record.repeats), "recipient"),
+        repeated,
+        ",".join(dict.fromkeys(repeat.outcome.value for repeat in record.repeats)),
+        "rule " + printable(", ".join(dict.fromkeys(repeat.rule for repeat in record.repeats))),
     )

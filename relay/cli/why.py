@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import file_options
+from relay.cli.options import store_options
 from relay.cli.records import something
 from relay.core.printable import printable
 
@@ -36,7 +36,7 @@ Examples:
 Exit status: 0 found, 1 nothing is recorded or the store cannot be read,
 78 the settings are wrong.""",
 )
-@file_options
+@store_options
 @click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS", callback=something)
 @click.option("--json", "json_lines", is_flag=True, help="One JSON object a line, with all that is recorded.")
 def why(loaded: Loaded, what: str, json_lines: bool) -> None:

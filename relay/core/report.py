@@ -55,7 +55,7 @@ class Witness(Protocol):
     def aborted(self, record: str, peer: str) -> None:
         """Note that a client left between DATA and its final dot."""
 
-    def recipient_refused(self, reply: Reply) -> None:
+    def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Note a recipient that was refused at RCPT time."""
 
     def fault(self, record: str, where: str, error: Exception) -> None:

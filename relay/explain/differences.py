@@ -90,7 +90,7 @@ def _between(first: Placed, second: Placed, evidence: tuple[Evidence, Evidence],
         "" if first.label == second.label else f"counts as {first.label} in the first, as {second.label} in the second"
     )
     ours, theirs = evidence[0].octets(first), evidence[1].octets(second)
-    if not is_text(ours) or not is_text(theirs):
+    if not _is_text(ours, first) or not _is_text(theirs, second):
         values = _octets(ours, theirs)
         yield Difference(first.part, kind, what, first=values[0], second=values[1], hint=reading)
         return
@@ -104,6 +104,11 @@ def _between(first: Placed, second: Placed, evidence: tuple[Evidence, Evidence],
     if not several:  # the same octets, and yet they were read in two ways; or octets that look the same
         values = _octets(ours, theirs)
         yield Difference(first.part, kind, what, first=values[0], second=values[1], hint=reading)
+
+
+def _is_text(content: bytes, field: Placed) -> bool:
+    """Guess whether people can read it; what was left out of a normalised form makes it no less legible."""
+    return is_text(content.replace(b"\0", b"") if content is field.value else content)
 
 
 def _legible(content: bytes, field: Placed) -> str:

@@ -15,6 +15,8 @@ from relay.core.rules import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from relay.core.envelope import Recipient
+    from relay.core.reply import Reply
     from relay.core.report import Report
 
 log = logging.getLogger("relay")
@@ -102,11 +104,9 @@ class MessageLog:
         """Say what became of a message, and which earlier ones it repeats."""
         if not log.isEnabledFor(logging.INFO):
             return
-        reply = report.reply.text
         fields: dict[str, Any] = {
             "record": report.record,
-            "reply": report.reply.code,
-            "reply_text": reply if self._addresses else without_addresses(reply),
+            **self._reply(report.reply),
             "recipients": {outcome.value: count for outcome, count in report.counts().items()},
             "size_bytes": report.size,
             "seconds": round(report.seconds, 4),
@@ -128,6 +128,17 @@ class MessageLog:
             fields["from"] = report.envelope.reverse_path.decode("utf-8", "backslashreplace")
             fields["to"] = {recipient: result.outcome.value for recipient, result in report.results.items()}
         log.info("message", extra={"fields": fields})
+
+    def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
+        """Say who was refused at RCPT, and in which words."""
+        to = {"to": recipient} if self._addresses else {}
+        self.event("recipient refused", {"record": record, **self._reply(reply), "peer": peer, **to})
+
+    def _reply(self, reply: Reply) -> dict[str, object]:
+        return {
+            "reply": reply.code,
+            "reply_text": reply.text if self._addresses else without_addresses(reply.text),
+        }
 
     def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
         """Write a line that is not about a message's end."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from relay.monitor.logs import MessageLog, log
 
 if TYPE_CHECKING:
+    from relay.core.envelope import Recipient
     from relay.core.reply import Reply
     from relay.core.report import Report
     from relay.monitor.metrics import Metrics
@@ -29,10 +30,10 @@ class Monitor:
         self._metrics.aborted()
         self._messages.event("client left before the final dot", {"record": record, "peer": peer})
 
-    def recipient_refused(self, reply: Reply) -> None:
-        """Note a recipient that was refused at RCPT time."""
-        del reply
+    def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
+        """Note a recipient that was refused at RCPT time: where all are, the message has no line of its own."""
         self._metrics.rcpt_refused.inc()
+        self._messages.recipient_refused(record, peer, recipient, reply)
 
     def fault(self, record: str, where: str, error: Exception) -> None:
         """Note a fault of ours, with its traceback."""

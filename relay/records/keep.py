@@ -1,11 +1,13 @@
 """Suppressed copies in a Maildir, so that one can be sent after all: the cure for a false twin.
 
 A file's name holds when it was kept and the id of its record, so it is found without the store. It lies in `new` until
-it was released, then in `cur` with the flag P (passed on), as https://cr.yp.to/proto/maildir.html has it.
+it was released to all, then in `cur` with the flag P (passed on), as https://cr.yp.to/proto/maildir.html has it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -15,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.files import remove, write_new
+from relay.files import MAILDIR, make_maildir, remove, try_maildir, write_new
 from relay.records import copies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from relay.core.record import Copy
 
-_FOLDERS = ("tmp", "new", "cur")
 _NAME = re.compile(r"(?P<at>[0-9]{1,12})\.R(?P<record>[0-9a-f]{12})U[0-9a-f]{8}\.[^:]*(?P<flags>:2,[A-Za-z]*)?")
 _LEAST_FREE = 256 * 1024 * 1024
 """Bytes that stay free on the disk: what else lies there, such as the store, matters more than copies."""
@@ -39,6 +40,7 @@ class Found:
     at: int
     """Seconds since the Unix epoch."""
     released: bool
+    """To all its recipients; its own fields name those of a part."""
 
 
 class Keep:
@@ -50,9 +52,8 @@ class Keep:
     def save(self, record: str, copy: Copy) -> str:
         """Keep a copy, on the disk when this returns, and give its name. Raises `OSError` or `ValueError`."""
         octets = copies.encode(record, copy)
-        self.make()
-        if _free(self.path) < _LEAST_FREE + len(octets):
-            raise OSError(f"less than {_LEAST_FREE >> 20} MiB would be left free on the disk")
+        make_maildir(self.path)
+        _see_room(self.path, len(octets))
         host = re.sub(r"[^\w.-]", "_", socket.gethostname())
         name = f"{int(time.time())}.R{record}U{secrets.token_hex(4)}.{host}"
         waiting = self.path / "tmp" / name
@@ -64,11 +65,10 @@ class Keep:
             raise
         return name
 
-    def make(self) -> None:
-        """Make the folders. Raises `OSError`."""
-        for folder in (self.path, *(self.path / name for name in _FOLDERS)):
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def try_out(self) -> None:
+        """See that copies can be kept, or raise `OSError`. Leaves no file behind."""
+        try_maildir(self.path)
+        _see_room(self.path, 0)
 
     def find(self, record: str) -> Found | None:
         """Give the copy of a record, if there is one. Raises `OSError` where the folders cannot be read."""
@@ -77,15 +77,33 @@ class Keep:
                 return Found(path, int(name["at"]), "P" in (name["flags"] or ""))
         return None
 
-    def mark_released(self, found: Found) -> None:
-        """Note that it was released. Raises `OSError`."""
-        if not found.released:
-            found.path.rename(self.path / "cur" / f"{found.path.name.partition(':')[0]}:2,PS")
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let nobody else release anything meanwhile. Raises `BlockingIOError` while somebody does, or `OSError`."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(folder)
+
+    def mark_released(self, found: Found, record: str, copy: Copy, paths: Collection[bytes]) -> Found:
+        """Note that a copy was released to these paths and no other, and give where it lies now. Raises `OSError`."""
+        name = found.path.name.partition(":")[0]
+        waiting = self.path / "tmp" / name
+        remove(waiting)  # of a process that was killed
+        write_new(waiting, copies.encode(record, copy, paths))
+        # In its place first: whenever this ends, there is one file, and it says who has got the copy.
+        waiting.rename(found.path)
+        to_all = set(paths) >= set(copy.paths)
+        path = self.path / "cur" / f"{name}:2,PS" if to_all else self.path / "new" / name
+        found.path.rename(path)
+        return Found(path, found.at, to_all)
 
     def sweep(self, before: float, most: int = MOST_CLEARED) -> int:
         """Take away what was kept before this time, in seconds since the epoch. Gives how many. Raises `OSError`."""
         cleared = 0
-        for path, name in self._files(*_FOLDERS):
+        for path, name in self._files(*MAILDIR):
             if cleared == most:
                 break
             if int(name["at"]) < before:
@@ -106,6 +124,7 @@ class Keep:
                         yield Path(entry.path), name
 
 
-def _free(path: Path) -> int:
+def _see_room(path: Path, size: int) -> None:
     disk = os.statvfs(path)
-    return disk.f_bavail * disk.f_frsize
+    if disk.f_bavail * disk.f_frsize < _LEAST_FREE + size:
+        raise OSError(f"less than {_LEAST_FREE >> 20} MiB would be left free on the disk")

@@ -63,6 +63,13 @@ class HostPort:
             return other.loopback and ":" not in theirs
         return own == theirs or (own == "::" and other.loopback)
 
+    def clashes_with(self, other: HostPort) -> bool:
+        """Say whether surely only one of the two can be listened on."""
+        if self == other:
+            return self.port != 0
+        # Who listens on [::] leaves the addresses of IPv4 to others.
+        return self.port != 0 and "::" not in (self.host, other.host) and (self.takes(other) or other.takes(self))
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -17,13 +17,16 @@ LONG_DRAIN = 30
 """Seconds. `TimeoutStopSec` in our unit is a little more."""
 
 
-def warnings(settings: Settings) -> list[str]:
-    """Give one sentence for each doubt, beginning with the key to change."""
+def warnings(settings: Settings, tables_from: str = "") -> list[str]:
+    """Give one sentence for each doubt, beginning with the key to change.
+
+    `tables_from` names the source of rules and ignores, where they have one.
+    """
     return [
         *_listen(settings),
         *_upstream(settings),
         *_dedup(settings),
-        *rule_warnings(settings),
+        *rule_warnings(settings, tables_from),
         *_store(settings),
         *_record(settings),
         *_limits(settings),

@@ -273,6 +273,16 @@ class Settings(_Section):
         return self
 
     @model_validator(mode="after")
+    def _listens_once(self) -> Self:
+        listen, http = self.listen.address, self.http.address
+        if http and listen.clashes_with(http):
+            raise ValueError(
+                f"listen.address ({listen}) and http.address ({http}) are the same place; write another port in one, "
+                'or http.address = "" for no metrics'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _upstream_is_another(self) -> Self:
         for url in self.upstream.smtp_urls:
             if self.listen.address.takes(url.address):

@@ -52,6 +52,9 @@ def unknown_key(key: str, source: str) -> str:
     """Say which known key may be meant."""
     if _comes_later(key):
         return f"{key} ({source}): not in this version yet; leave it out"
+    if key in SECTIONS:
+        keys = ", ".join(known for known in KEYS if known.startswith(f"{key}.") and known != PASSWORD)
+        return f"{key} ({source}): this is a section; its keys are {keys}"
     near = _table_meant(key) or _nearest(key)
     return f"{key} ({source}): unknown key; " + (f"did you mean {near}?" if near else '"relay config" lists all keys')
 

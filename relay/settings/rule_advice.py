@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from relay.core.rules import What
-from relay.settings.in_force import rules
+from relay.settings.in_force import InForce, rules
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:
@@ -27,27 +27,41 @@ _NO_LETTERS = re.compile(r"\\p\{\w+\}|\\.|\[[^\]]*\]|\(\?P?<\w+>")
 _ANY_TEXTS = (b"Your code is 493 027.", b"Marta: see you on Sunday, 4 p.m.!")
 
 
-def rule_warnings(settings: Settings) -> Iterator[str]:
-    """Give one sentence for each doubt, beginning with the rule or ignore."""
-    yield from _hidden(settings)
+def rule_warnings(settings: Settings, source: str = "") -> Iterator[str]:
+    """Give one sentence for each doubt, beginning with the rule or ignore, and where it stands."""
+    at = f" ({source})" if source else ""
+    yield from _hidden(settings, at)
     for number, rule in enumerate(settings.rules, 1):
-        yield from _rule(f'rule {number} "{rule.name}"', rule)
-        yield from _ignores(f'rule {number} "{rule.name}", ignore', rule.ignore)
-    yield from _ignores("ignore", settings.ignore)
+        yield from _rule(f'rule {number} "{rule.name}"{at}', rule)
+        yield from _ignores(f'rule {number} "{rule.name}", ignore', rule.ignore, at)
+    yield from _ignores("ignore", settings.ignore, at)
 
 
-def _hidden(settings: Settings) -> Iterator[str]:
+def _hidden(settings: Settings, at: str) -> Iterator[str]:
     """Look for rules that only get what an earlier one has taken already."""
     in_order = rules(settings)
+    hidden: dict[int, list[InForce[RuleTable]]] = {}
     for place, each in enumerate(in_order):
-        first = next((other.table for other in in_order[:place] if _covers(other.table, each.table)), None)
-        if first and each.preset:
-            yield (
-                f'rule "{first.name}" takes all that rule "{each.table.name}" of preset {each.preset} is for, which so '
-                "never acts; give the first a narrower condition"
-            )
-        elif first:
-            yield f'rule "{each.table.name}" never acts, rule "{first.name}" takes all of it; write it above that one'
+        first = next(
+            (number for number, other in enumerate(in_order[:place]) if _covers(other.table, each.table)), None
+        )
+        if first is not None:
+            hidden.setdefault(first, []).append(each)
+    for first, several in hidden.items():
+        # Nothing in a preset hides another, so the first is the operator's, and its place is its number.
+        name = f'rule {first + 1} "{in_order[first].table.name}"{at}'
+        if own := [f'"{each.table.name}"' for each in several if not each.preset]:
+            yield f"{name} takes {_all_of(own, '')}; write it below, or make it narrower"
+        if theirs := [f'"{each.table.name}"' for each in several if each.preset]:
+            presets = dict.fromkeys(f"preset {each.preset}" for each in several if each.preset)
+            whose = f" of {' and '.join(presets)}"
+            yield f"{name} takes {_all_of(theirs, whose)}; make it narrower"
+
+
+def _all_of(names: Sequence[str], whose: str) -> str:
+    if len(names) == 1:
+        return f"all that rule {names[0]}{whose} is for, which so never acts"
+    return f"all that rules {', '.join(names[:-1])} and {names[-1]}{whose} are for, which so never act"
 
 
 def _covers(first: RuleTable, second: RuleTable) -> bool:
@@ -89,10 +103,10 @@ def _about_address(key: str, pattern: str, letters: str) -> str | None:
     return None
 
 
-def _ignores(place: str, tables: Sequence[IgnoreTable]) -> Iterator[str]:
+def _ignores(place: str, tables: Sequence[IgnoreTable], at: str) -> Iterator[str]:
     for number, table in enumerate(tables, 1):
         if table.text and all(table.text.fullmatch(text) for text in _ANY_TEXTS):
             yield (
-                f'{place} {number} "{table.label}": takes whole texts, so that messages which differ in nothing else '
-                "are suppressed as repeats; write the pattern of what changes"
+                f'{place} {number} "{table.label}"{at}: takes whole texts, so that messages which differ in nothing '
+                "else are suppressed as repeats; write the pattern of what changes"
             )

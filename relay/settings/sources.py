@@ -107,8 +107,9 @@ def load(
 
     settings = _settings(found)
     provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
+    tables_from = next((found.given[name][1] for name in TABLES if name in found.given), "")
     written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _MEASURES}
-    return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings)), written)
+    return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings, tables_from)), written)
 
 
 def _settings(found: _Found) -> Settings:

@@ -14,7 +14,7 @@ from relay.core.ignore import Ignore, UrlKind
 from relay.core.pattern import Pattern
 from relay.core.rules import DEFAULT, Action, Condition, Rule, What
 from relay.settings import patterns
-from relay.settings.kinds import Kind, Seconds, Switch
+from relay.settings.kinds import Kind, Seconds
 
 
 class _Table(BaseModel):
@@ -35,6 +35,13 @@ def _text(pattern: Pattern | None) -> str | None:
 
 def _texts(several: tuple[Pattern, ...]) -> str | list[str]:
     return several[0].text if len(several) == 1 else [pattern.text for pattern in several]
+
+
+def _true_or_false(value: object) -> bool:
+    """Read what TOML calls a boolean: here text is a mistake, as in every other table."""
+    if not isinstance(value, bool):
+        raise ValueError("not true or false; write one of these, without quotes")  # noqa: TRY004 - pydantic wants it
+    return value
 
 
 def _own_name(name: str) -> str:
@@ -93,6 +100,7 @@ Headers: TypeAlias = Annotated[
     Kind("patterns by name"),
     AfterValidator(_each_field_once),
 ]
+Attached: TypeAlias = Annotated[bool | None, Kind("true or false"), PlainValidator(_true_or_false)]
 Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, Kind("duration")]
 
 _WHAT = ("parameter", "query", "text", "attribute", "comment")
@@ -168,7 +176,7 @@ class RuleTable(_Table):
     recipient: Patterns = _key((), "Found in a recipient of the envelope, in lower case; decides for that one only.")
     header: Headers = _key({}, "`header.NAME`: found in another header field, decoded.")
     link: Patterns = _key((), "Found in a link of the HTML or of a text.")
-    attachment: Annotated[Switch | None, Kind("true or false")] = _key(None, "Whether something is attached.")
+    attachment: Attached = _key(None, "Whether something is attached.")
     action: Literal["exempt", "dedupe", "observe"] = _key(
         ...,
         "`exempt` forwards every copy and remembers nothing; `dedupe` suppresses repeats; `observe` forwards them and "

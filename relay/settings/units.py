@@ -39,6 +39,8 @@ def parse_duration(value: object) -> float:
     text = _text(value)
     found = _DURATION.fullmatch(text)
     if not found:
+        if _DURATION.fullmatch(text.removeprefix("-")):
+            raise ValueError(f'negative; write "{text.removeprefix("-")}"')
         raise ValueError('not a duration; write for example "10m"')
     number, unit = Decimal(found["number"]), found["unit"]
     if number and not unit:

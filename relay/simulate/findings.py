@@ -18,18 +18,17 @@ _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Write a report."""
+    """Write a report on one message at least."""
     yield from _archive(found)
-    if not found["messages"]:
-        return
     yield ""
     yield from _result(found)
     yield from _rules(found)
     if found["groups_in_all"]:
         yield from _windows(found)
         yield from _gaps(found)
+    if found["groups"]:
         yield from _groups(found)
-    if found["near_miss_pairs"]:
+    if found["near_misses"]:
         yield from _near_misses(found)
 
 
@@ -39,11 +38,7 @@ def many(count: int, word: str) -> str:
 
 
 def _archive(found: dict[str, Any]) -> Iterator[str]:
-    count = found["messages"]
-    if not count:
-        yield "no messages"
-        return
-    yield f"{many(count, 'message')} from {found['from']} to {found['to']}"
+    yield f"{many(found['messages'], 'message')} from {found['from']} to {found['to']}"
     yield f"  for           {many(found['recipients'], 'recipient')}, added up over the messages"
     yield f"  dated by      {_sources(found['dates'])}"
     yield f"  recipients by {_sources(found['addressed_by'])}"

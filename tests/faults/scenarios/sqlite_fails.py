@@ -45,8 +45,8 @@ def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., obj
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
-    """Put a file system of 4 MiB at a folder. Only root may."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=True)
+    """Put a file system of 32 MiB at a folder: room for the file and its log, which grows to 4 MiB. Only root may."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(folder)], check=True)
     try:
         yield
     finally:
