@@ -108,6 +108,7 @@ class RecordingPostfix(Postfix):
         soon = ["minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s"]
         super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon])
         self.restarts = []
+        self.redelivered = 0
 
     async def bounce(self, seconds: float) -> None:
         """Stop it for so long, and start it again."""
@@ -118,22 +119,29 @@ class RecordingPostfix(Postfix):
         self.restarts.append(Outage(begun, time.monotonic()))
 
     async def copies(self) -> list[Copy]:
-        await self.wait_delivered(seconds=300)
+        await self.wait_delivered(seconds=600)
         return await asyncio.to_thread(self.delivered)
 
     def delivered(self) -> list[Copy]:
-        """Give what lies in the mailboxes now."""
+        """Give what lies in the mailboxes now.
+
+        What Postfix took once and, stopped in between, put into a mailbox twice is one copy: `redelivered` counts it.
+        """
         offset = time.time() - time.monotonic()
         heard = answered(self.log())
-        copies = []
+        copies: dict[tuple[str, str, str], Copy] = {}
+        self.redelivered = 0
         for file in self._mail.glob("*/new/*"):
             head = file.read_bytes()
             number, attempt, record = identify(head)
             queue_id, at = _received(head)
             at -= offset
             told = queue_id in heard or not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
-            copies.append(Copy(number, attempt, record, (f"{file.parts[-3]}@example.test",), at, at, told))
-        return copies
+            user = f"{file.parts[-3]}@example.test"
+            # Postfix gives queue ids anew, the relay its records never.
+            self.redelivered += (queue_id, record, user) in copies
+            copies[queue_id, record, user] = Copy(number, attempt, record, (user,), at, at, told)
+        return list(copies.values())
 
 
 def answered(log: str) -> set[str]:

@@ -149,7 +149,12 @@ class Run:
 
     async def copies(self) -> list[Copy]:
         """Give all that was taken, by whichever receiver, once nothing is under way any more."""
-        return await self.postfix.copies() if self.scenario.upstream == "postfix" else self.taken()
+        if self.scenario.upstream != "postfix":
+            return self.taken()
+        copies = await self.postfix.copies()
+        if self.postfix.redelivered:
+            self.note(f"Postfix put {self.postfix.redelivered} of the mails that it had into a mailbox twice")
+        return copies
 
     def taken(self) -> list[Copy]:
         """Give all that the receivers have taken so far."""
