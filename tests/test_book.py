@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from parts.waiting import until, until_told
 
 from relay.claims.book import Book
 from relay.claims.memory import MemoryStore
-from relay.claims.upkeep import WRITE_EVERY
+from relay.claims.upkeep import WRITE_BACK, WRITE_EVERY
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -61,6 +62,8 @@ class Shared:
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.up = True
+        self.away: set[Fingerprint] = set()
+        """Keys of a node that does not answer."""
         self.asked: list[Command] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -69,9 +72,10 @@ class Shared:
         self.asked += commands
         if not self.up:
             return [Unknown("down")] * len(commands)
-        answers = await self.store.execute(commands)
+        served = [isinstance(command, AskGeneration) or command.key not in self.away for command in commands]
+        answers = iter(await self.store.execute([*itertools.compress(commands, served)]))
         await self.open.wait()
-        return answers
+        return [next(answers) if is_served else Unknown("away") for is_served in served]
 
 
 class Two:
@@ -354,6 +358,32 @@ async def test_a_store_that_returns_is_told_at_once_what_was_sent(two: Two) -> N
     two.book.store_returned()
     async with asyncio.timeout(WRITE_EVERY * 0.9):
         await until_told(lambda: both_are_sent(two), "both written back")
+
+
+async def test_what_a_node_that_is_away_should_hear_of_holds_up_nobody_else(two: Two) -> None:
+    theirs = on(*(Fingerprint(f"v1:theirs-{number}") for number in range(WRITE_BACK + 1)))
+    everything = theirs | on(K)
+    await two.book.claim(everything, A)
+    two.mine.up = False
+    await two.book.settle(A, dict.fromkeys(everything, ORIGINAL), [], everything)
+    two.mine.away = set(theirs)
+    two.mine.up = True
+    two.mine.asked.clear()
+    two.book.store_returned()
+    async with asyncio.timeout(WRITE_EVERY * 0.9):
+        await until_told(lambda: is_sent(two, K), "that of the other node")
+        for _ in range(100):
+            await asyncio.sleep(0)
+    rounds = sum(isinstance(command, Confirm) for command in two.mine.asked) / len(everything)
+    assert rounds < 4, "after a round in vain it waits for a while"
+    two.mine.away = set()
+    await two.book.close()
+    states = await two.store.execute([Peek(key, WINDOW) for key in theirs])
+    assert states == [Sent(ORIGINAL, 0)] * len(theirs)
+
+
+async def is_sent(two: Two, key: Fingerprint) -> bool:
+    return await two.state(key) == Sent(ORIGINAL, 0)
 
 
 async def both_are_sent(two: Two) -> bool:

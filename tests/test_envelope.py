@@ -49,6 +49,8 @@ def test_one_mailbox_however_it_is_spelled(spellings: list[bytes]) -> None:
         (b'"a,b"@example.test', b"a,b@example.test"),
         ("bücher@example.test".encode(), b"bucher@example.test"),
         (b"j\xfcrgen@example.test", b"j\xf6rgen@example.test"),
+        ("\N{KELVIN SIGN}im@example.test".encode(), b"kim@example.test"),
+        ("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}nge@example.test".encode(), "i\u0307nge@example.test".encode()),
         (b"anna", b"anna@example.test"),
         (b"anna@[192.0.2.1]", b"anna@[192.0.2.2]"),
     ],

@@ -14,6 +14,7 @@ from parts.judging import avideo_judge
 
 from relay.core.envelope import Recipient
 from relay.core.fingerprint import seed
+from relay.core.message import DEPTH_LIMIT
 from relay.core.normalise import Field, NormalForm
 from relay.core.rules import NO_RULE
 
@@ -215,10 +216,10 @@ HOSTILE = {
     + b"--b--\r\n",
     "fields of nested parts": b"".join(
         b"Content-Type: multipart/mixed; boundary=b%d.\r\n%b\r\n--b%d.\r\n" % (level, b"a:\r\n" * 990, level)
-        for level in range(50)
+        for level in range(DEPTH_LIMIT)
     )
     + b"\r\nx"
-    + b"".join(b"\r\n--b%d.--" % level for level in reversed(range(50))),
+    + b"".join(b"\r\n--b%d.--" % level for level in reversed(range(DEPTH_LIMIT))),
     "images": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<img src='a.jpg?cache=1751364000'>" * 30_000,
     "open tag": HEAD + b"Content-Type: text/html\r\n\r\ncache=" + b"<a b='" * 170_000,
     "escapes": HEAD + b"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n" + b"\x1b$B" * 340_000,

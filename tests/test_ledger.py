@@ -231,7 +231,7 @@ async def test_a_copy_that_cannot_be_written_costs_the_copy_only(
         assert [one.kept for one in await its.written()] == ["", ""]
         assert its.lost == 2
     assert [line.getMessage() for line in caplog.records if "could not be kept" in line.getMessage()] == [
-        f"a copy could not be kept: File exists: {tmp_path}/file"
+        f"a copy could not be kept: Not a directory: {tmp_path}/file"
     ]
 
 

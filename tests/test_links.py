@@ -32,6 +32,8 @@ U = b"https://t.example.org/recoverPass?user=anna&recoverpass=f00d"
         (b"(app+x.1://open/this)", b"app+x.1://open/this)"),
         (b"<a href='https://t.example.org/ no end", b"https://t.example.org/ no end"),
         (b'<a href="https://\xff.example.org/\xfe">', b"https://\xff.example.org/\xfe"),
+        (b"<a href='/recover\r\n\tPass'>", b"/recoverPass"),
+        (b"<a href='/recover&Tab;Pa&#10;ss'>", b"/recoverPass"),
         (b'<form><a title="href" href="/x">', b"/x"),
         (b"<a href='/a&#" + b"0" * 9_000 + b"66;'>", b"/aB"),
         (b"<a href='/a&#" + b"9" * 9_000 + b";b'>", "/a\ufffdb".encode()),

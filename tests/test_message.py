@@ -75,6 +75,14 @@ PART = "--b\n\none\n"
         (wire(M[:-1] + "; boundary*=utf-8''c\n\n" + PART + "--b--\n"), "RFC 2231"),
         (wire(M[:-1] + "; boundary*0=c\n\n" + PART + "--b--\n"), "RFC 2231"),
         (wire(f"Content-Type: multipart/mixed; boundary={'b' * 71}\n\nx"), "usable boundary"),
+        *(
+            (
+                wire(f"Content-Type: multipart/mixed; boundary={written}\n\n--{line}\n\nx\n--{line}--\n"),
+                "usable boundary",
+            )
+            for written in (r'"a\b"', r'"a\\b"', r'"a\"b"')
+            for line in ("ab", r"a\b", 'a"b')
+        ),
         (wire(M + "\nx\n"), "closing boundary"),
         (wire(M + "\n" + PART), "closing boundary"),
         (wire(M + "\n--b--\n"), "without a part"),
@@ -203,6 +211,13 @@ def test_an_encoded_word_adds_no_syntax_to_a_structured_field() -> None:
         ("attachment; filename*0=a; filename*2=b", [("filename*0", "a"), ("filename*2", "b")]),
         ("attachment; filename*=x-none''a", [("filename*", "x-none''a")]),
         ("attachment; filename*=utf-8''%G1", [("filename*", "utf-8''%G1")]),
+        (r'attachment; filename="a\b \"c\""', [("filename (raw)", r'"a\b \"c\""')]),
+        (r'attachment; filename="a\\b"', [("filename (raw)", r'"a\\b"')]),
+        ("attachment; filename*=utf-8''a%5Cb", [("filename", r"a\b")]),
+        (
+            r'attachment; filename*0="a\b"; filename*1=c; size="1\2"',
+            [("filename*0 (raw)", r'"a\b"'), ("filename*1", "c"), ("size (raw)", r'"1\2"')],
+        ),
     ],
 )
 def test_parameters(raw: str, readable: list[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ from parts.judging import avideo_judge
 
 from relay.core.envelope import Recipient
 from relay.core.fingerprint import Judge
-from relay.core.html_noise import leave_out_of_html, leave_out_of_text
+from relay.core.html_noise import Quiet, leave_out_of_html, leave_out_of_text
 from relay.core.ignore import Attribute, Comment, Ignore, Parameter, Query, Text, UrlKind
 from relay.core.noise import Ignored, Noise
 from relay.core.pattern import Pattern
@@ -251,8 +251,8 @@ def test_other_types_of_text_and_attachments_are_left_alone() -> None:
 
 def test_without_ignores_nothing_is_left_out() -> None:
     html = f"<img src='{U}?cache=1751364000'>10:00<!-- 1 -->"
-    assert leave_out_of_html(html.encode(), Noise(), Work()) == (html.encode(), ())
-    assert leave_out_of_text(b"10:00", Noise(), Work()) == (b"10:00", ())
+    assert leave_out_of_html(html.encode(), Noise(), Work()) == Quiet(html.encode())
+    assert leave_out_of_text(b"10:00", Noise(), Work()) == Quiet(b"10:00")
 
 
 PIECES = st.sampled_from(
@@ -274,7 +274,7 @@ IGNORES = st.lists(
 @given(PAGES, IGNORES)
 def test_what_is_left_can_be_put_back(page: str, ignore: list[Ignore]) -> None:
     """All but the pieces that are named stays as it was, in place and order."""
-    left, found = leave_out_of_html(page.encode(), Noise(ignore), Work())
+    left, found, _ = leave_out_of_html(page.encode(), Noise(ignore), Work())
     assert left.count(b"\0") == len(found)
     for _, piece in found:
         left = left.replace(b"\0", piece, 1)

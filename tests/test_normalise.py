@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from relay.core.message import parse
 from relay.core.noise import Noise
 from relay.core.normalise import NormalForm, normalise
-from relay.core.text import _ALWAYS_NFC, TEXT_LIMIT, decode_text, fold_text, read_text
+from relay.core.text import (
+    _ALWAYS_NFC,
+    _NOT_FOR_NFC,
+    TEXT_LIMIT,
+    decode_text,
+    fold_text,
+    read_html,
+    read_lines,
+    read_text,
+)
 
 
 def form(content: str | bytes) -> NormalForm:
@@ -108,12 +117,60 @@ def test_a_line_that_leaves_a_state_open_is_not_decoded(octets: bytes) -> None:
     assert decode_text(b"\x1b$B$$\x1b(B\r\nx", "iso-2022-jp") == "\u3044\r\nx"
 
 
+@pytest.mark.parametrize(
+    ("octets", "charset"),
+    [
+        (b"\xa4\xd4\xa4\xa1\xa4\xbf\xa4\xd4", "euc-kr"),
+        ("\ubdc1".encode("euc-kr"), "euc-kr"),  # A syllable that has no other spelling there.
+        (b"\xae", "koi8-u"),
+        (b"\xbe", "koi8-u"),
+        (b"\x1b$@0l\x1b(B", "iso-2022-jp"),
+        (b"\x1b(Ja\x1b(B", "iso-2022-jp"),
+        (b"\xa8\xbc", "gb18030"),
+    ],
+)
+def test_what_can_be_spelt_or_shown_in_two_ways_is_not_decoded(octets: bytes, charset: str) -> None:
+    assert decode_text(octets, charset) is None
+
+
 def test_ascii_white_space_folds_and_nothing_else() -> None:
     assert fold_text(" a \t\r\n\f b ") == b"a b"
+    assert fold_text("e\u0301") == "\u00e9".encode()
     for kept in "\u00a0\u200b\u2028\u3000\u0085\x1c\x1f":
         assert fold_text(f"a{kept}b") == f"a{kept}b".encode()
     assert fold_text("a\0b") is None
     assert fold_text("a\vb") is None
+
+
+@pytest.mark.parametrize("kept", ["\u037e", "\u1fef", "\u212a", ">\u0338", "=\u0323\u0338"])
+def test_what_nfc_makes_ascii_or_takes_from_it_stays(kept: str) -> None:
+    assert unicodedata.normalize("NFC", kept) != kept
+    assert fold_text(f" {kept}  e\u0301") == f"{kept} e\u0301".encode()
+    assert read_text(kept.encode(), "utf-8") == kept.encode()
+
+
+def test_code_points_that_nfc_makes_ascii_are_known() -> None:
+    """Of those that it joins to an ASCII sign which is no letter, all hold the stroke."""
+    made, struck = set(), set()
+    for char in map(chr, range(0x80, sys.maxunicode + 1)):
+        made |= {char} if unicodedata.normalize("NFC", char).isascii() else set()
+        parts = unicodedata.normalize("NFD", char)
+        struck |= {parts[1:]} if len(parts) > 1 and parts[0].isascii() and not parts[0].isalpha() else set()
+    assert all(_NOT_FOR_NFC.search(found) for found in made | struck)
+
+
+def test_in_html_code_points_and_breaks_in_values_stay() -> None:
+    page = '<p  a =\n\'b\r\nc\td  e\'\n f="\t"> ="x\ny <b> z" e\u0301 \u212a'
+    assert read_html(page.encode(), "utf-8") == '<p a = \'b\nc\td e\' f="\t"> ="x y <b> z" e\u0301 \u212a'.encode()
+    assert read_html("=' \u00e9\n'".encode("latin-1"), "latin1") == "=' \u00e9\n'".encode()
+    assert read_html(b"a\0", "utf-8") is read_html(b"\xff", "utf-8") is read_html(b"a\v", "latin1") is None
+
+
+def test_any_other_text_keeps_all_but_its_line_ends() -> None:
+    assert read_lines(b"a \tb\r\n c\r\n", "us-ascii") == b"a \tb\n c\n"
+    assert read_lines(b"\r\r\n", "utf-8") != read_lines(b"\r\n", "utf-8")
+    assert read_lines("e\u0301".encode(), "utf-8") == "e\u0301".encode()
+    assert read_lines(b"a\0", "utf-8") is None
 
 
 def test_text_without_end_is_compared_byte_for_byte() -> None:
@@ -157,11 +214,13 @@ def test_the_quick_way_gives_the_same_as_the_long_one(text: str, charset: str) -
     assert read_text(octets, charset) == (None if decoded is None else fold_text(decoded))
 
 
-def related(container: str, first: str, second: str) -> str:
+def related(container: str, first: str, second: str, page: str = "<img src='cid:{0}'><img src='cid:{1}'>") -> str:
     image = "Content-Type: image/gif\nContent-ID: <{}>\n\n{}\n--b"
     return (
         f"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=b\n{container}\n--b\n"
-        "Content-Type: text/html\n\n<img src='cid:a'>\n--b\n"
+        "Content-Type: text/html\n\n"
+        + page.format(first, second)
+        + "\n--b\n"
         + image.format(first, 1)
         + "\n"
         + image.format(second, 2)
@@ -169,10 +228,55 @@ def related(container: str, first: str, second: str) -> str:
     )
 
 
+ONE = "<img src='cid:{1}'>"
+
+
 def test_content_ids_count_where_they_are_not_of_one_leaf_alone() -> None:
     assert shown(related("", "x", "a")) == shown(related("", "y", "a"))
     assert shown(related("", "a", "a")) != shown(related("", "x", "a"))
-    assert shown(related("Content-ID: <a>\n", "x", "a")) != shown(related("", "x", "a"))
+    for container in ("Content-ID: <a>\n", "Content-ID: <c>\n"):
+        assert shown(related(container, "x", "a")) != shown(related("", "x", "a"))
+        assert shown(related(container, "x", "a")) != shown(related(container, "y", "a"))
+    for other in ("a%41", "A", "a&amp;b", "b>\nContent-ID: <c", "b> (c)"):
+        assert shown(related("", other, "a", ONE)) != shown(related("", other, "b", ONE))
+
+
+def test_a_content_id_counts_that_nobody_was_seen_to_refer_to() -> None:
+    assert shown(related("", "x", "a", ONE)) == shown(related("", "x", "b", ONE))
+    assert shown(related("", "x", "a", ONE)) != shown(related("", "y", "a", ONE))
+    assert ("content-id", b"<x>") in shown(related("", "x", "a", ONE))
+    assert ("content-id", b"<a>") not in shown(related("", "x", "a", ONE))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *(
+            "c&Tab;id:a",
+            "c&#9;id:a",
+            "c&#xa;id:a",
+            "c&NewLine;id:a",
+            "&#99;id:a",
+            "c&#105d:a",
+            "cid&colon;a",
+            "c\nid:a",
+        ),
+        *("cid:%61", "CID :a", r"\63 id:a", r"\000063id:a", r"c\69d:a", r"cid\:a", r"cid\3a a", "\\u0063id:a"),
+    ],
+)
+def test_content_ids_count_where_one_is_referred_to_in_a_hidden_way(reference: str) -> None:
+    page = ONE + f"<td background='{reference}'>"
+    assert shown(related("", "x", "a", page)) != shown(related("", "x", "b", page))
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain; charset=utf-16", "text/css; charset=x", "image/svg+xml", "text/html; charset*=utf-8''x"]
+)
+def test_content_ids_count_where_a_text_is_not_decoded(kind: str) -> None:
+    first, second = (
+        related("", "x", name, ONE).replace("image/gif\nContent-ID: <x>", f"{kind}\nContent-ID: <x>") for name in "ab"
+    )
+    assert shown(first) != shown(second)
 
 
 def test_content_ids_count_where_a_text_is_too_long_to_look_for_them() -> None:

@@ -7,6 +7,7 @@ import itertools
 import re
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer
 from parts.waiting import until
 
+from relay.claims.book import Book
 from relay.claims.clocks import ServerClock
+from relay.claims.guard import Guard
 from relay.claims.redis import RedisStore
+from relay.claims.upkeep import WRITE_BACK
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -37,6 +41,7 @@ from relay.core.claim import (
     Release,
     Renew,
     Sent,
+    Terms,
     Token,
     Unknown,
     Won,
@@ -45,7 +50,7 @@ from relay.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from parts.certificates import Authority
     from parts.desk import OpenDesk
@@ -600,6 +605,55 @@ async def test_what_changes_while_it_is_looked_at_is_not_forgotten(
 
     assert await store.forget(matches) == 0
     assert isinstance((await store.execute([PEEK]))[0], Held)
+
+
+async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server: RedisServer) -> None:
+    """The server has come back empty, and hears of thousands of acceptances while an operator forgets them."""
+    guard = Guard(RedisStore(redis_server.url), limit=20)
+    book = Book(guard, lease=30, clock=time.monotonic)
+    await guard.start()
+    terms = {Fingerprint(f"v1:{number}"): Terms(600, "one") for number in range(WRITE_BACK * 20)}
+    await book.claim(terms, MINE)
+    await book.settle(MINE, dict.fromkeys(terms, ORIGINAL), [], terms)
+    redis_server.flush()
+    book.store_returned()
+    await until(lambda: len(book._table.unwritten) < len(terms), "a batch written back")
+    over = threading.Event()
+
+    def matches(_: Entry) -> bool:
+        return over.wait(20)
+
+    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forgotten(redis_server, matches)))
+    await until(lambda: not book._table.unwritten, "the end of writing back")
+    over.set()
+    assert await forgetting < len(terms), "not all was written and deleted again"
+    assert set(redis_server.keys()) <= {GENERATION, "smtp-dedup:identity"}
+    assert set((await book.claim(terms, THEIRS)).values()) == {Won()}
+    await book.close()
+    await guard.close()
+
+
+async def forgotten(redis_server: RedisServer, matches: Callable[[Entry], bool]) -> int:
+    operator = RedisStore(redis_server.url)
+    try:
+        return await operator.forget(matches)
+    finally:
+        await operator.close()
+
+
+async def test_what_lands_behind_the_first_look_is_forgotten_too(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    late = "smtp-dedup:v1:late"
+    looks = iter([True])
+
+    def matches(_: Entry) -> bool:
+        with redis_server.client() as client:
+            if next(looks, False):
+                client.set(late, client.get(NAME), px=500_000)
+        return True
+
+    assert await store.forget(matches) == 2
+    assert late not in set(redis_server.keys())
 
 
 async def test_strangers_keys_do_not_stop_forgetting(store: RedisStore, redis_server: RedisServer) -> None:

@@ -50,6 +50,10 @@ TOKEN = Token("mine")
 ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
 CLAIM = Claim(KEY, TOKEN, 30, 600)
 PEEK = Peek(KEY, 600)
+SPOILT = bytes(4096) + b"\xa5" * 4096
+"""No database any more: a crash has left its first page empty."""
+STRANGE = b"From: somebody\n" * 1000
+"""A file that never was one."""
 
 
 class Clock:
@@ -102,10 +106,20 @@ def put(path: Path, content: bytes) -> Path:
     return path
 
 
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def spoil(store: SqliteStore, path: Path, now: bytes = SPOILT) -> None:
+    """Have the file hold something else when it is opened for the next time, which is at once."""
+    await store._in_thread(store._file.close)
+    put(path, now)
+
+
 def damage(path: Path) -> bytes:
     """Leave the first page alone: it looks like a database of ours. Give what it holds now."""
-    content = path.read_bytes()
-    damaged = content[:4096] + b"\xa5" * (len(content) - 4096)
+    whole = content(path)
+    damaged = whole[:4096] + b"\xa5" * (len(whole) - 4096)
     path.write_bytes(damaged)
     return damaged
 
@@ -185,11 +199,11 @@ def set_aside(path: Path) -> list[Path]:
 async def test_a_file_that_is_no_database_is_set_aside(
     store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(path, b"From: somebody\n" * 1000)
+    put(path, SPOILT)
     assert await store.execute([CLAIM]) == [Won()]
     [aside] = set_aside(path)
     assert re.fullmatch(r"claims\.db\.damaged-\d{8}T\d{6}Z", aside.name)
-    assert aside.read_bytes() == b"From: somebody\n" * 1000
+    assert aside.read_bytes() == SPOILT
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert f"{path}: it is not a database" in record.getMessage()
@@ -229,11 +243,102 @@ async def test_a_file_damaged_while_it_is_used_is_set_aside_with_what_lies_besid
     assert await store.execute([CLAIM]) == [Won()]
 
 
+@pytest.mark.parametrize("name", ["claims.db", "claims.toml"])
+async def test_a_file_of_somebody_else_stays_as_it_is(path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = put(path.with_name(name), STRANGE)
+    store = SqliteStore(path)
+    for _ in range(2):
+        await fails(store, path, "it is not a database .*Name another file in store.url, or move this one away")
+    await store.close()
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [(name, STRANGE)]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        bytes(16) + STRANGE,
+        b"SQLite format 3\0" + STRANGE,
+        b"\xa5" * 100 + bytes(3000) + b"CREATE TABLE claims (" + STRANGE,
+    ],
+    ids=["an empty header", "SQLite's header", "our schema"],
+)
+async def test_what_is_left_of_a_database_of_ours_is_set_aside(store: SqliteStore, path: Path, left: bytes) -> None:
+    put(path, left)
+    assert await store.execute([CLAIM]) == [Won()]
+    assert [aside.read_bytes() for aside in set_aside(path)] == [left]
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+async def test_what_lies_beside_what_sqlite_keeps_is_set_aside(store: SqliteStore, path: Path, end: str) -> None:
+    put(path, STRANGE)
+    put(path.with_name(path.name + end), b"")
+    assert await store.execute([CLAIM]) == [Won()]
+    assert [aside.read_bytes() for aside in set_aside(path)] == [STRANGE]
+
+
+@pytest.mark.parametrize(("mode", "size"), [(0o600, 8_192), (0o644, 8_192), (0o600, 8_191)])
+async def test_whole_pages_that_only_we_can_read_are_ours(path: Path, mode: int, size: int) -> None:
+    put(path, b"\xa5" * size).chmod(mode)
+    store = SqliteStore(path)
+    if (mode, size) == (0o600, 8_192):
+        assert await store.execute([CLAIM]) == [Won()]
+    else:
+        await fails(store, path, "nothing in it tells of a relay")
+    assert len(set_aside(path)) == ((mode, size) == (0o600, 8_192))
+    await store.close()
+
+
+async def test_the_schema_of_a_real_file_tells_that_it_is_ours(store: SqliteStore, path: Path, clock: Clock) -> None:
+    await store.execute([CLAIM])
+    await store.close()
+    put(path, b"\xa5" * 1024 + content(path)[1024:])
+    fresh = SqliteStore(path, clock=clock, boot=clock.boot)
+    assert await fresh.execute([CLAIM]) == [Won()]
+    assert len(set_aside(path)) == 1
+    await fresh.close()
+
+
+async def test_what_this_process_has_used_is_ours_whatever_it_holds_now(store: SqliteStore, path: Path) -> None:
+    await store.execute([CLAIM])
+    await spoil(store, path, STRANGE)
+    assert await store.execute([CLAIM]) == [Won()]
+    assert len(set_aside(path)) == 1
+
+
+async def test_a_second_damaged_file_within_an_hour_stays(
+    store: SqliteStore, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken disk would damage one after the other, and each look at it would leave a file behind."""
+    put(path, SPOILT)
+    assert await store.execute([CLAIM]) == [Won()]
+    clock.now += 3_599
+    for _ in range(3):
+        await spoil(store, path)
+        await fails(store, path, "a second damaged file within an hour; it stays where it is. Look at the disk")
+    assert [content(file) for file in (*set_aside(path), path)] == [SPOILT] * 2
+    assert len(caplog.records) == 1
+    clock.set(-3_600)
+    await fails(store, path, "a second damaged file")
+    clock.now += 3_601
+    assert await store.execute([CLAIM]) == [Won()]
+    assert len(set_aside(path)) == 2
+
+
+async def test_a_second_damaged_file_that_was_replaced_is_left_for_the_new_one(store: SqliteStore, path: Path) -> None:
+    put(path, SPOILT)
+    assert await store.execute([CLAIM]) == [Won()]
+    await spoil(store, path)
+    await fails(store, path, "a second damaged file")
+    rename(path, "aside")
+    assert await store.execute([CLAIM]) == [Won()]
+
+
 async def test_nothing_is_written_over_what_was_set_aside_before(store: SqliteStore, path: Path) -> None:
     now = datetime.now(UTC)
     for seconds in range(60):
         put(path.with_name(f"claims.db.damaged-{now + timedelta(seconds=seconds):%Y%m%dT%H%M%SZ}"), b"earlier")
-    put(path, b"From: somebody\n" * 1000)
+    put(path, SPOILT)
     assert await store.execute([CLAIM]) == [Won()]
     later = [aside.name for aside in set_aside(path) if aside.read_bytes() != b"earlier"]
     assert len(set_aside(path)) == 61
@@ -242,7 +347,7 @@ async def test_nothing_is_written_over_what_was_set_aside_before(store: SqliteSt
 
 async def test_of_two_that_find_a_damaged_file_one_sets_it_aside(path: Path) -> None:
     for number in range(20):
-        put(path, b"From: somebody\n" * 1000)
+        put(path, SPOILT)
         both = [SqliteStore(path), SqliteStore(path)]
         claims = [Claim(KEY, Token(token), 30, 600) for token in ("one", "two")]
         answers = await asyncio.gather(*(store.execute([claim]) for store, claim in zip(both, claims, strict=True)))
@@ -255,7 +360,7 @@ async def test_of_two_that_find_a_damaged_file_one_sets_it_aside(path: Path) -> 
 async def test_while_another_process_sets_it_aside_it_is_waited_for(
     store: SqliteStore, path: Path, clock: Clock
 ) -> None:
-    put(path, b"From: somebody\n" * 1000)
+    put(path, SPOILT)
     folder = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     waiting = asyncio.create_task(store.execute([CLAIM]))
@@ -288,7 +393,7 @@ async def test_whoever_goes_on_with_a_file_that_was_set_aside_finds_the_new_one(
 
 
 async def test_what_a_link_leads_to_is_set_aside(store: SqliteStore, path: Path, tmp_path: Path) -> None:
-    real = put(tmp_path / "disk" / "claims.db", b"From: somebody\n" * 1000)
+    real = put(tmp_path / "disk" / "claims.db", SPOILT)
     path.parent.mkdir()
     link(path, real)
     assert await store.execute([CLAIM]) == [Won()]
@@ -297,7 +402,7 @@ async def test_what_a_link_leads_to_is_set_aside(store: SqliteStore, path: Path,
 
 
 async def test_who_only_looks_leaves_a_damaged_file_where_it_is(store: SqliteStore, path: Path) -> None:
-    put(path, b"From: somebody\n" * 1000)
+    put(path, SPOILT)
     for look in (store.open, store.identity, lambda: store.forget(lambda _: True)):
         with pytest.raises(StoreError, match=f"{path}: it is not a database"):
             await look()
@@ -539,6 +644,23 @@ async def test_what_is_accepted_while_it_is_looked_at_is_not_forgotten(store: Sq
         return True
 
     assert await store.forget(matches) == 0
+
+
+async def test_what_lands_behind_the_first_look_is_forgotten_too(store: SqliteStore, path: Path, clock: Clock) -> None:
+    """A relay had asked for the generation, and writes back a batch of what it knows."""
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+
+    looks = iter([True])
+
+    def matches(_: Entry) -> bool:
+        if next(looks, False):
+            row = ("v1:0", None, encode(ORIGINAL), clock.now - 60, clock.now + 540)
+            with other(path) as connection:
+                connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", row)
+        return True
+
+    assert await store.forget(matches) == 2
+    assert await store.execute([Peek(Fingerprint("v1:0"), 600)]) == [Free()]
 
 
 async def test_a_damaged_entry_is_not_forgotten(store: SqliteStore, path: Path, clock: Clock) -> None:

@@ -101,11 +101,11 @@ class MemoryStore:
             yield entry
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what matches."""
+        """Free what matches. Nobody asks meanwhile: one generation is both the one before it and the one after it."""
+        self._generation = secrets.token_hex(8)
         freed = [entry.key for entry in self._sent() if matches(entry)]
         for key in freed:
             del self._entries[key]
-        self._generation = secrets.token_hex(8)
         return len(freed)
 
     async def close(self) -> None:
@@ -157,7 +157,7 @@ class MemoryStore:
         before = self._records.pop(note.record, None)
         self._records[note.record] = _Record(note, now, now + note.keep_for)
         self._weight += note.weight - (before.note.weight if before else 0)
-        while self._weight > self._most_records:
+        while self._weight > self._most_records and len(self._records) > 1:
             self._weight -= self._records.popitem(last=False)[1].note.weight
 
     def _holds(self, key: Fingerprint, token: Token) -> bool:

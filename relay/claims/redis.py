@@ -142,10 +142,13 @@ class RedisStore:
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
         """Free what matches, a page of keys at a time. A key that has changed since it was looked at stays."""
+        await self._see_all()
+        await self._begin_generation()
         freed = 0
-        async for page in self._pages():
-            freed += await self._free([found for found in page if matches(found.entry)])
-        await self._ask_one(("SET", resp.GENERATION, secrets.token_hex(8), "PX", resp.YEAR_MS), bytes)
+        for _ in range(2):  # what a relay was writing back as it began may land behind the first look
+            async for page in self._pages():
+                freed += await self._free([found for found in page if matches(found.entry)])
+        await self._begin_generation()
         return freed
 
     async def survey(self, wall: Callable[[], float] = time.time) -> list[Server]:
@@ -153,6 +156,15 @@ class RedisStore:
         before = wall()
         told = await self._servers.ask_all(redis_survey.REQUESTS)
         return [redis_survey.read(name, replies, before, wall()) for name, replies in told.items()]
+
+    async def _see_all(self) -> None:
+        """Raise `StoreError` when a server is away: what cannot be finished is not begun."""
+        for told in (await self._servers.ask_all([("PING",)])).values():
+            if isinstance(told, Away):
+                raise self._servers.error(told.reason)
+
+    async def _begin_generation(self) -> None:
+        await self._ask_one(("SET", resp.GENERATION, secrets.token_hex(8), "PX", resp.YEAR_MS), bytes)
 
     async def _pages(self) -> AsyncIterator[list[resp.Found]]:
         async for keys in self._servers.pages():

@@ -49,9 +49,9 @@ class SqliteStore:
         boot: Boot | None = None,
         most_records: int = MOST_RECORDS,
     ) -> None:
-        self._file = SqliteFile(path, busy_timeout)
         self._clock = clock
         self._boot = boot or this_boot()
+        self._file = SqliteFile(path, busy_timeout, self._boot.clock)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._most_records = most_records
         self._unswept = _SWEEP_AFTER  # what an earlier process left behind goes with the first batch
@@ -96,10 +96,12 @@ class SqliteStore:
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
         """Free what matches. Relays that write to the file wait for no more than the deletion of a page."""
         now = await self._in_thread(self._moment)
+        await self._in_thread(self._begin_generation)
         freed = 0
-        async for page in self._pages(now):
-            if chosen := [entry.key for entry in page if matches(entry)]:
-                freed += await self._in_thread(partial(self._free, now, chosen))
+        for _ in range(2):  # what a relay was writing back as it began may land behind the first look
+            async for page in self._pages(now):
+                if chosen := [entry.key for entry in page if matches(entry)]:
+                    freed += await self._in_thread(partial(self._free, now, chosen))
         await self._in_thread(self._begin_generation)
         return freed
 

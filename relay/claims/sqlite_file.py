@@ -6,8 +6,10 @@ import contextlib
 import fcntl
 import itertools
 import logging
+import math
 import os
 import sqlite3
+import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _log = logging.getLogger("relay.store")
 
@@ -58,16 +60,28 @@ _HINTS = {
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _BESIDE = ("-wal", "-shm", "")
 """What SQLite keeps beside the file, and the file itself."""
+_MAGIC = b"SQLite format 3\0"
+_PAGE, _LONGEST_PAGE = 4_096, 65_536
+_MODE = 0o600
+_SPELL = 3600.0
+"""Seconds in which one damaged file is set aside: a second one tells of a broken disk, which would go on for ever."""
 
 
 class SqliteFile:
-    """One connection to it, for one thread. Another process's lock is waited for `busy_timeout` seconds."""
+    """One connection to it, for one thread. Another process's lock is waited for `busy_timeout` seconds.
 
-    def __init__(self, path: str | Path, busy_timeout: float) -> None:
+    `clock` gives seconds, and is never set back.
+    """
+
+    def __init__(self, path: str | Path, busy_timeout: float, clock: Callable[[], float]) -> None:
         self._path = Path(path)
         self._busy_timeout = busy_timeout
+        self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._used: tuple[int, int] | None = None
+        """The one that was last found to be a database."""
+        self._begun_anew = -math.inf
         self.changes = 0
         """How often the file was another one than before."""
 
@@ -79,11 +93,12 @@ class SqliteFile:
             if not self._path.parent.exists():
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # SQLite would create it with the umask's rights; its -wal and -shm files take over those of the file.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
             before, self._opened = self._opened, _which(self._path)
             self.changes += before not in (None, self._opened)
             self._connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
             self._prepare(self._connection)
+            self._used = self._opened
         return self._connection
 
     def close(self) -> None:
@@ -96,13 +111,15 @@ class SqliteFile:
     def set_aside(self, error: sqlite3.Error) -> bool:
         """Rename the file if this error says that it is damaged, and let go of it. Says whether `open` begins anew.
 
-        Of several processes one renames it. Nothing is deleted, and nothing written over.
+        Of several processes one renames it. Nothing is deleted, and nothing written over. Raises `StoreError` for a
+        file that must stay where it is: somebody else's, or the second one within an hour.
         """
         if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
             return False
         path = self._path.resolve()  # what it leads to, if it is a link: what SQLite keeps lies beside that
         with _locked(path.parent):
             if _which(self._path) == self._opened:
+                self._see_that_it_may_go(path, error)
                 _log.error(
                     "%s; it is set aside as %s and a new one begun: "
                     "what was sent before, and no running relay knows of, may pass once more",
@@ -111,7 +128,21 @@ class SqliteFile:
                 )
         # Not before: whoever closes a file as the last one deletes its -wal, unless it has another name meanwhile.
         self.close()
+        self._begun_anew = self._clock()
         return True
+
+    def _see_that_it_may_go(self, path: Path, error: sqlite3.Error) -> None:
+        if self._clock() - self._begun_anew < _SPELL:
+            problem = "a second damaged file within an hour; it stays where it is. Look at the disk"
+        elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not _was_ours(path):
+            problem = (
+                "and nothing in it tells of a relay; it stays as it is. "
+                "Name another file in store.url, or move this one away"
+            )
+        else:
+            return
+        self.close()
+        raise StoreError(f"{self.describe(error)}, {problem}.")
 
     def describe(self, error: sqlite3.Error | OSError) -> str:
         """Say what is wrong, in words that name the file."""
@@ -158,6 +189,19 @@ def _which(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _was_ours(path: Path) -> bool:
+    """Tell what is left of a database of ours from a file that was named by mistake."""
+    if any(path.with_name(path.name + end).exists() for end in _BESIDE if end):
+        return True
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) == _MODE and found.st_size % _PAGE == 0:
+        return True  # as we make ours, and SQLite lets it grow; nothing inside need be left
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_PAGE)
+    # A first page that a crash left empty; one of which only the header, or only the schema, can be read.
+    return not head[: len(_MAGIC)].strip(b"\0") or head.startswith(_MAGIC) or b"CREATE TABLE claims" in head
 
 
 def _rename(path: Path) -> Path:

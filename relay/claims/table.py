@@ -58,7 +58,7 @@ class Table:
         self.holds: dict[Fingerprint, Hold] = {}
         self.known: OrderedDict[Fingerprint, Known] = OrderedDict()
         self.unwritten: dict[Fingerprint, None] = {}
-        """Acceptances that the store has not confirmed, oldest first."""
+        """Acceptances that the store has not confirmed, oldest first; what was tried in vain is behind the rest."""
         self.voided = 0
         """How often all acceptances became void: whoever has looked one up before such a moment looks again."""
         self._generation: str | None = None

@@ -172,21 +172,29 @@ class Upkeep:
             await self._write_while_possible()
 
     async def _write_while_possible(self) -> None:
-        while self._table.unwritten and self._store.up and await self._write_some():
-            pass
+        """Write batch by batch, until nothing is left or a whole round was in vain."""
+        in_vain = 0
+        while in_vain < len(self._table.unwritten) and self._store.up:
+            in_vain = 0 if await self._write_some() else in_vain + WRITE_BACK
 
     async def _write_some(self) -> bool:
-        """Write a batch, unless it was forgotten meanwhile. False when none of it was confirmed."""
+        """Write a batch, unless it was forgotten meanwhile. False when none of it was confirmed.
+
+        What is left of it goes to the end: a node of a Cluster that is away holds up nobody else's.
+        """
         [told] = await self._store.ask([AskGeneration()])
         self._table.hear_generation(told)
         now = self._table.clock()
-        commands: list[Command] = []
+        commands: list[Confirm] = []
         for key in list(self._table.unwritten)[:WRITE_BACK]:
             known = self._table.known.get(key)
             if known is None or now - known.at >= known.window:
                 del self._table.unwritten[key]
             else:
                 commands.append(Confirm(key, known.original, known.window, now - known.at, known.recipient))
-        before = len(self._table.unwritten)
-        self.note_written(commands, await self._store.ask(commands))
-        return not commands or len(self._table.unwritten) < before
+        answers = await self._store.ask(commands)
+        self.note_written(commands, answers)
+        for command in commands:
+            if command.key in self._table.unwritten:
+                self._table.unwritten[command.key] = self._table.unwritten.pop(command.key)
+        return not commands or any(isinstance(answer, Done) for answer in answers)

@@ -223,9 +223,10 @@ class Store(Protocol):
         """
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what was sent and matches, and begin a new generation. Gives their number. Raises `StoreError`.
+        """Free what was sent and matches, between two new generations. Gives their number. Raises `StoreError`.
 
-        Claims that are held stay. The new generation begins when all are free: who has heard of it finds them so.
+        Claims that are held stay. The first generation ends what relays write back; where this fails, it may stand. The
+        second begins when all are free: who has heard of it finds them so.
         """
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ NULL_REVERSE_PATH = b""
 """What `MAIL FROM:<>` carries (RFC 5321 section 4.5.5): a notification that must never be answered by another one."""
 
 _QUOTED_LOCAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_CAPITALS = re.compile("[^\\u0130\\u212a]+")
 # RFC 5322 section 3.2.3: atext, and dots between atoms. What is only this needs no quotes.
 _DOT_ATOM = re.compile(r"[^\s()<>\[\]:;@\\,.\"]+(?:\.[^\s()<>\[\]:;@\\,.\"]+)*")
 
@@ -40,7 +41,7 @@ def fold(path: bytes) -> Recipient:
     text = path.decode("utf-8", "surrogateescape")
     local, at, domain = text.rpartition("@")
     if not at:
-        return Recipient(text.lower())
+        return Recipient(_lower(text))
     return Recipient(f"{_fold_local(local)}@{_fold_domain(domain)}")
 
 
@@ -50,11 +51,16 @@ def _fold_local(local: str) -> str:
         bare = re.sub(r"\\(.)", r"\1", quoted.group(1))
         if _DOT_ATOM.fullmatch(bare):
             local = bare
-    return local.lower()
+    return _lower(local)
+
+
+def _lower(text: str) -> str:
+    """Make letters lower-case, but for those that would become ASCII: the Kelvin sign is another mailbox than k."""
+    return text.lower() if text.isascii() else _CAPITALS.sub(lambda found: found[0].lower(), text)
 
 
 def _fold_domain(domain: str) -> str:
-    domain = domain.removesuffix(".").lower()
+    domain = _lower(domain.removesuffix("."))
     if domain.isascii():
         return domain
     try:

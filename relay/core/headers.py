@@ -39,7 +39,8 @@ _PARAMETER = re.compile(
     % _TOKEN,
     re.DOTALL,
 )
-_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+# Some readers take the backslash off, some show it (RFC 5322 section 3.2.4); before a quote mark all do the same.
+_BACKSLASH = re.compile(rb"\\(?!\")")
 _SEGMENT = re.compile(r"([^*]+)(?:\*(0|[1-9][0-9]{0,3}))?(\*)?")
 
 
@@ -53,7 +54,10 @@ class _Segment(NamedTuple):
 
 
 class Parametric(NamedTuple):
-    """A value such as `text/html; charset=utf-8`: kind and names in lower case, quotes off, order kept."""
+    """A value such as `text/html; charset=utf-8`: kind and names in lower case, quotes off, order kept.
+
+    A value in which a backslash stands for anything but a quote mark is raw: it still has all its backslashes.
+    """
 
     kind: str
     parameters: Parameters = ()
@@ -172,8 +176,12 @@ def _parse_parametric(raw: bytes) -> Parametric | None:
         key = name.decode("ascii").lower()
         if key in parameters or len(parameters) == PARAMETER_LIMIT:
             return None
-        parameters[key] = plain if quoted is None else _QUOTED_PAIR.sub(rb"\1", quoted)
+        parameters[key] = plain if quoted is None else _unquote(quoted)
     return Parametric(kind[1].decode("ascii").lower(), tuple(parameters.items()))
+
+
+def _unquote(quoted: bytes) -> bytes:
+    return quoted if _BACKSLASH.search(quoted) else quoted.replace(b'\\"', b'"')
 
 
 _parse_common = lru_cache(maxsize=256)(_parse_parametric)
@@ -186,14 +194,14 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
     which. What does not decode stays as it was written, its stars included.
     """
     if not any("*" in key for key, _ in parameters):
-        return sorted((key, _plain(value)) for key, value in parameters)
+        return sorted(_plain(key, value) for key, value in parameters)
     readable = []
     groups: dict[tuple[str, str], list[_Segment]] = {}
     forms: Counter[str] = Counter()
     for key, value in parameters:
         found = _SEGMENT.fullmatch(key) if "*" in key else None
         if not found:
-            readable.append((key, _plain(value)))
+            readable.append(_plain(key, value))
             forms[key] += 1
             continue
         form = "extended" if found[2] is None else "continued"
@@ -203,15 +211,19 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
     for (name, form), segments in groups.items():
         joined = _join_segments(sorted(segments))
         if joined is None:
-            readable += [(segment.key, segment.value) for segment in segments]
+            readable += [_raw(segment.key, segment.value) for segment in segments]
         else:
             readable.append((name if forms[name] == 1 else f"{name} ({form})", joined))
     return sorted(readable)
 
 
-def _plain(value: bytes) -> bytes:
-    text = read_text(value, "utf-8")
-    return value if text is None else text
+def _plain(key: str, value: bytes) -> tuple[str, bytes]:
+    text = None if b"\\" in value else read_text(value, "utf-8")
+    return _raw(key, value) if text is None else (key, text)
+
+
+def _raw(key: str, value: bytes) -> tuple[str, bytes]:
+    return (f"{key} (raw)", b'"%b"' % value) if b"\\" in value else (key, value)
 
 
 def _join_segments(segments: list[_Segment]) -> bytes | None:
@@ -221,7 +233,7 @@ def _join_segments(segments: list[_Segment]) -> bytes | None:
     charset = b"utf-8"
     octets = []
     for number, encoded, value, _ in segments:
-        text: bytes | None = value
+        text = None if b"\\" in value else value
         if encoded and number == 0:
             charset, mark, value = value.partition(b"'")  # noqa: PLW2901
             _, second, value = value.partition(b"'")  # noqa: PLW2901

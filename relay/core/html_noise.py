@@ -2,8 +2,8 @@
 
 Only where it is certain what a browser makes of the source: attributes of strictly written tags, comments, and the
 text between them. Scripts, styles and the like stay as they are, and from the first tag on that could be read in two
-ways nothing is left out any more. Works on folded text, in which the only white space is single spaces; what is left
-out becomes NUL, which no folded text holds.
+ways nothing is left out any more. Works on folded text, in which the only white space outside of values is single
+spaces; what is left out becomes NUL, which no folded text holds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NO_ORDINALS: Mapping[bytes, int] = {}
 
 # Nothing in it is tried twice (`*+`): what a hostile page could make of it costs no time. Of a group this is written
 # `(?>...)`: `(...)*+` matches less than it should, and more, before Python 3.11.5 (gh-106052).
-_VALUE = rb"\"[^\"]*+\"|'[^']*+'|[^ \"'=<>`]++"
-_ATTRIBUTE = rb" ([^ \"'<>/=]++)(?>(?: ?= ?(%b))?)" % _VALUE
-_ATTRIBUTES = rb"(?>(?: [^ \"'<>/=]++(?>(?: ?= ?(?:%b))?)){0,100}) ?/?>" % _VALUE
+_VALUE = rb"\"[^\"]*+\"|'[^']*+'|[^\s\"'=<>`]++"
+_ATTRIBUTE = rb" ([^\s\"'<>/=]++)(?>(?: ?= ?(%b))?)" % _VALUE
+_ATTRIBUTES = rb"(?>(?: [^\s\"'<>/=]++(?>(?: ?= ?(?:%b))?)){0,100}) ?/?>" % _VALUE
 _STOP = rb"script|noscript|svg|math|plaintext|template|frameset|select"
 _TEXT = rb"style|title|textarea|xmp|iframe|noembed|noframes"
 # HTML Living Standard, section 13.2.5 (tokenization). The elements under `text` hold text only, those under `stop`
@@ -49,9 +49,13 @@ _LINKS = frozenset((b"a", b"area"))
 # So that it cannot be taken for the mark of a Content-ID, whatever follows.
 _MARK_IN_ATTRIBUTE = b"\0\0"
 _CID_ATTRIBUTES = frozenset((b"src", b"background"))
-# `cid:` in any other place or spelling: then the ids are not noise.
+# `cid:` in any other place or spelling: then the ids are not noise. Readers pass over line ends and tabs in a URL, and
+# over some backslashes in CSS; both HTML and CSS can write any letter as a number.
 _CID = re.compile(
-    rb"cid:|&#(?:0*(?:67|99|73|105|68|100|58)|x0*(?:43|63|49|69|44|64|3a))(?![0-9a-f])|&colon", re.IGNORECASE
+    rb"c[\s\\]*+i[\s\\]*+d[\s\\]*+:"
+    rb"|&#(?:0*(?:67|99|73|105|68|100|58|9|10|13)(?![0-9])|x0*(?:43|63|49|69|44|64|3a|9|a|d)(?![0-9a-f]))"
+    rb"|&(?:colon|tab|newline)|\\[xu]?0*(?:43|63|49|69|44|64|3a)",
+    re.IGNORECASE,
 )
 
 
@@ -63,6 +67,14 @@ _CLEAR = re.compile(
 )
 
 
+class Quiet(NamedTuple):
+    """A text without noise: what was left out, and the ordinals of the leaves that it refers to by Content-ID."""
+
+    text: bytes
+    ignored: tuple[Ignored, ...] = ()
+    referred: frozenset[int] = frozenset()
+
+
 class _Edit(NamedTuple):
     """A piece to leave out, by offsets; what stands for it; and the ignore, or none for a Content-ID."""
 
@@ -72,20 +84,19 @@ class _Edit(NamedTuple):
     name: str = ""
 
 
-def leave_out_of_html(
-    html: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int] = NO_ORDINALS
-) -> tuple[bytes, tuple[Ignored, ...]]:
-    """Leave noise out, and put the ordinal of a leaf in the place of its Content-ID. Says too what was left out."""
+def leave_out_of_html(html: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int] = NO_ORDINALS) -> Quiet:
+    """Leave noise out, and put the ordinal of a leaf in the place of its Content-ID."""
     last = len(html) if ordinals else noise.last_place(html)
     if last < 0:
-        return html, ()
-    return _without(html, _Walk(html, noise, work, ordinals).edits(last))
+        return Quiet(html)
+    walk = _Walk(html, noise, work, ordinals)
+    return _without(html, walk.edits(last))._replace(referred=frozenset(walk.referred))
 
 
-def leave_out_of_text(text: bytes, noise: Noise, work: Work) -> tuple[bytes, tuple[Ignored, ...]]:
+def leave_out_of_text(text: bytes, noise: Noise, work: Work) -> Quiet:
     """Leave noise out of a plain text."""
     if not noise.looks_at_text:
-        return text, ()
+        return Quiet(text)
     found = noise.in_text(text, work, html=False)
     return _without(text, [_Edit(start, end, b"\0", name) for start, end, name in found])
 
@@ -105,6 +116,8 @@ class _Walk:
         self._work = work
         self._ordinals = ordinals
         self._edits: list[_Edit] = []
+        self.referred: set[int] = set()
+        """The ordinals of leaves whose Content-IDs were found."""
         self._only_urls = not (ordinals or noise.looks_at_text or noise.looks_at_comments or noise.attributes)
 
     def edits(self, last: int) -> list[_Edit]:
@@ -195,7 +208,9 @@ class _Walk:
         start, end = attribute.start(2) + 1, attribute.end(2) - 1
         value = self._html[start:end]
         if name in _CID_ATTRIBUTES and value[:4].lower() == b"cid:" and value[4:] in self._ordinals:
-            self._edits.append(_Edit(start, end, b"\0leaf %d" % self._ordinals[value[4:]]))
+            ordinal = self._ordinals[value[4:]]
+            self._edits.append(_Edit(start, end, b"\0leaf %d" % ordinal))
+            self.referred.add(ordinal)
             return
         if url and name == url[0]:
             self._add(url[1].find(value, self._work, html=True), start)
@@ -203,9 +218,9 @@ class _Walk:
             self._add(self._noise.in_attribute(name, value, self._work), start, _MARK_IN_ATTRIBUTE)
 
 
-def _without(source: bytes, edits: list[_Edit]) -> tuple[bytes, tuple[Ignored, ...]]:
+def _without(source: bytes, edits: list[_Edit]) -> Quiet:
     if not edits:
-        return source, ()
+        return Quiet(source)
     pieces: list[bytes] = []
     ignored = []
     done = 0
@@ -215,7 +230,7 @@ def _without(source: bytes, edits: list[_Edit]) -> tuple[bytes, tuple[Ignored, .
         if name:
             ignored.append(Ignored(name, source[start:end]))
     pieces.append(source[done:])
-    return b"".join(pieces), tuple(ignored)
+    return Quiet(b"".join(pieces), tuple(ignored))
 
 
 def _apart(edits: Iterable[_Edit]) -> list[_Edit]:

@@ -19,6 +19,8 @@ _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]{0,30}\Z", re.IGNORECASE)
 _LONGEST_SCHEME = 31
 # Character references that may hide the marks by which a link is found.
 _HIDDEN = (b"&#", b"&colon", b"&sol")
+# Browsers take them out of a URL (URL Living Standard, section 4.4).
+_PASSED_OVER = b"\t\r\n"
 _LEADING_ZEROS = re.compile(rb"(&#[xX]?)0++(?=[0-9a-fA-F])")
 # More digits than any character has; `int` refuses thousands of them.
 _NO_CHARACTER = re.compile(rb"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")
@@ -34,7 +36,7 @@ def links(text: bytes) -> list[bytes]:
     if written:
         # In one go, which is many times quicker. NUL is part of no reference, and of no text that was decoded.
         found = [link for link in found if b"&" not in link] + _resolve(b"\0".join(written)).split(b"\0")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([link.translate(None, _PASSED_OVER) for link in found]))
 
 
 def _in_attributes(text: bytes) -> Iterator[bytes]:

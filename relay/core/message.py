@@ -17,13 +17,15 @@ from relay.core.text_transfer import IDENTITY
 
 HEADER_LIMIT = 64 * 1024
 """Bytes of one header section."""
-DEPTH_LIMIT = 50
+DEPTH_LIMIT = 15
+"""Each level reads all that is below it once more."""
 PART_LIMIT = 10_000
 FIELD_LIMIT = 1_000
 """Fields of one header section."""
 ITEM_LIMIT = 50_000
 """Fields and parameters of all parts."""
 _BOUNDARY_LIMIT = 70  # RFC 2046 section 5.1.1
+_NOT_IN_BOUNDARY = re.compile(rb"[\\\"]")
 _COMMON_LENGTH = 120
 
 # RFC 5322 section 2.2. A folded line of white space alone ends the header section for some readers: it does not match.
@@ -177,7 +179,8 @@ class _Scan:
 
         The line end before a delimiter belongs to it (RFC 2046 section 5.1.1), also when it is that of the blank line.
         """
-        if not 0 < len(boundary) <= _BOUNDARY_LIMIT or boundary.endswith(b" "):
+        # A backslash or a quote mark is in no boundary: with one readers look for different lines.
+        if not 0 < len(boundary) <= _BOUNDARY_LIMIT or boundary.endswith(b" ") or _NOT_IN_BOUNDARY.search(boundary):
             raise _BrokenError("a multipart without a usable boundary")
         marker = b"\n--" + boundary
         if self._content.find(b"\r--" + boundary, start, end) >= 0:

@@ -5,11 +5,12 @@ Every body byte stands in a field or is knowingly left out; what could not be de
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.headers import decode_parameters, decode_value, unfold, values
-from relay.core.html_noise import NO_ORDINALS, leave_out_of_html, leave_out_of_text, refers_to_ids
+from relay.core.html_noise import NO_ORDINALS, Quiet, leave_out_of_html, leave_out_of_text, refers_to_ids
 from relay.core.message import Leaf
 from relay.core.reading import Content, Field, digest, read
 from relay.core.text import TEXT_LIMIT, read_text
@@ -29,6 +30,10 @@ __all__ = ["Field", "NormalForm", "form", "normalise"]
 _READ = frozenset(("content-type", "content-transfer-encoding", "content-disposition", "content-id"))
 # The text that they lead to counts instead.
 _LEADING = frozenset(("charset", "boundary"))
+# An id that is written in a URL as it is (RFC 2392), whatever a reader makes of escapes and references.
+_PLAIN_ID = re.compile(rb"<([A-Za-z0-9._@+-]+)>")
+# In these, decoded or not, a reference can be written in more ways than are looked for.
+_OF_TEXT = ("text/", "application/xhtml", "application/xml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def _raw_fields(message: Message) -> Iterator[Field]:
     yield Field("raw body" if message.fields else "raw content", digest([message.raw]))
 
 
-class _Quiet(NamedTuple):
+class _QuietLeaves(NamedTuple):
     """The leaves without noise, and the Content-IDs that do not count, with the ordinal of their leaf."""
 
     contents: list[Content]
@@ -83,66 +88,72 @@ class _Quiet(NamedTuple):
     ordinals: Mapping[bytes, int]
 
 
-def _without_noise(reading: Reading, noise: Noise, ordinals: Mapping[bytes, int]) -> _Quiet:
+def _without_noise(reading: Reading, noise: Noise, ordinals: Mapping[bytes, int]) -> _QuietLeaves:
     work = Work(sum(map(len, reading.texts)))
     contents = []
     ignored: list[Ignored] = []
+    referred: set[int] = set()
     for leaf, content in zip(reading.leaves, reading.contents, strict=True):
         quiet = content
         if content.text is not None:
-            text, found = _quiet_text(leaf.media.kind, content.text, noise, work, ordinals)
+            text, left_out, leaves = _quiet_text(leaf.media.kind, content.text, noise, work, ordinals)
             if text is not content.text:
                 quiet = content._replace(fields=(Field("text", text), *content.fields[1:]), text=text)
-            ignored += found
+            ignored += left_out
+            referred |= leaves
         contents.append(quiet)
     # Whatever still refers to an id may mean another leaf when ids change places.
     if ordinals and any(map(_may_refer_to_ids, reading.leaves, contents)):
         return _without_noise(reading, noise, NO_ORDINALS)
-    return _Quiet(contents, tuple(ignored), ordinals)
+    # An id that no reference was seen to may be meant where nobody looked.
+    generated = {name: ordinal for name, ordinal in ordinals.items() if ordinal in referred}
+    return _QuietLeaves(contents, tuple(ignored), generated)
 
 
-def _quiet_text(
-    kind: str, text: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int]
-) -> tuple[bytes, tuple[Ignored, ...]]:
+def _quiet_text(kind: str, text: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int]) -> Quiet:
     if kind == "text/html":
         return leave_out_of_html(text, noise, work, ordinals)
     if kind == "text/plain":
         return leave_out_of_text(text, noise, work)
-    return text, ()
+    return Quiet(text)
 
 
 def _may_refer_to_ids(leaf: Leaf, content: Content) -> bool:
     if content.text is not None:
         return refers_to_ids(content.text) or refers_to_ids(content.style)
-    if len(content.octets) > TEXT_LIMIT:
-        return leaf.media.kind.startswith("text/")
-    return refers_to_ids(content.octets)
+    kind = leaf.media.kind
+    if kind.startswith(_OF_TEXT) or kind.endswith("+xml"):
+        return True
+    return len(content.octets) <= TEXT_LIMIT and b"cid:" in content.octets.lower()
 
 
-def _names_start(part: Part) -> bool:
-    """Say whether a parameter names the part to begin with by its Content-ID (RFC 2387 section 3.2)."""
+def _uses_ids(part: Part) -> bool:
+    """Say whether a container has an id, or a parameter names by its id where to begin (RFC 2387 section 3.2)."""
     if part.media.get("start") is not None or part.media.has_extended("start"):
         return True
-    return not isinstance(part, Leaf) and any(map(_names_start, part.children))
+    return not isinstance(part, Leaf) and (
+        bool(values(part.fields, "content-id")) or any(map(_uses_ids, part.children))
+    )
 
 
 def _ordinals(root: Part, leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
-    """Give the Content-IDs that say nothing but which leaf is meant, with its ordinal."""
+    """Give the Content-IDs that may say nothing but which leaf is meant, with its ordinal; none if one is unclear."""
     ordinals: dict[bytes, int] = {}
+    folded: set[bytes] = set()
     for number, leaf in enumerate(leaves):
-        name = _content_id(leaf.fields)
-        if name in ordinals:
-            return NO_ORDINALS
-        if name is not None:
+        if values(leaf.fields, "content-id"):
+            name = _content_id(leaf.fields)
+            # Of ids that differ in case only some readers take the first.
+            if name is None or name.lower() in folded:
+                return NO_ORDINALS
             ordinals[name] = number
-    return NO_ORDINALS if ordinals and _names_start(root) else ordinals
+            folded.add(name.lower())
+    return NO_ORDINALS if ordinals and _uses_ids(root) else ordinals
 
 
 def _content_id(fields: Fields) -> bytes | None:
-    found = [unfold(value).strip() for value in values(fields, "content-id")]
-    if len(found) == 1 and found[0][:1] == b"<" and found[0][-1:] == b">":
-        return found[0][1:-1]
-    return None
+    found = [_PLAIN_ID.fullmatch(unfold(value).strip()) for value in values(fields, "content-id")]
+    return found[0][1] if len(found) == 1 and found[0] else None
 
 
 def _add_part(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.core.headers import decode_value, unfold, values
 from relay.core.message import Leaf
 from relay.core.style_sheet import may_hold_link, split_style
-from relay.core.text import TEXT_LIMIT, UNICODE, decode_text, read_text
+from relay.core.text import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
 from relay.core.text_transfer import decode_pieces
 
 if TYPE_CHECKING:
@@ -136,16 +136,16 @@ def _content(leaf: Leaf) -> Content:
 
 
 def _read(kind: str, octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
-    """Give the folded text, and the style sheet that was taken out of it."""
+    """Give the text in the form that is compared, and the style sheet that was taken out of it."""
     if kind != "text/html":
-        return read_text(octets, charset), b""
+        return (read_text if kind == "text/plain" else read_lines)(octets, charset), b""
     if charset not in UNICODE:
         text = decode_text(octets, charset)
         if text is None:
             return None, b""
         octets, charset = text.encode(), "utf-8"
     page, style = split_style(octets)
-    return read_text(page, charset), style
+    return read_html(page, charset), style
 
 
 def _head(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:

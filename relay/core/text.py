@@ -1,7 +1,8 @@
 """Text: charset to Unicode to the one form that is compared. What cannot be decoded for certain is not text.
 
-The form is UTF-8 in NFC, with each run of ASCII white space, line ends included, folded to one space and none at the
-ends. No-break spaces and zero-width characters stay: somebody put them there.
+The form of a plain text is UTF-8 in NFC, with each run of ASCII white space, line ends included, folded to one space
+and none at the ends. No-break spaces and zero-width characters stay: somebody put them there. HTML is folded too, but
+its code points stay: NFC would make `>` and a stroke one character. Any other text keeps all but its line ends.
 """
 
 from __future__ import annotations
@@ -46,8 +47,13 @@ _EAST_ASIAN = frozenset(("iso2022_jp", "shift_jis", "euc_jp", "gb2312", "gbk", "
 # Where the tables of readers differ: backslash, yen and won, tilde and overline, and dashes, waves and signs that
 # have two places in Unicode.
 _DIFFERING = re.compile(
-    r"[\\~\xa2\xa3\xa5\xac\xb7\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\uff0d\uff5e\uffe0-\uffe6]"
+    r"[\\~\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
+    r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6]"
 )
+# RFC 2319 has frames where later tables have the letter of Belarusian.
+_DIFFERING_IN_KOI8_U = re.compile(r"[\u255d\u256c]")
+# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as letters.
+_MADE_UP = b"\xa4\xd4"
 # Readers take ISO 8859 for its Windows cousin, where these are letters and signs: what is seen would be a guess.
 _C1_CONTROL = re.compile("[\x80-\x9f]")
 # Characters that are never composed with the one before them, nor replaced: a text of these and ASCII is in NFC. Only
@@ -57,6 +63,18 @@ _ALWAYS_NFC = re.compile(
     "\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3\ufe0f\U0001f300-\U0001faff]*"
 )
 _ASCII = bytes(range(0x80))
+# What NFC makes ASCII (`;`, a backquote, K), and the stroke that it joins to `<`, `=` and `>`, whatever marks stand
+# between: these are signs of markup, of addresses and of tokens.
+_NOT_FOR_NFC = re.compile("[\u037e\u1fef\u212a\u0338]")
+# In the value of an attribute white space may be part of an address. A value ends at `<` and `>` here: behind them
+# it is not certain that it is one.
+_BREAK_IN_VALUE = re.compile(
+    rb"(=[ \t\r\n\f]*+)(\"[^\"<>\t\r\n\f]*+[\t\r\n\f][^\"<>]*+\"|'[^'<>\t\r\n\f]*+[\t\r\n\f][^'<>]*+')"
+)
+# Octets that stand in no UTF-8.
+_BREAKS, _KEPT = b"\t\r\n\f", b"\xfc\xfd\xfe\xff"
+_KEEP = bytes.maketrans(_BREAKS, _KEPT)
+_GIVE_BACK = bytes.maketrans(_KEPT, _BREAKS)
 # CPython sorts combining characters by insertion, so a hostile run of them takes quadratic time; real ones are short
 # (UAX #15 section 13 allows 30).
 _LONG_RUN = re.compile("(?<![^\0-\u02ff])[^\0-\u02ff]{256}")
@@ -71,32 +89,71 @@ def decode_text(octets: bytes, charset: str) -> str | None:
         text = octets.decode(codec)
     except UnicodeDecodeError:
         return None
-    if codec.startswith("iso8859") and _C1_CONTROL.search(text):
-        return None
-    if codec in _EAST_ASIAN and _DIFFERING.search(text):
-        return None
-    return text
+    return text if charset in UNICODE or _is_certain(text, codec, octets) else None
+
+
+def _is_certain(text: str, codec: str, octets: bytes) -> bool:
+    """Say whether all readers see this text in these octets, as far as we know their tables."""
+    if codec not in _EAST_ASIAN:
+        differing = _DIFFERING_IN_KOI8_U if codec == "koi8-u" else _C1_CONTROL
+        return not (codec.startswith(("iso8859", "koi8-u")) and differing.search(text))
+    if _DIFFERING.search(text) or (codec == "euc_kr" and _MADE_UP in octets):
+        return False
+    try:  # Of two spellings of one text some readers know only one, or make two texts of them.
+        return text.encode(codec) == octets
+    except UnicodeEncodeError:
+        return False
 
 
 def read_text(octets: bytes, charset: str) -> bytes | None:
-    """Decode and fold, or give None: the same as `decode_text` and `fold_text` in turn, and quicker for most mail."""
+    """Decode and fold a plain text, or give None: as `decode_text` and `fold_text` do, and quicker for most mail."""
     if not (octets.isascii() and charset in UNICODE):
         text = decode_text(octets, charset)
         if text is None:
             return None
         if charset not in UNICODE or not _ALWAYS_NFC.fullmatch(octets.translate(None, _ASCII).decode()):
             return fold_text(text)
-    if b"\0" in octets or b"\v" in octets or len(octets) > TEXT_LIMIT:
+    if _is_no_text(octets):
         return fold_text(octets.decode())
     return b" ".join(octets.split())
 
 
-def fold_text(text: str) -> bytes | None:
-    """Give the form that is compared, or None where the text holds what no text holds."""
+def read_html(octets: bytes, charset: str) -> bytes | None:
+    """Decode and fold HTML, or give None. Line ends and tabs in the value of an attribute stay."""
+    source = _read_source(octets, charset)
+    if source is None:
+        return None
+    kept = _BREAK_IN_VALUE.sub(lambda found: found[1] + found[2].replace(b"\r\n", b"\n").translate(_KEEP), source)
+    folded = b" ".join(kept.split())
+    return folded if kept is source else folded.translate(_GIVE_BACK)
+
+
+def read_lines(octets: bytes, charset: str) -> bytes | None:
+    """Decode a text in which lines, tabs and columns mean something; only line ends are made alike."""
+    source = _read_source(octets, charset)
+    return None if source is None else source.replace(b"\r\n", b"\n")
+
+
+def _read_source(octets: bytes, charset: str) -> bytes | None:
+    """Give the code points as they are, in UTF-8."""
+    if not (octets.isascii() and charset in UNICODE):
+        text = decode_text(octets, charset)
+        if text is None:
+            return None
+        octets = octets if charset in UNICODE else text.encode()
+    return None if _is_no_text(octets) else octets
+
+
+def _is_no_text(octets: bytes) -> bool:
     # NUL is our own mark for what is left out, and a vertical tab is white space to Python but not to HTML.
+    return b"\0" in octets or b"\v" in octets or len(octets) > TEXT_LIMIT
+
+
+def fold_text(text: str) -> bytes | None:
+    """Give the form of a plain text that is compared, or None where it holds what no text holds."""
     if "\0" in text or "\v" in text or len(text) > TEXT_LIMIT:
         return None
-    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+    if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
         if _LONG_RUN.search(text):
             return None
         text = unicodedata.normalize("NFC", text)

@@ -142,7 +142,7 @@ class Ledger:
     def _bound(self) -> None:
         if self._weight > self._most_waiting:
             self._tell("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
-        while self._weight > self._most_waiting:
+        while self._weight > self._most_waiting and len(self._waiting) > 1:
             self._drop()
 
     def _drop(self) -> None:
