@@ -35,6 +35,8 @@ class Server:
     evicts: str | None = None
     """Its maxmemory-policy."""
     persists: bool | None = None
+    clustered: bool = False
+    """Whether it is a node of a Cluster, and holds a part of the keys only."""
 
 
 def read(name: str, replies: Sequence[object] | Unknown, before: float, after: float) -> Server:
@@ -46,7 +48,8 @@ def read(name: str, replies: Sequence[object] | Unknown, before: float, after: f
             saves, appends = _value(save), _value(append)
             known = saves is not None and appends is not None
             persists = bool(saves) or appends == "yes" if known else None
-            return Server(name, "", _ahead(time, before, after), _version(info), _value(policy), persists)
+            clustered = isinstance(info, bytes) and b"redis_mode:cluster" in info
+            return Server(name, "", _ahead(time, before, after), _version(info), _value(policy), persists, clustered)
     raise ValueError(f"{len(replies)} replies")
 
 

@@ -125,7 +125,7 @@ async def _store(settings: Settings) -> list[Finding]:
             async with asyncio.timeout(limit):
                 await store.open()
                 await store.identity()
-                more = list(findings(await store.survey())) if isinstance(store, RedisStore) else []
+                more = list(findings(await store.survey(), str(url))) if isinstance(store, RedisStore) else []
         except (StoreError, TimeoutError) as error:
             reason = (str(error) or f"no answer within {limit:g} s").removeprefix(f"{path}: ")
             mends = _MEND_FILE if path else mend_store(error)

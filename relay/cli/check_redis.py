@@ -17,9 +17,15 @@ _SKEW = 2.0
 """Seconds by which clocks may differ."""
 
 
-def findings(servers: Sequence[Server]) -> Iterator[Finding]:
-    """Give what is to be mended, server by server, and between them."""
+def findings(servers: Sequence[Server], url: str = "redis:") -> Iterator[Finding]:
+    """Give what is to be mended where `store.url` begins like this, server by server, and between them."""
     for server in servers:
+        if server.clustered and not url.startswith("redis+cluster:"):
+            yield Finding(
+                _KEY,
+                f"{server.name} is a node of a Cluster and takes a part of the claims only",
+                "write redis+cluster://HOST:PORT in store.url",
+            )
         if server.away:
             yield Caution(_KEY, f"{server.away}: who is asked about there is forwarded unasked", "start it")
         else:
