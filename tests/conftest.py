@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ _NEEDS = Path(__file__).with_name("needs.sh")
 
 def pytest_sessionstart() -> None:
     """End before the first test, with the one command that mends it, where a program is missing. Nothing is skipped."""
+    # A shell lets what it begins in the background ignore Ctrl-C, and the programs that the tests start take that over.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     looked = subprocess.run(["sh", str(_NEEDS), "--check"], capture_output=True, text=True, check=False)
     if looked.returncode:
         pytest.exit(looked.stderr, returncode=1)

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from parts.ports import HOST, free_port
 from parts.relay_process import run_relay
 from parts.terminal import on_a_terminal
+from parts.waiting import LONGEST
 
 from relay import __version__
 from relay.cli import main
@@ -185,5 +186,5 @@ def test_ctrl_c_looks_like_no_result(tmp_path: Path) -> None:
     # Opened by both sides: the command waits for octets now.
     with process, (tmp_path / "pipe").open("wb"):
         process.send_signal(signal.SIGINT)
-        told = process.communicate()
+        told = process.communicate(timeout=LONGEST)
     assert (process.returncode, *told) == (130, "", "\ninterrupted\n")
