@@ -73,7 +73,7 @@ async def test_one_that_is_away_is_left_alone_for_a_while_longer_each_time(hosts
     hosts.away.clear()
     back = await route.connection()
     assert back.rank == 0
-    route.works(back)
+    route.delivers(back)
     assert route.states() == {"a:25": True, "b:25": True}
 
 
@@ -90,7 +90,7 @@ async def test_only_one_connection_tries_an_upstream_on_trial(hosts: Hosts) -> N
     assert [(await trial).rank, (await other).rank] == [1, 1]
 
 
-async def test_a_trial_that_is_broken_off_is_none(hosts: Hosts) -> None:
+async def test_a_trial_that_is_broken_off_is_made_up_for(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     hosts.away["a"] = UpstreamDown("gone")
     await route.connection()
@@ -102,6 +102,8 @@ async def test_a_trial_that_is_broken_off_is_none(hosts: Hosts) -> None:
     with pytest.raises(asyncio.CancelledError):
         await trial
     hosts.slow, hosts.away = None, {}
+    assert (await route.connection()).rank == 1
+    hosts.now += 2 * FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
 
@@ -119,21 +121,34 @@ async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hos
     assert (await route.connection()).rank == 1
 
 
-async def test_pauses_grow_until_a_final_dot_was_answered(hosts: Hosts) -> None:
+async def test_an_upstream_that_begins_transactions_and_ends_none_is_tried_now_and_then(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
+    first = await route.connection()
+    route.fails(first, "hangs after the dot")
     for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
-        connection = await route.connection()
-        route.works(connection)
-        route.fails(connection, "hangs after the dot")
         hosts.now += pause - 0.01
         assert (await route.connection()).rank == 1
         hosts.now += 0.01
-    connection = await route.connection()
-    route.works(connection)
-    route.delivers(connection)
-    route.fails(connection, "hangs after the dot")
+        trial = await route.connection()
+        assert trial.rank == 0
+        assert (await route.connection()).rank == 1
+    route.delivers(trial)
+    assert (await route.connection()).rank == 0
+    route.fails(first, "hangs after the dot")
     hosts.now += FIRST_PAUSE
     assert (await route.connection()).rank == 0
+
+
+async def test_of_upstreams_that_are_all_away_the_one_that_was_away_least_is_tried_first(hosts: Hosts) -> None:
+    route = hosts.route("a", "b")
+    hosts.away["a"] = UpstreamDown("gone")
+    fallback = await route.connection()
+    hosts.now += FIRST_PAUSE
+    await route.connection()
+    route.fails(fallback, "closed once")
+    hosts.recent()
+    assert (await route.connection()).rank == 1
+    assert hosts.recent() == ["b"]
 
 
 async def test_connections_that_were_under_way_together_fail_as_one(hosts: Hosts) -> None:
@@ -151,12 +166,12 @@ async def test_the_log_says_once_that_an_upstream_is_left_alone_and_when_it_is_u
     route = hosts.route("a", "b")
     hosts.away["a"] = UpstreamDown("gone")
     for _ in range(2):
-        route.works(await route.connection())
+        route.delivers(await route.connection())
         hosts.now += FIRST_PAUSE
     hosts.away.clear()
     hosts.now += LONGEST_PAUSE
     for _ in range(2):
-        route.works(await route.connection())
+        route.delivers(await route.connection())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "upstream a:25 is left alone for a while: gone"),
         ("INFO", "upstream a:25 is used again"),
@@ -167,7 +182,7 @@ async def test_the_only_upstream_is_never_left_alone(hosts: Hosts, caplog: pytes
     route = hosts.route("a")
     caplog.set_level(logging.INFO, "relay.upstream")
     route.fails(await route.connection(), "closed")
-    route.works(await route.connection())
+    route.delivers(await route.connection())
     assert not caplog.records
 
 
@@ -179,7 +194,10 @@ async def test_a_kept_connection_to_a_fallback_is_wanted_until_the_preferred_one
     hosts.now += FIRST_PAUSE
     assert not route.wants(kept)
     hosts.away.clear()
-    assert route.wants(await route.connection())
+    again = await route.connection()
+    assert not route.wants(again)
+    route.delivers(again)
+    assert route.wants(again)
 
 
 async def test_when_all_are_away_each_is_tried_all_the_same(hosts: Hosts) -> None:

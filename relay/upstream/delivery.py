@@ -247,7 +247,6 @@ class SmtpDelivery:
         else:
             lent.standing = None
             replies = await self._run_anew(lent.connection, commands)
-        self._terms.route.works(lent.connection)
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
             return dict.fromkeys(paths, sender), replies[-1]

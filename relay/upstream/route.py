@@ -1,11 +1,11 @@
 """Which of several upstreams a connection goes to: the first in order of preference that is not known to be away.
 
-    closed ──a failure──▶ open, for a pause ──the pause ends──▶ on trial ──a transaction begins──▶ closed
-                            ▲                                      │ a failure: a longer pause
-                            └──────────────────────────────────────┘
+    closed ──a failure──▶ open, for a pause ──the pause ends──▶ on trial, for a longer pause
+      ▲                                                            │
+      └────────────────── a final dot is answered ─────────────────┘
 
-Health is known by real transactions only. While an upstream is on trial one connection tries it; the others go on
-with the next one. Pauses grow until a final dot was answered.
+Health is known by real transactions only. A trial is one connection, while the others go on with the next upstream; it
+counts as failed until a final dot was answered, for an upstream may begin transactions and never end one.
 """
 
 from __future__ import annotations
@@ -33,36 +33,31 @@ class _Breaker:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.open = False
+        self.until = 0.0
+        """When it may be tried again, if it is open."""
         self._pause = 0.0
-        self._until = 0.0
-        self._on_trial = False
 
     def would_take(self, now: float) -> bool:
         """Say whether a connection should try it now."""
-        return not self.open or (now >= self._until and not self._on_trial)
+        return not self.open or now >= self.until
 
-    def begin(self) -> None:
-        """Note that somebody connects: nobody else tries it meanwhile if it is on trial."""
-        self._on_trial = self.open
-
-    def end(self) -> None:
-        """Note that he has done so. Whether it takes mail only a transaction tells."""
-        self._on_trial = False
+    def begin(self, now: float) -> None:
+        """Note that somebody connects. If that is a trial, nobody else tries it meanwhile."""
+        if self.open:
+            self._leave_alone(now)
 
     def fail(self, now: float) -> None:
         """Note that it did not do what an upstream does."""
-        if not self.would_take(now):
-            return  # it is known: this was under way when it went
-        self._pause = min(self._pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
-        self.open, self._on_trial, self._until = True, False, now + self._pause
+        if self.would_take(now):  # else it is known: this was under way when it went, or the trial itself
+            self._leave_alone(now)
 
     def close(self) -> None:
-        """Note that it begins transactions."""
-        self.open = self._on_trial = False
+        """Note that it has answered a final dot."""
+        self.open, self._pause = False, 0.0
 
-    def forgive(self) -> None:
-        """Note that it ends them too."""
-        self._pause = 0.0
+    def _leave_alone(self, now: float) -> None:
+        self._pause = min(self._pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
+        self.open, self.until = True, now + self._pause
 
 
 class Route:
@@ -86,8 +81,9 @@ class Route:
         now = self._clock()
         ranks = [rank for rank, breaker in enumerate(self._breakers) if breaker.would_take(now)]
         errors: list[UpstreamError] = []
-        # When all are known to be away each is tried all the same: the mail is here now.
-        for rank in ranks or range(len(self._breakers)):
+        # When all are known to be away each is tried all the same, for the mail is here now: first the one that was away
+        # least.
+        for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].until):
             try:
                 return await self._try(rank)
             except (UpstreamDown, UpstreamRefused) as error:
@@ -104,17 +100,12 @@ class Route:
         *preferred, own = self._breakers[: connection.rank + 1]
         return own.would_take(now) and not any(breaker.would_take(now) for breaker in preferred)
 
-    def works(self, connection: Connection) -> None:
-        """Note that a transaction has begun on it."""
-        breaker = self._breakers[connection.rank]
-        if breaker.open:
-            breaker.close()
-            if len(self._breakers) > 1:
-                log.info("upstream %s is used again", breaker.target)
-
     def delivers(self, connection: Connection) -> None:
         """Note that a final dot was answered on it, whatever the answer was."""
-        self._breakers[connection.rank].forgive()
+        breaker = self._breakers[connection.rank]
+        if breaker.open and len(self._breakers) > 1:
+            log.info("upstream %s is used again", breaker.target)
+        breaker.close()
 
     def fails(self, connection: Connection, reason: str) -> str:
         """Note that it ended, or hung, before its transaction did. Gives the reason with the name of the upstream."""
@@ -127,11 +118,8 @@ class Route:
 
     async def _try(self, rank: int) -> Connection:
         breaker = self._breakers[rank]
-        breaker.begin()
-        try:
-            connection = await self._connect(breaker.target)
-        finally:
-            breaker.end()
+        breaker.begin(self._clock())
+        connection = await self._connect(breaker.target)
         connection.rank = rank
         return connection
 
