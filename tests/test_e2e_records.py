@@ -95,7 +95,7 @@ async def test_one_id_leads_from_the_reply_to_the_original(office: Office, peer:
 
     listed = await office.call("suppressed", "--since", "1h")
     assert listed.status == 0
-    assert f"  {record}  2 recipients     0 s after {first['record']}  suppressed  rule default\n" in listed.stdout
+    assert f"  {record}  2 recipients  0 s after {first['record']}  suppressed  rule default\n" in listed.stdout
     assert listed.stderr.endswith("1 message to 2 recipients in the last 60 min\n")
 
     for what in (record, "2@tube.example.test", "<1@tube.example.test>", first["record"], TWO[0].decode().upper()):
