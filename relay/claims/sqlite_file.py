@@ -126,9 +126,9 @@ class SqliteFile:
                     self.describe(error),
                     _rename(path),
                 )
+                self._begun_anew = self._clock()
         # Not before: whoever closes a file as the last one deletes its -wal, unless it has another name meanwhile.
         self.close()
-        self._begun_anew = self._clock()
         return True
 
     def _see_that_it_may_go(self, path: Path, error: sqlite3.Error) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from relay.core.claim import (
@@ -35,7 +36,9 @@ POLL_EVERY = 0.1
 WRITE_BACK = 500
 """Confirmations in one batch when the store has returned."""
 WRITE_EVERY = 1.0
-"""Seconds between two tries to write acceptances that the store has not confirmed."""
+"""Seconds before acceptances that the store has not confirmed are written again, the first time."""
+LONGEST_PAUSE = 5.0
+"""Seconds between later times: each looks at all of them, and a node that is away may have many."""
 
 
 class Arbiter(Protocol):
@@ -167,8 +170,10 @@ class Upkeep:
 
     async def _write_until_done(self) -> None:
         await self._write_while_possible()
+        pause = WRITE_EVERY
         while self._table.unwritten:
-            await asyncio.sleep(WRITE_EVERY)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
             await self._write_while_possible()
 
     async def _write_while_possible(self) -> None:
@@ -186,7 +191,7 @@ class Upkeep:
         self._table.hear_generation(told)
         now = self._table.clock()
         commands: list[Confirm] = []
-        for key in list(self._table.unwritten)[:WRITE_BACK]:
+        for key in list(islice(self._table.unwritten, WRITE_BACK)):
             known = self._table.known.get(key)
             if known is None or now - known.at >= known.window:
                 del self._table.unwritten[key]

@@ -64,17 +64,18 @@ _ALWAYS_NFC = re.compile(
 )
 _ASCII = bytes(range(0x80))
 # What NFC makes ASCII (`;`, a backquote, K), and the stroke that it joins to `<`, `=` and `>`, whatever marks stand
-# between: these are signs of markup, of addresses and of tokens.
-_NOT_FOR_NFC = re.compile("[\u037e\u1fef\u212a\u0338]")
+# between: these are signs of markup, of addresses and of tokens. To whoever serves an address it is octets.
+_NOT_FOR_NFC = re.compile("[\u037e\u1fef\u212a\u0338]|://")
 # In the value of an attribute white space may be part of an address. A value ends at `<` and `>` here: behind them
 # it is not certain that it is one.
-_BREAK_IN_VALUE = re.compile(
-    rb"(=[ \t\r\n\f]*+)(\"[^\"<>\t\r\n\f]*+[\t\r\n\f][^\"<>]*+\"|'[^'<>\t\r\n\f]*+[\t\r\n\f][^'<>]*+')"
+_SPACE_IN_VALUE = re.compile(
+    rb"(=[ \t\r\n\f]*+)(\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^\"<>]*+\""
+    rb"|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^'<>]*+')"
 )
 # Octets that stand in no UTF-8.
-_BREAKS, _KEPT = b"\t\r\n\f", b"\xfc\xfd\xfe\xff"
-_KEEP = bytes.maketrans(_BREAKS, _KEPT)
-_GIVE_BACK = bytes.maketrans(_KEPT, _BREAKS)
+_SPACES, _KEPT = b" \t\r\n\f", b"\xfb\xfc\xfd\xfe\xff"
+_KEEP = bytes.maketrans(_SPACES, _KEPT)
+_GIVE_BACK = bytes.maketrans(_KEPT, _SPACES)
 # CPython sorts combining characters by insertion, so a hostile run of them takes quadratic time; real ones are short
 # (UAX #15 section 13 allows 30).
 _LONG_RUN = re.compile("(?<![^\0-\u02ff])[^\0-\u02ff]{256}")
@@ -119,11 +120,11 @@ def read_text(octets: bytes, charset: str) -> bytes | None:
 
 
 def read_html(octets: bytes, charset: str) -> bytes | None:
-    """Decode and fold HTML, or give None. Line ends and tabs in the value of an attribute stay."""
+    """Decode and fold HTML, or give None. In the value of an attribute line ends, tabs and rows of blanks stay."""
     source = _read_source(octets, charset)
     if source is None:
         return None
-    kept = _BREAK_IN_VALUE.sub(lambda found: found[1] + found[2].replace(b"\r\n", b"\n").translate(_KEEP), source)
+    kept = _SPACE_IN_VALUE.sub(lambda found: found[1] + found[2].replace(b"\r\n", b"\n").translate(_KEEP), source)
     folded = b" ".join(kept.split())
     return folded if kept is source else folded.translate(_GIVE_BACK)
 
@@ -145,13 +146,14 @@ def _read_source(octets: bytes, charset: str) -> bytes | None:
 
 
 def _is_no_text(octets: bytes) -> bool:
-    # NUL is our own mark for what is left out, and a vertical tab is white space to Python but not to HTML.
-    return b"\0" in octets or b"\v" in octets or len(octets) > TEXT_LIMIT
+    # NUL is our own mark for what is left out, and a vertical tab is white space to Python but not to HTML. Behind an
+    # escape some readers see Japanese (RFC 1468), whatever the label says.
+    return b"\0" in octets or b"\v" in octets or b"\x1b" in octets or len(octets) > TEXT_LIMIT
 
 
 def fold_text(text: str) -> bytes | None:
     """Give the form of a plain text that is compared, or None where it holds what no text holds."""
-    if "\0" in text or "\v" in text or len(text) > TEXT_LIMIT:
+    if "\0" in text or "\v" in text or "\x1b" in text or len(text) > TEXT_LIMIT:
         return None
     if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
         if _LONG_RUN.search(text):

@@ -11,7 +11,8 @@ LINE_LIMIT = 1 << 20
 """Bytes. RFC 2045 section 6.7 rule 5 allows 76 characters."""
 IDENTITY = frozenset(("7bit", "8bit", "binary"))
 # Section 6.7: `=` is followed by two hexadecimal digits or by the end of the line. Readers take lower case too.
-_BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)")
+# RFC 2045 section 6.7: blanks at the end of a line are no content for some decoders (3), and for others are.
+_UNCERTAIN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
 
 
 def decode_transfer(body: bytes, encoding: str) -> bytes | None:
@@ -39,7 +40,7 @@ def _quoted_printable(body: bytes, chunk: int) -> list[bytes] | None:
         if not stop:
             return None
         piece = body[start:stop]
-        if not piece.isascii() or _BAD_ESCAPE.search(piece):
+        if not piece.isascii() or _UNCERTAIN.search(piece):
             return None
         pieces.append(binascii.a2b_qp(piece))
         start = stop

@@ -81,8 +81,8 @@ class Route:
         now = self._clock()
         ranks = [rank for rank, breaker in enumerate(self._breakers) if breaker.would_take(now)]
         errors: list[UpstreamError] = []
-        # When all are known to be away each is tried all the same, for the mail is here now: first the one that was away
-        # least.
+        # When all are known to be away each is tried all the same, for the mail is here now: first the one whose pause
+        # ends first.
         for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].until):
             try:
                 return await self._try(rank)
