@@ -31,7 +31,7 @@ class Manner(enum.Enum):
     RESET_AFTER_DOT = enum.auto()
     LEAVE_BEFORE_DOT = enum.auto()
     TRICKLE = enum.auto()
-    """Sends the last octets of its content one at a time."""
+    """Sends the end of its content, and the dot, an octet a second."""
 
 
 class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
@@ -131,9 +131,9 @@ class Clients:
             return GONE
         attempt.dot_at = time.monotonic()
         if manner is Manner.TRICKLE:
-            await client.send_raw(wire[:-8])
-            for octet in wire[-8:]:
-                await asyncio.sleep(0.02)
+            await client.send_raw(wire[:-5])
+            for octet in wire[-5:]:
+                await asyncio.sleep(1)
                 await client.send_raw(bytes([octet]))
         else:
             await client.send_raw(wire)
