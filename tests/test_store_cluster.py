@@ -379,14 +379,9 @@ async def test_twins_at_one_relay_stay_one_while_a_master_is_away(
     desk = await open_desk(upstream=peer.url, store=cluster.url)
     everyone = people(60)
 
-    async def client(recipient: bytes) -> None:
-        for _ in range(2):
-            twins = [desk.send([recipient, b"all@example.test"]) for _ in range(2)]
-            assert all(sent.ok for sent in await asyncio.gather(*twins))
-
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(client(recipient))
+            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 before = peer.copies()

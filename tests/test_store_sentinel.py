@@ -275,14 +275,9 @@ async def test_one_relay_doubles_nothing_when_the_master_is_killed(
     desk = await open_desk(upstream=peer.url, store=sentinels.url)
     everyone = people(60)
 
-    async def client(recipient: bytes) -> None:
-        for _ in range(2):
-            twins = [desk.send([recipient, b"all@example.test"]) for _ in range(2)]
-            assert all(sent.ok for sent in await asyncio.gather(*twins))
-
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(client(recipient))
+            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 old = sentinels.master()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient, fold
 from relay.core.headers import unfold, values
 from relay.core.message import Message, parse
-from relay.core.rules import Action, Ruling
-from relay.settings.units import format_duration, format_size
+from relay.core.rules import Ruling
+from relay.settings.units import format_size
 
 if TYPE_CHECKING:
     from relay.core.fingerprint import Judge, Judged
@@ -105,11 +105,3 @@ def _return_path(message: Message) -> bytes | None:
     if len(found) == 1 and found[0][:1] == b"<" and found[0][-1:] == b">":
         return found[0][1:-1]
     return None
-
-
-def what_holds(ruling: Ruling) -> str:
-    """Say in a few words what is done about repeats."""
-    if ruling.action is Action.EXEMPT:
-        return "exempt, never suppressed"
-    window = format_duration(ruling.window)
-    return f"dedupe, window {window}" if ruling.action is Action.DEDUPE else f"observe, forwarded; window {window}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections import Counter
@@ -54,6 +55,12 @@ class Desk:
             if sent.final.code:
                 self._heard[_CLASSES[sent.final.code // 100]] += 1
         return sent
+
+    async def send_twins_again_and_again(self, recipients: Sequence[bytes]) -> None:
+        """Send twins at once, and then both anew. Each is told yes."""
+        for _ in range(2):
+            twins = [self.send(recipients) for _ in range(2)]
+            assert all(sent.ok for sent in await asyncio.gather(*twins))
 
     async def offer(self, recipients: Sequence[bytes]) -> RawClient:
         """Send a message with its final dot and leave its reply unread."""
