@@ -59,9 +59,12 @@ def around(content: bytes, at: int) -> bytes:
 
 
 def test_every_kind_of_change_was_tried_and_every_exception_is_used() -> None:
-    """Run together with the test above."""
+    """Of all messages: where only this test is run, it makes the changes itself."""
     if len(tried) < 5:
-        pytest.skip("the changes were made by another process")
+        tried.clear()
+        swallowed.clear()
+        for path in MESSAGES:
+            test_a_single_visible_change_changes_the_fingerprint(path)
     assert min(tried.values()) > 20, tried
     assert set(swallowed) == set(NOT_COUNTED)
     sys.stderr.write(f"\n{tried.total()} changes: {dict(tried)}; did not count: {dict(swallowed)}\n")
