@@ -97,3 +97,10 @@ def test_a_content_id_in_it_counts() -> None:
 
     first = dict(judge(related("a"), b"").form(NO_RULE).fields)
     assert first["content-id"] == b"<a>"
+
+
+def test_one_too_large_to_be_remembered_is_folded_whatever_its_line_ends() -> None:
+    page = "<style>" + "b {}\r\n" * 11_000 + "</style>"
+    wire, file = (judge(HEAD % b"utf-8" + source.encode(), b"") for source in (page, page.replace("\r\n", "\n")))
+    assert "style sheet" not in dict(wire.form(NO_RULE).fields)
+    assert wire.fingerprint(BOB) == file.fingerprint(BOB)

@@ -23,6 +23,8 @@ Parameters: TypeAlias = tuple[tuple[str, bytes], ...]
 
 PARAMETER_LIMIT = 100
 _COMMON_LENGTH = 40
+_SHORT = 400
+"""Bytes of a value that is remembered."""
 
 # RFC 2047 section 2: no white space inside, and white space or the ends of the field around it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
@@ -86,6 +88,11 @@ def unfold(raw: bytes) -> bytes:
 
 def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
     """Give the text that a reader sees: encoded words decoded, NFC, white space folded, as UTF-8."""
+    # A site's From, and the Subject of a twin or of a bulk mail, come again and again.
+    return (_decode_short if len(raw) <= _SHORT else _decode_value)(raw, structured)
+
+
+def _decode_value(raw: bytes, structured: bool) -> bytes | None:
     if b"\v" in raw:
         return None
     if b"=?" not in raw:
@@ -101,6 +108,9 @@ def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
         shown.append(decoded if charset and after_word else f" {decoded}")
         after_word = bool(charset)
     return fold_text("".join(shown))
+
+
+_decode_short = lru_cache(maxsize=256)(_decode_value)
 
 
 def _charset(token: bytes) -> str:

@@ -90,7 +90,8 @@ def leave_out_of_html(html: bytes, noise: Noise, work: Work, ordinals: Mapping[b
     if last < 0:
         return Quiet(html)
     walk = _Walk(html, noise, work, ordinals)
-    return _without(html, walk.edits(last))._replace(referred=frozenset(walk.referred))
+    edits = walk.edits(last)
+    return _without(html, edits, frozenset(walk.referred))
 
 
 def leave_out_of_text(text: bytes, noise: Noise, work: Work) -> Quiet:
@@ -205,6 +206,9 @@ class _Walk:
 
     def _look_at_value(self, attribute: re.Match[bytes], url: tuple[bytes, UrlNoise] | None) -> None:
         name = attribute[1]
+        of_url = url is not None and name == url[0]
+        if not (of_url or self._noise.attributes or self._ordinals):
+            return
         start, end = attribute.start(2) + 1, attribute.end(2) - 1
         value = self._html[start:end]
         if name in _CID_ATTRIBUTES and value[:4].lower() == b"cid:" and value[4:] in self._ordinals:
@@ -212,15 +216,15 @@ class _Walk:
             self._edits.append(_Edit(start, end, b"\0leaf %d" % ordinal))
             self.referred.add(ordinal)
             return
-        if url and name == url[0]:
+        if url and of_url:
             self._add(url[1].find(value, self._work, html=True), start)
         if self._noise.attributes:
             self._add(self._noise.in_attribute(name, value, self._work), start, _MARK_IN_ATTRIBUTE)
 
 
-def _without(source: bytes, edits: list[_Edit]) -> Quiet:
+def _without(source: bytes, edits: list[_Edit], referred: frozenset[int] = frozenset()) -> Quiet:
     if not edits:
-        return Quiet(source)
+        return Quiet(source)  # Nor was a leaf referred to.
     pieces: list[bytes] = []
     ignored = []
     done = 0
@@ -230,7 +234,7 @@ def _without(source: bytes, edits: list[_Edit]) -> Quiet:
         if name:
             ignored.append(Ignored(name, source[start:end]))
     pieces.append(source[done:])
-    return Quiet(b"".join(pieces), tuple(ignored))
+    return Quiet(b"".join(pieces), tuple(ignored), referred)
 
 
 def _apart(edits: Iterable[_Edit]) -> list[_Edit]:

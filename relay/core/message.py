@@ -114,8 +114,10 @@ def parse(content: bytes) -> Message:
         top = content[:HEADER_LIMIT]
         return Message((), None, content, str(fault), tuple(found[1] for found in _RECEIVED.finditer(top)))
     received = tuple(value for name, value in fields if name == "received")
+    # The others describe the message, not its topmost part (RFC 2045 section 3).
+    own = tuple([field for field in fields if field[0].startswith("content-")])
     try:
-        root = scan.part(_describe(fields), start, len(content), _TEXT, 0)
+        root = scan.part(_describe(own), start, len(content), _TEXT, 0)
     except _BrokenError as fault:
         return Message(fields, None, content[start:], str(fault), received)
     return Message(fields, root, received=received)

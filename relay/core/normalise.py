@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.headers import decode_parameters, decode_value, unfold, values
 from relay.core.html_noise import NO_ORDINALS, Quiet, leave_out_of_html, leave_out_of_text, refers_to_ids
 from relay.core.message import Leaf
-from relay.core.reading import Content, Field, digest, read
+from relay.core.reading import REMEMBERED, Content, Field, digest, read
 from relay.core.text import TEXT_LIMIT, read_text
 from relay.core.url_noise import Work
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from relay.core.headers import Fields, Parameters
     from relay.core.message import Message, Part
     from relay.core.noise import Ignored, Noise
-    from relay.core.reading import Reading
+    from relay.core.reading import Body, Reading
 
 __all__ = ["Field", "NormalForm", "form", "normalise"]
 
@@ -58,11 +59,12 @@ def form(reading: Reading, noise: Noise) -> NormalForm:
     """Give what counts of a decoded message but for `noise`."""
     message = reading.message
     if message.root is None:
-        return NormalForm((*reading.header, *_raw_fields(message)), reading.texts, message.broken)
-    quiet = _without_noise(reading, noise, _ordinals(message.root, reading.leaves))
+        return NormalForm((*reading.header, *_raw_fields(message)), reading.body.texts, message.broken)
+    leave_out = _remember_without_noise if reading.body.is_small else _without_noise
+    quiet = leave_out(reading.body, noise, _uses_ids(message.root))
     fields = [*reading.header, *_mime_version(message.fields)]
-    _add_part(fields, message.root, iter(quiet.contents), quiet.ordinals, top=True)
-    return NormalForm(tuple(fields), reading.texts, ignored=quiet.ignored)
+    _add_part(fields, message.root, iter(quiet.contents), quiet.ordinals)
+    return NormalForm(tuple(fields), reading.body.texts, ignored=quiet.ignored)
 
 
 def _mime_version(fields: Fields) -> Iterator[Field]:
@@ -88,26 +90,30 @@ class _QuietLeaves(NamedTuple):
     ordinals: Mapping[bytes, int]
 
 
-def _without_noise(reading: Reading, noise: Noise, ordinals: Mapping[bytes, int]) -> _QuietLeaves:
-    work = Work(sum(map(len, reading.texts)))
+def _without_noise(body: Body, noise: Noise, ids_count: bool) -> _QuietLeaves:
+    ordinals = NO_ORDINALS if ids_count else _ordinals(body.leaves)
+    work = Work(sum(map(len, body.texts)))
     contents = []
     ignored: list[Ignored] = []
     referred: set[int] = set()
-    for leaf, content in zip(reading.leaves, reading.contents, strict=True):
+    for leaf, content in zip(body.leaves, body.contents, strict=True):
         quiet = content
         if content.text is not None:
             text, left_out, leaves = _quiet_text(leaf.media.kind, content.text, noise, work, ordinals)
             if text is not content.text:
-                quiet = content._replace(fields=(Field("text", text), *content.fields[1:]), text=text)
+                quiet = Content((Field("text", text), *content.fields[1:]), content.octets, text, content.style)
             ignored += left_out
             referred |= leaves
         contents.append(quiet)
     # Whatever still refers to an id may mean another leaf when ids change places.
-    if ordinals and any(map(_may_refer_to_ids, reading.leaves, contents)):
-        return _without_noise(reading, noise, NO_ORDINALS)
+    if ordinals and any(map(_may_refer_to_ids, body.leaves, contents)):
+        return _without_noise(body, noise, ids_count=True)
     # An id that no reference was seen to may be meant where nobody looked.
     generated = {name: ordinal for name, ordinal in ordinals.items() if ordinal in referred}
     return _QuietLeaves(contents, tuple(ignored), generated)
+
+
+_remember_without_noise = lru_cache(REMEMBERED)(_without_noise)
 
 
 def _quiet_text(kind: str, text: bytes, noise: Noise, work: Work, ordinals: Mapping[bytes, int]) -> Quiet:
@@ -129,14 +135,14 @@ def _may_refer_to_ids(leaf: Leaf, content: Content) -> bool:
 
 def _uses_ids(part: Part) -> bool:
     """Say whether a container has an id, or a parameter names by its id where to begin (RFC 2387 section 3.2)."""
-    if part.media.get("start") is not None or part.media.has_extended("start"):
+    if any(name == "start" or name.startswith("start*") for name, _ in part.media.parameters):
         return True
     return not isinstance(part, Leaf) and (
         bool(values(part.fields, "content-id")) or any(map(_uses_ids, part.children))
     )
 
 
-def _ordinals(root: Part, leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
+def _ordinals(leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
     """Give the Content-IDs that may say nothing but which leaf is meant, with its ordinal; none if one is unclear."""
     ordinals: dict[bytes, int] = {}
     folded: set[bytes] = set()
@@ -148,7 +154,7 @@ def _ordinals(root: Part, leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
                 return NO_ORDINALS
             ordinals[name] = number
             folded.add(name.lower())
-    return NO_ORDINALS if ordinals and _uses_ids(root) else ordinals
+    return ordinals
 
 
 def _content_id(fields: Fields) -> bytes | None:
@@ -156,16 +162,14 @@ def _content_id(fields: Fields) -> bytes | None:
     return found[0][1] if len(found) == 1 and found[0] else None
 
 
-def _add_part(
-    fields: list[Field], part: Part, contents: Iterator[Content], ordinals: Mapping[bytes, int], *, top: bool = False
-) -> None:
+def _add_part(fields: list[Field], part: Part, contents: Iterator[Content], ordinals: Mapping[bytes, int]) -> None:
     is_leaf = isinstance(part, Leaf)
     fields.append(Field("part" if is_leaf else "parts", part.media.kind.encode()))
     _add_parameters(fields, part.media.parameters)
     if part.disposition:
         fields.append(Field("disposition", part.disposition.kind.encode()))
         _add_parameters(fields, part.disposition.parameters)
-    _add_own(fields, part.fields, ordinals if is_leaf else NO_ORDINALS, top=top)
+    _add_own(fields, part.fields, ordinals if is_leaf else NO_ORDINALS)
     if isinstance(part, Leaf):
         fields += next(contents).fields
         return
@@ -182,14 +186,13 @@ def _add_parameters(fields: list[Field], parameters: Parameters) -> None:
         fields += [Field(f"parameter {name}", value) for name, value in decode_parameters(counted)]
 
 
-def _add_own(fields: list[Field], own: Fields, ordinals: Mapping[bytes, int], *, top: bool) -> None:
-    """Of the header section of the message only Content-* describes the part; in a part's own every field does."""
+def _add_own(fields: list[Field], own: Fields, ordinals: Mapping[bytes, int]) -> None:
     generated = bool(ordinals) and _content_id(own) in ordinals
     for name, value in own:
         if name == "content-id":
             if not generated:
                 fields.append(Field(name, unfold(value).strip()))
-        elif name not in _READ and (not top or name.startswith("content-")):
+        elif name not in _READ:
             text = decode_value(value)
             fields.append(Field(f"{name} (raw)", value) if text is None else Field(name, text))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.headers import decode_value, unfold, values
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from relay.core.headers import Fields
     from relay.core.message import Message, Part
 
+STYLE_SHEET = "style sheet"
+REMEMBERED = 16
+"""Small bodies."""
+_SMALL = 1 << 16
+"""Bytes. What is made of a body is some times as large."""
 # By name of the header field: label, and whether it is structured (RFC 2047 section 5).
 _COUNTED = {
     "subject": ("Subject", False),
@@ -46,18 +52,31 @@ class Content(NamedTuple):
     """The style sheet that was taken out of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A message and what is in it. A broken one has no leaves."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """What is below the header section, decoded; of a broken message only the texts.
 
-    message: Message
-    header: tuple[Field, ...]
-    """What counts of the header section of the message."""
+    Of equal leaves that come soon after each other small bodies are one and the same, so what is made of one can be
+    remembered: a twin, and the next fifty recipients of a bulk mail, have new Dates, Message-IDs and boundaries, and
+    nothing else that is new.
+    """
+
     leaves: tuple[Leaf, ...]
     contents: tuple[Content, ...]
     """In the order of the leaves."""
     texts: tuple[bytes, ...]
     """Each as far decoded as it could be: in these rules look for links."""
+    is_small: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message and what is in it."""
+
+    message: Message
+    header: tuple[Field, ...]
+    """What counts of the header section of the message."""
+    body: Body
 
     def shown(self, label: str) -> list[bytes]:
         """Give the values of a header field that counts, as a reader sees them; raw where that is not certain."""
@@ -71,8 +90,13 @@ def read(message: Message, sender: bytes) -> Reading:
     """Decode a message; `sender` is its reverse-path, which stands for a missing From."""
     header = tuple(_header_fields(message.fields, sender))
     if message.root is None:
-        return Reading(message, header, (), (), _lenient_texts(message.raw))
+        return Reading(message, header, Body((), (), _lenient_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
+    is_small = sum([len(leaf.body) for leaf in leaves]) <= _SMALL
+    return Reading(message, header, (_small_body if is_small else _body)(leaves, is_small))
+
+
+def _body(leaves: tuple[Leaf, ...], is_small: bool) -> Body:
     contents = tuple(map(_content, leaves))
     texts = [
         content.octets[:TEXT_LIMIT] if content.text is None else content.text
@@ -80,7 +104,10 @@ def read(message: Message, sender: bytes) -> Reading:
         if leaf.media.kind.startswith("text/")
     ]
     texts += [content.style for content in contents if may_hold_link(content.style)]
-    return Reading(message, header, leaves, contents, tuple(texts))
+    return Body(leaves, contents, tuple(texts), is_small)
+
+
+_small_body = lru_cache(REMEMBERED)(_body)
 
 
 def digest(pieces: Iterable[bytes]) -> bytes:
@@ -130,7 +157,7 @@ def _content(leaf: Leaf) -> Content:
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_shown(leaf):
         text, style = _read(kind, octets, "us-ascii" if charset is None else charset.decode("ascii", "replace").lower())
         if text is not None:
-            fields = (Field("text", text), Field("style sheet", style)) if style else (Field("text", text),)
+            fields = (Field("text", text), Field(STYLE_SHEET, style)) if style else (Field("text", text),)
             return Content(fields, octets, text, style)
     return Content((*label, Field("bytes", digest(pieces))), octets)
 

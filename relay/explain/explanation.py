@@ -106,7 +106,7 @@ def _ruled(exhibit: Exhibit) -> Ruled:
 
 def _matches(rule: Rule, exhibit: Exhibit) -> Iterator[Matched]:
     sender = exhibit.reverse_path or b""
-    sight = Sight(exhibit.message, read(exhibit.message, sender).texts, sender)
+    sight = Sight(exhibit.message, read(exhibit.message, sender).body.texts, sender)
     for condition in rule.conditions:
         seen = (exhibit.folded.encode("utf-8", "surrogateescape"),)
         yield from _first_match(condition, seen if condition.what is What.RECIPIENT else tuple(sight.texts(condition)))
