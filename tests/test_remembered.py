@@ -9,6 +9,7 @@ from parts.avideo import Sending, notification
 
 from relay.core.envelope import Recipient
 from relay.core.fingerprint import Judge
+from relay.core.headers import decode_value
 from relay.core.ignore import Text
 from relay.core.message import parse
 from relay.core.pattern import Pattern
@@ -76,6 +77,11 @@ def test_what_is_left_out_of_one_body_depends_on_the_rule() -> None:
         judged = Judge(order, window=600)(single("", "a1b2"), b"")
         texts = [dict(judged.form(rule).fields)["text"] for rule in (*rules, NO_RULE)]
         assert texts == [b"a\0b\0", b"\x001\x002", b"a1b2"]
+
+
+def test_one_value_means_one_thing_in_a_subject_and_another_in_an_address() -> None:
+    for structured in (False, True, False):
+        assert decode_value(b"=?utf-8?q?=3Ca=40b=3E?=", structured=structured) == (None if structured else b"<a@b>")
 
 
 def test_a_large_body_is_not_remembered() -> None:
