@@ -23,6 +23,7 @@ from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
 from relay.monitor.witness import Monitor
+from relay.parts import Parts, Policy
 from relay.records.keep import Keep
 from relay.records.ledger import Ledger
 from relay.records.naming import Names
@@ -34,7 +35,6 @@ from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SmtpUrl, Sqlite
 from relay.smtp.listener import Listener
 from relay.smtp.session import Limits
 from relay.tasks import Tasks
-from relay.transaction import Parts, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream

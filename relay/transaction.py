@@ -1,19 +1,18 @@
 """The story of one message. Read this first.
 
 A client names recipients, each is passed on at once and answered in the upstream's words (`rcpt`). After the final dot
-(`data`): fingerprint, claim, plan, deliver, settle, wait for what others deliver, reply.
+(`data`): judge, claim, plan, deliver, settle, wait for what others deliver, reply.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core import decision
-from relay.core.claim import Fingerprint, Held, Original, Sent, Terms, Token, Won
+from relay.core.claim import Held, Original, Sent, Token, Won
 from relay.core.delivery import NotSent, Unclear
-from relay.core.envelope import NULL_REVERSE_PATH, fold
+from relay.core.envelope import fold
 from relay.core.outcome import Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
 from relay.core.record import Copy, record_of
@@ -28,61 +27,24 @@ from relay.core.reply import (
     Reply,
 )
 from relay.core.report import Report
-from relay.core.rules import Action, Ruling
+from relay.judgement import Judgement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from relay.claims.book import Book
+    from relay.core.claim import Fingerprint
     from relay.core.content import Content
     from relay.core.decision import Plan
-    from relay.core.delivery import Delivery, Upstream
+    from relay.core.delivery import Delivery
     from relay.core.envelope import Envelope, Recipient
-    from relay.core.fingerprint import Judged
-    from relay.core.record import Ledger, Naming
-    from relay.core.report import Witness
+    from relay.parts import Parts
 
 Verdicts: TypeAlias = "Mapping[Recipient, Won | Held | Sent]"
 
-LARGE = 64 * 1024
-"""Bytes; larger content is parsed and hashed off the event loop."""
 ATTEMPTS = 3
 """Times that content may be on its way before its dot is sent: connections end, but not for ever."""
 LONGEST_REPLY = 500
 """Characters of the upstream's reply that are kept with an acceptance."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the operator decided. Times in seconds."""
-
-    wait: float
-    keep_uncertain: bool
-    recipients: int
-    hostname: str
-    received_field: bool
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every transaction works with."""
-
-    policy: Policy
-    upstream: Upstream
-    book: Book
-    witness: Witness
-    judge: Callable[[bytes, bytes], Judged]
-    """Looks at content, sent with this reverse-path, by the operator's rules."""
-    ledger: Ledger
-    names: Naming
-    marks: Sequence[str]
-    """Random ids that our `Received` fields have carried, the one in use last: this process's own until the store has
-    told its."""
-    new_id: Callable[[], str]
-    clock: Callable[[], float]
-    """Monotonic seconds."""
-    now: Callable[[], float]
-    """Seconds since the Unix epoch, for people."""
 
 
 class Transaction:
@@ -98,11 +60,8 @@ class Transaction:
         self._delivery: Delivery = parts.upstream.begin(envelope)
         self._asked: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
-        self._rulings: dict[Recipient, Ruling] = {}
-        self._keys: dict[Recipient, Fingerprint] = {}
-        self._terms: dict[Fingerprint, Terms] = {}
+        self._judgement = Judgement(parts, envelope)
         self._results: dict[Recipient, Result] = {}
-        self._judged: Judged | None = None
         self._sending = False
 
     @property
@@ -159,13 +118,13 @@ class Transaction:
     # The steps
 
     async def _story(self, content: Content, deadline: float) -> None:
-        await self._fingerprint(content)
-        if self._judged and len(self._judged.received) >= MOST_HOPS:
+        await self._judgement.find(content, self._paths, self.record)
+        if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
         in_time = True
         while unsettled := self._unsettled():
             verdicts = await self._claim(unsettled)
-            plan = decision.plan(verdicts, self._observed())
+            plan = decision.plan(verdicts, self._judgement.observed())
             self._results |= {to: decision.suppressed(self.record, sent) for to, sent in plan.suppress.items()}
             await self._deliver(plan, content)
             await self._delivery.finish()
@@ -181,50 +140,13 @@ class Transaction:
     def _end_rest(self, reply: Reply) -> None:
         self._results |= dict.fromkeys(self._unsettled(), Result(Outcome.DEFERRED, reply.for_client()))
 
-    async def _fingerprint(self, content: Content) -> None:
-        """Find out what the message is and which rule holds for whom, once for all recipients."""
-        try:
-            if len(content) > LARGE:
-                await asyncio.to_thread(self._judge, content)
-            else:
-                self._judge(content)
-        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
-            self._parts.witness.fault(self.record, "fingerprint", error)
-            self._rulings = dict.fromkeys(self._paths, Ruling.exempt("fault"))
-            self._keys = {}
-
-    def _judge(self, content: Content) -> None:
-        """Ask the rules for each recipient, and give those that are not exempt a fingerprint."""
-        judged = self._judged = self._parts.judge(content.plain, self._envelope.reverse_path)
-        exemption = self._exemption(judged)
-        for recipient in self._paths:
-            ruling = self._rulings[recipient] = exemption or judged.ruling(recipient)
-            if ruling.action is not Action.EXEMPT:
-                key = self._keys[recipient] = judged.fingerprint(recipient)
-                self._terms[key] = Terms(ruling.window, self._parts.names(recipient))
-
-    def _exemption(self, judged: Judged) -> Ruling | None:
-        """Give what holds for all recipients, whatever the operator's rules say."""
-        if self._envelope.reverse_path == NULL_REVERSE_PATH:
-            return Ruling.exempt("null reverse-path")
-        if any(mark.encode() in field for mark in self._parts.marks for field in judged.received):
-            return Ruling.exempt("loop mark")
-        return None
-
-    def _observed(self) -> set[Recipient]:
-        return {to for to, ruling in self._rulings.items() if ruling.action is Action.OBSERVE}
-
-    def _terms_for(self, recipients: Sequence[Recipient]) -> dict[Fingerprint, Terms]:
-        keys = [self._keys[recipient] for recipient in recipients if recipient in self._keys]
-        return {key: self._terms[key] for key in keys}
-
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
-        terms = self._terms_for(recipients)
+        keys, terms = self._judgement.keys, self._judgement.terms(recipients)
         verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
         try:
             if terms:
                 verdicts = await self._parts.book.claim(terms, self._token)
-            return {to: verdicts[self._keys[to]] if to in self._keys else Won() for to in recipients}
+            return {to: verdicts[keys[to]] if to in keys else Won() for to in recipients}
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
             self._parts.witness.fault(self.record, "claim", error)
             return dict.fromkeys(recipients, Won())
@@ -282,7 +204,7 @@ class Transaction:
     async def _lost(self, won: Sequence[Recipient]) -> bool:
         """Whether a lease ran out and somebody else serves a recipient now: never send what is not ours any more."""
         try:
-            return bool(await self._parts.book.assure(self._terms_for(won), self._token))
+            return bool(await self._parts.book.assure(self._judgement.terms(won), self._token))
         except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
             self._parts.witness.fault(self.record, "assure", error)
             return False
@@ -290,19 +212,20 @@ class Transaction:
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
         kept = {Outcome.FORWARDED} | ({Outcome.UNCERTAIN} if self._parts.policy.keep_uncertain else set())
-        results = {self._keys[to]: self._results.get(to) for to in won if to in self._keys}
+        keys, terms = self._judgement.keys, self._judgement.terms(won)
+        results = {keys[to]: self._results.get(to) for to in won if to in keys}
         replies = {key: result.reply for key, result in results.items() if result and result.outcome in kept}
         originals = {reply: self._original(reply) for reply in set(replies.values())}
         accepted = {key: originals[reply] for key, reply in replies.items()}
         try:
-            await self._parts.book.settle(self._token, accepted, results.keys() - accepted.keys(), self._terms)
+            await self._parts.book.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
         except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
             self._parts.witness.fault(self.record, "settle", error)
 
     async def _wait(self, recipients: Sequence[Recipient], deadline: float) -> bool:
         """Wait for other owners, holding nothing. False when the time is over, or the service."""
         left = deadline - self._parts.clock()
-        return left > 0 and await self._parts.book.changed([self._keys[to] for to in recipients], left)
+        return left > 0 and await self._parts.book.changed([self._judgement.keys[to] for to in recipients], left)
 
     # Words
 
@@ -319,28 +242,27 @@ class Transaction:
         )
 
     def _original(self, reply: Reply) -> Original:
-        message_id = self._judged.message_id if self._judged else ""
         said = self._parts.names.words(reply.text[:LONGEST_REPLY])
-        return Original(self.record, message_id, said, self._parts.now())
+        return Original(self.record, self._judgement.message_id, said, self._parts.now())
 
     def _report(self, size: int, seconds: float) -> Report:
         return Report(
             record=self.record,
             peer=self._peer,
             envelope=self._envelope,
-            message_id=self._judged.message_id if self._judged else "",
+            message_id=self._judgement.message_id,
             size=size,
             results=self._results,
             reply=decision.reply_for(self._results.values()),
             seconds=seconds,
-            rulings=self._rulings,
+            rulings=self._judgement.rulings,
         )
 
     async def _record(self, report: Report, content: Content) -> None:
         """Keep what was suppressed and why, before the client hears of it. A fault here must not undo the outcome."""
         try:
-            parts = self._parts
-            record = record_of(report, self._judged, parts.names, parts.now()) if self._judged else None
+            parts, judged = self._parts, self._judgement.judged
+            record = record_of(report, judged, parts.names, parts.now()) if judged else None
             if record:
                 suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
                 paths = tuple(self._paths[to] for to in suppressed)

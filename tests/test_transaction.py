@@ -21,7 +21,8 @@ from relay.core.pattern import Pattern
 from relay.core.record import Copy, Record, decode, encode
 from relay.core.reply import MAIL_LOOP, STILL_UNDER_WAY, TOO_MANY_RECIPIENTS, UNCLEAR, UNREACHABLE, Reply
 from relay.core.rules import Action, Condition, Rule, What
-from relay.transaction import LONGEST_REPLY, Parts, Policy, Transaction
+from relay.parts import Parts, Policy
+from relay.transaction import LONGEST_REPLY, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -12,7 +12,7 @@ from relay.smtp.session import Limits, Session
 from relay.tasks import Tasks
 
 if TYPE_CHECKING:
-    from relay.transaction import Parts
+    from relay.parts import Parts
 
 _BACKLOG = 512
 _LAST_WORDS = 1.0

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from relay.core import reply as replies
 from relay.core.envelope import Envelope
 from relay.core.reply import Reply
-from relay.transaction import Parts, Transaction
+from relay.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Network, IPv6Network
 
     from relay.core.content import Content
+    from relay.parts import Parts
     from relay.tasks import Tasks
 
 
