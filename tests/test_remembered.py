@@ -36,6 +36,11 @@ def related(parameter: str, inner: str = "") -> bytes:
     ).encode()
 
 
+def parts(number: int, fields: str) -> bytes:
+    head = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    return (head + f"--b\r\n{fields}\r\nx\r\n" * number + "--b--\r\n").encode()
+
+
 def test_the_next_mail_of_a_bulk_is_decoded_no_more() -> None:
     first, second = (notification(sending=Sending(seed=str(seed))) for seed in range(2))
     assert first != second
@@ -84,10 +89,13 @@ def test_one_value_means_one_thing_in_a_subject_and_another_in_an_address() -> N
         assert decode_value(b"=?utf-8?q?=3Ca=40b=3E?=", structured=structured) == (None if structured else b"<a@b>")
 
 
-def test_a_large_body_is_not_remembered() -> None:
+def test_what_is_large_is_not_remembered() -> None:
+    few, many = (parts(number, "") for number in (50, 51))
     small, large = (single("", "x" * size) for size in (60_000, 70_000))
-    assert body(small) is body(small)
-    assert body(large) is not body(large)
+    for content in (small, few):
+        assert body(content) is body(content)
+    for content in (large, many, parts(2, "X: " + "y" * 40_000 + "\r\n")):
+        assert body(content) is not body(content)
 
 
 def test_what_is_remembered_is_bounded() -> None:

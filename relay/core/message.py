@@ -80,6 +80,8 @@ class Message:
     broken: str = ""
     received: tuple[bytes, ...] = ()
     """Raw values of the Received fields, top first; found as well as can be where the header section is broken."""
+    size: int = 0
+    """Bytes of the whole content."""
 
 
 def has_attachment(part: Part) -> bool:
@@ -112,15 +114,17 @@ def parse(content: bytes) -> Message:
         fields = _split_fields(section, scan.newline)
     except _BrokenError as fault:
         top = content[:HEADER_LIMIT]
-        return Message((), None, content, str(fault), tuple(found[1] for found in _RECEIVED.finditer(top)))
+        return Message(
+            (), None, content, str(fault), tuple(found[1] for found in _RECEIVED.finditer(top)), len(content)
+        )
     received = tuple(value for name, value in fields if name == "received")
     # The others describe the message, not its topmost part (RFC 2045 section 3).
     own = tuple([field for field in fields if field[0].startswith("content-")])
     try:
         root = scan.part(_describe(own), start, len(content), _TEXT, 0)
     except _BrokenError as fault:
-        return Message(fields, None, content[start:], str(fault), received)
-    return Message(fields, root, received=received)
+        return Message(fields, None, content[start:], str(fault), received, len(content))
+    return Message(fields, root, received=received, size=len(content))
 
 
 class _Scan:

@@ -24,7 +24,9 @@ STYLE_SHEET = "style sheet"
 REMEMBERED = 16
 """Small bodies."""
 _SMALL = 1 << 16
-"""Bytes. What is made of a body is some times as large."""
+"""Bytes of a message. What is made of its body is some times as large."""
+_FEW = 50
+"""Leaves. Each takes a kilobyte, however short it is."""
 # By name of the header field: label, and whether it is structured (RFC 2047 section 5).
 _COUNTED = {
     "subject": ("Subject", False),
@@ -92,7 +94,7 @@ def read(message: Message, sender: bytes) -> Reading:
     if message.root is None:
         return Reading(message, header, Body((), (), _lenient_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
-    is_small = sum([len(leaf.body) for leaf in leaves]) <= _SMALL
+    is_small = message.size <= _SMALL and len(leaves) <= _FEW
     return Reading(message, header, (_small_body if is_small else _body)(leaves, is_small))
 
 
