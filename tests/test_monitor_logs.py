@@ -114,6 +114,7 @@ async def test_who_is_refused_at_rcpt_has_a_line(start_relay: StartRelay, peer: 
 
 async def test_the_first_line_names_all_upstreams(start_relay: StartRelay, peer: ScriptedPeer) -> None:
     relay = await start_relay(upstream=peer.url, settings={"upstream.fallback_urls": "smtp://mail2.example.test"})
+    await wait_logged(relay, '"serving"')
     [serving] = [line for line in lines(relay) if line["event"] == "serving"]
     assert (serving["upstream"], serving["fallback_upstreams"]) == (peer.url, ["smtp://mail2.example.test:25"])
 

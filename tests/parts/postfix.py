@@ -75,7 +75,7 @@ class Postfix:
                 stderr=stderr,
                 start_new_session=True,
             )
-        block_until(self._listens, f"a listener of Postfix on port {self.port}", seconds=20)
+        block_until(self._listens, f"a listener of Postfix on port {self.port}", seconds=60)
 
     def stop(self) -> None:
         """End it; deliveries under way go back to the queue."""

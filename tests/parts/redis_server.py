@@ -61,7 +61,7 @@ class RedisServer:
         } | self._options
         arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
         self._process = subprocess.Popen(["redis-server", *arguments], env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
-        block_until(self._answers, "an answer of redis-server", seconds=20)
+        block_until(self._answers, "an answer of redis-server", seconds=60)
 
     def stop(self) -> None:
         """End it in its own good order."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TREE = Path(__file__).parents[2]
-_READY_WITHIN = 20.0
+_READY_WITHIN = 60.0
 
 
 class Metrics:
