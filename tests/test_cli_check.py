@@ -275,7 +275,8 @@ async def test_a_cluster_is_named_as_one() -> None:
 
 
 async def test_a_cluster_without_slots_is_to_be_given_them() -> None:
-    with RedisServer(options={"cluster-enabled": "yes"}) as server:
+    # The bus would take the port 10,000 above, which may be that of somebody's connection.
+    with RedisServer(options={"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
         looked = await check("--upstream", UPSTREAM, "--store", f"redis+cluster://{HOST}:{server.port}")
     assert "\n      to mend: assign its slots (redis-cli --cluster fix HOST:PORT), or name another" in looked.stdout
 

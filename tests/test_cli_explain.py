@@ -516,9 +516,9 @@ def test_of_many_places_the_sentence_says_that_there_are_more(tmp_path: Path) ->
 
 def test_one_place_in_five_megabytes_is_found_in_time(tmp_path: Path) -> None:
     text = PLAIN + b"lorem ipsum dolor sit amet, consectetur\r\n" * 125_000
-    began = time.monotonic()
+    began = time.process_time()
     shown = compared(text, text[:3_000_000] + b"x" + text[3_000_000:], tmp_path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert shown.exit_code == 1
     assert len(shown.stdout) < 3_000
     assert re.match(r"different: the \w+ of part 1 \(text/plain\) differs \(…?\w* ?\w+ → …?\w+\)\n", shown.stdout)
@@ -526,9 +526,9 @@ def test_one_place_in_five_megabytes_is_found_in_time(tmp_path: Path) -> None:
 
 def test_one_tag_of_a_megabyte_is_compared_in_time(tmp_path: Path) -> None:
     page = PLAIN.replace(b"text/plain", b"text/html") + b"<a " + b"x" * 1_000_000
-    began = time.monotonic()
+    began = time.process_time()
     shown = compared(page + b"1>", page + b"2>", tmp_path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert shown.stdout.startswith("different: a tag in part 1 (text/html) differs ")
 
 
@@ -536,9 +536,9 @@ def test_ten_thousand_parts_are_compared_in_time(tmp_path: Path) -> None:
     part = b"--b\r\nContent-Type: text/plain\r\n\r\n%d\r\n"
     head = PLAIN.partition(b"Content-Type")[0] + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
     mail = head + b"".join(part % number for number in range(9_990)) + b"--b--\r\n"
-    began = time.monotonic()
+    began = time.process_time()
     shown = compared(mail, mail.replace(b"\n5000\r", b"\nfive\r").replace(b"\n7\r", b"\nseven\r"), tmp_path)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
     assert shown.stdout.splitlines()[0] == (
         "different: the text in part 8 (text/plain) differs (7 → seven); 1 more difference"
     )

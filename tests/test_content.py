@@ -49,9 +49,9 @@ def test_doubling_is_what_its_definition_says(wire: bytes) -> None:
 @pytest.mark.parametrize("unit", [b"\n.", b"\r.", b"\r\n.", b".", b"\n.\r.", b"Lorem ipsum.\r\n"])
 def test_doubling_takes_linear_time(unit: bytes) -> None:
     content = Content(unit * (48_000_000 // len(unit)))
-    start = time.perf_counter()
+    start = time.process_time()
     assert content.safe_wire
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_ordinary_content_is_not_copied() -> None:

@@ -84,6 +84,6 @@ def test_what_differs_is_found_and_nothing_else(first: list[Field], second: list
 def test_many_parts_take_little_time() -> None:
     first = form(*mixed(*(field for number in range(10_000) for field in plain(b"%d" % number))))
     second = form(*mixed(*(field for number in range(10_000) for field in plain(b"%d" % (number + number % 2)))))
-    began = time.monotonic()
+    began = time.process_time()
     assert len(differing(first, second)) == 5_000
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

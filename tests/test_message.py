@@ -129,13 +129,13 @@ def test_depth_and_number_of_parts_are_bounded() -> None:
 
 
 def test_nothing_is_slow() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse(nested(1000))
     parse(wire(M + "\n") + b"--b\r\n\r\nx\r\n" * 100_000 + b"--b--\r\n")
     parse(b"X: " + b"y" * 5_000_000 + b"\r\n\r\nx")
     parse(b"X: y\r\n" * 1_000_000 + b"\r\nx")
     parse(wire(M + "\n") + b"--b" * 7_000_000)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

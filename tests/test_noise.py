@@ -352,10 +352,10 @@ def test_hostile_pages_cost_no_time(ignore: Ignore) -> None:
     ):
         page = (shape * ((1 << 20) // len(shape)) + "cache=").encode()
         for ordinals in ({}, {b"a": 1}):
-            start = time.perf_counter()
+            start = time.process_time()
             leave_out_of_html(page, noise, Work(), ordinals)
             leave_out_of_text(page, noise, Work())
-            assert time.perf_counter() - start < 8, shape
+            assert time.process_time() - start < 8, shape
 
 
 def test_too_many_matches_in_a_long_text_are_not_all_left_out() -> None:

@@ -181,10 +181,10 @@ def test_text_without_end_is_compared_byte_for_byte() -> None:
 
 
 def test_a_hostile_row_of_combining_characters_costs_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert fold_text("a" + "\u0300\u0327" * 400_000) is None
     assert fold_text(("a" + "\u0300\u0327" * 100) * 4_000) is not None
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def composed_with_the_one_before() -> set[str]:

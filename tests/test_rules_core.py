@@ -224,7 +224,7 @@ def test_patterns_that_cannot_be_joined_are_not() -> None:
 
 @pytest.mark.parametrize("unit", [b"a://b", b"href=a", b"a://hidden"])
 def test_many_links_cost_no_time(unit: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     content = b"Subject: x\r\n\r\n" + b"".join(b"%b%d " % (unit, number) for number in range(60_000))
     assert look(rule(link=["hidden$", "^nothing"]), content=content[: 1 << 20]).rule(ANNA) is NO_RULE
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3

@@ -119,7 +119,7 @@ async def test_a_node_that_hangs_holds_the_others_up_once(store: RedisStore, clu
     for _ in range(20):
         await store.execute(claims(THEIRS))
         await store.open()
-    assert time.monotonic() - begun < 0.6
+    assert time.monotonic() - begun < 4, "each for itself they would cost 16 s"
     hanging.resume()
     await until_told(lambda: all_told(store), "the node asked again")
 

@@ -75,7 +75,7 @@ async def test_patience_is_spent_once(peer: ScriptedPeer) -> None:
         delivery = up.begin(SENDER)
         assert {await delivery.rcpt(b"user%d@example.test" % number) for number in range(50)} == {UNREACHABLE}
         await delivery.finish()
-        assert asyncio.get_running_loop().time() - begun < 2
+        assert asyncio.get_running_loop().time() - begun < 8, "each for itself they would cost 15 s"
 
 
 async def test_patience_that_was_spent_on_one_recipient_is_not_there_for_the_next(peer: ScriptedPeer) -> None:

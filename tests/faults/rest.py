@@ -25,6 +25,8 @@ SAMPLE = 20
 _AT_REST = 0.3
 """Seconds in which nothing more may be counted."""
 _REST_WITHIN = 90.0
+_CLOSED_WITHIN = 20.0
+"""Seconds within which a relay has closed a connection that its client has closed."""
 _EVERY_TIME = frozenset({"message", "serving", "ended", "draining"})
 """Events that are no news in a run."""
 _LONGEST_KIND = 150
@@ -63,8 +65,7 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
         counted = await _at_rest(run, relay)
         if number not in run.restarted:
             metrics[number] = counted
-        # To the upstream and the store it keeps connections on purpose.
-        open_now = descriptors(relay, without=run.kept_ports())
+        open_now = await _descriptors_at_rest(run, relay, before[number])
         if number not in run.restarted and open_now > before[number]:
             run.complain(f"relay {number} has {open_now} descriptors open, {before[number]} at its start")
     for relay in run.relays:
@@ -74,6 +75,17 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
             run.complain(f"relay {number} ended with {status}")
         run.history.accounts.append(_account(run, number, relay, metrics.get(number)))
     _look_into_store(run)
+
+
+async def _descriptors_at_rest(run: Run, relay: RelayProcess, most: int) -> int:
+    """Count what a relay has open, once it has closed the connection on which it was just asked for its figures."""
+    deadline = time.monotonic() + _CLOSED_WITHIN
+    while True:
+        # To the upstream and the store it keeps connections on purpose.
+        found = descriptors(relay, without=run.kept_ports())
+        if found <= most or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.02)
 
 
 async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 from functools import cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from redis.crc import key_slot
 
@@ -12,8 +13,12 @@ from parts.ports import HOST, free_port
 from parts.redis_server import RedisServer
 from parts.waiting import block_until
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SLOTS = 16384
 _NODE_TIMEOUT_MS = 1000
+_NEVER_FAILED_MS = 600_000
 
 
 class RedisCluster:
@@ -57,6 +62,20 @@ class RedisCluster:
         block_until(self._ready, "nodes that agree")
         for node in self.nodes:
             node.flush()
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Let no node take one that the machine holds up for one that has failed."""
+        self._set_node_timeout(_NEVER_FAILED_MS)
+        try:
+            yield
+        finally:
+            self._set_node_timeout(_NODE_TIMEOUT_MS)
+
+    def _set_node_timeout(self, milliseconds: int) -> None:
+        for node in self.nodes:
+            with node.client() as client:
+                client.config_set("cluster-node-timeout", milliseconds)
 
     def node_of(self, key: str) -> RedisServer:
         """Give the node that serves this key now."""

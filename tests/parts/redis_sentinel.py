@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import redis
 
@@ -17,8 +18,12 @@ from parts.ports import HOST, answers, free_port
 from parts.redis_server import RedisServer
 from parts.waiting import block_until
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SERVICE = "claims"
 _DOWN_AFTER_MS = 500
+_NEVER_DOWN_MS = 600_000
 _CONFIG = f"""
 bind {HOST}
 port {{port}}
@@ -93,6 +98,20 @@ class SentinelSet:
                     client.replicaof(HOST, str(master.port))  # the sentinels would take ten seconds to tell it so
         block_until(self._ready, "a master and a replica in step", seconds=60)
         self.master().flush()
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Let no sentinel take a server that the machine holds up for one that is down."""
+        self._set_down_after(_NEVER_DOWN_MS)
+        try:
+            yield
+        finally:
+            self._set_down_after(_DOWN_AFTER_MS)
+
+    def _set_down_after(self, milliseconds: int) -> None:
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                client.sentinel_set(SERVICE, "down-after-milliseconds", milliseconds)
 
     def master(self) -> RedisServer:
         """Give the server that most sentinels name."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from relay.core.claim import Store
 
 NAMES = ("memory", "sqlite", "redis", "sentinel", "cluster")
+_TIMEOUT = 60.0
+"""Seconds. Here nothing fails: what takes long does so because the machine is busy."""
 
 
 class Place(Protocol):
@@ -85,7 +87,7 @@ class _Redis:
         self._servers = servers
 
     def store(self, most_records: int = MOST_RECORDS) -> Store:
-        return RedisStore(self._url, most_records=most_records)
+        return RedisStore(self._url, timeout=_TIMEOUT, most_records=most_records)
 
     def advance(self, seconds: float) -> None:
         for server in self._servers:
@@ -122,8 +124,10 @@ def place(name: str, folder: Path) -> Iterator[Place]:
         case "sentinel":
             sentinels = shared_sentinels()
             sentinels.ready()
-            yield _Redis(sentinels.url, [sentinels.master()])
+            with sentinels.patient():
+                yield _Redis(sentinels.url, [sentinels.master()])
         case "cluster":
             cluster = shared_cluster()
             cluster.ready()
-            yield _Redis(cluster.url, cluster.nodes)
+            with cluster.patient():
+                yield _Redis(cluster.url, cluster.nodes)

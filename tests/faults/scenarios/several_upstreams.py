@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from parts.faults import drop, hang, reset, say, say_and_drop
+from parts.waiting import until
 
 from faults.checker import UNCERTAIN
 from faults.run import PEOPLE
@@ -47,14 +48,21 @@ async def _see_used_again(run: Run) -> None:
         run.complain(f"the preferred upstream is not used again after {AGAIN_WITHIN:g} s")
 
 
-def _finish(run: Run) -> None:
+async def _finish(run: Run) -> None:
     first, second = len(run.peer.taken), len(run.second.taken)
     run.note(f"{first:,} mails went to the preferred one, {second:,} to the other")
     if not second:
         run.complain("the second upstream was never used")
-    said = run.relays[0].stderr()
-    if not (LEFT in said and USED in said):
+    # A relay writes its log off the event loop: the client may hear its reply before.
+    try:
+        await until(lambda: {LEFT, USED} <= _said(run), "both in the log")
+    except TimeoutError:
         run.complain("the log does not say that an upstream was left alone and used again")
+
+
+def _said(run: Run) -> set[str]:
+    said = run.relays[0].stderr()
+    return {words for words in (LEFT, USED) if words in said}
 
 
 @_fails("refuses connections for a while")
@@ -64,9 +72,11 @@ async def refuses(run: Run) -> None:
             await run.reached(point)
             await run.peer.stop()
             await asyncio.sleep(run.chance.uniform(0.5, 2))
+            # A relay that the machine held up meanwhile has not noticed yet.
+            await until(lambda: run.second.taken or run.done >= run.messages, "a mail at the other one")
             await run.peer.start()
     await _see_used_again(run)
-    _finish(run)
+    await _finish(run)
 
 
 @_fails("is away, and then the other one too", "250, or 451 4.4.1 past `upstream.patience`, and a retry hears 250")
@@ -84,7 +94,7 @@ async def both(run: Run) -> None:
                 await peer.stop()
                 await peer.start()
     await _see_used_again(run)
-    _finish(run)
+    await _finish(run)
 
 
 def _now_and_then(name: str, steps: Sequence[Step], action: Action, *, share: float = 0.05, **rest: object) -> None:
@@ -101,7 +111,7 @@ def _now_and_then(name: str, steps: Sequence[Step], action: Action, *, share: fl
             pass
         run.peer.forgive()
         await _see_used_again(run)
-        _finish(run)
+        await _finish(run)
 
     _fails(name, **rest)(play)  # type: ignore[arg-type]
 
