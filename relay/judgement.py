@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.core.claim import Fingerprint, Terms
@@ -10,7 +11,7 @@ from relay.core.envelope import NULL_REVERSE_PATH
 from relay.core.rules import Action, Ruling
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope, Recipient
@@ -21,30 +22,16 @@ LARGE = 64 * 1024
 """Bytes; larger content is parsed and hashed off the event loop."""
 
 
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """One message, judged once for all its recipients. A fault of ours exempts them: forward without claims."""
+    """What was found out about a message. An empty one says nothing of anybody."""
 
-    def __init__(self, parts: Parts, envelope: Envelope) -> None:
-        self._parts = parts
-        self._envelope = envelope
-        self._terms: dict[Fingerprint, Terms] = {}
-        self.judged: Judged | None = None
-        """None before the look at the content, and where there was a fault in it."""
-        self.rulings: dict[Recipient, Ruling] = {}
-        self.keys: dict[Recipient, Fingerprint] = {}
-        """Of those who are not exempt."""
-
-    async def find(self, content: Content, recipients: Collection[Recipient], record: str) -> None:
-        """Find out what the message is and which rule holds for whom."""
-        try:
-            if len(content) > LARGE:
-                await asyncio.to_thread(self._judge, content, recipients)
-            else:
-                self._judge(content, recipients)
-        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
-            self._parts.witness.fault(record, "fingerprint", error)
-            self.rulings = dict.fromkeys(recipients, Ruling.exempt("fault"))
-            self.keys = {}
+    judged: Judged | None = None
+    """None where there was a fault in the look at the content."""
+    rulings: Mapping[Recipient, Ruling] = field(default_factory=dict)
+    keys: Mapping[Recipient, Fingerprint] = field(default_factory=dict)
+    """Of those who are not exempt."""
+    _terms: Mapping[Fingerprint, Terms] = field(default_factory=dict)
 
     @property
     def message_id(self) -> str:
@@ -65,20 +52,43 @@ class Judgement:
         keys = [self.keys[recipient] for recipient in recipients if recipient in self.keys]
         return {key: self._terms[key] for key in keys}
 
-    def _judge(self, content: Content, recipients: Collection[Recipient]) -> None:
-        """Ask the rules for each recipient, and give those that are not exempt a fingerprint."""
-        judged = self.judged = self._parts.judge(content.plain, self._envelope.reverse_path)
-        exemption = self._exemption(judged)
-        for recipient in recipients:
-            ruling = self.rulings[recipient] = exemption or judged.ruling(recipient)
-            if ruling.action is not Action.EXEMPT:
-                key = self.keys[recipient] = judged.fingerprint(recipient)
-                self._terms[key] = Terms(ruling.window, self._parts.names(recipient))
 
-    def _exemption(self, judged: Judged) -> Ruling | None:
-        """Give what holds for all recipients, whatever the operator's rules say."""
-        if self._envelope.reverse_path == NULL_REVERSE_PATH:
-            return Ruling.exempt("null reverse-path")
-        if any(mark.encode() in field for mark in self._parts.marks for field in judged.received):
-            return Ruling.exempt("loop mark")
-        return None
+async def judge(
+    parts: Parts, envelope: Envelope, content: Content, recipients: Collection[Recipient], record: str
+) -> Judgement:
+    """Find out what a message is and which rule holds for whom, once for all its recipients."""
+    judged = None
+    try:
+        if len(content) > LARGE:
+            judged = await asyncio.to_thread(_look, parts, envelope, content)
+        else:
+            judged = _look(parts, envelope, content)
+        return _for_each(parts, judged, recipients, _exemption(parts, envelope, judged))
+    except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
+        parts.witness.fault(record, "fingerprint", error)
+        return Judgement(judged, dict.fromkeys(recipients, Ruling.exempt("fault")))
+
+
+def _look(parts: Parts, envelope: Envelope, content: Content) -> Judged:
+    return parts.judge(content.plain, envelope.reverse_path)
+
+
+def _exemption(parts: Parts, envelope: Envelope, judged: Judged) -> Ruling | None:
+    """Give what holds for all recipients, whatever the operator's rules say."""
+    if envelope.reverse_path == NULL_REVERSE_PATH:
+        return Ruling.exempt("null reverse-path")
+    if any(mark.encode() in field for mark in parts.marks for field in judged.received):
+        return Ruling.exempt("loop mark")
+    return None
+
+
+def _for_each(parts: Parts, judged: Judged, recipients: Collection[Recipient], exemption: Ruling | None) -> Judgement:
+    """Ask the rules for each recipient, and give those that are not exempt a fingerprint."""
+    rulings = {recipient: exemption or judged.ruling(recipient) for recipient in recipients}
+    keys: dict[Recipient, Fingerprint] = {}
+    terms: dict[Fingerprint, Terms] = {}
+    for recipient, ruling in rulings.items():
+        if ruling.action is not Action.EXEMPT:
+            key = keys[recipient] = judged.fingerprint(recipient)
+            terms[key] = Terms(ruling.window, parts.names(recipient))
+    return Judgement(judged, rulings, keys, terms)

@@ -27,7 +27,7 @@ from relay.core.reply import (
     Reply,
 )
 from relay.core.report import Report
-from relay.judgement import Judgement
+from relay.judgement import Judgement, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Transaction:
         self._delivery: Delivery = parts.upstream.begin(envelope)
         self._asked: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
-        self._judgement = Judgement(parts, envelope)
+        self._judgement = Judgement()
         self._results: dict[Recipient, Result] = {}
         self._sending = False
 
@@ -118,7 +118,7 @@ class Transaction:
     # The steps
 
     async def _story(self, content: Content, deadline: float) -> None:
-        await self._judgement.find(content, self._paths, self.record)
+        self._judgement = await judge(self._parts, self._envelope, content, self._paths, self.record)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
         in_time = True
@@ -141,9 +141,10 @@ class Transaction:
         self._results |= dict.fromkeys(self._unsettled(), Result(Outcome.DEFERRED, reply.for_client()))
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
-        keys, terms = self._judgement.keys, self._judgement.terms(recipients)
+        keys = self._judgement.keys
         verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
         try:
+            terms = self._judgement.terms(recipients)
             if terms:
                 verdicts = await self._parts.book.claim(terms, self._token)
             return {to: verdicts[keys[to]] if to in keys else Won() for to in recipients}
@@ -212,12 +213,13 @@ class Transaction:
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
         kept = {Outcome.FORWARDED} | ({Outcome.UNCERTAIN} if self._parts.policy.keep_uncertain else set())
-        keys, terms = self._judgement.keys, self._judgement.terms(won)
+        keys = self._judgement.keys
         results = {keys[to]: self._results.get(to) for to in won if to in keys}
         replies = {key: result.reply for key, result in results.items() if result and result.outcome in kept}
         originals = {reply: self._original(reply) for reply in set(replies.values())}
         accepted = {key: originals[reply] for key, reply in replies.items()}
         try:
+            terms = self._judgement.terms(won)
             await self._parts.book.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
         except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
             self._parts.witness.fault(self.record, "settle", error)

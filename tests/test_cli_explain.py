@@ -454,8 +454,7 @@ def test_a_field_may_have_a_name_of_ours(tmp_path: Path) -> None:
     shown = compared(head + odd, head + odd.partition(b"\r\n")[2].replace(b"words", b"other words"), tmp_path)
     assert (shown.exit_code, shown.exception.__class__) == (1, SystemExit)
     assert "{+other +}words" in shown.stdout
-    # Its number leads to no part of the message, so nothing can be said of one.
-    assert "only the first has part 2: something that is like a part" in shown.stdout
+    assert "only the first has field part in part 1 (text/plain)" in shown.stdout
 
 
 def test_an_id_of_a_part_that_counts_is_not_among_what_does_not(tmp_path: Path) -> None:
@@ -463,7 +462,7 @@ def test_an_id_of_a_part_that_counts_is_not_among_what_does_not(tmp_path: Path) 
     mail = b"Content-ID: one\r\n" + PLAIN
     shown = compared(mail, mail.replace(b"one", b"two"), tmp_path, "--json")
     told = json.loads(shown.stdout)["comparison"]
-    assert [found["what"] for found in told["differences"]] == ["content-id"]
+    assert [found["what"] for found in told["differences"]] == ["field content-id"]
     assert told["uncounted"] == []
 
 

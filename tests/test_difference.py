@@ -57,11 +57,6 @@ def test_a_part_that_only_one_has_does_not_shift_the_others(at: int) -> None:
     ]
 
 
-def test_a_header_field_of_its_own_part_may_be_named_like_ours() -> None:
-    odd = form(Field("part", b"a/b"), END, END, Field("parts", b"x/y"), Field("part", b"no slash"), END)
-    assert len(list(placed(odd))) == len(odd.fields)
-
-
 FIELDS = st.lists(
     st.builds(
         Field, st.sampled_from(["Subject", "part", "parts", "text", "end of parts"]), st.sampled_from([b"a/b", b"c"])

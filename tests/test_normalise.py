@@ -57,7 +57,7 @@ def test_the_form_of_a_message_with_everything() -> None:
         ("parameter name", b"a.pdf"),
         ("disposition", b"attachment"),
         ("parameter filename", b"a.pdf"),
-        ("x-part", b"1"),
+        ("field x-part", b"1"),
         ("bytes", digest),
         ("epilogue", b"end"),
         ("end of parts", b""),
@@ -244,8 +244,8 @@ def test_content_ids_count_where_they_are_not_of_one_leaf_alone() -> None:
 def test_a_content_id_counts_that_nobody_was_seen_to_refer_to() -> None:
     assert shown(related("", "x", "a", ONE)) == shown(related("", "x", "b", ONE))
     assert shown(related("", "x", "a", ONE)) != shown(related("", "y", "a", ONE))
-    assert ("content-id", b"<x>") in shown(related("", "x", "a", ONE))
-    assert ("content-id", b"<a>") not in shown(related("", "x", "a", ONE))
+    assert ("field content-id", b"<x>") in shown(related("", "x", "a", ONE))
+    assert ("field content-id", b"<a>") not in shown(related("", "x", "a", ONE))
 
 
 @pytest.mark.parametrize(

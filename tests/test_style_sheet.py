@@ -96,7 +96,7 @@ def test_a_content_id_in_it_counts() -> None:
         ) % (name.encode(), name.encode())
 
     first = dict(judge(related("a"), b"").form(NO_RULE).fields)
-    assert first["content-id"] == b"<a>"
+    assert first["field content-id"] == b"<a>"
 
 
 def test_one_too_large_to_be_remembered_is_folded_whatever_its_line_ends() -> None:

@@ -38,8 +38,7 @@ def placed(form: NormalForm) -> Iterator[Placed]:
     path: list[str] = []
     part = ""
     for label, value in form.fields:
-        # A field of a part's own header section may have any name; at worst a number is wrong then.
-        if label in {_LEAF, _CONTAINER} and b"/" in value:
+        if label in {_LEAF, _CONTAINER}:
             part = _number(counts, path) or (TOP if label == _CONTAINER else "1")
             if label == _CONTAINER:
                 counts.append(0)

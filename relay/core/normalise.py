@@ -187,14 +187,15 @@ def _add_parameters(fields: list[Field], parameters: Parameters) -> None:
 
 
 def _add_own(fields: list[Field], own: Fields, ordinals: Mapping[bytes, int]) -> None:
+    """Add a part's own header fields. No name holds a blank, so that none of them passes for a label of ours."""
     generated = bool(ordinals) and _content_id(own) in ordinals
     for name, value in own:
         if name == "content-id":
             if not generated:
-                fields.append(Field(name, unfold(value).strip()))
+                fields.append(Field(f"field {name}", unfold(value).strip()))
         elif name not in _READ:
             text = decode_value(value)
-            fields.append(Field(f"{name} (raw)", value) if text is None else Field(name, text))
+            fields.append(Field(f"field {name} (raw)", value) if text is None else Field(f"field {name}", text))
 
 
 def _add_around(fields: list[Field], label: str, octets: bytes) -> None:

@@ -51,9 +51,7 @@ class Evidence:
 
     def summary(self, number: str) -> str:
         """Say in a few words what a part is."""
-        part = self._parts.get(number)
-        if part is None:
-            return "something that is like a part"  # a field that only has the name of ours
+        part = self._parts[number]
         name = file_name(part)
         size = f", {len(part.body):,} bytes" if isinstance(part, Leaf) else ""
         return part.media.kind + (f' "{name}"' if name else "") + size

@@ -68,7 +68,7 @@ def _in_part(first: Part, second: Part, counted: Collection[str]) -> Iterator[Un
         if ours != theirs and not any(found) and not _touched(counted):
             yield Uncounted("", f"{_SPELLING} of {_title(name)}", ours, theirs)
     ours, theirs = _joined(first.fields, "content-id"), _joined(second.fields, "content-id")
-    if ours != theirs and "content-id" not in counted:
+    if ours != theirs and "field content-id" not in counted:
         yield Uncounted("", "Content-ID", ours, theirs)
     if not isinstance(first, Leaf) or not isinstance(second, Leaf):
         return
