@@ -176,7 +176,7 @@ def test_why_explains_a_suppressed_message(place: Place, what: str) -> None:
     assert (told.exit_code, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
     assert lines[0].startswith("000000000001  20")
-    assert re.search(r"Z  [2-9] min ago$", lines[0])
+    assert re.search(r"Z  \d+ min ago$", lines[0])
     rest = "\n".join(lines[1:])
     assert "  message     Message-ID <000000000001@example.test>, from h:1111111111111111\n" in rest
     assert "  suppressed  for 2 recipients: h:a, h:b\n  repeats     aaaaaaaaaaaa, 34 s older, accepted by" in rest

@@ -38,7 +38,7 @@ class Office:
         self._peer = peer
         self.store = store
         self.folder = folder
-        self.settings: dict[str, object] = {"record.secret_file": f"{folder}/record.key"}
+        self.settings: dict[str, object] = {"record.secret_file": f"{folder}/record.key", "store.timeout": "20s"}
         self.http = ""
 
     async def open(self) -> Desk:

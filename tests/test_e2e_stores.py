@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ONE = people(1)
 FIFTY = people(50)
+PATIENT = {"store.timeout": "20s"}
+"""For a store that does not fail, on a machine that may be busy."""
 BOUND = 2.0
 """Seconds that a failing store may cost a client."""
 
@@ -38,7 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 async def two_desks(open_desk: OpenDesk, upstream: str, store: str, **settings: object) -> tuple[Desk, Desk]:
     """Open two relays on one store."""
-    given = {key.replace("__", "."): value for key, value in settings.items()}
+    given = PATIENT | {key.replace("__", "."): value for key, value in settings.items()}
     async with asyncio.TaskGroup() as group:
         desks = [group.create_task(open_desk(upstream=upstream, store=store, settings=given)) for _ in range(2)]
     one, other = (desk.result() for desk in desks)
@@ -167,7 +169,7 @@ async def test_what_a_store_has_forgotten_in_time_is_forwarded(
     assert (await one.send(ONE)).ok
     assert (await other.send(people(1))).final.text.startswith(b"2.0.0 Ok: duplicate, ")
     await shorten(redis_server, seconds=300)
-    fresh = await open_desk(upstream=peer.url, store=redis_server.url)
+    fresh = await open_desk(upstream=peer.url, store=redis_server.url, settings=PATIENT)
     fresh.mail = one.mail
     answer = await fresh.send(ONE)
     # To start a relay took some of the window too.
@@ -175,7 +177,7 @@ async def test_what_a_store_has_forgotten_in_time_is_forwarded(
     assert age, answer
     assert 300 <= int(age[1]) < 600
     await shorten(redis_server, seconds=301)
-    fresh = await open_desk(upstream=peer.url, store=redis_server.url)
+    fresh = await open_desk(upstream=peer.url, store=redis_server.url, settings=PATIENT)
     fresh.mail = one.mail
     assert (await fresh.send(ONE)).final.text.startswith(b"2.0.0 Ok: queued")
     assert peer.copies() == {ONE[0]: 2}
@@ -188,7 +190,7 @@ async def test_without_a_store_mail_flows_and_twins_inside_the_relay_are_suppres
     peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
 ) -> None:
     redis_server.kill()
-    one, other = await two_desks(open_desk, peer.url, redis_server.url)
+    one, other = await two_desks(open_desk, peer.url, redis_server.url, store__timeout="1s")
     await see_degraded(one)
     assert (await timed(one.send(FIFTY))).ok
     assert (await timed(one.send(FIFTY))).ok
@@ -212,7 +214,7 @@ async def test_a_store_that_fails_under_load_costs_no_mail_and_little_time(
     fail: Callable[[RedisServer], None],
     mend: Callable[[RedisServer], None],
 ) -> None:
-    one, other = await two_desks(open_desk, peer.url, redis_server.url)
+    one, other = await two_desks(open_desk, peer.url, redis_server.url, store__timeout="1s")
     everyone = people(60)
     late = people(1, first=500)
 

@@ -191,7 +191,7 @@ async def test_who_half_closes_with_commands_on_the_way_hears_all_replies(peer: 
     "said", [b"", b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<one@example.test>\r\nDATA\r\nhalf"]
 )
 async def test_a_silent_client_hears_421(peer: ScriptedPeer, said: bytes) -> None:
-    async with servers.relay(peer.url, {"limits.session_idle": "0.1s"}) as relay:
+    async with servers.relay(peer.url, {"limits.session_idle": "1s"}) as relay:
         async with await RawClient.open(relay.port) as client:
             await client.send_raw(said)
             for _ in range(said.count(b"\r\n")):
@@ -207,10 +207,10 @@ async def test_a_silent_client_hears_421(peer: ScriptedPeer, said: bytes) -> Non
 async def test_a_client_is_not_silent_while_it_waits_for_us(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     peer.on(Step.REPLY, wait(gate))
-    settings = {"limits.session_idle": "0.1s"}
+    settings = {"limits.session_idle": "1s"}
     async with servers.relay(peer.url, settings) as relay, await RawClient.open(relay.port) as client:
         await client.begin(SENDER, ONE)
-        asyncio.get_running_loop().call_later(0.25, gate.set)
+        asyncio.get_running_loop().call_later(1.5, gate.set)
         assert (await client.content(MAIL)).code == 250
 
 

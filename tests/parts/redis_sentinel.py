@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import redis
 
 from parts.ports import HOST, answers, free_port
 from parts.redis_server import RedisServer
 from parts.waiting import block_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SERVICE = "claims"
 _DOWN_AFTER_MS = 500
@@ -30,7 +26,7 @@ port {{port}}
 dir {{home}}
 logfile {{home}}/sentinel.log
 sentinel monitor {SERVICE} {HOST} {{master}} 2
-sentinel down-after-milliseconds {SERVICE} {_DOWN_AFTER_MS}
+sentinel down-after-milliseconds {SERVICE} {_NEVER_DOWN_MS}
 sentinel failover-timeout {SERVICE} 3000
 """
 
@@ -99,15 +95,6 @@ class SentinelSet:
         block_until(self._ready, "a master and a replica in step", seconds=60)
         self.master().flush()
 
-    @contextlib.contextmanager
-    def patient(self) -> Iterator[None]:
-        """Let no sentinel take a server that the machine holds up for one that is down."""
-        self._set_down_after(_NEVER_DOWN_MS)
-        try:
-            yield
-        finally:
-            self._set_down_after(_DOWN_AFTER_MS)
-
     def _set_down_after(self, milliseconds: int) -> None:
         for sentinel in self.sentinels:
             with sentinel.client() as client:
@@ -120,7 +107,11 @@ class SentinelSet:
         return server
 
     def wait_taken_over(self, old: RedisServer) -> None:
-        """Wait until all sentinels name another master than `old`, and it says so itself."""
+        """Let the sentinels notice that `old` is down; wait until all name another master, and it says so itself.
+
+        At all other times they are patient: none takes a server that the machine holds up for one that is down.
+        """
+        self._set_down_after(_DOWN_AFTER_MS)
         block_until(
             lambda: (
                 set(self._named()) == {s.port for s in self.servers if s is not old}
@@ -129,6 +120,7 @@ class SentinelSet:
             "the replica in the master's place",
             seconds=60,
         )
+        self._set_down_after(_NEVER_DOWN_MS)
 
     def _named(self) -> list[int]:
         ports = []

@@ -66,8 +66,10 @@ class Finished:
     stderr: str
 
 
-async def run_relay(*arguments: str, environment: Mapping[str, str] | None = None) -> Finished:
-    """Run another command of the relay, such as `explain`, to its end."""
+async def run_relay(
+    *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = LONGEST
+) -> Finished:
+    """Run another command of the relay, such as `explain`, to its end, which comes within so many seconds."""
     with tempfile.TemporaryDirectory(prefix="relay-state-") as state:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "relay", *arguments),
@@ -78,7 +80,7 @@ async def run_relay(*arguments: str, environment: Mapping[str, str] | None = Non
             env=_environment(Path(state)) | dict(environment or {}),
         )
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(seconds):
                 stdout, stderr = await process.communicate()
         except BaseException:
             with contextlib.suppress(ProcessLookupError):

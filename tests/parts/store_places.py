@@ -124,8 +124,7 @@ def place(name: str, folder: Path) -> Iterator[Place]:
         case "sentinel":
             sentinels = shared_sentinels()
             sentinels.ready()
-            with sentinels.patient():
-                yield _Redis(sentinels.url, [sentinels.master()])
+            yield _Redis(sentinels.url, [sentinels.master()])
         case "cluster":
             cluster = shared_cluster()
             cluster.ready()
