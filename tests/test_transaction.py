@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -437,6 +438,27 @@ async def test_a_message_that_is_cut_off_before_its_dot_is_deferred_and_reported
     await cut_off(relay, "before_dot")
     assert relay.outcomes() == {A: Outcome.DEFERRED}
     assert await relay.send(A) == QUEUED
+
+
+async def test_what_is_found_out_of_a_message_that_was_cut_off_changes_nothing(relay: Relay) -> None:
+    judge, begun, go_on = relay.judge, threading.Event(), threading.Event()
+
+    def slow(content: bytes, reverse_path: bytes) -> Judged:
+        begun.set()
+        assert go_on.wait(20)
+        return judge(content, reverse_path)
+
+    relay.judge = slow
+    sending = asyncio.ensure_future(relay.send(A, content=Content(MAIL.wire + b"x\r\n" * 40_000)))
+    assert await asyncio.to_thread(begun.wait, 20)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    [report] = relay.witness.reports
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert report.rulings == {}, "somebody may be reading it meanwhile"
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
 
 
 async def test_observing_forwards_and_counts(relay: Relay) -> None:
