@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parts.waiting import until
+
 from faults import in_redis
 from faults.history import Account, Suppression
 
@@ -79,13 +81,14 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
 
 async def _descriptors_at_rest(run: Run, relay: RelayProcess, most: int) -> int:
     """Count what a relay has open, once it has closed the connection on which it was just asked for its figures."""
-    deadline = time.monotonic() + _CLOSED_WITHIN
-    while True:
+
+    def count() -> int:
         # To the upstream and the store it keeps connections on purpose.
-        found = descriptors(relay, without=run.kept_ports())
-        if found <= most or time.monotonic() > deadline:
-            return found
-        await asyncio.sleep(0.02)
+        return descriptors(relay, without=run.kept_ports())
+
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: count() <= most, "connections that are closed", seconds=_CLOSED_WITHIN)
+    return count()
 
 
 async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
