@@ -66,14 +66,14 @@ async def test_a_client_from_elsewhere_hears_554(peer: ScriptedPeer) -> None:
     assert not peer.sessions or not peer.commands(b"MAIL")
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6, not even for itself")
 async def test_all_addresses_are_ipv4_too_and_networks_hold_for_mapped_ones(peer: ScriptedPeer) -> None:
     settings = {"listen.address": "[::]:0", "listen.networks": ["127.0.0.0/8"]}
     async with servers.relay(peer.url, settings) as relay:
         async with await RawClient.open(relay.port, HOST) as client:
             assert client.greeting.code == 220
-        async with await RawClient.open(relay.port, "::1") as client:
-            assert client.greeting.code == 554
+        if _has_ipv6():
+            async with await RawClient.open(relay.port, "::1") as client:
+                assert client.greeting.code == 554
 
 
 async def test_a_client_that_is_gone_before_its_greeting_is_no_fault(
