@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.core.content_ids import NO_ORDINALS
 from relay.core.noise import Ignored
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from relay.core.noise import Noise
     from relay.core.url_noise import Found, UrlNoise, Work
-
-NO_ORDINALS: Mapping[bytes, int] = {}
 
 # Nothing in it is tried twice (`*+`): what a hostile page could make of it costs no time. Of a group this is written
 # `(?>...)`: `(...)*+` matches less than it should, and more, before Python 3.11.5 (gh-106052).

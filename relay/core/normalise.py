@@ -5,20 +5,20 @@ Every body byte stands in a field or is knowingly left out; what could not be de
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.core.content_ids import NO_ORDINALS, content_id, uses_ids
 from relay.core.headers import decode_parameters, decode_value, unfold, values
-from relay.core.html_noise import NO_ORDINALS, Quiet, leave_out_of_html, leave_out_of_text, refers_to_ids
+from relay.core.html_noise import Quiet, leave_out_of_html, leave_out_of_text, refers_to_ids
 from relay.core.message import Leaf
 from relay.core.reading import REMEMBERED, Content, Field, digest, read
 from relay.core.text import TEXT_LIMIT, read_text
 from relay.core.url_noise import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from relay.core.headers import Fields, Parameters
     from relay.core.message import Message, Part
@@ -31,8 +31,6 @@ __all__ = ["Field", "NormalForm", "form", "normalise"]
 _READ = frozenset(("content-type", "content-transfer-encoding", "content-disposition", "content-id"))
 # The text that they lead to counts instead.
 _LEADING = frozenset(("charset", "boundary"))
-# An id that is written in a URL as it is (RFC 2392), whatever a reader makes of escapes and references.
-_PLAIN_ID = re.compile(rb"<([A-Za-z0-9._@+-]+)>")
 # In these, decoded or not, a reference can be written in more ways than are looked for.
 _OF_TEXT = ("text/", "application/xhtml", "application/xml")
 
@@ -57,14 +55,14 @@ def normalise(message: Message, *, sender: bytes, noise: Noise) -> NormalForm:
 
 def form(reading: Reading, noise: Noise) -> NormalForm:
     """Give what counts of a decoded message but for `noise`."""
-    message = reading.message
+    message, body = reading.message, reading.body
     if message.root is None:
-        return NormalForm((*reading.header, *_raw_fields(message)), reading.body.texts, message.broken)
-    leave_out = _remember_without_noise if reading.body.is_small else _without_noise
-    quiet = leave_out(reading.body, noise, _uses_ids(message.root))
+        return NormalForm((*reading.header, *_raw_fields(message)), body.texts, message.broken)
+    leave_out = _remember_without_noise if body.is_small else _without_noise
+    quiet = leave_out(body, noise, bool(body.ordinals) and uses_ids(message.root))
     fields = [*reading.header, *_mime_version(message.fields)]
     _add_part(fields, message.root, iter(quiet.contents), quiet.ordinals)
-    return NormalForm(tuple(fields), reading.body.texts, ignored=quiet.ignored)
+    return NormalForm(tuple(fields), body.texts, ignored=quiet.ignored)
 
 
 def _mime_version(fields: Fields) -> Iterator[Field]:
@@ -91,7 +89,7 @@ class _QuietLeaves(NamedTuple):
 
 
 def _without_noise(body: Body, noise: Noise, ids_count: bool) -> _QuietLeaves:
-    ordinals = NO_ORDINALS if ids_count else _ordinals(body.leaves)
+    ordinals = NO_ORDINALS if ids_count else body.ordinals
     work = Work(sum(map(len, body.texts)))
     contents = []
     ignored: list[Ignored] = []
@@ -133,35 +131,6 @@ def _may_refer_to_ids(leaf: Leaf, content: Content) -> bool:
     return len(content.octets) <= TEXT_LIMIT and b"cid:" in content.octets.lower()
 
 
-def _uses_ids(part: Part) -> bool:
-    """Say whether a container has an id, or a parameter names by its id where to begin (RFC 2387 section 3.2)."""
-    if any(name == "start" or name.startswith("start*") for name, _ in part.media.parameters):
-        return True
-    return not isinstance(part, Leaf) and (
-        bool(values(part.fields, "content-id")) or any(map(_uses_ids, part.children))
-    )
-
-
-def _ordinals(leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
-    """Give the Content-IDs that may say nothing but which leaf is meant, with its ordinal; none if one is unclear."""
-    ordinals: dict[bytes, int] = {}
-    folded: set[bytes] = set()
-    for number, leaf in enumerate(leaves):
-        if values(leaf.fields, "content-id"):
-            name = _content_id(leaf.fields)
-            # Of ids that differ in case only some readers take the first.
-            if name is None or name.lower() in folded:
-                return NO_ORDINALS
-            ordinals[name] = number
-            folded.add(name.lower())
-    return ordinals
-
-
-def _content_id(fields: Fields) -> bytes | None:
-    found = [_PLAIN_ID.fullmatch(unfold(value).strip()) for value in values(fields, "content-id")]
-    return found[0][1] if len(found) == 1 and found[0] else None
-
-
 def _add_part(fields: list[Field], part: Part, contents: Iterator[Content], ordinals: Mapping[bytes, int]) -> None:
     is_leaf = isinstance(part, Leaf)
     fields.append(Field("part" if is_leaf else "parts", part.media.kind.encode()))
@@ -188,7 +157,7 @@ def _add_parameters(fields: list[Field], parameters: Parameters) -> None:
 
 def _add_own(fields: list[Field], own: Fields, ordinals: Mapping[bytes, int]) -> None:
     """Add a part's own header fields. No name holds a blank, so that none of them passes for a label of ours."""
-    generated = bool(ordinals) and _content_id(own) in ordinals
+    generated = bool(ordinals) and content_id(own) in ordinals
     for name, value in own:
         if name == "content-id":
             if not generated:

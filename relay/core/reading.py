@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.core.content_ids import ordinals_of
 from relay.core.headers import decode_value, unfold, values
 from relay.core.message import Leaf
 from relay.core.style_sheet import may_hold_link, split_style
@@ -15,7 +16,7 @@ from relay.core.text import TEXT_LIMIT, UNICODE, decode_text, read_html, read_li
 from relay.core.text_transfer import decode_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from relay.core.headers import Fields
     from relay.core.message import Message, Part
@@ -68,6 +69,8 @@ class Body:
     """In the order of the leaves."""
     texts: tuple[bytes, ...]
     """Each as far decoded as it could be: in these rules look for links."""
+    ordinals: Mapping[bytes, int] = field(default_factory=dict)
+    """The Content-IDs that may say nothing but which leaf is meant, with its ordinal."""
     is_small: bool = False
 
 
@@ -106,7 +109,7 @@ def _body(leaves: tuple[Leaf, ...], is_small: bool) -> Body:
         if leaf.media.kind.startswith("text/")
     ]
     texts += [content.style for content in contents if may_hold_link(content.style)]
-    return Body(leaves, contents, tuple(texts), is_small)
+    return Body(leaves, contents, tuple(texts), ordinals_of(leaves), is_small)
 
 
 _small_body = lru_cache(REMEMBERED)(_body)
