@@ -23,16 +23,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the relay, where it is not in
 from parts.avideo import CONTACT, Sending, notification  # noqa: E402
 
 from relay.core.envelope import Recipient  # noqa: E402
-from relay.core.rules import NO_RULE  # noqa: E402
+from relay.judge.rules.rule import NO_RULE  # noqa: E402
 from relay.settings import Settings  # noqa: E402
-from relay.settings.rules import judge_of  # noqa: E402
+from relay.settings.rules import build_judge  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MEGABYTE = 1_000_000
 SENDER = CONTACT.encode()
-judge = judge_of(Settings())
+judge = build_judge(Settings())
 RECIPIENTS = [Recipient(f"user{number}@example.org") for number in range(50)]
 
 
@@ -117,7 +117,7 @@ def judge_for_all(content: bytes) -> None:
 
 def main() -> None:
     contents = notifications(200)
-    if judge(contents[0], SENDER).form(NO_RULE).broken:
+    if judge(contents[0], SENDER).normal_form(NO_RULE).broken:
         raise SystemExit("the notification was not taken apart: this measures nothing")
     # Never the same one twice in a row, so that what remembers a whole message cannot flatter.
     following, sent_on = cycle(contents), cycle(bulk(200))

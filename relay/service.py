@@ -12,29 +12,29 @@ import ssl
 import time
 from typing import TYPE_CHECKING
 
-from relay.claims.book import Book
-from relay.claims.guard import Guard
+from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
-from relay.claims.redis import RedisStore
-from relay.claims.sqlite import SqliteStore
-from relay.core.rules import DEFAULT
-from relay.errors import CannotListenError, SettingsError, UpstreamError
+from relay.claims.redis.store import RedisStore
+from relay.claims.sqlite.store import SqliteStore
+from relay.claims.store_client import BatchingStoreClient
+from relay.core.errors import CannotListenError, SettingsError, UpstreamError
+from relay.core.ruling import DEFAULT
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
-from relay.monitor.witness import Monitor
-from relay.parts import Parts, Policy
-from relay.records.keep import Keep
-from relay.records.ledger import Ledger
-from relay.records.naming import Names
+from relay.monitor.reporter import LogAndMetricsReporter
+from relay.records.kept_copies import KeptCopies
+from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
+from relay.records.writer import RecordWriter
+from relay.runtime.tasks import Tasks
 from relay.settings.addresses import HostPort
-from relay.settings.rules import judge_of
+from relay.settings.rules import build_judge
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.listener import Listener
-from relay.smtp.session import Limits
-from relay.tasks import Tasks
+from relay.smtp.session import SessionLimits
+from relay.transaction import Dependencies, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream
@@ -42,11 +42,11 @@ from relay.upstream.smtp import SmtpUpstream
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from relay.core.claim import Store
     from relay.core.delivery import Upstream
+    from relay.core.store import Store
     from relay.settings import Settings
 
-_MARKS = 100
+_MOST_LOOP_IDS = 100
 """Ids of emptied stores that are remembered against mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two tries to reach an upstream that did not answer, so that readiness returns without mail."""
@@ -57,22 +57,22 @@ class Service:
 
     def __init__(self, settings: Settings, password: str | None = None) -> None:
         self._settings = settings
-        self._judge = judge_of(settings)
+        self._judge = build_judge(settings)
         self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
         store = build_store(settings)
-        self.store = Guard(store, limit=settings.store.timeout)
+        self.store = BatchingStoreClient(store, limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._upstream_reached)
-        self.book = Book(
+        self.claims = ClaimManager(
             self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
         )
-        self.ledger = Ledger(
+        self.records = RecordWriter(
             self.store,
             settings.record.keep_for,
-            Keep(settings.record.keep.path) if settings.record.keep else None,
+            KeptCopies(settings.record.keep.path) if settings.record.keep else None,
             on_lost=self.metrics.records_lost.inc,
         )
-        self._marks = [secrets.token_hex(8)]
-        self.listener = Listener(self._parts(), _limits(settings))
+        self._loop_ids = [secrets.token_hex(8)]
+        self.listener = Listener(self._dependencies(), _limits(settings))
         self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
         self._tasks = Tasks()
         self._upstream_up = False
@@ -86,8 +86,8 @@ class Service:
         self.store.subscribe(self._store_changed)
         await self.store.start()
         self._store_changed(self.store.up)
-        self.book.start()
-        self.ledger.start()
+        self.claims.start()
+        self.records.start()
         settings = self._settings
         self._tasks.start(self._watch_upstream(), "watch upstream")
         # In this order: whoever is told that the relay lives can send to it.
@@ -105,8 +105,8 @@ class Service:
         """End everything, the store last: whatever was accepted is to be written."""
         await self.listener.close()
         await self._tasks.cancel()
-        await self.book.close()
-        await self.ledger.close()
+        await self.claims.close()
+        await self.records.close()
         await self.upstream.close()
         await self._http.close()
         await self.store.close()
@@ -124,9 +124,9 @@ class Service:
             parts["upstreams"] = {name: "up" if used else "down" for name, used in states.items()}
         return self._upstream_up and not draining, parts
 
-    def _parts(self) -> Parts:
+    def _dependencies(self) -> Dependencies:
         settings = self._settings
-        return Parts(
+        return Dependencies(
             policy=Policy(
                 wait=settings.dedup.wait,
                 keep_uncertain=settings.dedup.on_uncertain == "keep",
@@ -135,12 +135,12 @@ class Service:
                 received_field=settings.upstream.received_field,
             ),
             upstream=self.upstream,
-            book=self.book,
-            witness=Monitor(self.metrics, MessageLog(addresses=settings.log.addresses)),
+            claims=self.claims,
+            reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=settings.log.addresses)),
             judge=self._judge,
-            ledger=self.ledger,
-            names=names_of(settings),
-            marks=self._marks,
+            records=self.records,
+            pseudonyms=build_pseudonyms(settings),
+            loop_ids=self._loop_ids,
             new_id=lambda: secrets.token_hex(6),
             clock=time.monotonic,
             now=time.time,
@@ -148,7 +148,7 @@ class Service:
 
     def _observe(self) -> None:
         self.metrics.sessions.set_function(lambda: self.listener.sessions)
-        self.metrics.claims.set_function(lambda: self.book.held)
+        self.metrics.claims.set_function(lambda: self.claims.held)
         for name in self.upstream.states():
             self.metrics.upstream_used.labels(name).set_function(functools.partial(self._uses, name))
 
@@ -158,14 +158,14 @@ class Service:
     def _store_changed(self, up: bool) -> None:
         self.metrics.set_store(up)
         if up:
-            self._note_mark(self.store.identity)
-            self.book.store_returned()
-            self.ledger.store_returned()
+            self._note_loop_id(self.store.identity)
+            self.claims.store_returned()
+            self.records.store_returned()
 
-    def _note_mark(self, mark: str | None) -> None:
+    def _note_loop_id(self, loop_id: str | None) -> None:
         """Go on with the store's id; what left under an earlier one is still ours when it comes round."""
-        if mark and mark != self._marks[-1]:
-            self._marks[:] = [*(old for old in self._marks if old != mark), mark][-_MARKS:]
+        if loop_id and loop_id != self._loop_ids[-1]:
+            self._loop_ids[:] = [*(old for old in self._loop_ids if old != loop_id), loop_id][-_MOST_LOOP_IDS:]
 
     def _upstream_reached(self, up: bool) -> None:
         if up != self._upstream_up:
@@ -213,12 +213,12 @@ async def serve(settings: Settings, password: str | None, ready: Callable[[Servi
     return drained
 
 
-def names_of(settings: Settings) -> Names:
+def build_pseudonyms(settings: Settings) -> Pseudonyms:
     """Give how addresses stand in records. Raises `SettingsError` when the secret's file cannot be used."""
     if settings.record.addresses:
-        return Names(b"", plain=True)
+        return Pseudonyms(b"", plain=True)
     secret = ensure_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
-    return Names(secret, plain=False)
+    return Pseudonyms(secret, plain=False)
 
 
 def build_store(settings: Settings) -> Store:
@@ -286,8 +286,8 @@ def _hostname() -> str:
     return socket.getfqdn()
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
         networks=settings.listen.networks,
         message_size=settings.limits.message_size,
         sessions=settings.limits.sessions,

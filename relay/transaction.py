@@ -1,12 +1,13 @@
-"""The story of one message. Read this first.
+"""The path of one message. Read this first.
 
-A client names recipients, each is passed on at once and answered in the upstream's words (`rcpt`). After the final dot
-(`data`): judge, claim, plan, deliver, settle, wait for what others deliver, reply.
+`rcpt` passes each recipient to the upstream and returns its reply. After the final dot `data` runs the steps in the
+order of this file: judge, claim, plan, deliver, settle, wait for claims of others, record, reply.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core import decision
@@ -15,50 +16,94 @@ from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import fold
 from relay.core.outcome import Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
-from relay.core.record import Copy, record_of
+from relay.core.record import SuppressedCopy
 from relay.core.reply import (
     DRAINING,
+    FIRST_COPY_IN_PROGRESS,
+    INTERNAL_FAULT,
     MAIL_LOOP,
-    OUR_FAULT,
-    STILL_UNDER_WAY,
+    OUTCOME_UNKNOWN,
     TOO_MANY_RECIPIENTS,
-    UNCLEAR,
     UNREACHABLE,
     Reply,
 )
 from relay.core.report import Report
-from relay.judgement import Judgement, judge
+from relay.judge.judgement import Judgement, judge_recipients
+from relay.records.build import record_of
+from relay.runtime.guard import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from relay.claims.manager import ClaimManager
     from relay.core.claim import Fingerprint
     from relay.core.content import Content
     from relay.core.decision import Plan
-    from relay.core.delivery import Delivery
+    from relay.core.delivery import Delivery, Upstream
     from relay.core.envelope import Envelope, Recipient
-    from relay.parts import Parts
+    from relay.core.report import Reporter
+    from relay.judge.judge import MessageAnalysis
+    from relay.records.pseudonyms import Pseudonyms
+    from relay.records.writer import RecordWriter
 
-Verdicts: TypeAlias = "Mapping[Recipient, Won | Held | Sent]"
+    Verdicts: TypeAlias = Mapping[Recipient, Won | Held | Sent]
 
 ATTEMPTS = 3
-"""Times that content may be on its way before its dot is sent: connections end, but not for ever."""
+"""Uploads of one message. An upload that ends before its final dot is repeated."""
 LONGEST_REPLY = 500
-"""Characters of the upstream's reply that are kept with an acceptance."""
+"""Characters of the upstream's reply that an acceptance keeps."""
+LARGE = 64 * 1024
+"""Bytes. Larger content is analysed in a thread."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings that a transaction needs."""
+
+    wait: float
+    """Seconds from the final dot for which a message waits for claims that others hold."""
+    keep_uncertain: bool
+    """Whether an unclear outcome counts as sent."""
+    recipients: int
+    """The largest number of recipients of one message."""
+    hostname: str
+    received_field: bool
+    """Whether to add a `Received` field."""
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What the transactions of a process share."""
+
+    policy: Policy
+    upstream: Upstream
+    claims: ClaimManager
+    reporter: Reporter
+    judge: Callable[[bytes, bytes], MessageAnalysis]
+    """Analyses content that was sent with a reverse-path. Pure, and safe to call in a thread."""
+    records: RecordWriter
+    pseudonyms: Pseudonyms
+    loop_ids: Sequence[str]
+    """Random ids that our `Received` fields have carried; the last one is in use."""
+    new_id: Callable[[], str]
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    now: Callable[[], float]
+    """Seconds since the Unix epoch."""
 
 
 class Transaction:
-    """One message from MAIL to its reply. `peer` and `helo` say who brought it."""
+    """One message from MAIL to its reply. `peer` is the client's IP address, `helo` the name that it gave."""
 
-    def __init__(self, parts: Parts, envelope: Envelope, *, peer: str, helo: bytes) -> None:
-        self.record = parts.new_id()
-        self._parts = parts
+    def __init__(self, dependencies: Dependencies, envelope: Envelope, *, peer: str, helo: bytes) -> None:
+        self.id = dependencies.new_id()
+        self._relay = dependencies
         self._envelope = envelope
         self._peer = peer
         self._helo = helo
-        self._token = Token(self.record + parts.new_id())
-        self._delivery: Delivery = parts.upstream.begin(envelope)
-        self._asked: dict[Recipient, Reply] = {}
+        self._token = Token(self.id + dependencies.new_id())
+        self._delivery: Delivery = dependencies.upstream.begin(envelope)
+        self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
         self._results: dict[Recipient, Result] = {}
@@ -66,94 +111,108 @@ class Transaction:
 
     @property
     def has_recipients(self) -> bool:
-        """Whether the upstream has taken at least one recipient."""
+        """Whether the upstream has accepted at least one recipient."""
         return bool(self._paths)
 
     async def rcpt(self, path: bytes) -> Reply:
-        """Pass a recipient on; a second spelling of one shares the first's reply and outcome."""
+        """Passes a recipient to the upstream. A second spelling of a recipient gets the first one's reply."""
         recipient = fold(path)
-        if recipient in self._asked:
-            return self._asked[recipient]
-        if len(self._paths) >= self._parts.policy.recipients:
-            self._parts.witness.recipient_refused(self.record, self._peer, recipient, TOO_MANY_RECIPIENTS)
+        if recipient in self._replies:
+            return self._replies[recipient]
+        if len(self._paths) >= self._relay.policy.recipients:
+            self._relay.reporter.recipient_refused(self.id, self._peer, recipient, TOO_MANY_RECIPIENTS)
             return TOO_MANY_RECIPIENTS
         reply = (await self._delivery.rcpt(path)).for_client()
-        self._asked[recipient] = reply
+        self._replies[recipient] = reply
         if reply.positive:
             self._paths[recipient] = path
         else:
-            self._parts.witness.recipient_refused(self.record, self._peer, recipient, reply)
+            self._relay.reporter.recipient_refused(self.id, self._peer, recipient, reply)
         return reply
 
     async def data(self, content: Content) -> Reply:
-        """From the final dot to the reply."""
-        begun = self._parts.clock()
+        """Runs all steps from the final dot to the reply."""
+        started = self._relay.clock()
         try:
-            await self._story(content, begun + self._parts.policy.wait)
-        except Exception as error:  # noqa: BLE001 - the one boundary: whatever goes wrong, the client hears 451 and an id
-            self._parts.witness.fault(self.record, "transaction", error)
-            await self._settle(self._unsettled())
-            self._end_rest(Reply.of(451, OUR_FAULT.format(id=self.record)))
+            with self._guard("transaction"):
+                await self._run(content, started + self._relay.policy.wait)
+            if unsettled := self._unsettled():  # after a fault only
+                await self._settle(unsettled)
+                self._end(unsettled, Reply.of(451, INTERNAL_FAULT.format(id=self.id)))
         finally:
-            # Something is left only when the service ends before the story does.
-            self._end_rest(DRAINING)
+            # Recipients are left only if the service ends first.
+            self._end(self._unsettled(), DRAINING)
             await self._delivery.finish()
-            report = self._report(len(content), self._parts.clock() - begun)
+            report = self._report(len(content), self._relay.clock() - started)
             await self._record(report, content)
-            self._parts.witness.message(report)
+            self._relay.reporter.message(report)
         return report.reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
-        """End the message without a look at its content, such as one that is too large."""
+        """Ends the message without judging its content, such as one that is too large. `size` in bytes."""
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, reply))
         report = self._report(size, 0.0)
-        self._parts.witness.message(report)
+        self._relay.reporter.message(report)
         return report.reply
 
     async def abandon(self) -> None:
-        """End it before its final dot: nothing goes out, and nothing was claimed."""
+        """Ends the transaction before its final dot. Nothing was claimed or forwarded."""
         await self._delivery.finish()
 
     # The steps
 
-    async def _story(self, content: Content, deadline: float) -> None:
-        self._judgement = await judge(self._parts, self._envelope, content, self._paths, self.record)
+    async def _run(self, content: Content, deadline: float) -> None:
+        await self._judge(content)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
         in_time = True
         while unsettled := self._unsettled():
             verdicts = await self._claim(unsettled)
             plan = decision.plan(verdicts, self._judgement.observed())
-            self._results |= {to: decision.suppressed(self.record, sent) for to, sent in plan.suppress.items()}
+            self._results |= {to: decision.suppressed(self.id, sent) for to, sent in plan.suppress.items()}
             await self._deliver(plan, content)
             await self._delivery.finish()
             if plan.wait and not in_time:
-                self._results |= dict.fromkeys(plan.wait, Result(Outcome.DEFERRED, STILL_UNDER_WAY))
+                self._end(plan.wait, FIRST_COPY_IN_PROGRESS)
             elif plan.wait:
-                # When the time is over the claims are asked for once more: their owners may be done.
+                # After the deadline the claims are asked for once more: their owners may have finished.
                 in_time = await self._wait(plan.wait, deadline)
 
-    def _unsettled(self) -> list[Recipient]:
-        return [recipient for recipient in self._paths if recipient not in self._results]
+    async def _judge(self, content: Content) -> None:
+        """Decides the ruling and the fingerprint of each recipient. After a fault the message is exempt."""
+        analysis = None
+        with self._guard("fingerprint"):
+            if len(content) > LARGE:
+                analysis = await asyncio.to_thread(self._analyse, content)
+            else:
+                analysis = self._analyse(content)
+            self._judgement = judge_recipients(
+                analysis,
+                self._paths,
+                self._envelope.reverse_path,
+                loop_ids=self._relay.loop_ids,
+                pseudonym=self._relay.pseudonyms,
+            )
+            return
+        self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
-    def _end_rest(self, reply: Reply) -> None:
-        self._results |= dict.fromkeys(self._unsettled(), Result(Outcome.DEFERRED, reply.for_client()))
+    def _analyse(self, content: Content) -> MessageAnalysis:
+        return self._relay.judge(content.plain, self._envelope.reverse_path)
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
-        keys = self._judgement.keys
-        verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
-        try:
+        """Claims all recipients at once. After a fault all count as won, so that the message is forwarded."""
+        keys = self._judgement.fingerprints
+        with self._guard("claim"):
             terms = self._judgement.terms(recipients)
+            verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
             if terms:
-                verdicts = await self._parts.book.claim(terms, self._token)
+                verdicts = await self._relay.claims.claim(terms, self._token)
             return {to: verdicts[keys[to]] if to in keys else Won() for to in recipients}
-        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward without claims
-            self._parts.witness.fault(self.record, "claim", error)
-            return dict.fromkeys(recipients, Won())
+        return dict.fromkeys(recipients, Won())
 
     async def _deliver(self, plan: Plan, content: Content) -> None:
-        """Send to those who are to get it, and settle the claims we won whatever happens."""
+        """Sends to the recipients to forward to, and settles the claims that we won whatever happens."""
         if not plan.forward:
             return
         won = [recipient for recipient in plan.forward if recipient not in plan.observed]
@@ -170,10 +229,9 @@ class Transaction:
     async def _send(
         self, recipients: Sequence[Recipient], won: Sequence[Recipient], content: Content
     ) -> dict[Recipient, Reply | Unclear]:
-        """Bring the upstream to the point where content goes out, and send it once.
+        """Prepares the upstream's transaction and sends the content once.
 
-        Gives what the upstream said, per recipient; nothing when a claim was lost meanwhile, and all are to be asked
-        for again.
+        Returns the upstream's answer for each recipient, or nothing if a claim was lost: then all are claimed again.
         """
         received = self._received_field()
         for _ in range(ATTEMPTS):
@@ -181,75 +239,97 @@ class Transaction:
             ready = [recipient for recipient, reply in answers.items() if reply.positive]
             if not ready:
                 return {**answers}
-            if await self._lost(won):
+            if await self._has_lost_claims(won):
                 return {}
             outcome = await self._send_content(received, content)
             if not isinstance(outcome, NotSent):
                 return {**answers, **dict.fromkeys(ready, outcome)}
         return dict.fromkeys(recipients, UNREACHABLE)
 
-    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
-        self._sending = True
-        try:
-            outcome = await self._delivery.send(received, content)
-        except Exception as error:  # noqa: BLE001 - nobody can tell whether the dot was out
-            self._parts.witness.fault(self.record, "send", error)
-            outcome = Unclear("a fault while sending")
-        self._sending = False
-        return outcome
-
     async def _prepare(self, recipients: Sequence[Recipient]) -> dict[Recipient, Reply]:
         replies = await self._delivery.prepare([self._paths[recipient] for recipient in recipients])
         return {recipient: replies[self._paths[recipient]] for recipient in recipients}
 
-    async def _lost(self, won: Sequence[Recipient]) -> bool:
-        """Whether a lease ran out and somebody else serves a recipient now: never send what is not ours any more."""
-        try:
-            return bool(await self._parts.book.assure(self._judgement.terms(won), self._token))
-        except Exception as error:  # noqa: BLE001 - a fault of ours before DATA: forward as if all were ours
-            self._parts.witness.fault(self.record, "assure", error)
-            return False
+    async def _has_lost_claims(self, won: Sequence[Recipient]) -> bool:
+        """Returns whether another process took a claim after its lease ended. After a fault: False, so we send."""
+        with self._guard("assure"):
+            return bool(await self._relay.claims.assure(self._judgement.terms(won), self._token))
+        return False
+
+    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        """Sends content and final dot. After a fault the outcome is unclear: the dot may have been sent."""
+        outcome: Reply | Unclear | NotSent = Unclear("a fault while sending")
+        self._sending = True
+        with self._guard("send"):
+            outcome = await self._delivery.send(received, content)
+        self._sending = False
+        return outcome
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
-        """Record what was accepted, release what was not. A fault here must not undo an acceptance."""
-        kept = {Outcome.FORWARDED} | ({Outcome.UNCERTAIN} if self._parts.policy.keep_uncertain else set())
-        keys = self._judgement.keys
+        """Records what was accepted and releases the rest. A fault does not undo an acceptance."""
+        accepted_outcomes = {Outcome.FORWARDED}
+        if self._relay.policy.keep_uncertain:
+            accepted_outcomes.add(Outcome.UNCERTAIN)
+        keys = self._judgement.fingerprints
         results = {keys[to]: self._results.get(to) for to in won if to in keys}
-        replies = {key: result.reply for key, result in results.items() if result and result.outcome in kept}
+        replies = {
+            key: result.reply for key, result in results.items() if result and result.outcome in accepted_outcomes
+        }
         originals = {reply: self._original(reply) for reply in set(replies.values())}
         accepted = {key: originals[reply] for key, reply in replies.items()}
-        try:
+        with self._guard("settle"):
             terms = self._judgement.terms(won)
-            await self._parts.book.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
-        except Exception as error:  # noqa: BLE001 - the mail is out: the client must hear so
-            self._parts.witness.fault(self.record, "settle", error)
+            await self._relay.claims.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
 
     async def _wait(self, recipients: Sequence[Recipient], deadline: float) -> bool:
-        """Wait for other owners, holding nothing. False when the time is over, or the service."""
-        left = deadline - self._parts.clock()
-        return left > 0 and await self._parts.book.changed([self._judgement.keys[to] for to in recipients], left)
+        """Waits until a claim of another owner changes. Returns False at the deadline or when the service ends."""
+        left = deadline - self._relay.clock()
+        keys = [self._judgement.fingerprints[recipient] for recipient in recipients]
+        return left > 0 and await self._relay.claims.changed(keys, left)
 
-    # Words
+    async def _record(self, report: Report, content: Content) -> None:
+        """Writes the record of a suppression before the client hears the reply. A fault loses the record only."""
+        relay, analysis = self._relay, self._judgement.analysis
+        with self._guard("record"):
+            record = record_of(report, analysis, relay.pseudonyms, relay.now()) if analysis else None
+            if record:
+                suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
+                paths = tuple(self._paths[to] for to in suppressed)
+                envelope = self._envelope
+                copy = SuppressedCopy(envelope.reverse_path, paths, content, envelope.parameters) if paths else None
+                await relay.records.note(record, copy)
+
+    # What the steps share
+
+    def _guard(self, step: str) -> Guard:
+        """Reports a fault in the block, with the step's name. The code after the block says what holds then."""
+        return Guard(lambda error: self._relay.reporter.fault(self.id, step, error))
+
+    def _unsettled(self) -> list[Recipient]:
+        return [recipient for recipient in self._paths if recipient not in self._results]
+
+    def _end(self, recipients: Sequence[Recipient], reply: Reply) -> None:
+        self._results |= dict.fromkeys(recipients, Result(Outcome.DEFERRED, reply.for_client()))
 
     def _received_field(self) -> bytes:
-        if not self._parts.policy.received_field:
+        if not self._relay.policy.received_field:
             return b""
         return received_field(
             helo=self._helo,
             peer=self._peer,
-            hostname=self._parts.policy.hostname,
-            mark=self._parts.marks[-1],
-            record=self.record,
-            now=self._parts.now(),
+            hostname=self._relay.policy.hostname,
+            loop_id=self._relay.loop_ids[-1],
+            transaction_id=self.id,
+            now=self._relay.now(),
         )
 
     def _original(self, reply: Reply) -> Original:
-        said = self._parts.names.words(reply.text[:LONGEST_REPLY])
-        return Original(self.record, self._judgement.message_id, said, self._parts.now())
+        text = self._relay.pseudonyms.redact(reply.text[:LONGEST_REPLY])
+        return Original(self.id, self._judgement.message_id, text, self._relay.now())
 
     def _report(self, size: int, seconds: float) -> Report:
         return Report(
-            record=self.record,
+            id=self.id,
             peer=self._peer,
             envelope=self._envelope,
             message_id=self._judgement.message_id,
@@ -260,21 +340,8 @@ class Transaction:
             rulings=self._judgement.rulings,
         )
 
-    async def _record(self, report: Report, content: Content) -> None:
-        """Keep what was suppressed and why, before the client hears of it. A fault here must not undo the outcome."""
-        try:
-            parts, judged = self._parts, self._judgement.judged
-            record = record_of(report, judged, parts.names, parts.now()) if judged else None
-            if record:
-                suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
-                paths = tuple(self._paths[to] for to in suppressed)
-                copy = Copy(self._envelope.reverse_path, paths, content, self._envelope.parameters) if paths else None
-                await parts.ledger.note(record, copy)
-        except Exception as error:  # noqa: BLE001 - a record less is better than a mail less
-            self._parts.witness.fault(self.record, "record", error)
-
 
 def _result(outcome: Reply | Unclear, repeat: Sent | Held | None) -> Result:
     if isinstance(outcome, Unclear):
-        return Result(Outcome.UNCERTAIN, UNCLEAR)
+        return Result(Outcome.UNCERTAIN, OUTCOME_UNKNOWN)
     return decision.answered(outcome, repeat)

@@ -50,7 +50,7 @@ class _SentEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _StoredRecord:
     note: Note
     at: float
     until: float
@@ -67,7 +67,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_records: int = MOST_RECORDS) -> None:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
-        self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._records: OrderedDict[str, _StoredRecord] = OrderedDict()
         self._most_records = most_records
         self._weight = 0
         self._identity = secrets.token_hex(8)
@@ -154,8 +154,8 @@ class MemoryStore:
         return Done()
 
     def _note(self, note: Note, now: float) -> None:
-        before = self._records.pop(note.record, None)
-        self._records[note.record] = _Record(note, now, now + note.keep_for)
+        before = self._records.pop(note.record_id, None)
+        self._records[note.record_id] = _StoredRecord(note, now, now + note.keep_for)
         self._weight += note.weight - (before.note.weight if before else 0)
         while self._weight > self._most_records and len(self._records) > 1:
             self._weight -= self._records.popitem(last=False)[1].note.weight
@@ -169,7 +169,7 @@ class MemoryStore:
             case _HeldEntry(token, until) if now < until:
                 return token != confirm.token
             case _SentEntry(original, _, until) if now < until:
-                return original.record != confirm.original.record
+                return original.id != confirm.original.id
         return False
 
     def _state(self, key: Fingerprint, window: float, now: float) -> Free | Held | Sent:

@@ -12,8 +12,8 @@ import click
 from relay.cli.check_files import kept_copies, maildir, secret, stand_in
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, held_by_relay, mend, obstacle
-from relay.cli.mends import mend_store, mend_upstream
 from relay.cli.options import EX_CONFIG, settings_options
+from relay.cli.remedies import mend_store, mend_upstream
 
 if TYPE_CHECKING:
     from relay.settings import Loaded, Settings
@@ -36,7 +36,7 @@ def check(loaded: Loaded) -> None:
 
     Nothing is left behind: a store or Maildir that is not there yet is tried out beside its place.
     """
-    from relay.errors import SettingsError
+    from relay.core.errors import SettingsError
     from relay.settings.sources import upstream_password
 
     settings = loaded.settings
@@ -79,7 +79,7 @@ async def _upstreams(settings: Settings, password: str | None) -> list[Finding]:
 
 
 async def _server(key: str, settings: Settings, password: str | None) -> Finding:
-    from relay.errors import UpstreamDown, UpstreamError
+    from relay.core.errors import UpstreamDown, UpstreamError
     from relay.service import build_upstream
 
     url = settings.upstream.url
@@ -103,9 +103,9 @@ def _with_upstream(settings: Settings, url: SmtpUrl) -> Settings:
 
 
 async def _store(settings: Settings) -> list[Finding]:
-    from relay.claims.redis import RedisStore
+    from relay.claims.redis.store import RedisStore
     from relay.cli.check_redis import findings
-    from relay.errors import StoreError
+    from relay.core.errors import StoreError
     from relay.service import build_store
     from relay.settings.urls import SqliteUrl
 

@@ -34,7 +34,7 @@ def stand_in(path: Path) -> Iterator[Path]:
 
 def maildir(url: MaildirUrl) -> Finding:
     """Look at the Maildir of upstream.url."""
-    from relay.files import try_maildir
+    from relay.runtime.files import try_maildir
 
     try:
         with _maildir_at(url.path) as path:
@@ -46,14 +46,14 @@ def maildir(url: MaildirUrl) -> Finding:
 
 def kept_copies(settings: Settings) -> Iterator[Finding]:
     """Look at the Maildir of record.keep, where copies are kept."""
-    from relay.records.keep import Keep
+    from relay.records.kept_copies import KeptCopies
 
     url = settings.record.keep
     if url is None:
         return
     try:
         with _maildir_at(url.path) as path:
-            Keep(path).try_out()
+            KeptCopies(path).try_out()
     except OSError as error:
         yield Finding("record.keep", f"{url}: {_not_written(url.path, error)}", f"{_FOLDER}, with room on its disk")
     else:
@@ -82,7 +82,7 @@ def secret(settings: Settings) -> Iterator[Finding]:
 
 def _why_no_secret(path: Path) -> tuple[str, str] | None:
     """Give what is wrong with it, and the mend."""
-    from relay.errors import SettingsError
+    from relay.core.errors import SettingsError
     from relay.records.secret import ensure_secret
 
     trial = path

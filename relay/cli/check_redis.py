@@ -9,7 +9,7 @@ from relay.cli.finding import Caution, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from relay.claims.redis_survey import Server
+    from relay.claims.redis.server_info import ServerInfo
 
 _KEY = "store.url"
 _OLDEST = (6, 2)
@@ -17,7 +17,7 @@ _SKEW = 2.0
 """Seconds by which clocks may differ."""
 
 
-def findings(servers: Sequence[Server], url: str = "redis:") -> Iterator[Finding]:
+def findings(servers: Sequence[ServerInfo], url: str = "redis:") -> Iterator[Finding]:
     """Give what is to be mended where `store.url` begins like this, server by server, and between them."""
     for server in servers:
         if server.clustered and not url.startswith("redis+cluster:"):
@@ -33,7 +33,7 @@ def findings(servers: Sequence[Server], url: str = "redis:") -> Iterator[Finding
     yield from _between(servers)
 
 
-def _of_one(server: Server) -> Iterator[Finding]:
+def _of_one(server: ServerInfo) -> Iterator[Finding]:
     if server.version and server.version < _OLDEST:
         number = ".".join(map(str, server.version))
         yield Finding(_KEY, f"{server.name} is Redis {number}, which cannot keep claims", "use Redis 6.2 or newer")
@@ -67,7 +67,7 @@ def _of_one(server: Server) -> Iterator[Finding]:
         )
 
 
-def _between(servers: Sequence[Server]) -> Iterator[Finding]:
+def _between(servers: Sequence[ServerInfo]) -> Iterator[Finding]:
     told = sorted((server.ahead, server.name) for server in servers if server.ahead is not None)
     if told and told[-1][0] - told[0][0] > _SKEW:
         yield Caution(

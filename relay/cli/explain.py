@@ -13,8 +13,8 @@ import click
 from relay.cli.options import file_options
 
 if TYPE_CHECKING:
-    from relay.core.fingerprint import Judge
-    from relay.explain.exhibit import Exhibit
+    from relay.explain.message_file import ExplainedMessage
+    from relay.judge.judge import Judge
     from relay.settings.sources import Loaded
 
 _STDIN = Path("-")
@@ -56,10 +56,10 @@ def explain(
 
     The file - is standard input. docs/explain.md tells how to read the output.
     """
-    from relay.settings.rules import judge_of
+    from relay.settings.rules import build_judge
 
     _check(files, recipient)
-    judge = judge_of(loaded.settings)
+    judge = build_judge(loaded.settings)
     exhibits = [_read(path, judge, recipient, reverse_path, loaded.settings.limits.message_size) for path in files]
     (_write_json if as_json else _write)(exhibits, judge, full=full)
     if len(exhibits) > 1 and len({exhibit.judged.fingerprint(exhibit.folded) for exhibit in exhibits}) > 1:
@@ -79,9 +79,9 @@ def _check(files: tuple[Path, ...], recipient: str | None) -> None:
         raise click.BadParameter(f"'{recipient}' is no address; write NAME@DOMAIN", param_hint="'--recipient'")
 
 
-def _read(path: Path, judge: Judge, recipient: str | None, reverse_path: str | None, limit: int) -> Exhibit:
-    from relay.core.printable import printable
-    from relay.explain.exhibit import UnreadableError, read
+def _read(path: Path, judge: Judge, recipient: str | None, reverse_path: str | None, limit: int) -> ExplainedMessage:
+    from relay.explain.message_file import UnreadableError, read
+    from relay.runtime.terminal import printable
 
     sender = None
     if reverse_path is not None:
@@ -96,7 +96,7 @@ def _read(path: Path, judge: Judge, recipient: str | None, reverse_path: str | N
     return exhibit
 
 
-def _write(exhibits: list[Exhibit], judge: Judge, *, full: bool) -> None:
+def _write(exhibits: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
     from relay.explain.comparison import comparison
     from relay.explain.explanation import explanation
     from relay.explain.paint import Painter
@@ -112,7 +112,7 @@ def _write(exhibits: list[Exhibit], judge: Judge, *, full: bool) -> None:
         click.echo(line, color=colour)
 
 
-def _write_json(exhibits: list[Exhibit], judge: Judge, *, full: bool) -> None:
+def _write_json(exhibits: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
     from dataclasses import asdict
 
     from relay.explain.comparison import comparison

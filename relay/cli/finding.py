@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import click
 
 from relay.cli.options import store_options
 from relay.cli.records import seconds, something
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from relay.cli.reach import Reached
+    from relay.cli.store_access import Reached
     from relay.records.selection import Selection
     from relay.settings import Loaded, Settings
 
@@ -37,7 +37,7 @@ def forget(loaded: Loaded, what: str | None, since: float | None, everything: bo
     ID or MESSAGE-ID of an accepted message frees it for all its recipients; that of a suppressed one frees what it
     was suppressed as, for those who missed it. Records stay.
     """
-    from relay.cli.reach import run
+    from relay.cli.store_access import run
 
     if (what is not None) + (since is not None) + everything != 1:
         raise click.UsageError("Give one of these: ID, MESSAGE-ID or ADDRESS; or --since DURATION; or --all.")
@@ -45,8 +45,8 @@ def forget(loaded: Loaded, what: str | None, since: float | None, everything: bo
 
 
 async def _forget(settings: Settings, what: str | None, within: float | None, dry_run: bool) -> bool:
-    from relay.cli.reach import reach
     from relay.cli.records import counted
+    from relay.cli.store_access import reach
     from relay.records.selection import Selection
 
     async with reach(settings) as reached:
@@ -65,8 +65,8 @@ async def _forget(settings: Settings, what: str | None, within: float | None, dr
 
 
 async def _select(settings: Settings, reached: Reached, what: str) -> Selection:
-    from relay.cli.reach import EVER, records
     from relay.cli.records import Wanted, names_of
+    from relay.cli.store_access import EVER, records
     from relay.records.selection import Selection
 
     wanted = Wanted.read(what, names_of(settings))

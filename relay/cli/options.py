@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.core.printable import printable
-from relay.errors import SettingsError
+from relay.core.errors import SettingsError
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

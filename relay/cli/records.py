@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from relay.core.claim import Original
     from relay.core.record import Record, Repeat
-    from relay.records.naming import Names
+    from relay.records.pseudonyms import Pseudonyms
     from relay.settings import Settings
 
 _ID = re.compile(r"[0-9a-fA-F]{12}")
@@ -35,7 +35,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 def something(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Read an argument that names something: an ID, a Message-ID, an address or the name of one in records."""
-    from relay.core.printable import printable
+    from relay.runtime.terminal import printable
 
     del ctx, param
     if value is None or _SOMETHING.fullmatch(value.strip()):
@@ -54,9 +54,9 @@ class Wanted:
     recipients: frozenset[str]
 
     @classmethod
-    def read(cls, written: str, names: Names | None) -> Wanted:
+    def read(cls, written: str, names: Pseudonyms | None) -> Wanted:
         """Read an argument. Without `names` addresses are found only where they stand unhashed."""
-        from relay.records.naming import address
+        from relay.records.pseudonyms import address
         from relay.records.selection import bare
 
         written = written.strip()
@@ -83,19 +83,19 @@ class Wanted:
         from relay.records.selection import bare
 
         return original is not None and bool(
-            (self.record and original.record == self.record)
+            (self.record and original.id == self.record)
             or (self.message_id and bare(original.message_id) == self.message_id)
         )
 
 
-def names_of(settings: Settings) -> Names | None:
+def names_of(settings: Settings) -> Pseudonyms | None:
     """Give how addresses stand in records here; None where no secret was made yet. Raises `SettingsError`."""
-    from relay.records.naming import Names
+    from relay.records.pseudonyms import Pseudonyms
     from relay.records.secret import find_secret
     from relay.settings.sources import default_secret_file
 
     secret = find_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
-    return Names(secret, plain=settings.record.addresses) if secret else None
+    return Pseudonyms(secret, plain=settings.record.addresses) if secret else None
 
 
 def timestamp(seconds: float) -> str:
@@ -145,7 +145,7 @@ def as_json(record: Record) -> dict[str, object]:
 
 def _original(original: Original) -> dict[str, object]:
     return {
-        "id": original.record,
+        "id": original.id,
         "message_id": original.message_id,
         "reply": original.reply,
         "time": timestamp(original.accepted_at),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from relay.cli.options import store_options
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from relay.cli.resend import Answer
-    from relay.core.record import Copy
-    from relay.records.keep import Found, Keep
+    from relay.core.record import SuppressedCopy
+    from relay.records.kept_copies import KeptCopies, KeptFile
     from relay.settings import Loaded, Settings
 
 
@@ -39,7 +39,7 @@ def release(loaded: Loaded, record: str, only: tuple[str, ...], again: bool) -> 
     twice without --again. Nothing else changes: later copies are still suppressed as repeats of the first one;
     `relay forget ID` frees them.
     """
-    from relay.cli.reach import run
+    from relay.cli.store_access import run
 
     run(_release(loaded.settings, record.strip().lower(), only, again))
 
@@ -47,12 +47,12 @@ def release(loaded: Loaded, record: str, only: tuple[str, ...], again: bool) -> 
 class _Kept(NamedTuple):
     """A kept copy, and whom it was released to."""
 
-    copy: Copy
+    copy: SuppressedCopy
     released: frozenset[bytes]
 
 
 async def _release(settings: Settings, record: str, only: Sequence[str], again: bool) -> bool:
-    from relay.records.keep import Keep
+    from relay.records.kept_copies import KeptCopies
 
     if not re.fullmatch(r"[0-9a-f]{12}", record):
         raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits", param_hint="'ID'")
@@ -62,7 +62,7 @@ async def _release(settings: Settings, record: str, only: Sequence[str], again: 
             "from then on"
         )
         return False
-    keep = Keep(settings.record.keep.path)
+    keep = KeptCopies(settings.record.keep.path)
     try:
         with keep.alone():
             return await _release_alone(settings, keep, record, only, again)
@@ -75,7 +75,7 @@ async def _release(settings: Settings, record: str, only: Sequence[str], again: 
     return False
 
 
-async def _release_alone(settings: Settings, keep: Keep, record: str, only: Sequence[str], again: bool) -> bool:
+async def _release_alone(settings: Settings, keep: KeptCopies, record: str, only: Sequence[str], again: bool) -> bool:
     from relay.cli.resend import resend
     from relay.settings.sources import upstream_password
 
@@ -96,8 +96,8 @@ async def _release_alone(settings: Settings, keep: Keep, record: str, only: Sequ
     return _tell(answers, record, " --to ADDRESS" if only else "")
 
 
-def _read(place: Found, record: str) -> _Kept | None:
-    from relay.records.copies import DamagedError, decode, released
+def _read(place: KeptFile, record: str) -> _Kept | None:
+    from relay.records.copy_format import DamagedError, decode, released
 
     try:
         octets = place.path.read_bytes()
@@ -111,7 +111,7 @@ def _read(place: Found, record: str) -> _Kept | None:
 def _chosen(kept: _Kept, record: str, only: Sequence[str], again: bool) -> tuple[bytes, ...]:
     """Give whom to send it to: those that are meant, and who have not got it by an earlier release."""
     from relay.core.envelope import fold
-    from relay.records.naming import address
+    from relay.records.pseudonyms import address
 
     wanted = {address(written): written for written in only}
     strange = wanted.keys() - {fold(path) for path in kept.copy.paths}
@@ -151,7 +151,7 @@ def _tell(answers: Mapping[bytes, Answer], record: str, to: str) -> bool:
     return accepted == len(answers)
 
 
-def _tell_none(settings: Settings, keep: Keep, record: str) -> None:
+def _tell_none(settings: Settings, keep: KeptCopies, record: str) -> None:
     from relay.settings.units import format_duration
 
     _error(

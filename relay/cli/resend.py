@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.delivery import Unclear
-    from relay.core.record import Copy
+    from relay.core.record import SuppressedCopy
     from relay.core.reply import Reply
     from relay.settings import Settings
 
@@ -18,7 +18,7 @@ Answer: TypeAlias = "Reply | Unclear"
 async def resend(
     settings: Settings,
     password: str | None,
-    copy: Copy,
+    copy: SuppressedCopy,
     paths: Sequence[bytes],
     mark: Callable[[Sequence[bytes]], None],
 ) -> Mapping[bytes, Answer]:

@@ -11,7 +11,7 @@ import click
 from relay.cli.options import EX_CONFIG, settings_options
 
 if TYPE_CHECKING:
-    from relay.errors import CannotListenError
+    from relay.core.errors import CannotListenError
     from relay.service import Service
     from relay.settings import Loaded, Settings
 
@@ -29,7 +29,7 @@ Exit status: 0 ended as asked, 1 an address is taken or the drain was cut short,
 def serve(loaded: Loaded) -> None:
     """Run the relay until SIGTERM or SIGINT. Both let running transactions finish; a second one ends at once."""
     from relay import __version__
-    from relay.errors import CannotListenError, SettingsError
+    from relay.core.errors import CannotListenError, SettingsError
     from relay.monitor.logs import configure, log
     from relay.service import serve as run
     from relay.settings.sources import upstream_password

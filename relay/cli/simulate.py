@@ -78,11 +78,11 @@ def simulate(loaded: Loaded, paths: tuple[Path, ...], as_json: bool, top: int) -
 
 def _play(loaded: Loaded, archive: Archive, paths: tuple[Path, ...], top: int) -> dict[str, Any]:
     """Index, then play. Ends the process when it is interrupted: half a result would mislead."""
-    from relay.settings.rules import judge_of
+    from relay.settings.rules import build_judge
     from relay.simulate.replay import Replay
     from relay.simulate.report import report
 
-    judge = judge_of(loaded.settings)
+    judge = build_judge(loaded.settings)
     replay = None
     try:
         _look(archive.index(paths))
@@ -117,7 +117,7 @@ def _watched(numbers: list[int]) -> Iterator[int]:
 
 def _tell(archive: Archive) -> None:
     """Tell people what is not in the result."""
-    from relay.core.printable import printable
+    from relay.runtime.terminal import printable
     from relay.simulate.archive import UNDATED
     from relay.simulate.findings import many
 

@@ -8,7 +8,7 @@ import click
 
 from relay.cli.options import store_options
 from relay.cli.records import seconds
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ def suppressed(loaded: Loaded, since: float, json_lines: bool) -> None:
     Each line: time, id (relay why ID tells more), recipients, how long after the message that it repeats and that
     one's id, outcome, rule.
     """
-    from relay.cli.reach import run
+    from relay.cli.store_access import run
 
     run(_list(loaded.settings, since, json_lines))
 
@@ -49,8 +49,8 @@ def suppressed(loaded: Loaded, since: float, json_lines: bool) -> None:
 async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
     import json
 
-    from relay.cli.reach import reach, records
     from relay.cli.records import as_json, counted, span
+    from relay.cli.store_access import reach, records
 
     objects: list[str] = []
     rows: list[Row] = []
@@ -85,7 +85,7 @@ def _aligned(rows: Sequence[Row]) -> Iterator[str]:
 def _row(record: Record) -> Row:
     from relay.cli.records import counted, span, timestamp
 
-    originals = {repeat.original.record: repeat.age for repeat in record.repeats if repeat.original}
+    originals = {repeat.original.id: repeat.age for repeat in record.repeats if repeat.original}
     if originals:
         original, age = next(iter(originals.items()))
         others = f" and {len(originals) - 1} more" if len(originals) > 1 else ""

@@ -11,7 +11,7 @@ import click
 
 from relay.cli.options import store_options
 from relay.cli.records import something
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ def why(loaded: Loaded, what: str, json_lines: bool) -> None:
     ID stands in the reply to the client, in the log line and in `relay suppressed`; it may be that of the suppressed
     message or of the one that it repeats. A Message-ID likewise. For an ADDRESS all that was suppressed for it.
     """
-    from relay.cli.reach import run
+    from relay.cli.store_access import run
 
     run(_explain(loaded.settings, what, json_lines))
 
@@ -53,8 +53,8 @@ def why(loaded: Loaded, what: str, json_lines: bool) -> None:
 async def _explain(settings: Settings, what: str, json_lines: bool) -> bool:
     import json
 
-    from relay.cli.reach import EVER, reach, records
     from relay.cli.records import Wanted, as_json, names_of
+    from relay.cli.store_access import EVER, reach, records
 
     names = names_of(settings)
     wanted = Wanted.read(what, names)
@@ -104,7 +104,7 @@ def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], wanted: Wanted, se
     for original in originals:
         if original:
             accepted, *more = _accepted(original)
-            yield "\n".join([f"{printable(original.record)} was {accepted}", *more, "Its copies were suppressed:"])
+            yield "\n".join([f"{printable(original.id)} was {accepted}", *more, "Its copies were suppressed:"])
     for record, repeats in found:
         yield "\n".join(_record(record, repeats, wanted, settings))
 
@@ -130,7 +130,7 @@ def _alike(repeats: Sequence[Repeat]) -> Iterator[list[Repeat]]:
     """Give together the recipients for whom the same was decided, for the same reason."""
 
     def case(repeat: Repeat) -> tuple[str, str, str]:
-        return repeat.outcome.value, repeat.rule, repeat.original.record if repeat.original else ""
+        return repeat.outcome.value, repeat.rule, repeat.original.id if repeat.original else ""
 
     for _, same in groupby(sorted(repeats, key=case), case):
         yield list(same)
@@ -148,7 +148,7 @@ def _case(same: Sequence[Repeat], wanted: Wanted) -> Iterator[str]:
         yield _row("forwarded", f"all the same, because it was only observed, to {whom}")
     if first.original:
         accepted, *more = _accepted(first.original)
-        yield _row("repeats", f"{printable(first.original.record)}, {span(first.age)} older, {accepted}")
+        yield _row("repeats", f"{printable(first.original.id)}, {span(first.age)} older, {accepted}")
         yield from (_row("", line) for line in more)
     else:
         yield _row("repeats", "a message that was under way at that moment")
@@ -188,14 +188,14 @@ def _recipients(repeats: Sequence[Repeat], wanted: Wanted) -> str:
 
 
 def _copy(record: Record, settings: Settings) -> str:
-    from relay.records.keep import Keep
+    from relay.records.kept_copies import KeptCopies
 
     if not record.kept:
         return "not kept" + ("" if settings.record.keep else " (record.keep is off)")
     if not settings.record.keep:
         return f"was kept as {printable(record.kept)}; record.keep no longer names where"
     try:
-        found = Keep(settings.record.keep.path).find(record.id)
+        found = KeptCopies(settings.record.keep.path).find(record.id)
     except OSError as error:
         return f"was kept as {printable(record.kept)}; {error.filename}: {error.strerror}"
     if not found:

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NewType, TypeAlias
 
 Fingerprint = NewType("Fingerprint", str)
 """Versioned digest of a message for one recipient, such as `v1:3f…`: printable ASCII, at most 80 characters."""
@@ -28,7 +25,7 @@ Token = NewType("Token", str)
 class Original:
     """The accepted message that later copies repeat."""
 
-    record: str
+    id: str
     """The id that stood in the log when it was accepted."""
     message_id: str
     """Its Message-ID field, or empty."""
@@ -39,7 +36,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ClaimTerms:
     """On what terms a fingerprint is claimed."""
 
     window: float
@@ -50,7 +47,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a store holds of an acceptance; `age` in seconds, `recipient` as in its `Terms`."""
+    """What a store holds of an acceptance; `age` in seconds, `recipient` as in its `ClaimTerms`."""
 
     key: Fingerprint
     original: Original
@@ -121,7 +118,7 @@ class AskGeneration:
 class Note:
     """Keep the record of a suppression for `keep_for` seconds. A second one with the same id takes its place."""
 
-    record: str
+    record_id: str
     text: str
     """One line of ASCII, as `core.record` writes it."""
     keep_for: float
@@ -189,45 +186,3 @@ class Unknown:
 
 
 Answer: TypeAlias = Won | Free | Held | Sent | Done | Generation | Unknown
-
-
-class Store(Protocol):
-    """What arbitrates between processes and remembers over restarts.
-
-    A store is asked by one caller at a time, and never again before it has answered. Only the guard calls it.
-    """
-
-    async def open(self) -> None:
-        """Make ready, and see that it answers. Raises `StoreError`; may be called again, always."""
-
-    async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands in one round trip. Raises `StoreError` when none could be answered."""
-
-    @property
-    def restarts(self) -> int:
-        """Another number whenever it may have lost what it was told: it was restarted, or another has its place."""
-
-    async def identity(self) -> str:
-        """Give the random id of this store, made by whoever asks first: the mark against mail loops."""
-
-    def records(self, age: float) -> AsyncIterator[str]:
-        """Give the records that are not older than `age` seconds by the store's clock, newest first.
-
-        They are read page by page, and nothing is locked in between. Raises `StoreError`.
-        """
-
-    def sent(self) -> AsyncIterator[Entry]:
-        """Give what was sent and is inside its window, in no order; what moves meanwhile may come twice.
-
-        Read page by page as the records are. Raises `StoreError`.
-        """
-
-    async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what was sent and matches, between two new generations. Gives their number. Raises `StoreError`.
-
-        Claims that are held stay. The first generation ends what relays write back; where this fails, it may stand. The
-        second begins when all are free: who has heard of it finds them so.
-        """
-
-    async def close(self) -> None:
-        """Let go of everything. Never raises."""

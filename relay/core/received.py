@@ -12,12 +12,12 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 _LONGEST_NAME = 255
 
 
-def received_field(*, helo: bytes, peer: str, hostname: str, mark: str, record: str, now: float) -> bytes:
+def received_field(*, helo: bytes, peer: str, hostname: str, loop_id: str, transaction_id: str, now: float) -> bytes:
     """Give the whole field with its CRLF. `now` in seconds since the Unix epoch; `peer` is an IP address."""
     name = _UNSAFE.sub(b"?", helo)[:_LONGEST_NAME].decode("ascii") or "unknown"
     literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     return (
         f"Received: from {name} ({literal})\r\n"
-        f"\tby {hostname} (smtp-dedup-relay {mark}) with ESMTP id {record};\r\n"
+        f"\tby {hostname} (smtp-dedup-relay {loop_id}) with ESMTP id {transaction_id};\r\n"
         f"\t{formatdate(now, localtime=True)}\r\n"
     ).encode("ascii", "replace")

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from relay.core.rules import Action
+from relay.core.ruling import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from relay.core.envelope import Envelope, Recipient
     from relay.core.outcome import Outcome, Result
     from relay.core.reply import Reply
-    from relay.core.rules import Ruling
+    from relay.core.ruling import Ruling
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """One message from its final dot to its reply."""
 
-    record: str
+    id: str
     """The id of the transaction; it stands in our `Received` field, in replies of ours and in the log."""
     peer: str
     envelope: Envelope
@@ -46,17 +46,17 @@ class Report:
         return Counter(result.outcome for result in self.results.values())
 
 
-class Witness(Protocol):
+class Reporter(Protocol):
     """Who hears what happens: metrics and log."""
 
     def message(self, report: Report) -> None:
         """Note a message that is over."""
 
-    def aborted(self, record: str, peer: str) -> None:
+    def aborted(self, transaction_id: str, peer: str) -> None:
         """Note that a client left between DATA and its final dot."""
 
-    def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
+    def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Note a recipient that was refused at RCPT time."""
 
-    def fault(self, record: str, where: str, error: Exception) -> None:
+    def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Note a fault of ours, with its traceback."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from aiosmtpd.smtp import SMTP
 
 from relay.core.envelope import fold
-from relay.core.rules import Action
+from relay.core.ruling import Action
 from relay.demo.messages import SITE, notification, recovery
 from relay.service import Service
 from relay.settings import Settings
-from relay.settings.rules import judge_of
+from relay.settings.rules import build_judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ def _suppressed(service: Service) -> float:
 
 
 def _why(step: Step) -> str:
-    ruling = judge_of(Settings())(step.contents[0], SITE.encode()).ruling(fold(step.recipients[0].encode()))
+    ruling = build_judge(Settings())(step.contents[0], SITE.encode()).ruling(fold(step.recipients[0].encode()))
     if ruling.action is Action.EXEMPT:
         return f"exempt ({ruling.rule})"
     if step.forwarded == 0:

@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.core.difference import differing
-from relay.core.rules import Action
+from relay.core.ruling import Action
 from relay.explain.differences import Difference, differences, place
+from relay.explain.field_pairs import differing
 from relay.explain.uncounted import Uncounted, uncounted
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.core.edits import Edit
-    from relay.explain.exhibit import Exhibit
+    from relay.explain.edits import Edit
+    from relay.explain.message_file import ExplainedMessage
 
 _LEAD = 20
 _SHOWN_IN_SENTENCE = 60
@@ -34,7 +34,7 @@ class Comparison:
     uncounted: tuple[Uncounted, ...]
 
 
-def comparison(first: Exhibit, second: Exhibit, *, most: int) -> Comparison:
+def comparison(first: ExplainedMessage, second: ExplainedMessage, *, most: int) -> Comparison:
     """Compare two messages to the same recipient; at most `most` edits of each text."""
     pairs = differing(first.form, second.form)
     equal = first.judged.fingerprint(first.folded) == second.judged.fingerprint(second.folded)
@@ -49,7 +49,7 @@ def comparison(first: Exhibit, second: Exhibit, *, most: int) -> Comparison:
 # The sentence
 
 
-def _equal(first: Exhibit, second: Exhibit, rest: Sequence[Uncounted]) -> str:
+def _equal(first: ExplainedMessage, second: ExplainedMessage, rest: Sequence[Uncounted]) -> str:
     if first.content == second.content:
         return "equal: byte for byte the same"
     names = list(dict.fromkeys(found.what for found in rest))
@@ -59,7 +59,7 @@ def _equal(first: Exhibit, second: Exhibit, rest: Sequence[Uncounted]) -> str:
     return said + (f"; ignored: {_listed(ignored)}" if ignored else "")
 
 
-def _ignored(exhibit: Exhibit) -> dict[str, list[bytes]]:
+def _ignored(exhibit: ExplainedMessage) -> dict[str, list[bytes]]:
     pieces: dict[str, list[bytes]] = {}
     for name, piece in exhibit.form.ignored:
         pieces.setdefault(name, []).append(piece)
@@ -100,7 +100,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _outcome(first: Exhibit, second: Exhibit) -> tuple[bool, str]:
+def _outcome(first: ExplainedMessage, second: ExplainedMessage) -> tuple[bool, str]:
     """Say whether the second of two equal messages is kept back, and why not, or how far."""
     ours, theirs = first.ruling, second.ruling
     for which, ruling in (("the first", ours), ("the second", theirs)):

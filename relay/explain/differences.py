@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from relay.core.difference import TOP, Pair, Placed
-from relay.core.edits import Edit, edits, same
+from relay.explain.edits import Edit, edits, same
 from relay.explain.evidence import Evidence, is_text, surroundings
 from relay.explain.explanation import readable
+from relay.explain.field_pairs import TOP, Pair, PlacedField
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from relay.core.message import Message
+    from relay.judge.mime.message import Message
 
 _MEANS = {"raw": "the source", "bytes": "the content", "part": "the type", "parts": "the type"}
 _WHOLE = frozenset(("part", "parts"))
@@ -84,7 +84,9 @@ def _one_sided(part: str, kind: str, what: str, only: str, value: str) -> Differ
     return Difference(part, kind, what, only, second=value)
 
 
-def _between(first: Placed, second: Placed, evidence: tuple[Evidence, Evidence], most: int) -> Iterator[Difference]:
+def _between(
+    first: PlacedField, second: PlacedField, evidence: tuple[Evidence, Evidence], most: int
+) -> Iterator[Difference]:
     what, kind = _MEANS.get(first.label, first.label), evidence[0].kind(first.part)
     reading = (
         "" if first.label == second.label else f"counts as {first.label} in the first, as {second.label} in the second"
@@ -106,12 +108,12 @@ def _between(first: Placed, second: Placed, evidence: tuple[Evidence, Evidence],
         yield Difference(first.part, kind, what, first=values[0], second=values[1], hint=reading)
 
 
-def _is_text(content: bytes, field: Placed) -> bool:
+def _is_text(content: bytes, field: PlacedField) -> bool:
     """Guess whether people can read it; what was left out of a normalised form makes it no less legible."""
     return is_text(content.replace(b"\0", b"") if content is field.value else content)
 
 
-def _legible(content: bytes, field: Placed) -> str:
+def _legible(content: bytes, field: PlacedField) -> str:
     """In a normalised form NUL stands for what was left out; in octets it is one."""
     text = readable(content)
     return text if content is field.value else text.replace("\0", "\\x00")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from relay.core.message import Leaf, Multipart
 from relay.explain.tree import file_name, nodes, octets
+from relay.judge.mime.message import Leaf, Multipart
 
 if TYPE_CHECKING:
-    from relay.core.difference import Placed
-    from relay.core.message import Message
+    from relay.explain.field_pairs import PlacedField
+    from relay.judge.mime.message import Message
 
 _SAMPLE = 4096
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -28,7 +28,7 @@ class Evidence:
         self._message = message
         self._parts = {node.number: node.part for node in nodes(message)}
 
-    def octets(self, field: Placed) -> bytes:
+    def octets(self, field: PlacedField) -> bytes:
         """Give what a field stands for."""
         part = self._parts.get(field.part)
         match field.label, part:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.core.reading import read
-from relay.core.rules import Sight, What
 from relay.explain.tree import Row, rows
+from relay.judge.fingerprint.decoded import decode_message
+from relay.judge.rules.rule import MatchTarget, MessageView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from relay.core.fingerprint import Judge
-    from relay.core.rules import Condition, Rule
-    from relay.explain.exhibit import Exhibit
+    from relay.explain.message_file import ExplainedMessage
+    from relay.judge.judge import Judge
+    from relay.judge.rules.rule import Condition, Rule
 
 _MBOX = b"From "
 _ATTACHMENT = "attachment"
@@ -75,7 +75,7 @@ class Explanation:
     form: tuple[Counted, ...]
 
 
-def explanation(exhibit: Exhibit, judge: Judge) -> Explanation:
+def explanation(exhibit: ExplainedMessage, judge: Judge) -> Explanation:
     """Say all that is known of one message."""
     form = exhibit.form
     return Explanation(
@@ -98,24 +98,26 @@ def readable(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
-def _ruled(exhibit: Exhibit) -> Ruled:
+def _ruled(exhibit: ExplainedMessage) -> Ruled:
     rule, ruling = exhibit.rule, exhibit.ruling
     reason = ruling.rule if ruling.rule != rule.name else ""
     return Ruled(rule.name, str(ruling.action), ruling.window, reason, tuple(_matches(rule, exhibit)))
 
 
-def _matches(rule: Rule, exhibit: Exhibit) -> Iterator[Matched]:
+def _matches(rule: Rule, exhibit: ExplainedMessage) -> Iterator[Matched]:
     sender = exhibit.reverse_path or b""
-    sight = Sight(exhibit.message, read(exhibit.message, sender).body.texts, sender)
+    sight = MessageView(exhibit.message, decode_message(exhibit.message, sender).body.texts, sender)
     for condition in rule.conditions:
         seen = (exhibit.folded.encode("utf-8", "surrogateescape"),)
-        yield from _first_match(condition, seen if condition.what is What.RECIPIENT else tuple(sight.texts(condition)))
+        yield from _first_match(
+            condition, seen if condition.what is MatchTarget.RECIPIENT else tuple(sight.texts(condition))
+        )
     if rule.attachment is not None:
         yield Matched(_ATTACHMENT, str(rule.attachment).lower(), "")
 
 
 def _first_match(condition: Condition, seen: tuple[bytes, ...]) -> Iterator[Matched]:
-    name = f"header.{condition.header}" if condition.what is What.HEADER else str(condition.what)
+    name = f"header.{condition.header}" if condition.what is MatchTarget.HEADER else str(condition.what)
     for value in seen:
         for pattern in condition.patterns:
             if pattern.search(value):
@@ -123,7 +125,7 @@ def _first_match(condition: Condition, seen: tuple[bytes, ...]) -> Iterator[Matc
                 return
 
 
-def _notes(exhibit: Exhibit, judge: Judge) -> Iterator[str]:
+def _notes(exhibit: ExplainedMessage, judge: Judge) -> Iterator[str]:
     if exhibit.local_line_ends:
         yield "its lines end with LF; read as CRLF, as on the wire"
     if exhibit.content.startswith(_MBOX):
@@ -134,11 +136,13 @@ def _notes(exhibit: Exhibit, judge: Judge) -> Iterator[str]:
         for rule in exhibit.judged.candidates[:-1]:
             who = _patterns(rule)
             yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {who}: give --recipient'
-    asking = [rule.name for rule in judge.rules if any(each.what is What.REVERSE_PATH for each in rule.conditions)]
+    asking = [
+        rule.name for rule in judge.rules if any(each.what is MatchTarget.REVERSE_PATH for each in rule.conditions)
+    ]
     if asking and exhibit.reverse_path is None:
         yield f"some rules look at the reverse-path ({', '.join(asking)}), and the file names none: give --reverse-path"
 
 
 def _patterns(rule: Rule) -> str:
-    asked = [condition.patterns for condition in rule.conditions if condition.what is What.RECIPIENT]
+    asked = [condition.patterns for condition in rule.conditions if condition.what is MatchTarget.RECIPIENT]
     return " and ".join(" or ".join(pattern.text for pattern in patterns) for patterns in asked)

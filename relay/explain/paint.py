@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from relay.core.printable import printable
 from relay.explain.differences import place
+from relay.runtime.terminal import printable
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from relay.core.edits import Edit
     from relay.explain.comparison import Comparison
     from relay.explain.differences import Difference
+    from relay.explain.edits import Edit
     from relay.explain.explanation import Explanation, Ruled
     from relay.explain.tree import Row
     from relay.explain.uncounted import Uncounted

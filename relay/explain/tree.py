@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.core.difference import TOP
-from relay.core.headers import decode_parameters
-from relay.core.message import Leaf
-from relay.core.text_transfer import decode_transfer
+from relay.explain.field_pairs import TOP
+from relay.judge.mime.headers import decode_parameters
+from relay.judge.mime.message import Leaf
+from relay.judge.mime.transfer import decode_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from relay.core.message import Message, Part
+    from relay.judge.mime.message import Message, Part
 
 _NAMES = frozenset(("filename", "name"))
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from relay.core.headers import unfold, values
-from relay.core.message import Leaf
-from relay.core.text import decode_text, fold_text
 from relay.explain.tree import Node, nodes, octets
+from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.message import Leaf
+from relay.judge.text.decode import decode_text, fold_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from relay.core.headers import Fields
-    from relay.core.message import Message, Part
+    from relay.judge.mime.headers import Fields
+    from relay.judge.mime.message import Message, Part
 
 _READ_DECODED = frozenset(("subject", "from", "reply-to", "list-id", "mime-version"))
 # Taken apart with their part.

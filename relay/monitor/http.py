@@ -14,7 +14,7 @@ from relay.records.selection import Selection, count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from relay.core.claim import Store
+    from relay.core.store import Store
     from relay.monitor.metrics import Metrics
 
 _SERVER = "smtp-dedup-relay"
@@ -47,7 +47,7 @@ class HttpServer:
         app.router.add_get("/livez", self._get_livez)
         app.router.add_get("/readyz", self._get_readyz)
         if memory is not None:
-            desk = _Desk(memory)
+            desk = _MemoryStoreApi(memory)
             app.router.add_get("/records", desk.get_records)
             app.router.add_post("/forget", desk.post_forget)
             app.router.add_post("/forget/preview", desk.post_preview)
@@ -80,7 +80,7 @@ class HttpServer:
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
 
-class _Desk:
+class _MemoryStoreApi:
     """Serves the commands of this host: its records, and what it shall forget. A store in memory never waits."""
 
     def __init__(self, store: Store) -> None:

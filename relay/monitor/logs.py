@@ -10,7 +10,8 @@ import re
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from relay.core.rules import DEFAULT
+from relay.core.redact import without_addresses
+from relay.core.ruling import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +25,6 @@ log = logging.getLogger("relay")
 _MOST_ORIGINALS = 5
 _PLAIN_KEY = re.compile(r"[\w@./+<>=-]+")
 _PLAIN = re.compile(r"[\w@.:/+<>=-]+")
-_ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@(?:\[[^\]\s]*\]|[^\s<>,;:()"\']+)>?')
 
 
 def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> logging.handlers.QueueListener:
@@ -105,7 +105,7 @@ class MessageLog:
         if not log.isEnabledFor(logging.INFO):
             return
         fields: dict[str, Any] = {
-            "record": report.record,
+            "record": report.id,
             **self._reply(report.reply),
             "recipients": {outcome.value: count for outcome, count in report.counts().items()},
             "size_bytes": report.size,
@@ -117,7 +117,7 @@ class MessageLog:
             fields["exempt"] = report.exempt
         elif rules := {ruling.rule for ruling in report.rulings.values()} - {DEFAULT}:
             fields["rules"] = sorted(rules)
-        originals = {result.original.record: result for result in report.results.values() if result.original}
+        originals = {result.original.id: result for result in report.results.values() if result.original}
         if originals:
             fields["repeats"] = [
                 {"record": record, "message_id": result.original.message_id, "age_seconds": round(result.age, 1)}
@@ -143,11 +143,6 @@ class MessageLog:
     def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
         """Write a line that is not about a message's end."""
         log.log(level, text, extra={"fields": fields})
-
-
-def without_addresses(text: str) -> str:
-    """Put a word in place of each mail address."""
-    return _ADDRESS.sub("<address>", text)
 
 
 def _timestamp(seconds: float) -> str:

@@ -12,7 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from relay import __version__
 from relay.core.outcome import REPEATS, Outcome
-from relay.core.rules import DEFAULT
+from relay.core.ruling import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,8 +6,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
-from relay.errors import SettingsError
-from relay.files import remove, write_new
+from relay.core.errors import SettingsError
+from relay.runtime.files import remove, write_new
 
 if TYPE_CHECKING:
     from pathlib import Path

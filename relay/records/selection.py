@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from relay.core.claim import Entry, Store
+    from relay.core.claim import Entry
+    from relay.core.store import Store
 
 _SETS = ("records", "message_ids", "recipients", "keys")
 
@@ -32,7 +33,7 @@ class Selection:
         """Say whether this acceptance is meant."""
         return (
             entry.age < self.within
-            or entry.original.record in self.records
+            or entry.original.id in self.records
             or entry.recipient in self.recipients
             or entry.key in self.keys
             or (bool(self.message_ids) and bare(entry.original.message_id) in self.message_ids)

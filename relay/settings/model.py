@@ -10,8 +10,11 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
-from relay.settings import kinds
-from relay.settings.kinds import (
+from relay.settings import value_types as kinds
+from relay.settings.presets import parse_presets
+from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
+from relay.settings.urls import SmtpUrl
+from relay.settings.value_types import (
     Address,
     AddressOrNone,
     Bytes,
@@ -23,13 +26,10 @@ from relay.settings.kinds import (
     Switch,
     Timeout,
 )
-from relay.settings.presets import parse_presets
-from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
-from relay.settings.urls import SmtpUrl
 
 Presets: TypeAlias = Annotated[
     tuple[str, ...],
-    kinds.Kind("list of presets"),
+    kinds.ValueType("list of presets"),
     PlainValidator(parse_presets),
     PlainSerializer(list, return_type=list[str]),
 ]
@@ -44,7 +44,7 @@ def _key(default: object, description: str) -> Any:
     return Field(default=default, description=description, validate_default=True)
 
 
-class Listen(_Section):
+class ListenSection(_Section):
     """Where clients reach the relay."""
 
     address: Address = _key(
@@ -57,7 +57,7 @@ class Listen(_Section):
     )
 
 
-class Upstream(_Section):
+class UpstreamSection(_Section):
     """The mail server that the relay forwards to."""
 
     url: kinds.Upstream = _key(
@@ -140,7 +140,7 @@ class Upstream(_Section):
         return self
 
 
-class Dedup(_Section):
+class DedupSection(_Section):
     """What counts as a repeat, and what is done about it."""
 
     window: Seconds = _key(
@@ -173,7 +173,7 @@ class Dedup(_Section):
     )
 
 
-class Store(_Section):
+class StoreSection(_Section):
     """Where the relay remembers what was sent."""
 
     url: kinds.Store = _key(
@@ -190,13 +190,13 @@ class Store(_Section):
     )
 
 
-class Http(_Section):
+class HttpSection(_Section):
     """Metrics and health."""
 
     address: AddressOrNone = _key("127.0.0.1:9625", 'Where /metrics, /livez and /readyz are served. "" = nowhere.')
 
 
-class Record(_Section):
+class RecordSection(_Section):
     """What is kept about suppressed messages."""
 
     keep_for: Seconds = _key(
@@ -221,7 +221,7 @@ class Record(_Section):
     )
 
 
-class Limits(_Section):
+class LimitsSection(_Section):
     """What the relay takes at most."""
 
     message_size: Bytes = _key(
@@ -241,7 +241,7 @@ class Limits(_Section):
     )
 
 
-class Log(_Section):
+class LogSection(_Section):
     """One line per message, on stderr."""
 
     format: Literal["auto", "json", "human"] = _key("auto", '"auto" is "human" on a terminal and "json" elsewhere.')
@@ -252,14 +252,14 @@ class Log(_Section):
 class Settings(_Section):
     """All settings, in the order in which they are shown."""
 
-    listen: Listen = Field(default_factory=Listen)
-    upstream: Upstream = Field(default_factory=Upstream)
-    dedup: Dedup = Field(default_factory=Dedup)
-    store: Store = Field(default_factory=Store)
-    http: Http = Field(default_factory=Http)
-    record: Record = Field(default_factory=Record)
-    limits: Limits = Field(default_factory=Limits)
-    log: Log = Field(default_factory=Log)
+    listen: ListenSection = Field(default_factory=ListenSection)
+    upstream: UpstreamSection = Field(default_factory=UpstreamSection)
+    dedup: DedupSection = Field(default_factory=DedupSection)
+    store: StoreSection = Field(default_factory=StoreSection)
+    http: HttpSection = Field(default_factory=HttpSection)
+    record: RecordSection = Field(default_factory=RecordSection)
+    limits: LimitsSection = Field(default_factory=LimitsSection)
+    log: LogSection = Field(default_factory=LogSection)
     rules: Rules = ()
     ignore: Ignores = ()
 
@@ -313,7 +313,7 @@ KEYS: dict[str, FieldInfo] = {
 
 def kind_of(key: str) -> str | None:
     """Give what the reference page calls the kind of a dotted key; None for one of a few words."""
-    return next((item.name for item in KEYS[key].metadata if isinstance(item, kinds.Kind)), None)
+    return next((item.name for item in KEYS[key].metadata if isinstance(item, kinds.ValueType)), None)
 
 
 def environment_name(key: str) -> str:

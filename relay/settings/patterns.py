@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from relay.core.pattern import Pattern
+from relay.judge.rules.pattern import Pattern
 from relay.settings.units import shortened
 
 _NAME_LIMIT = 80

@@ -14,10 +14,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from relay.settings import in_force
-from relay.settings.kinds import Kind
+from relay.settings import effective as in_force
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
+from relay.settings.value_types import ValueType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,7 +188,7 @@ def _kind(key: str) -> str:
 
 
 def _kind_in_table(field: FieldInfo) -> str:
-    named = next((item.name for item in field.metadata if isinstance(item, Kind)), None)
+    named = next((item.name for item in field.metadata if isinstance(item, ValueType)), None)
     return named or ", ".join(f"`{_toml(choice)}`" for choice in get_args(field.annotation))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.core.fingerprint import Judge
-from relay.settings import in_force
+from relay.judge.judge import Judge
+from relay.settings import effective as in_force
 
 if TYPE_CHECKING:
     from relay.settings.model import Settings
 
 
-def judge_of(settings: Settings) -> Judge:
+def build_judge(settings: Settings) -> Judge:
     """Build what looks at messages: the operator's rules and ignores, then those of the presets."""
     return Judge(
         [found.table.rule() for found in in_force.rules(settings)],

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from relay.errors import SettingsError
-from relay.settings import problems
-from relay.settings.advice import warnings
+from relay.core.errors import SettingsError
+from relay.settings import errors as problems
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
 from relay.settings.urls import SqliteUrl
+from relay.settings.warnings import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ class Loaded:
     """Given durations and sizes as their sources write them, by dotted key."""
 
 
-class _Found:
+class _GivenValues:
     """What the sources say: a later one replaces an earlier one."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def load(
     is that of this process unless given.
     Raises `SettingsError` that names every wrong value, its source and the mend, and shows no secret.
     """
-    found = _Found()
+    found = _GivenValues()
     store_url = _store_url(environ, os.geteuid() if user_id is None else user_id)
     if store_url:
         found.add("store.url", store_url, "default")
@@ -112,7 +112,7 @@ def load(
     return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings, tables_from)), written)
 
 
-def _settings(found: _Found) -> Settings:
+def _settings(found: _GivenValues) -> Settings:
     """Make settings of it. Raises `SettingsError` that tells all that is wrong, also what was found before."""
     nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     tables: dict[str, object] = {}
@@ -146,7 +146,7 @@ def upstream_password(settings: Settings) -> str | None:
     return password
 
 
-def _add_file(found: _Found, path: Path) -> None:
+def _add_file(found: _GivenValues, path: Path) -> None:
     source = f"file {path}"
     try:
         tables = tomllib.loads(_read(path, "settings file"))
@@ -168,7 +168,7 @@ def _add_file(found: _Found, path: Path) -> None:
                     found.add(f"{section}.{name}", value, source)
 
 
-def _add_environment(found: _Found, environ: Mapping[str, str]) -> None:
+def _add_environment(found: _GivenValues, environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if name in _VARIABLES:
             found.add(_VARIABLES[name], value, f"environment {name}")
@@ -178,7 +178,7 @@ def _add_environment(found: _Found, environ: Mapping[str, str]) -> None:
             found.problems.append(problems.unknown_variable(name))
 
 
-def _add_flags(found: _Found, flags: Mapping[str, str]) -> None:
+def _add_flags(found: _GivenValues, flags: Mapping[str, str]) -> None:
     # Those given to --set last, so that they win.
     for name, value in sorted(flags.items(), key=lambda item: item[0] not in OPTIONS):
         if name == PASSWORD:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from relay.core import ignore as ignores
-from relay.core.ignore import Ignore, UrlKind
-from relay.core.pattern import Pattern
-from relay.core.rules import DEFAULT, Action, Condition, Rule, What
+from relay.core.ruling import DEFAULT, Action
+from relay.judge.rules import ignore as ignores
+from relay.judge.rules.ignore import Ignore, UrlKind
+from relay.judge.rules.pattern import Pattern
+from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.settings import patterns
-from relay.settings.kinds import Kind, Seconds
+from relay.settings.value_types import Seconds, ValueType
 
 
 class _Table(BaseModel):
@@ -79,29 +80,29 @@ def _each_name_once(tables: tuple[_AnyTable, ...]) -> tuple[_AnyTable, ...]:
     return tables
 
 
-Name: TypeAlias = Annotated[str, Kind("text"), PlainValidator(patterns.parse_name)]
+Name: TypeAlias = Annotated[str, ValueType("text"), PlainValidator(patterns.parse_name)]
 RuleName: TypeAlias = Annotated[Name, AfterValidator(_own_name)]
-Parameter: TypeAlias = Annotated[str, Kind("name"), PlainValidator(patterns.parse_parameter)]
-Attribute: TypeAlias = Annotated[str, Kind("name"), PlainValidator(patterns.parse_attribute)]
+Parameter: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_parameter)]
+Attribute: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_attribute)]
 OnePattern: TypeAlias = Annotated[
     Pattern | None,
-    Kind("pattern"),
+    ValueType("pattern"),
     PlainValidator(patterns.parse_pattern),
     PlainSerializer(_text, return_type=str | None),
 ]
 Patterns: TypeAlias = Annotated[
     tuple[Pattern, ...],
-    Kind("pattern, or list of them"),
+    ValueType("pattern, or list of them"),
     PlainValidator(patterns.parse_patterns),
     PlainSerializer(_texts, return_type=str | list[str]),
 ]
 Headers: TypeAlias = Annotated[
     dict[Annotated[str, PlainValidator(patterns.parse_field_name)], Patterns],
-    Kind("patterns by name"),
+    ValueType("patterns by name"),
     AfterValidator(_each_field_once),
 ]
-Attached: TypeAlias = Annotated[bool | None, Kind("true or false"), PlainValidator(_true_or_false)]
-Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, Kind("duration")]
+Attached: TypeAlias = Annotated[bool | None, ValueType("true or false"), PlainValidator(_true_or_false)]
+Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, ValueType("duration")]
 
 _WHAT = ("parameter", "query", "text", "attribute", "comment")
 _ONLY_BESIDE = {
@@ -183,7 +184,7 @@ class RuleTable(_Table):
         "says what would have been suppressed.",
     )
     window: Window = _key(None, "For dedupe and observe: in place of dedup.window.")
-    ignore: Annotated[tuple[IgnoreTable, ...], Kind("list of tables")] = _key(
+    ignore: Annotated[tuple[IgnoreTable, ...], ValueType("list of tables")] = _key(
         (), "For dedupe and observe: what does not count either, written as in `[[ignore]]`."
     )
 
@@ -205,15 +206,15 @@ class RuleTable(_Table):
 
     def _conditions(self) -> Iterator[Condition]:
         plain = {
-            What.SUBJECT: self.subject,
-            What.FROM: self.from_,
-            What.REVERSE_PATH: self.reverse_path,
-            What.RECIPIENT: self.recipient,
+            MatchTarget.SUBJECT: self.subject,
+            MatchTarget.FROM: self.from_,
+            MatchTarget.REVERSE_PATH: self.reverse_path,
+            MatchTarget.RECIPIENT: self.recipient,
         }
         yield from (Condition(what, several) for what, several in plain.items() if several)
-        yield from (Condition(What.HEADER, several, name.lower()) for name, several in self.header.items())
+        yield from (Condition(MatchTarget.HEADER, several, name.lower()) for name, several in self.header.items())
         if self.link:
-            yield Condition(What.LINK, self.link)
+            yield Condition(MatchTarget.LINK, self.link)
 
     def rule(self) -> Rule:
         """Give it as the judgement takes it."""

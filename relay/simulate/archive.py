@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from relay.simulate import mbox
 from relay.simulate.heading import LATEST, Heading, name_date
+from relay.simulate.mail_files import FileKind, MailFiles, Problem
 from relay.simulate.mbox import unpack
-from relay.simulate.places import Kind, Places, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from relay.simulate.places import OpenFile
+    from relay.simulate.mail_files import OpenFile
 
 LARGEST = 64 << 20
 """Bytes of a message that is played; a larger one is left out and named."""
@@ -25,7 +25,7 @@ UNDATED = "none"
 """The source of the date of a message that has none."""
 
 
-class Letter(NamedTuple):
+class ArchivedMessage(NamedTuple):
     """A message of the archive: what its header section tells, and its content as it travelled."""
 
     heading: Heading
@@ -36,7 +36,7 @@ class Archive:
     """Messages by number, in the order in which they were found."""
 
     def __init__(self) -> None:
-        self.places = Places()
+        self.places = MailFiles()
         self.date_sources: Counter[str] = Counter()
         """How many messages are dated by what; those without a date are left out of the index."""
         self.dates = array("d")
@@ -61,10 +61,10 @@ class Archive:
         """Look for messages; gives their number so far, again and again. What cannot be read is among `problems`."""
         for file in self.places.find(paths):
             self._paths.append(file.path)
-            if file.kind is Kind.MESSAGE:
+            if file.kind is FileKind.MESSAGE:
                 self._add(file, 0, file.status.st_size, Heading(file.head))
                 yield len(self)
-            elif file.kind is Kind.MBOX:
+            elif file.kind is FileKind.MBOX:
                 yield from self._index_mbox(file)
 
     @property
@@ -76,7 +76,7 @@ class Archive:
         """Give the numbers by date; of the same second in the order in which they were found."""
         return sorted(range(len(self)), key=self.dates.__getitem__)
 
-    def read(self, number: int) -> Letter | None:
+    def read(self, number: int) -> ArchivedMessage | None:
         """Read a message, or note why it can no longer be read."""
         start, size = self._starts[number], self._sizes[number]
         path = self._paths[self._files[number]]
@@ -92,7 +92,7 @@ class Archive:
         if b"\r\n" not in content:
             # A file of this system; on the wire lines end with CRLF.
             content = content.replace(b"\n", b"\r\n")
-        return Letter(Heading(content, from_line), content)
+        return ArchivedMessage(Heading(content, from_line), content)
 
     def _index_mbox(self, file: OpenFile) -> Iterator[int]:
         size = file.status.st_size

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.core.printable import printable
+from relay.runtime.terminal import printable
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:

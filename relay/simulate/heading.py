@@ -11,7 +11,7 @@ from email.utils import parsedate_tz
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.envelope import fold
-from relay.core.headers import unfold
+from relay.judge.mime.headers import unfold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.core.message import HEADER_LIMIT, Multipart, parse
+from relay.judge.mime.message import HEADER_LIMIT, Multipart, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient
-from relay.core.rules import Action, Ruling
-from relay.simulate.memory import Memory
-from relay.simulate.near import NearMisses
+from relay.core.ruling import Action, Ruling
+from relay.simulate.near_misses import NearMisses
+from relay.simulate.seen import SeenMessages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from relay.core.claim import Fingerprint
-    from relay.core.fingerprint import Judge, Judged
-    from relay.core.normalise import Field
+    from relay.judge.fingerprint.normal_form import Field
+    from relay.judge.judge import Judge, MessageAnalysis
     from relay.simulate.archive import Archive
-    from relay.simulate.memory import Copy
+    from relay.simulate.seen import EarlierCopy
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 GAPS = (
@@ -95,7 +95,7 @@ class Replay:
         self._judge = judge
         self._archive = archive
         longest = max(GAPS[-1], window, *(rule.window or 0.0 for rule in judge.rules))
-        self._memory = Memory(archive.dates, longest)
+        self._memory = SeenMessages(archive.dates, longest)
         self._message_ids = array("q", bytes(8 * len(archive)))
 
     def play(self, number: int) -> None:
@@ -117,7 +117,7 @@ class Replay:
         self._count(number, judged, rulings, copies)
         self._compare(number, judged, rulings, copies)
 
-    def _copy(self, number: int, judged: Judged, to: Recipient, ruling: Ruling) -> Copy | None:
+    def _copy(self, number: int, judged: MessageAnalysis, to: Recipient, ruling: Ruling) -> EarlierCopy | None:
         if ruling.action is Action.EXEMPT:
             return None
         own = judged.rule(to).window
@@ -127,9 +127,9 @@ class Replay:
     def _count(
         self,
         number: int,
-        judged: Judged,
+        judged: MessageAnalysis,
         rulings: Mapping[Recipient, Ruling],
-        copies: Mapping[Recipient, Copy | None],
+        copies: Mapping[Recipient, EarlierCopy | None],
     ) -> None:
         suppressed = 0
         for to, ruling in rulings.items():
@@ -150,10 +150,10 @@ class Replay:
         found = [copy for copy in copies.values() if copy]
         if found:
             self._group(number, judged, found)
-        if broken := judged.form(judged.rule(next(iter(rulings)))).broken:
+        if broken := judged.normal_form(judged.rule(next(iter(rulings)))).broken:
             self.totals.broken[broken] += 1
 
-    def _count_copy(self, number: int, copy: Copy) -> None:
+    def _count_copy(self, number: int, copy: EarlierCopy) -> None:
         bar = bisect_right(GAPS, copy.gap) - 1
         if bar < len(self.gaps):
             self.gaps[bar] += 1
@@ -163,7 +163,7 @@ class Replay:
         name, earlier = self._message_ids[number], self._message_ids[copy.earlier]
         self.totals.same_message_id += in_force and name == earlier != _NO_MESSAGE_ID
 
-    def _group(self, number: int, judged: Judged, copies: Sequence[Copy]) -> None:
+    def _group(self, number: int, judged: MessageAnalysis, copies: Sequence[EarlierCopy]) -> None:
         group = self.groups.setdefault(judged.fingerprint(_CONTENT_ALONE), Group(number))
         group.messages += 1
         group.copies += len(copies)
@@ -174,14 +174,14 @@ class Replay:
     def _compare(
         self,
         number: int,
-        judged: Judged,
+        judged: MessageAnalysis,
         rulings: Mapping[Recipient, Ruling],
-        copies: Mapping[Recipient, Copy | None],
+        copies: Mapping[Recipient, EarlierCopy | None],
     ) -> None:
         """Look for near misses among those to whom a rule applies that may suppress."""
         looked = [to for to, ruling in rulings.items() if ruling.action is not Action.EXEMPT]
         if looked:
-            form = judged.form(judged.rule(looked[0])).fields
+            form = judged.normal_form(judged.rule(looked[0])).fields
             subject = tuple(counted.value for counted in form if counted.label.startswith("Subject"))
             keys = [(hash((subject, to)), copies[to] is None) for to in looked]
             self.near.look(number, self._archive.dates[number], form, keys)
@@ -192,4 +192,4 @@ class Replay:
             return None
         judged = self._judge(letter.content, letter.heading.reverse_path() or b"")
         to = letter.heading.addressed().recipients[0]
-        return judged.form(judged.rule(to)).fields
+        return judged.normal_form(judged.rule(to)).fields

@@ -6,13 +6,13 @@ import datetime as dt
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from relay.core.headers import decode_value, unfold, values
-from relay.core.message import parse
+from relay.judge.mime.headers import decode_value, unfold, values
+from relay.judge.mime.message import parse
 from relay.simulate.replay import GAPS
 
 if TYPE_CHECKING:
     from relay.simulate.archive import Archive
-    from relay.simulate.near import Kind
+    from relay.simulate.near_misses import NearMissGroup
     from relay.simulate.replay import Group, Replay
 
 VERSION = 1
@@ -84,7 +84,7 @@ def _group(archive: Archive, group: Group) -> dict[str, Any]:
     }
 
 
-def _near_miss(archive: Archive, kind: Kind) -> dict[str, Any]:
+def _near_miss(archive: Archive, kind: NearMissGroup) -> dict[str, Any]:
     difference = kind.difference
     return {
         "subject": _subject(archive, kind.number),

@@ -7,12 +7,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from relay.core import reply as replies
+from relay.runtime.tasks import Tasks
 from relay.smtp.protocol import RelaySMTP
-from relay.smtp.session import Limits, Session
-from relay.tasks import Tasks
+from relay.smtp.session import Session, SessionLimits
 
 if TYPE_CHECKING:
-    from relay.parts import Parts
+    from relay.transaction import Dependencies
 
 _BACKLOG = 512
 _LAST_WORDS = 1.0
@@ -22,23 +22,23 @@ _LAST_WORDS = 1.0
 class Listener:
     """Takes clients in, and knows which of them are in the middle of a message."""
 
-    def __init__(self, parts: Parts, limits: Limits) -> None:
+    def __init__(self, dependencies: Dependencies, limits: SessionLimits) -> None:
         self.limits = limits
         self.draining = False
         self.handlers = Tasks()
         self.messages = Tasks()
-        self._parts = parts
+        self._relay = dependencies
         self._sessions: set[Session] = set()
         self._server: asyncio.Server | None = None
         self._quiet = asyncio.Event()
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and give the port. Raises `OSError`."""
-        model = RelaySMTP.prepare(self._parts.policy.hostname, "smtp-dedup-relay")
+        model = RelaySMTP.prepare(self._relay.policy.hostname, "smtp-dedup-relay")
         loop = asyncio.get_running_loop()
         where: dict[str, Any] = {"sock": _all_addresses(port)} if host == "::" else {"host": host, "port": port}
         self._server = await loop.create_server(
-            lambda: model.connection(Session(self, self._parts)), **where, backlog=_BACKLOG
+            lambda: model.connection(Session(self, self._relay)), **where, backlog=_BACKLOG
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -78,7 +78,7 @@ class Listener:
         last_words = min(_LAST_WORDS, limit / 4)
         if await self._wait_quiet(limit - last_words):
             return True
-        self._parts.book.give_up()
+        self._relay.claims.give_up()
         return await self._wait_quiet(last_words)
 
     async def close(self) -> None:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from relay.core.content import Content
-    from relay.parts import Parts
-    from relay.tasks import Tasks
+    from relay.runtime.tasks import Tasks
+    from relay.transaction import Dependencies
 
 
 @dataclass(frozen=True)
-class Limits:
+class SessionLimits:
     """What a client may do."""
 
     networks: Sequence[IPv4Network | IPv6Network]
@@ -33,10 +33,10 @@ class Limits:
     """Seconds."""
 
 
-class House(Protocol):
+class SessionOwner(Protocol):
     """The listener, as its sessions see it."""
 
-    limits: Limits
+    limits: SessionLimits
     draining: bool
     handlers: Tasks
     """The command loops."""
@@ -56,25 +56,25 @@ class House(Protocol):
 class Session:
     """One client connection: at most one transaction at a time."""
 
-    def __init__(self, house: House, parts: Parts) -> None:
+    def __init__(self, house: SessionOwner, dependencies: Dependencies) -> None:
         self.helo = b""
         self.limits = house.limits
         self.handlers = house.handlers
         self.turned_away = False
         """Whether the greeting was a refusal."""
         self._house = house
-        self._parts = parts
+        self._relay = dependencies
         self._peer = ""
         self._transaction: Transaction | None = None
         self._delivering = False
-        self._line: Line | None = None
+        self._line: ClientConnection | None = None
 
     @property
     def in_transaction(self) -> bool:
         """Whether a message has begun and its reply has not been given."""
         return self._transaction is not None or self._delivering
 
-    def connected(self, line: Line, peer: str) -> None:
+    def connected(self, line: ClientConnection, peer: str) -> None:
         """Note who is calling, and on which line."""
         self._peer = peer
         self._line = line
@@ -93,7 +93,7 @@ class Session:
         """Give the first reply (RFC 5321 section 3.1), which may be a refusal."""
         if not self._is_ours():
             self.turned_away = True
-            return replies.NOT_YOUR_RELAY
+            return replies.NETWORK_NOT_ALLOWED
         if self._house.draining:
             return replies.DRAINING
         if not self._house.enter(self):
@@ -111,10 +111,10 @@ class Session:
     def offers(self) -> list[str]:
         """Give the extensions for EHLO: ours, and those that only the upstream can make true."""
         offers = ["PIPELINING", f"SIZE {self._size_limit()}", "8BITMIME", "ENHANCEDSTATUSCODES"]
-        return [*offers, "SMTPUTF8"] if self._parts.upstream.offers("SMTPUTF8") else offers
+        return [*offers, "SMTPUTF8"] if self._relay.upstream.offers("SMTPUTF8") else offers
 
     def _size_limit(self) -> int:
-        return min(self._parts.upstream.size_limit() or self.limits.message_size, self.limits.message_size)
+        return min(self._relay.upstream.size_limit() or self.limits.message_size, self.limits.message_size)
 
     async def mail(self, reverse_path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Begin a transaction. The upstream hears of it at the first recipient."""
@@ -133,7 +133,7 @@ class Session:
             else:
                 return replies.UNKNOWN_PARAMETER
         envelope = Envelope(reverse_path, tuple(passed_on))
-        self._transaction = Transaction(self._parts, envelope, peer=self._peer, helo=self.helo)
+        self._transaction = Transaction(self._relay, envelope, peer=self._peer, helo=self.helo)
         return replies.SENDER_OK
 
     async def rcpt(self, path: bytes, parameters: Sequence[bytes]) -> Reply:
@@ -153,7 +153,7 @@ class Session:
     async def data(self, content: Content) -> Reply:
         """Hand the message over. From here on it no longer needs its client: the retry must be recognised."""
         transaction = self._take()
-        task = self._house.messages.start(transaction.data(content), f"message {transaction.record}")
+        task = self._house.messages.start(transaction.data(content), f"message {transaction.id}")
         self._delivering = True
         try:
             return await asyncio.shield(task)
@@ -177,13 +177,13 @@ class Session:
     def aborted(self) -> None:
         """Note that the client left in the middle of its content."""
         if self._transaction is not None:
-            self._parts.witness.aborted(self._transaction.record, self._peer)
+            self._relay.reporter.aborted(self._transaction.id, self._peer)
 
     def fault(self, error: Exception) -> Reply:
         """Answer a fault of ours without telling what it was; the log tells, under the same id."""
-        record = self._transaction.record if self._transaction else self._parts.new_id()
-        self._parts.witness.fault(record, "session", error)
-        return Reply.of(451, replies.OUR_FAULT.format(id=record))
+        transaction_id = self._transaction.id if self._transaction else self._relay.new_id()
+        self._relay.reporter.fault(transaction_id, "session", error)
+        return Reply.of(451, replies.INTERNAL_FAULT.format(id=transaction_id))
 
     def _take(self) -> Transaction:
         transaction, self._transaction = self._transaction, None
@@ -192,7 +192,7 @@ class Session:
         return transaction
 
 
-class Line(Protocol):
+class ClientConnection(Protocol):
     """The connection, as the session sees it."""
 
     def hang_up(self, reply: Reply) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import aiosmtplib
 
-from relay.errors import UpstreamDown, UpstreamRefused
+from relay.core.errors import UpstreamDown, UpstreamRefused
 from relay.upstream.wire import Wire
 
 if TYPE_CHECKING:

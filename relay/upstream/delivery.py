@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
+from relay.core.errors import UpstreamBusy, UpstreamDown, UpstreamRefused
 from relay.core.reply import UNREACHABLE, UPSTREAM_BUSY, Reply
-from relay.errors import UpstreamBusy, UpstreamDown, UpstreamRefused
 from relay.upstream.patience import Patience
 from relay.upstream.wire import ConnectionEnded, NoAnswer
 
@@ -36,7 +36,7 @@ _ONE_PIECE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DeliveryContext:
     """What every delivery works with. Times in seconds."""
 
     route: Route
@@ -47,7 +47,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class _Lent:
+class _CheckedOut:
     """A connection that the pool has lent us, and how far the transaction on it has come."""
 
     connection: Connection
@@ -64,11 +64,11 @@ class SmtpDelivery:
     somebody else meanwhile, the next one gets them anew.
     """
 
-    def __init__(self, terms: Terms, envelope: Envelope) -> None:
+    def __init__(self, terms: DeliveryContext, envelope: Envelope) -> None:
         self._terms = terms
         self._envelope = envelope
         self._patience = Patience(terms.patience, asyncio.get_running_loop().time)
-        self._lent: _Lent | None = None
+        self._lent: _CheckedOut | None = None
         self._fresh = False
         self._accepted: dict[bytes, Reply] = {}
         self._failure: Reply | None = None
@@ -76,7 +76,7 @@ class SmtpDelivery:
     async def rcpt(self, path: bytes) -> Reply:
         """Pass a recipient on and give the upstream's own reply."""
 
-        async def offer(lent: _Lent) -> Reply:
+        async def offer(lent: _CheckedOut) -> Reply:
             if lent.standing is None:
                 replies, _ = await self._issue(lent, [*self._accepted, path])
                 return replies[path]
@@ -96,7 +96,7 @@ class SmtpDelivery:
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
         """Make these the recipients and ask to send. Where a reply is positive, content is awaited."""
 
-        async def ask(lent: _Lent) -> Mapping[bytes, Reply]:
+        async def ask(lent: _CheckedOut) -> Mapping[bytes, Reply]:
             if lent.standing is not None and lent.standing.keys() == set(paths):
                 replies = dict(lent.standing)
                 [start] = await self._run(lent.connection, [_DATA])
@@ -142,7 +142,7 @@ class SmtpDelivery:
                 raise wire.end(f"answered {early.code} {early.text} before the content had ended")
         return None
 
-    def _note(self, lent: _Lent, reply: Reply) -> Reply | Unclear:
+    def _note(self, lent: _CheckedOut, reply: Reply) -> Reply | Unclear:
         lent.standing, lent.started = None, False
         if reply.positive:
             lent.connection.accepted()
@@ -178,17 +178,17 @@ class SmtpDelivery:
             lent.connection.wire.end("given up")
             self._terms.pool.give_back(lent.connection)
 
-    def _fail(self, lent: _Lent, reason: str) -> str:
+    def _fail(self, lent: _CheckedOut, reason: str) -> str:
         """Hold the end of a connection against its upstream. Gives the reason with the upstream's name."""
         self._let_go()
         return self._terms.route.fails(lent.connection, reason)
 
-    def _take(self) -> _Lent | None:
+    def _take(self) -> _CheckedOut | None:
         self._terms.pool.speaks(self._give_back)
         lent, self._lent = self._lent, None
         return lent
 
-    async def _persist(self, attempt: Callable[[_Lent], Awaitable[T]]) -> T | Reply:
+    async def _persist(self, attempt: Callable[[_CheckedOut], Awaitable[T]]) -> T | Reply:
         """Make an attempt, and others while patience lasts; only ever before the dot."""
         if self._failure is not None:
             return self._failure
@@ -199,7 +199,7 @@ class SmtpDelivery:
             if self._lent is not None and not self._lent.started:
                 self._terms.pool.is_silent(self._give_back)
 
-    async def _attempts(self, attempt: Callable[[_Lent], Awaitable[T]]) -> T | Reply:
+    async def _attempts(self, attempt: Callable[[_CheckedOut], Awaitable[T]]) -> T | Reply:
         self._patience.begin()
         while True:
             try:
@@ -223,7 +223,7 @@ class SmtpDelivery:
                 self._failure = UNREACHABLE
             return self._failure
 
-    async def _ready(self) -> _Lent:
+    async def _ready(self) -> _CheckedOut:
         lent = self._lent
         if lent is not None and not lent.connection.tired:
             return lent
@@ -236,10 +236,10 @@ class SmtpDelivery:
             # Each further command would be slow; another connection gets the same recipients.
             self._lent = None
             connection = await pool.exchange(lent.connection, fresh=self._fresh)
-        self._lent = _Lent(connection)
+        self._lent = _CheckedOut(connection)
         return self._lent
 
-    async def _issue(self, lent: _Lent, paths: Sequence[bytes], *then: bytes) -> tuple[dict[bytes, Reply], Reply]:
+    async def _issue(self, lent: _CheckedOut, paths: Sequence[bytes], *then: bytes) -> tuple[dict[bytes, Reply], Reply]:
         """Begin the transaction anew for these recipients. Gives their replies, and the last one of all."""
         commands = [self._mail(lent.connection), *map(_rcpt, paths), *then]
         if lent.standing is None:
@@ -261,7 +261,9 @@ class SmtpDelivery:
             raise connection.wire.end(f"refused RSET: {first.code} {first.text}")
         return replies
 
-    async def _answer_start(self, lent: _Lent, replies: Mapping[bytes, Reply], start: Reply) -> Mapping[bytes, Reply]:
+    async def _answer_start(
+        self, lent: _CheckedOut, replies: Mapping[bytes, Reply], start: Reply
+    ) -> Mapping[bytes, Reply]:
         if start.code != _START_INPUT:
             return {path: start if reply.positive else reply for path, reply in replies.items()}
         if not any(reply.positive for reply in replies.values()):

@@ -8,9 +8,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from relay.core.errors import UpstreamDown
 from relay.core.reply import Reply
-from relay.errors import UpstreamDown
-from relay.files import make_maildir, remove, try_maildir, write_new
+from relay.runtime.files import make_maildir, remove, try_maildir, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.errors import UpstreamBusy
+from relay.core.errors import UpstreamBusy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from relay.errors import UpstreamDown, UpstreamError, UpstreamRefused
+from relay.core.errors import UpstreamDown, UpstreamError, UpstreamRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

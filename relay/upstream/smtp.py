@@ -7,9 +7,9 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from relay.errors import UpstreamError
+from relay.core.errors import UpstreamError
 from relay.upstream.connect import connect
-from relay.upstream.delivery import SmtpDelivery, Terms
+from relay.upstream.delivery import DeliveryContext, SmtpDelivery
 from relay.upstream.pool import LONGEST_SILENCE, LONGEST_WAIT, Pool
 from relay.upstream.route import Route
 
@@ -50,7 +50,7 @@ class SmtpUpstream:
             longest_silence=longest_silence,
             wanted=self._route.wants,
         )
-        self._terms = Terms(self._route, self._pool, reply_timeout, dot_timeout, patience)
+        self._terms = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
 
     def begin(self, envelope: Envelope) -> SmtpDelivery:

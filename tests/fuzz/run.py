@@ -46,7 +46,7 @@ def fuzz(minutes: float) -> None:
         import atheris
     except ImportError:
         sys.exit("atheris is missing: pip install --require-hashes -r requirements/fuzz.txt")
-    with atheris.instrument_imports(include=["relay.core"]):
+    with atheris.instrument_imports(include=["relay.judge", "relay.core"]):
         from fuzz.target import examine
 
     seeds = WORK / "seeds"

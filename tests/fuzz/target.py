@@ -9,10 +9,11 @@ import zlib
 from parts.remembered import forget
 
 from relay.core.envelope import Recipient, fold
-from relay.core.fingerprint import Judge, Judged
-from relay.core.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
-from relay.core.pattern import Pattern
-from relay.core.rules import Action, Condition, Rule, What
+from relay.core.ruling import Action
+from relay.judge.judge import Judge, MessageAnalysis
+from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
+from relay.judge.rules.pattern import Pattern
+from relay.judge.rules.rule import Condition, MatchTarget, Rule
 
 SECONDS = 3.0
 """The longest that one input may take, in CPU time."""
@@ -27,20 +28,20 @@ _FORGOTTEN = 4
 _RECIPIENTS = (Recipient("bob@example.org"), Recipient("eve@example.org"))
 
 
-def _rule(name: str, action: Action, what: What, pattern: str, header: str = "") -> Rule:
+def _rule(name: str, action: Action, what: MatchTarget, pattern: str, header: str = "") -> Rule:
     return Rule(name, action, (Condition(what, (Pattern(pattern),), header),))
 
 
 # Nothing depends on which rule wins: each condition is there, so that each is looked at.
 _RULES = (
-    _rule("link", Action.EXEMPT, What.LINK, r"(?i)(?:pass|code|token|confirmation)=[^&]"),
-    _rule("header", Action.EXEMPT, What.HEADER, "(?i)^(?:high|1)", "x-priority"),
-    _rule("from", Action.OBSERVE, What.FROM, r"@example\.org>?$"),
-    _rule("reverse path", Action.DEDUPE, What.REVERSE_PATH, "^never$"),
+    _rule("link", Action.EXEMPT, MatchTarget.LINK, r"(?i)(?:pass|code|token|confirmation)=[^&]"),
+    _rule("header", Action.EXEMPT, MatchTarget.HEADER, "(?i)^(?:high|1)", "x-priority"),
+    _rule("from", Action.OBSERVE, MatchTarget.FROM, r"@example\.org>?$"),
+    _rule("reverse path", Action.DEDUPE, MatchTarget.REVERSE_PATH, "^never$"),
     Rule(
         "ignoring",
         Action.DEDUPE,
-        (Condition(What.RECIPIENT, (Pattern("^eve@"),)), Condition(What.SUBJECT, (Pattern(".*"),))),
+        (Condition(MatchTarget.RECIPIENT, (Pattern("^eve@"),)), Condition(MatchTarget.SUBJECT, (Pattern(".*"),))),
         ignore=(Text("digits", Pattern("[0-9]+")), Comment("all comments", Pattern(""))),
     ),
     Rule("attachment", Action.DEDUPE, attachment=True),
@@ -91,17 +92,17 @@ def _examine(content: bytes) -> None:
     assert said[0] == _said(_look(PLAIN, content)), "not the same twice, remembered or not"
     assert said[1] == _said(_look(FULL, content)), "not the same twice, remembered or not, with ignores"
     assert said[0] != _said(_look(PLAIN, content + b"y")), "a letter at the end does not count"
-    everything = plain.form(plain.rule(_RECIPIENTS[0])).fields
+    everything = plain.normal_form(plain.rule(_RECIPIENTS[0])).fields
     for recipient in _RECIPIENTS:
-        form = full.form(full.rule(recipient))
+        form = full.normal_form(full.rule(recipient))
         assert form.ignored or form.fields == everything, "something was left out, and not told"
     assert full.message_id.isascii()
     fold(content[:300])
 
 
-def _look(judge: Judge, content: bytes) -> Judged:
+def _look(judge: Judge, content: bytes) -> MessageAnalysis:
     return judge(content, b"contact@example.org")
 
 
-def _said(judged: Judged) -> list[tuple[str, str]]:
+def _said(judged: MessageAnalysis) -> list[tuple[str, str]]:
     return [(judged.ruling(recipient).rule, judged.fingerprint(recipient)) for recipient in _RECIPIENTS]

@@ -1,4 +1,4 @@
-"""The real PHPMailer, called as AVideo calls it (`tests/php/avideo_send.php`)."""
+"""The real PHPMailer, called as AVideo calls it (`tests/parts/php/avideo_send.php`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AUTOLOAD = Path("/usr/share/php/libphp-phpmailer/autoload.php")
 CHUNK = 50
-_SCRIPT = Path(__file__).parents[1] / "php" / "avideo_send.php"
+_SCRIPT = Path(__file__).parent / "php" / "avideo_send.php"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import relay.core
+import relay.judge
 
-_MODULES = [importlib.import_module(f"relay.core.{found.name}") for found in pkgutil.iter_modules(relay.core.__path__)]
+_MODULES = [
+    importlib.import_module(found.name) for found in pkgutil.walk_packages(relay.judge.__path__, "relay.judge.")
+]
 MEMORIES = {
     id(value): value for module in _MODULES for value in vars(module).values() if hasattr(value, "cache_clear")
 }.values()

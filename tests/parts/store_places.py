@@ -10,15 +10,15 @@ from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import shared_sentinels
 from parts.redis_server import RedisServer
 from relay.claims.memory import MemoryStore
-from relay.claims.redis import RedisStore
-from relay.claims.sqlite import SqliteStore
+from relay.claims.redis.store import RedisStore
+from relay.claims.sqlite.store import SqliteStore
 from relay.core.claim import MOST_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from relay.core.claim import Store
+    from relay.core.store import Store
 
 NAMES = ("memory", "sqlite", "redis", "sentinel", "cluster")
 _TIMEOUT = 60.0

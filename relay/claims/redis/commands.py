@@ -1,0 +1,242 @@
+"""What a store's commands are in Redis's words, and what its replies mean.
+
+A script answers 1, or what the key holds and its remaining time. EVAL with the text, which Redis caches: EVALSHA would
+need a second round trip when the cache is empty, and redis-py's cluster pipeline refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from relay.claims.wire_form import decode, decode_recipient, encode
+from relay.core.claim import (
+    AskGeneration,
+    Claim,
+    Confirm,
+    Done,
+    Entry,
+    Fingerprint,
+    Free,
+    Generation,
+    Held,
+    Note,
+    Original,
+    Peek,
+    Release,
+    Renew,
+    Sent,
+    Unknown,
+    Won,
+)
+
+if TYPE_CHECKING:
+    from relay.core.claim import Answer, Command
+
+Request: TypeAlias = tuple[str | bytes | int, ...]
+
+PREFIX = "smtp-dedup:"
+IDENTITY = PREFIX + "identity"
+GENERATION = PREFIX + "generation"
+RECORDS = PREFIX + "records"
+YEAR_MS = 366 * 24 * 3600 * 1000
+"""No key is without an expiry. Each start of a relay begins the identity's year anew."""
+
+_DIGITS = 15
+"""In the milliseconds of a window, at most: Lua counts to there without loss."""
+_SLACK_MS = 100
+"""By which more may be left than the whole window: clocks drift a little between two looks at the server's."""
+
+# Negative remaining time: a key without expiry, which is none of ours. Negative age: more is left than the whole
+# window, so somebody lengthened it, or set the clock back. Both count as free.
+_CLAIM = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then return 1 end
+local value, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
+local window = tonumber(string.match(value, '^s(%d+) '))
+local age = window and window - left
+if value == ARGV[1] or left < 0 or (age and (age < -tonumber(ARGV[4]) or age >= tonumber(ARGV[3]))) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+  return 1
+end
+return {value, left}"""
+_PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+# What the key held is the answer; a list, or another thing that no relay wrote, is nothing to tell of.
+_CONFIRM = """
+local before = redis.pcall('GET', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+return type(before) == 'string' and before"""
+_RENEW = """
+local value = redis.call('GET', KEYS[1])
+if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
+return {value, redis.call('PTTL', KEYS[1])}"""
+_FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Redis bounds a stream by the number of its entries: empty ones make up for the length of a record.
+_NOTE = """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'record', ARGV[2], 'keep', ARGV[3], 'text', ARGV[4])
+for _ = 2, ARGV[6] do redis.call('XADD', KEYS[1], '*', '', '') end
+redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[5])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])"""
+
+
+def _ms(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1000))
+
+
+def key_of(command: Command) -> str:
+    """Give the key that a command is about."""
+    match command:
+        case AskGeneration():
+            return GENERATION
+        case Note():
+            return RECORDS
+    return PREFIX + command.key
+
+
+def key_in(asked: Request) -> str | bytes:
+    """Give the key in a request that has one."""
+    return str(asked[1]) if asked[0] != "EVAL" else asked[3] if isinstance(asked[3], bytes) else str(asked[3])
+
+
+def request(command: Command, now: float, most_records: int) -> Request:
+    """Write a command that was given at `now` by the server's clock."""
+
+    def at(seconds: float) -> int:
+        return math.floor((now + seconds) * 1000)
+
+    asked: Request
+    match command:
+        case Claim(key, token, lease, window):
+            asked = ("EVAL", _CLAIM, 1, PREFIX + key, "h" + token, at(lease), _ms(window), _SLACK_MS)
+        case Peek(key):
+            asked = ("EVAL", _PEEK, 1, PREFIX + key)
+        case Confirm(key, original, window, age, recipient) if age < window:
+            value = f"s{_ms(window)} {encode(original, recipient)}"
+            asked = ("EVAL", _CONFIRM, 1, PREFIX + key, value, at(window - age))
+        case Confirm(key):
+            asked = ("EXISTS", PREFIX + key)  # nothing to tell any more; a question keeps requests and replies in step
+        case Renew(key, token, lease):
+            asked = ("EVAL", _RENEW, 1, PREFIX + key, "h" + token, at(lease))
+        case Release(key, token):
+            asked = ("EVAL", _FREE, 1, PREFIX + key, "h" + token)
+        case AskGeneration():
+            asked = ("GET", GENERATION)
+        case Note(record, text, keep_for):
+            oldest = max(0, at(-keep_for))
+            asked = ("EVAL", _NOTE, 1, RECORDS, most_records, record, _ms(keep_for), text, oldest, command.weight)
+    return asked
+
+
+def answer(command: Command, reply: object) -> Answer:
+    """Read the reply to a command."""
+    if isinstance(reply, Unknown):
+        return reply
+    match command:
+        case Confirm() | Release() | Note():
+            return Done(taken=isinstance(command, Confirm) and _is_anothers(command, reply))
+        case AskGeneration():
+            return Generation(reply.decode("ascii", "replace") if isinstance(reply, bytes) else "")
+        case Claim() | Renew() if reply == 1:
+            return Won() if isinstance(command, Claim) else Done()
+        case Claim(window=window) | Peek(window=window):
+            return _state(reply, window)
+    return _state(reply, math.inf)
+
+
+def _state(reply: object, window: float) -> Answer:
+    """Read what a key holds."""
+    match reply:
+        case [None, _]:
+            return Free()
+        case [bytes(), int(left)] if left < 0:
+            return Free()
+        case [bytes(value), int(left)] if value.startswith(b"h"):
+            return Held(left / 1000)
+        case [bytes(value), int(left)] if value.startswith(b"s"):
+            return _sent(value, left, window)
+    return Unknown("the key holds something that no relay wrote")
+
+
+def _is_anothers(confirm: Confirm, before: object) -> bool:
+    if not isinstance(before, bytes):
+        return False
+    if before.startswith(b"h"):
+        return before != b"h" + confirm.token.encode()
+    original = decode(before.partition(b" ")[2])
+    return original is not None and original.id != confirm.original.id
+
+
+def _sent(value: bytes, left: int, window: float) -> Answer:
+    read = _read(value, left)
+    if read is None:
+        return Unknown("the entry is damaged")
+    fresh = -_SLACK_MS <= read.age_ms < window * 1000
+    return Sent(read.original, read.age, read.window_ms / 1000) if fresh else Free()
+
+
+class _Read(NamedTuple):
+    original: Original
+    text: bytes
+    """What holds the original."""
+    window_ms: int
+    age_ms: int
+
+    @property
+    def age(self) -> float:
+        return max(0, self.age_ms) / 1000
+
+
+def _read(value: bytes, left: int) -> _Read | None:
+    """Take apart what was sent, unless it is damaged."""
+    whole, _, text = value[1:].partition(b" ")
+    original = decode(text)
+    if not whole.isdigit() or len(whole) > _DIGITS or original is None:
+        return None
+    return _Read(original, text, int(whole), int(whole) - left)
+
+
+# Looking back, and forgetting
+
+
+class StoredAcceptance(NamedTuple):
+    """What a key holds of an acceptance."""
+
+    key: bytes
+    value: bytes
+    entry: Entry
+
+
+def look(key: bytes) -> Request:
+    """Ask what a key holds, and its remaining time."""
+    return ("EVAL", _PEEK, 1, key)
+
+
+def found(key: bytes, reply: object) -> StoredAcceptance | None:
+    """Read the reply to a `look`; None where nothing was sent."""
+    match reply:
+        case [bytes(value), int(left)] if value.startswith(b"s") and left >= 0:
+            read = _read(value, left)
+            if read and read.age_ms >= -_SLACK_MS:
+                name = Fingerprint(key.decode("ascii", "replace").removeprefix(PREFIX))
+                return StoredAcceptance(key, value, Entry(name, read.original, read.age, decode_recipient(read.text)))
+    return None
+
+
+def free(key: str | bytes, value: str | bytes) -> Request:
+    """Delete a key that still holds this value: 1, or else 0."""
+    return ("EVAL", _FREE, 1, key, value)
+
+
+class StoredRecord(NamedTuple):
+    """A record, kept for so many seconds."""
+
+    id: bytes
+    keep_for: float
+    text: str
+
+
+def read_record(fields: object) -> StoredRecord | None:
+    """Read an entry of the stream, unless no relay wrote it."""
+    match fields:
+        case [b"record", bytes(record), b"keep", bytes(keep), b"text", bytes(text)] if keep.isdigit():
+            return StoredRecord(record, int(keep[:_DIGITS]) / 1000, text.decode("ascii", "replace"))
+    return None

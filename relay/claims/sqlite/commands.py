@@ -1,0 +1,183 @@
+"""What a store's commands are in SQL. The caller holds the transaction, and knows the time."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from relay.claims.wire_form import decode, decode_recipient, encode
+from relay.core.claim import (
+    AskGeneration,
+    Claim,
+    Confirm,
+    Done,
+    Entry,
+    Fingerprint,
+    Free,
+    Generation,
+    Held,
+    Note,
+    Peek,
+    Release,
+    Renew,
+    Sent,
+    Unknown,
+    Won,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from relay.core.claim import Answer, Command
+
+_CLOCK_SLACK = 1.0
+"""Seconds that an entry may be ahead of the clock, for small corrections of it. More, and the clock was set back before
+this boot: such an entry would suppress for longer than its window, so it counts as free."""
+
+_TAKE = """
+INSERT INTO claims (key, token, original, since, until) VALUES (:key, :token, NULL, :now, :now + :lease)
+ON CONFLICT (key) DO UPDATE
+SET token = excluded.token, original = NULL, since = excluded.since, until = excluded.until
+WHERE until <= :now OR since > :latest OR token = :token
+   OR (original IS NOT NULL AND :now - since >= :window)
+"""
+_CONFIRM = "INSERT OR REPLACE INTO claims (key, token, original, since, until) VALUES (?, NULL, ?, ?, ?)"
+_RENEW = """
+UPDATE claims SET since = :now, until = :now + :lease
+WHERE key = :key AND token = :token AND until > :now AND since <= :latest
+"""
+_RELEASE = "DELETE FROM claims WHERE key = ? AND token = ?"
+_LOOK = "SELECT token, original, since, until FROM claims WHERE key = ?"
+_SENT = """
+SELECT key, original, since FROM claims
+WHERE key > :after AND original IS NOT NULL AND until > :now AND since <= :latest ORDER BY key LIMIT :rows
+"""
+_FREE = "DELETE FROM claims WHERE key = :key AND original IS NOT NULL AND since <= :latest"
+_META = "SELECT value FROM meta WHERE name = ?"
+_SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_NOTE = """
+INSERT OR REPLACE INTO records (id, record, text, at, until)
+SELECT coalesce(max(id), 0) + ?, ?, ?, ?, ? FROM records
+"""
+_RECORDS = """
+SELECT at, id, text FROM records
+WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DESC, id DESC LIMIT :rows
+"""
+_SWEEPS = (
+    "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= :now LIMIT :rows)",
+    "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= :now LIMIT :rows)",
+    # Ids count up by the weight of each record, so that nobody has to count rows.
+    "DELETE FROM records WHERE id <= (SELECT max(id) FROM records) - :most",
+)
+
+_SWEEP_ROWS = 1_000
+"""Expired rows deleted in one sweep: bounded, and still twice of what can have been added since the last one."""
+
+_PAGE = 500
+"""Rows that are looked at in one go, before others may write again."""
+
+
+def carry_out(connection: sqlite3.Connection, command: Command, now: float, late: float) -> Answer:
+    """Carry out a command that was given `late` seconds ago."""
+    match command:
+        case Claim(key, token, lease, window):
+            given = {"key": key, "token": token, "lease": lease, "window": window, **_moment(now)}
+            return Won() if connection.execute(_TAKE, given).rowcount else _look(connection, key, window, now)
+        case Peek(key, window):
+            return _look(connection, key, window, now)
+        case Confirm(key, original, window, age, recipient):
+            since = now - late - age
+            if now < since + window:
+                taken = _is_anothers(connection, command, now)
+                connection.execute(_CONFIRM, (key, encode(original, recipient), since, since + window))
+                return Done(taken)
+        case Renew(key, token, lease):
+            given = {"key": key, "token": token, "lease": lease, **_moment(now)}
+            return Done() if connection.execute(_RENEW, given).rowcount else _look(connection, key, float("inf"), now)
+        case Release(key, token):
+            connection.execute(_RELEASE, (key, token))
+        case AskGeneration():
+            return Generation(meta(connection, "generation"))
+        case Note(record, text, keep_for):
+            connection.execute(_NOTE, (command.weight, record, text, now - late, now - late + keep_for))
+    return Done()
+
+
+def _moment(now: float) -> dict[str, float]:
+    return {"now": now, "latest": now + _CLOCK_SLACK}
+
+
+def _look(connection: sqlite3.Connection, key: Fingerprint, window: float, now: float) -> Answer:
+    row = connection.execute(_LOOK, (key,)).fetchone()
+    if row is None:
+        return Free()
+    token, text, since, until = row
+    if not isinstance(since, float) or not isinstance(until, float):
+        return Unknown("the entry is damaged")
+    if until <= now or since > now + _CLOCK_SLACK:
+        return Free()
+    if text is None:
+        return Held(until - now) if token is not None else Unknown("the entry is damaged")
+    age = max(0.0, now - since)
+    if age >= window:
+        return Free()
+    original = decode(text) if isinstance(text, str | bytes) else None
+    return Sent(original, age, until - since) if original else Unknown("the entry is damaged")
+
+
+def _is_anothers(connection: sqlite3.Connection, confirm: Confirm, now: float) -> bool:
+    token, text, _, until = connection.execute(_LOOK, (confirm.key,)).fetchone() or (None, None, 0.0, 0.0)
+    if not isinstance(until, float) or until <= now:
+        return False
+    original = decode(text) if isinstance(text, str | bytes) else None
+    return original.id != confirm.original.id if original else token not in (None, confirm.token)
+
+
+def _entry(key: str, text: object, age: float) -> Entry | None:
+    original = decode(text) if isinstance(text, str | bytes) else None
+    if original is None or not isinstance(text, str | bytes):
+        return None
+    return Entry(Fingerprint(key), original, max(0.0, age), decode_recipient(text))
+
+
+def meta(connection: sqlite3.Connection, name: str) -> str:
+    """Read a value; empty where there is none."""
+    row = connection.execute(_META, (name,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Write a value."""
+    connection.execute(_SET_META, (name, value))
+
+
+def identity(connection: sqlite3.Connection) -> str:
+    """Give the id of this file, made by whoever asks first."""
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (secrets.token_hex(8),))
+    return meta(connection, "identity")
+
+
+def read_records(
+    connection: sqlite3.Connection, now: float, age: float, at: float, number: int
+) -> list[tuple[float, int, str]]:
+    """Read a page of records, the newest first, beginning after the one of this time and number."""
+    given = {"at": at, "id": number, "earliest": now - age, "now": now, "rows": _PAGE}
+    return connection.execute(_RECORDS, given).fetchall()
+
+
+def read_sent(connection: sqlite3.Connection, now: float, after: str) -> dict[str, Entry | None]:
+    """Read a page of what was sent, beginning after this key; None where it is damaged."""
+    rows = connection.execute(_SENT, {"after": after, "rows": _PAGE, **_moment(now)})
+    return {key: _entry(key, text, now - since) for key, text, since in rows}
+
+
+def free(connection: sqlite3.Connection, now: float, keys: Iterable[str]) -> int:
+    """Delete what was sent of these up to now. Gives their number."""
+    return connection.executemany(_FREE, [{"key": key, **_moment(now)} for key in keys]).rowcount
+
+
+def sweep(connection: sqlite3.Connection, now: float, most_records: int) -> None:
+    """Delete some of what has run out, and the oldest of too many records."""
+    for statement in _SWEEPS:
+        connection.execute(statement, {"now": now, "rows": _SWEEP_ROWS, "most": most_records})

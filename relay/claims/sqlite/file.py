@@ -1,0 +1,242 @@
+"""The SQLite file that claims and records are kept in: its schema, its rights, and what is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import logging
+import math
+import os
+import sqlite3
+import stat
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger("relay.store")
+
+_CLAIMS = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE claims (
+    key TEXT PRIMARY KEY,
+    token TEXT,             -- of the holder; NULL once sent
+    original TEXT,          -- what was accepted, as JSON; NULL while held
+    since REAL NOT NULL,    -- when it was claimed, renewed or accepted
+    until REAL NOT NULL     -- when the lease or the window ends
+) WITHOUT ROWID;
+CREATE INDEX claims_until ON claims (until);
+"""
+_RECORDS = """
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, -- counts up, by the weight of the record
+    record TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL,     -- JSON
+    at REAL NOT NULL,       -- when it was noted
+    until REAL NOT NULL     -- how long it is kept
+);
+CREATE INDEX records_at ON records (at);
+CREATE INDEX records_until ON records (until);
+"""
+_STEPS = (_CLAIMS, _RECORDS)
+"""What each version of the schema adds to the one before."""
+SCHEMA_VERSION = len(_STEPS)
+
+_HINTS = {
+    "SQLITE_BUSY": "another process keeps it locked",
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_READONLY": "it cannot be written",
+    "SQLITE_CANTOPEN": "it cannot be opened",
+    "SQLITE_CORRUPT": "it is damaged",
+    "SQLITE_NOTADB": "it is not a database",
+    "SQLITE_IOERR": "reading or writing it fails",
+}
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_BESIDE = ("-wal", "-shm", "")
+"""What SQLite keeps beside the file, and the file itself."""
+_MAGIC = b"SQLite format 3\0"
+_PAGE, _LONGEST_PAGE = 4_096, 65_536
+_MODE = 0o600
+_SPELL = 3600.0
+"""Seconds in which one damaged file is set aside: a second one tells of a broken disk, which would go on for ever."""
+
+
+class SqliteFile:
+    """One connection to it, for one thread. Another process's lock is waited for `busy_timeout` seconds.
+
+    `clock` gives seconds, and is never set back.
+    """
+
+    def __init__(self, path: str | Path, busy_timeout: float, clock: Callable[[], float]) -> None:
+        self._path = Path(path)
+        self._busy_timeout = busy_timeout
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+        self._used: tuple[int, int] | None = None
+        """The one that was last found to be a database."""
+        self._begun_anew = -math.inf
+        self.changes = 0
+        """How often the file was another one than before."""
+
+    def open(self) -> sqlite3.Connection:
+        """Give the connection. Creates the file if there is none, and brings an older one up to date."""
+        if self._connection and _which(self._path) != self._opened:
+            self.close()  # somebody has set it aside: what we wrote there nobody would read
+        if self._connection is None:
+            if not self._path.parent.exists():
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite would create it with the umask's rights; its -wal and -shm files take over those of the file.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
+            before, self._opened = self._opened, _which(self._path)
+            self.changes += before not in (None, self._opened)
+            self._connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
+            self._prepare(self._connection)
+            self._used = self._opened
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of it; `open` begins anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def set_aside(self, error: sqlite3.Error) -> bool:
+        """Rename the file if this error says that it is damaged, and let go of it. Says whether `open` begins anew.
+
+        Of several processes one renames it. Nothing is deleted, and nothing written over. Raises `StoreError` for a
+        file that must stay where it is: somebody else's, or the second one within an hour.
+        """
+        if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+            return False
+        path = self._path.resolve()  # what it leads to, if it is a link: what SQLite keeps lies beside that
+        with _locked(path.parent):
+            if _which(self._path) == self._opened:
+                self._see_that_it_may_go(path, error)
+                _log.error(
+                    "%s; it is set aside as %s and a new one begun: "
+                    "what was sent before, and no running relay knows of, may pass once more",
+                    self.describe(error),
+                    _rename(path),
+                )
+                self._begun_anew = self._clock()
+        # Not before: whoever closes a file as the last one deletes its -wal, unless it has another name meanwhile.
+        self.close()
+        return True
+
+    def _see_that_it_may_go(self, path: Path, error: sqlite3.Error) -> None:
+        if self._clock() - self._begun_anew < _SPELL:
+            problem = "a second damaged file within an hour; it stays where it is. Look at the disk"
+        elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not _was_ours(path):
+            problem = (
+                "and nothing in it tells of a relay; it stays as it is. "
+                "Name another file in store.url, or move this one away"
+            )
+        else:
+            return
+        self.close()
+        raise StoreError(f"{self.describe(error)}, {problem}.")
+
+    def describe(self, error: sqlite3.Error | OSError) -> str:
+        """Say what is wrong, in words that name the file."""
+        name = getattr(error, "sqlite_errorname", "")
+        hint = next((hint for prefix, hint in _HINTS.items() if name.startswith(prefix)), "")
+        return f"{self._path}: {hint} ({error})" if hint else f"{self._path}: {error}"
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._use_wal(connection)
+        # With WAL, NORMAL loses at most the last transactions at a power cut, never the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with transaction(connection):
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            for step in _STEPS[version:]:
+                for statement in step.split(";\n"):
+                    connection.execute(statement)
+            if version < SCHEMA_VERSION:
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version > SCHEMA_VERSION:
+            self.close()
+            raise StoreError(
+                f"{self._path}: written by a newer relay (schema {version}; this one knows {SCHEMA_VERSION}). "
+                "Start that version, or give this one another file."
+            )
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch the file to WAL. SQLite does not wait by itself when several processes begin with this together."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)  # in the caller's own thread
+            else:
+                return
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """Give what tells this file from another one of the same name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _was_ours(path: Path) -> bool:
+    """Tell what is left of a database of ours from a file that was named by mistake."""
+    if any(path.with_name(path.name + end).exists() for end in _BESIDE if end):
+        return True
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) == _MODE and found.st_size % _PAGE == 0:
+        return True  # as we make ours, and SQLite lets it grow; nothing inside need be left
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_PAGE)
+    # A first page that a crash left empty; one of which only the header, or only the schema, can be read.
+    return not head[: len(_MAGIC)].strip(b"\0") or head.startswith(_MAGIC) or b"CREATE TABLE claims" in head
+
+
+def _rename(path: Path) -> Path:
+    """Give the file, and those beside it, a name that is free."""
+    name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    free = next(
+        path.with_name(name) for name in names if not any(path.with_name(name + end).exists() for end in _BESIDE)
+    )
+    for end in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{end}", f"{free}{end}")  # noqa: PTH104
+    return free
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from doing the same at the same time."""
+    # Not a lock on the file: closing it would end all locks that SQLite has on it in this process.
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Carry out all inside or nothing, and let nobody else write meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,190 @@
+"""Claims and records in one SQLite file, shared by the processes of one host.
+
+A batch is one IMMEDIATE transaction in the one thread of this process that touches the file. Ages are differences of
+one clock that all processes share: the wall clock, except that inside one boot of the host it never goes back
+(docs/adr/0009).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.claims.clocks import Boot, this_boot
+from relay.claims.sqlite import commands as sql
+from relay.claims.sqlite.file import SqliteFile, transaction
+from relay.core.claim import MOST_RECORDS
+from relay.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from relay.core.claim import Answer, Command, Entry, Fingerprint
+
+_T = TypeVar("_T")
+
+_STEP = 0.01
+"""Seconds by which the wall clock gains on the boot's without having been set: the two are read one after the other."""
+
+_SWEEP_AFTER = 500
+"""Commands between two sweeps."""
+
+
+class SqliteStore:
+    """The default store."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        clock: Callable[[], float] = time.time,
+        busy_timeout: float = 1.0,
+        boot: Boot | None = None,
+        most_records: int = MOST_RECORDS,
+    ) -> None:
+        self._clock = clock
+        self._boot = boot or this_boot()
+        self._file = SqliteFile(path, busy_timeout, self._boot.clock)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
+        self._most_records = most_records
+        self._unswept = _SWEEP_AFTER  # what an earlier process left behind goes with the first batch
+
+    @property
+    def restarts(self) -> int:
+        """How often we found another file than before in its place."""
+        return self._file.changes
+
+    async def open(self) -> None:
+        """Create the file if there is none, and see that it is ours."""
+        await self._in_thread(self._file.open)
+
+    async def execute(self, commands: Sequence[Command]) -> list[Answer]:
+        """Carry out all commands in one transaction; in a new file, where this one is damaged.
+
+        Nothing else sets a damaged file aside: a command that only looks at it may run as another user.
+        """
+        asked_at = self._boot.clock()
+        return await self._in_thread(lambda: self._execute_here_or_anew(commands, asked_at))
+
+    async def identity(self) -> str:
+        """Give the id that stands in the file."""
+        return await self._in_thread(self._identity)
+
+    async def records(self, age: float) -> AsyncIterator[str]:
+        """Give the records page by page. Nothing is locked, not even for a page."""
+        now = await self._in_thread(self._moment)
+        at, number = math.inf, 0
+        while page := await self._in_thread(partial(self._read_records, now, age, at, number)):
+            for _, _, text in page:
+                yield text
+            at, number, _ = page[-1]
+
+    async def sent(self) -> AsyncIterator[Entry]:
+        """Give them in the order of their keys."""
+        now = await self._in_thread(self._moment)
+        async for page in self._pages(now):
+            for entry in page:
+                yield entry
+
+    async def forget(self, matches: Callable[[Entry], bool]) -> int:
+        """Free what matches. Relays that write to the file wait for no more than the deletion of a page."""
+        now = await self._in_thread(self._moment)
+        await self._in_thread(self._begin_generation)
+        freed = 0
+        for _ in range(2):  # what a relay was writing back as it began may land behind the first look
+            async for page in self._pages(now):
+                if chosen := [entry.key for entry in page if matches(entry)]:
+                    freed += await self._in_thread(partial(self._free, now, chosen))
+        await self._in_thread(self._begin_generation)
+        return freed
+
+    async def _pages(self, now: float) -> AsyncIterator[list[Entry]]:
+        after = ""
+        while page := await self._in_thread(partial(self._read_sent, now, after)):
+            yield [entry for entry in page.values() if entry]
+            after = max(page)
+
+    async def close(self) -> None:
+        """Close the file and end the thread."""
+        with contextlib.suppress(StoreError, RuntimeError):  # the latter from a thread that has ended already
+            await self._in_thread(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        def reporting() -> _T:
+            try:
+                return work()
+            except (sqlite3.Error, OSError) as error:
+                self._file.close()
+                raise StoreError(self._file.describe(error)) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, reporting)
+
+    # From here on: in the thread.
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """Give the connection and the time."""
+        connection = self._file.open()
+        with transaction(connection):
+            yield connection, self._now(connection)
+
+    def _execute_here_or_anew(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
+        try:
+            return self._execute(commands, asked_at)
+        except sqlite3.DatabaseError as error:
+            if not self._file.set_aside(error):
+                raise
+            return self._execute(commands, asked_at)
+
+    def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
+        with self._transaction() as (connection, now):
+            late = self._boot.clock() - asked_at  # the disk, or this process, may have stood still meanwhile
+            answers = [sql.carry_out(connection, command, now, late) for command in commands]
+            self._unswept += len(commands)
+            if self._unswept >= _SWEEP_AFTER:
+                self._unswept = 0
+                sql.sweep(connection, now, self._most_records)
+        return answers
+
+    def _identity(self) -> str:
+        with self._transaction() as (connection, _):
+            return sql.identity(connection)
+
+    def _moment(self) -> float:
+        with self._transaction() as (_, now):
+            return now
+
+    def _read_records(self, now: float, age: float, at: float, number: int) -> list[tuple[float, int, str]]:
+        return sql.read_records(self._file.open(), now, age, at, number)
+
+    def _read_sent(self, now: float, after: str) -> dict[str, Entry | None]:
+        return sql.read_sent(self._file.open(), now, after)
+
+    def _free(self, now: float, keys: Sequence[Fingerprint]) -> int:
+        with self._transaction() as (connection, _):
+            return sql.free(connection, now, keys)
+
+    def _begin_generation(self) -> None:
+        with self._transaction() as (connection, _):
+            sql.set_meta(connection, "generation", secrets.token_hex(8))
+
+    def _now(self, connection: sqlite3.Connection) -> float:
+        """Give the time by the clock that all processes share: the boot's, and how far ahead of it the wall clock was.
+
+        The farthest in this boot counts: set forward it ages all entries, the safe side; set back it changes nothing.
+        """
+        ahead = self._clock() - self._boot.clock()
+        boot, _, known = sql.meta(connection, "clock").partition(" ")
+        with contextlib.suppress(ValueError):
+            if boot == self._boot.id and ahead < float(known) + _STEP < math.inf:
+                return self._boot.clock() + float(known)
+        sql.set_meta(connection, "clock", f"{self._boot.id} {ahead!r}")
+        return self._boot.clock() + ahead

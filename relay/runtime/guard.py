@@ -1,0 +1,35 @@
+"""Keeps a fault in one step from ending the work around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+class Guard:
+    """A `with` block that passes an exception to `report` and ends the block.
+
+    The code after the block says what holds after a fault:
+
+        with Guard(report):
+            return await claim(recipients)
+        return dict.fromkeys(recipients, Won())
+
+    Cancellation and exit requests pass through.
+    """
+
+    def __init__(self, report: Callable[[Exception], None]) -> None:
+        self._report = report
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        """Report an exception and swallow it."""
+        if not isinstance(error, Exception):
+            return False
+        self._report(error)
+        return True

@@ -1,0 +1,148 @@
+"""The kinds of value that a setting can have: how each is read, written, and named in the reference page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr
+
+from relay.settings import addresses, units, urls
+from relay.settings.addresses import HostPort, Network
+from relay.settings.urls import SmtpUrl, StoreUrl, UpstreamUrl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """What the reference page calls it."""
+
+    name: str
+
+
+def at_least(minimum: float) -> AfterValidator:
+    """Refuse durations under `minimum` seconds."""
+
+    def check(seconds: float) -> float:
+        if seconds < minimum:
+            raise ValueError(f'too short; write "{units.format_duration(minimum)}" or more')
+        return seconds
+
+    return AfterValidator(check)
+
+
+def _text_or_empty(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _texts(values: Sequence[object]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def _secret(value: object) -> SecretStr | None:
+    if isinstance(value, SecretStr):
+        return value
+    text = _text_or_empty(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8 text; write it in UTF-8") from None
+    # Container tools pass a variable that nobody has set as an empty one.
+    return SecretStr(text) if text else None
+
+
+def _masked(value: SecretStr | None) -> str | None:
+    return urls.MASK if value else None
+
+
+Seconds: TypeAlias = Annotated[
+    float,
+    ValueType("duration"),
+    PlainValidator(units.parse_duration),
+    PlainSerializer(units.format_duration, return_type=str),
+]
+"""A duration in seconds; 0 is allowed."""
+
+Timeout: TypeAlias = Annotated[Seconds, at_least(0.001)]
+"""A duration in seconds; 0 would end at once and is refused."""
+
+Bytes: TypeAlias = Annotated[
+    int,
+    ValueType("size"),
+    PlainValidator(units.parse_size),
+    PlainSerializer(units.format_size, return_type=str),
+]
+"""A size in bytes."""
+
+Count: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(units.parse_count)]
+"""A whole number of at least 1."""
+
+Switch: TypeAlias = Annotated[bool, ValueType("true or false"), PlainValidator(units.parse_switch)]
+
+Address: TypeAlias = Annotated[
+    HostPort,
+    ValueType("HOST:PORT"),
+    PlainValidator(HostPort.parse),
+    PlainSerializer(str, return_type=str),
+]
+
+AddressOrNone: TypeAlias = Annotated[
+    HostPort | None,
+    ValueType('HOST:PORT or ""'),
+    PlainValidator(addresses.parse_host_port_or_none),
+    PlainSerializer(_text_or_empty, return_type=str),
+]
+
+Networks: TypeAlias = Annotated[
+    tuple[Network, ...],
+    ValueType("list of networks"),
+    PlainValidator(addresses.parse_networks),
+    PlainSerializer(_texts, return_type=list[str]),
+]
+
+PathOrNone: TypeAlias = Annotated[
+    Path | None,
+    ValueType('path or ""'),
+    PlainValidator(addresses.parse_path_or_none),
+    PlainSerializer(_text_or_empty, return_type=str),
+]
+
+KeepOrNone: TypeAlias = Annotated[
+    urls.MaildirUrl | None,
+    ValueType('maildir:PATH or ""'),
+    PlainValidator(urls.parse_keep_or_none),
+    PlainSerializer(_text_or_empty, return_type=str),
+]
+
+Upstream: TypeAlias = Annotated[
+    UpstreamUrl,
+    ValueType("URL"),
+    PlainValidator(urls.parse_upstream),
+    PlainSerializer(str, return_type=str),
+]
+
+Upstreams: TypeAlias = Annotated[
+    tuple[SmtpUrl, ...],
+    ValueType("list of URLs"),
+    PlainValidator(urls.parse_fallbacks),
+    PlainSerializer(_texts, return_type=list[str]),
+]
+
+Store: TypeAlias = Annotated[
+    StoreUrl,
+    ValueType("URL"),
+    PlainValidator(urls.parse_store),
+    PlainSerializer(str, return_type=str),
+]
+"""Written with its password masked."""
+
+Secret: TypeAlias = Annotated[
+    SecretStr | None,
+    ValueType("secret"),
+    PlainValidator(_secret),
+    PlainSerializer(_masked, return_type=str | None),
+]
+"""Text that is never written out."""

@@ -1,0 +1,104 @@
+"""What can be used as it is, and still is seldom meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.settings.rule_warnings import SHORT_WINDOW, rule_warnings
+from relay.settings.units import format_duration
+from relay.settings.urls import MemoryUrl, Security
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.settings.model import Settings
+
+LONG_DRAIN = 30
+"""Seconds. `TimeoutStopSec` in our unit is a little more."""
+
+
+def warnings(settings: Settings, tables_from: str = "") -> list[str]:
+    """Give one sentence for each doubt, beginning with the key to change.
+
+    `tables_from` names the source of rules and ignores, where they have one.
+    """
+    return [
+        *_listen(settings),
+        *_upstream(settings),
+        *_dedup(settings),
+        *rule_warnings(settings, tables_from),
+        *_store(settings),
+        *_record(settings),
+        *_limits(settings),
+    ]
+
+
+def _listen(settings: Settings) -> Iterator[str]:
+    listen = settings.listen
+    everybody = [str(network) for network in listen.networks if network.prefixlen == 0]
+    if everybody and not listen.address.loopback:
+        yield (
+            f"listen.networks holds {everybody[0]} while listen.address is {listen.address}: everybody who reaches it "
+            "can send mail through this relay; name your own networks only"
+        )
+    if not listen.networks:
+        yield "listen.networks is empty: nobody can send; name the networks of your applications"
+
+
+def _upstream(settings: Settings) -> Iterator[str]:
+    upstream, urls = settings.upstream, settings.upstream.smtp_urls
+    if not urls:
+        return
+    if not upstream.verify_certificate and any(url.security is not Security.NONE for url in urls):
+        yield (
+            "upstream.verify_certificate is false: whoever sits between can read the mail and the password; "
+            "rather name the upstream's authority in upstream.ca_file"
+        )
+    login = [url for url in urls if url.user is not None]
+    if not login and (upstream.password or upstream.password_file):
+        yield "upstream.url names no user, so the password is not used; write USER@ before its host"
+    for url in login:
+        if url.security is Security.NONE and not url.address.loopback:
+            yield (
+                f"{upstream.key_of(url)} sends the password to {url.address} unprotected; write smtp+starttls:// or "
+                "smtps://"
+            )
+    if upstream.password and upstream.password_file:
+        yield "upstream.password_file is not read, because the environment gives a password"
+
+
+def _dedup(settings: Settings) -> Iterator[str]:
+    dedup = settings.dedup
+    if 0 < dedup.window < SHORT_WINDOW:
+        yield (
+            f"dedup.window is {format_duration(dedup.window)}: repeats often come later than that and will go "
+            'through; the default is "10m", and 0 turns suppression off'
+        )
+    if dedup.window and dedup.lease >= dedup.wait:
+        yield (
+            f"dedup.lease ({format_duration(dedup.lease)}) is not shorter than dedup.wait "
+            f"({format_duration(dedup.wait)}): when a process dies, clients that wait for its message hear 451 before "
+            "another takes over"
+        )
+
+
+def _store(settings: Settings) -> Iterator[str]:
+    if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
+        yield "store.url is memory: - the relay forgets at restart what was sent, and repeats of that go through"
+
+
+def _record(settings: Settings) -> Iterator[str]:
+    record = settings.record
+    if record.keep and not record.keep_for:
+        yield "record.keep keeps nothing while record.keep_for is 0; write how long, or leave record.keep out"
+    if record.secret_file and record.addresses:
+        yield "record.secret_file is not used, because record.addresses is true; leave it out"
+
+
+def _limits(settings: Settings) -> Iterator[str]:
+    drain = settings.limits.drain
+    if drain > LONG_DRAIN:
+        yield (
+            f"limits.drain is {format_duration(drain)}: systemd ends the relay by force 35s after SIGTERM; raise "
+            "TimeoutStopSec in the unit above it"
+        )

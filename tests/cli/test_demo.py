@@ -1,0 +1,105 @@
+"""`relay demo`: a newcomer's first command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parts.relay_process import run_relay
+from parts.waiting import LONGEST
+
+from relay.cli.demo import LIMIT, tell
+from relay.demo.scenario import Row
+
+if TYPE_CHECKING:
+    import pytest
+
+_TREE = Path(__file__).parents[2]
+RIGHT = Row("a new video", came_in=100, forwarded=50, suppressed=50, expected=50, why="twins")
+
+
+def processes_of(mark: str) -> list[str]:
+    """Give the command lines of the processes that carry this in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text())
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("*"))
+
+
+async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_path: Path) -> None:
+    told = await run_relay("demo", environment={"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}, seconds=LIMIT + 10)
+    assert told.status == 0, told.stderr
+    lines = told.stdout.splitlines()
+    counts = [[int(word) for word in line.split() if word.isdigit()] for line in lines if not line.startswith("─")]
+    assert counts[1:] == [[100, 50, 50], [50, 0, 50], [50, 50, 0], [2, 2, 0], [202, 102, 100]]
+    assert max(map(len, lines)) <= 120
+    assert "\x1b" not in told.stdout
+    assert "Traceback" not in told.stderr
+    assert files_in(tmp_path) == []
+    assert processes_of(str(tmp_path)) == []
+    assert "".join(f"    {line}\n" for line in lines) in (_TREE / "README.md").read_text()
+
+
+def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
+    code = (
+        "from relay.cli.demo import tell; from relay.demo.scenario import Row; tell([Row('new', 2, 1, 1, 1, 'twins')])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=_TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout.splitlines()
+    assert (told[0].split()[0], told[-1].split()[0]) == ("what", "Each")
+
+
+def test_a_count_that_is_wrong_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell([RIGHT])
+    assert "error" not in capsys.readouterr().err
+    assert not tell([RIGHT, Row("another", came_in=50, forwarded=49, suppressed=1, expected=50, why="no repeat")])
+    told = capsys.readouterr()
+    assert told.err == "error: another: of 50 mails 50 had to be forwarded and the others suppressed\n"
+    assert re.search(r"^another +50 +49 +1 +no repeat$", told.out, re.MULTILINE)
+
+
+def test_a_copy_that_was_lost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not tell([Row("a new video", came_in=100, forwarded=50, suppressed=49, expected=50, why="twins")])
+    assert "error: a new video: of 100 mails 50 had to be" in capsys.readouterr().err
+
+
+async def test_it_leaves_nothing_when_it_takes_too_long(tmp_path: Path) -> None:
+    told = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", "from relay.cli.demo import run; raise SystemExit(0 if run(limit=0.2) else 1)"],
+        cwd=_TREE,
+        env=os.environ | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.endswith("error: not over within 0.2 s; is the machine very busy? Try again.\n")
+    assert files_in(tmp_path) == []
+    assert processes_of(str(tmp_path)) == []
+
+
+def test_it_names_the_next_commands_as_it_was_called_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/relay", "demo"])
+    assert tell([RIGHT])
+    assert capsys.readouterr().err.endswith(" Next: .venv/bin/relay check, then .venv/bin/relay serve.\n")
+    monkeypatch.setattr(sys, "argv", ["/opt/relay/__main__.py", "demo"])
+    assert tell([RIGHT])
+    assert capsys.readouterr().err.endswith(" Next: relay check, then relay serve.\n")

@@ -1,0 +1,137 @@
+"""Two processes with a book each, before all stores: what a process knows by itself is never seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from parts import store_places
+
+from relay.claims.manager import ClaimManager
+from relay.claims.store_client import BatchingStoreClient
+from relay.core.claim import ClaimTerms, Fingerprint, Held, Original, Sent, Token, Won
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from parts.store_places import Place
+
+    from relay.claims.local_table import Verdict
+
+EXAMPLES = {"memory": 60, "sqlite": 15, "redis": 15, "sentinel": 2, "cluster": 6}
+LEASE = 1e6
+"""Seconds; no claim lapses here."""
+NEARLY = 4.0
+
+# Time passes in tens and every window ends at a five: Redis's own clock goes on, and no step may fall on an edge.
+TERMS = {
+    Fingerprint(f"v1:{name}"): ClaimTerms(window, f"to {name}")
+    for name, window in (("k", 15.0), ("l", 55.0), ("m", 995.0))
+}
+some_keys = st.sets(st.sampled_from(list(TERMS)), min_size=1)
+
+
+class TwoBooks(RuleBasedStateMachine):
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        place.clear()
+        self.now = 0.0
+        self.runner = asyncio.Runner()
+        self.guards = [BatchingStoreClient(place.store(), limit=20) for _ in range(2)]
+        self.lost: list[int] = []
+        self.books = [
+            ClaimManager(guard, lease=LEASE, clock=lambda: self.now, poll_every=0.001, on_lost=self.lost.append)
+            for guard in self.guards
+        ]
+        self.operator = place.store()
+        for guard in self.guards:
+            self.runner.run(guard.start())
+        self.count = 0
+        self.open: list[tuple[ClaimManager, Token, dict[Fingerprint, ClaimTerms]]] = []
+        self.sent: dict[Fingerprint, tuple[Original, float, float]] = {}
+        """What was sent, when, and when its window ends."""
+
+    def teardown(self) -> None:
+        for book, guard in zip(self.books, self.guards, strict=True):
+            self.runner.run(book.close())
+            self.runner.run(guard.close())
+        self.runner.run(self.operator.close())
+        self.runner.close()
+
+    def expected(self, key: Fingerprint) -> Verdict:
+        if any(key in terms for _, _, terms in self.open):
+            return Held(LEASE)
+        original, at, until = self.sent.get(key, (None, 0.0, 0.0))
+        return Sent(original, self.now - at) if original and self.now < until else Won()
+
+    async def settled(
+        self, book: ClaimManager, token: Token, terms: dict[Fingerprint, ClaimTerms]
+    ) -> dict[Fingerprint, Verdict]:
+        """Claim as a transaction does: what another process held, as far as we had heard, is waited for."""
+        verdicts = await book.claim(terms, token)
+        for key, verdict in verdicts.items():
+            if isinstance(verdict, Held) and not isinstance(self.expected(key), Held):
+                assert await book.changed([key], 20)
+                verdicts |= await book.claim({key: terms[key]}, token)
+        return verdicts
+
+    @rule(number=st.integers(0, 1), keys=some_keys)
+    def claim(self, number: int, keys: set[Fingerprint]) -> None:
+        self.count += 1
+        book, token = self.books[number], Token(f"t{self.count}")
+        terms = {key: TERMS[key] for key in sorted(keys)}
+        verdicts = self.runner.run(self.settled(book, token, terms))
+        for key, verdict in verdicts.items():
+            expected = self.expected(key)
+            assert type(verdict) is type(expected)
+            if isinstance(verdict, Sent) and isinstance(expected, Sent):
+                assert verdict.original == expected.original
+                assert verdict.age == pytest.approx(expected.age, abs=NEARLY)
+        won = {key: terms[key] for key, verdict in verdicts.items() if isinstance(verdict, Won)}
+        if won:
+            self.open.append((book, token, won))
+
+    @precondition(lambda self: self.open)
+    @rule(number=st.integers(0, 9), accepted=some_keys)
+    def settle(self, number: int, accepted: set[Fingerprint]) -> None:
+        book, token, terms = self.open.pop(number % len(self.open))
+        original = Original(token, "", "", 1.5)
+        taken = dict.fromkeys(terms.keys() & accepted, original)
+        self.runner.run(book.settle(token, taken, terms.keys() - accepted, terms))
+        self.sent |= {key: (original, self.now, self.now + terms[key].window) for key in taken}
+        assert self.lost == []
+
+    @rule(keys=some_keys)
+    def forget(self, keys: set[Fingerprint]) -> None:
+        recipients = {TERMS[key].recipient for key in keys}
+        freed = self.runner.run(self.operator.forget(lambda entry: entry.recipient in recipients))
+        held = {key for _, _, terms in self.open for key in terms}
+        alive = {key for key, (_, _, until) in self.sent.items() if self.now < until}
+        assert freed == len((alive & keys) - held)
+        for key in keys - held:
+            self.sent.pop(key, None)
+
+    @rule(seconds=st.sampled_from([10.0, 50.0, 200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.place.advance(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize("name", store_places.NAMES)
+def test_books_follow_the_model_whatever_the_store(name: str, tmp_path: Path) -> None:
+    with store_places.place(name, tmp_path) as place:
+        run_state_machine_as_test(
+            lambda: TwoBooks(place),
+            settings=settings(
+                max_examples=EXAMPLES[name],
+                stateful_step_count=25,
+                deadline=None,
+                phases=[Phase.explicit, Phase.generate, Phase.shrink] if name == "memory" else [Phase.generate],
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )

@@ -1,0 +1,701 @@
+"""What Redis adds: the connection and its ends, refusals of the server, strangers' values, expiry."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+import uvloop
+from parts.desk import people
+from parts.ports import free_port
+from parts.redis_scripted import bulk, closed, listening, saying
+from parts.redis_server import RedisServer
+from parts.waiting import until
+
+from relay.claims.clocks import ServerClock
+from relay.claims.maintenance import WRITE_BACK
+from relay.claims.manager import ClaimManager
+from relay.claims.redis.store import RedisStore
+from relay.claims.store_client import BatchingStoreClient
+from relay.core.claim import (
+    AskGeneration,
+    Claim,
+    ClaimTerms,
+    Confirm,
+    Done,
+    Entry,
+    Fingerprint,
+    Free,
+    Generation,
+    Held,
+    Note,
+    Original,
+    Peek,
+    Release,
+    Renew,
+    Sent,
+    Token,
+    Unknown,
+    Won,
+)
+from relay.core.errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import AsyncIterator, Callable
+
+    from parts.certificates import Authority
+    from parts.desk import OpenDesk
+    from parts.peer import ScriptedPeer
+
+KEY = Fingerprint("v1:" + "3f" * 32)
+MINE, THEIRS = Token("mine"), Token("theirs")
+ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
+CLAIM = Claim(KEY, MINE, 30, 600)
+PEEK = Peek(KEY, 600)
+NAME = "smtp-dedup:" + KEY
+MANY = [Claim(Fingerprint(f"v1:{number}"), MINE, 30, 600) for number in range(50)]
+
+
+@pytest_asyncio.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+    store = RedisStore(redis_server.url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisServer) -> None:
+    second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
+    await store.identity()
+    await store.execute([CLAIM, Renew(KEY, MINE, 60), Claim(KEY, MINE, 40, 600)])
+    await store.execute(
+        [Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)]
+    )
+    await store.execute([Note("rec-1", "{}", 5_000), Note("rec-2", "{}", 3_000)])
+    await store.forget(lambda _: False)
+    left = redis_server.keys()
+    assert len(left) == 6
+    assert 2_990_000 < left["smtp-dedup:records"] <= 3_000_000, "it begins anew with each record"
+    assert 30_000 < left[NAME] <= 40_000
+    assert 590_000 < left["smtp-dedup:" + second] <= 600_000
+    assert 0 < left["smtp-dedup:" + third] <= 1_000
+    assert all(milliseconds > 0 for milliseconds in left.values())
+
+
+@pytest.mark.parametrize("left", [None, 60_000])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"OK",
+        b"x" * 5_000,
+        b"s",
+        b"s600000",
+        b"s600000 ",
+        b"s600000 {}",
+        b"s600000 [1, 2]",
+        b"s600000 " + b"[" * 100_000,
+        b's600000 {"record": 1, "message_id": "", "reply": "", "accepted_at": 0}',
+        b's600000 {"record": "", "message_id": "", "reply": "", "accepted_at": NaN}',
+        b's1e999 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
+        b's-5 {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
+        "s\N{SUPERSCRIPT TWO} {}".encode(),
+        b"s" + b"9" * 5_000 + b' {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
+    ],
+)
+async def test_a_strangers_value_is_never_taken_for_sent(
+    store: RedisStore, redis_server: RedisServer, value: bytes, left: int | None
+) -> None:
+    with redis_server.client() as client:
+        client.set(NAME, value, px=left)
+    peeked, claimed = await store.execute([PEEK, CLAIM])
+    assert isinstance(peeked, Unknown | Free)
+    assert isinstance(claimed, Unknown | Won)
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent), "an acceptance mends it"
+
+
+async def test_an_entry_without_expiry_is_free(store: RedisStore, redis_server: RedisServer) -> None:
+    for command in (CLAIM, Confirm(KEY, ORIGINAL, 600)):
+        await store.execute([command])
+        with redis_server.client() as client:
+            client.persist(NAME)
+        assert await store.execute([PEEK, Claim(KEY, THEIRS, 30, 600)]) == [Free(), Won()]
+        assert redis_server.keys()[NAME] > 0
+
+
+async def test_an_entry_that_has_more_left_than_its_window_is_free(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with redis_server.client() as client:
+        client.pexpire(NAME, 700_000)
+    assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
+
+
+async def test_a_key_of_the_wrong_type_is_unknown_and_no_other_key_suffers(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    with redis_server.client() as client:
+        client.rpush(NAME, "a", "b")
+    for command in (CLAIM, PEEK, Renew(KEY, MINE, 30), Release(KEY, MINE)):
+        before, answer, after = await store.execute([MANY[0], command, MANY[1]])
+        assert (before, after) == (Won(), Won())
+        assert isinstance(answer, Unknown)
+    (alone,) = await store.execute([CLAIM])
+    assert isinstance(alone, Unknown), "the key is to blame, not the server"
+    assert await store.execute([Confirm(KEY, ORIGINAL, 600)]) == [Done()]
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+
+
+async def test_a_connection_lost_while_idle_costs_nothing(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([CLAIM])
+    with redis_server.client() as client:
+        assert client.client_kill_filter(_type="normal", skipme=True) == 1
+    assert isinstance((await store.execute([Claim(KEY, THEIRS, 30, 600)]))[0], Held)
+    assert store.restarts == 0
+
+
+def test_a_connection_reset_while_idle_costs_nothing_on_uvloop_either() -> None:
+    """It closes the transport by itself, and has its own word for that when we write."""
+    replies = {b"TIME": b"*2\r\n" + bulk(b"9") + bulk(b"0"), b"EVAL": b":1\r\n"}
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await saying(lambda command: replies.get(command[0], b"+OK\r\n"))(reader, writer)
+
+    async def reset_once() -> None:
+        async with listening(serve) as port:
+            store = RedisStore(at(port))
+            assert await store.execute([CLAIM]) == [Won()]
+            no_delay = struct.pack("ii", 1, 0)  # a close with this is a reset
+            writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_delay)
+            writers[0].transport.abort()
+            await until(store._servers._link._connection._writer.is_closing, "the connection reset")
+            assert await store.execute([CLAIM]) == [Won()]
+            assert len(writers) == 2
+            await store.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(reset_once())
+
+
+async def test_a_restart_costs_nothing_and_is_noticed(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([CLAIM])
+    redis_server.restart()
+    assert await store.execute([Claim(KEY, THEIRS, 30, 600)]) == [Won()]
+    assert store.restarts == 1
+    redis_server.restart()
+    await store.open()
+    assert store.restarts == 2, "also by who only looks whether it answers"
+    await store.execute([CLAIM])
+    await store.open()
+    assert store.restarts == 2
+
+
+async def test_a_redis_restarted_empty_is_told_what_was_sent_though_nobody_asks_it(
+    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+) -> None:
+    one = await open_desk(upstream=peer.url, store=redis_server.url)
+    other = await open_desk(upstream=peer.url, store=redis_server.url)
+    other.mail = one.mail
+    mine, theirs = people(10), people(10, first=11)
+    await asyncio.gather(*(one.send([to]) for to in mine), *(other.send([to]) for to in theirs))
+    redis_server.restart()
+
+    def sent() -> int:
+        return sum(key.startswith("smtp-dedup:v") for key in set(redis_server.keys()))
+
+    await until(lambda: sent() == len(mine + theirs), "all written back")
+    for desk in (one, other):
+        assert all(told.ok for told in await asyncio.gather(*(desk.send([to]) for to in mine + theirs)))
+    assert peer.copies() == dict.fromkeys(mine + theirs, 1)
+
+
+async def test_without_leave_to_ask_who_it_is_a_server_serves(redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-info")
+        try:
+            store = RedisStore(redis_server.url)
+            assert await store.execute([CLAIM]) == [Won()]
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert await store.execute([CLAIM]) == [Won()]
+            assert store.restarts == 0
+            await store.close()
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+info")
+
+
+async def test_a_server_that_is_not_there(store: RedisStore, redis_server: RedisServer) -> None:
+    redis_server.kill()
+    for ask in (lambda: store.execute([CLAIM]), store.open, store.identity):
+        with pytest.raises(StoreError, match=f"redis at 127.0.0.1:{redis_server.port}"):
+            await ask()
+    redis_server.start()
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+def at(port: int) -> str:
+    return f"redis://127.0.0.1:{port}"
+
+
+def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncContextManager[int]:
+    """Stand between store and server: cut the first `cuts` connections after so many bytes of answers to scripts."""
+    counter = itertools.count()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: asyncio.Event) -> None:
+        while data := await reader.read(65536):
+            if b"EVAL" in data:
+                begun.set()
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        begun = asyncio.Event()
+        asking = asyncio.create_task(pass_on(reader, to_server, begun))
+        rest = after if next(counter) < cuts else 1_000_000_000
+        while rest > 0 and (data := await from_server.read(rest)):
+            writer.write(data)
+            if begun.is_set():
+                rest -= len(data)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await closed(to_server)
+
+    return listening(serve)
+
+
+MIDWAY = 250
+"""Bytes into 100 answers of four bytes each, with the server's time before them."""
+
+
+async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server: RedisServer) -> None:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
+        store = RedisStore(at(port))
+        await store.execute([CLAIM])
+        assert await store.execute(MANY * 2) == [Won()] * 100, "what is my own already is won again"
+        await store.close()
+
+
+async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> None:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=2) as port:
+        store = RedisStore(at(port))
+        with pytest.raises(StoreError, match="redis at"):
+            await store.execute(MANY * 2)
+        assert await store.execute(MANY) == [Won()] * 50
+        await store.close()
+
+
+async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
+    calls = itertools.count()
+
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        next(calls)
+
+    async with listening(hang_up) as port:
+        store = RedisStore(at(port))
+        with pytest.raises(StoreError):
+            await store.execute([CLAIM])
+        assert next(calls) == 1, "the library tries nothing again by itself"
+        await store.close()
+
+
+async def test_answers_of_a_cancelled_batch_are_never_read(store: RedisStore, redis_server: RedisServer) -> None:
+    redis_server.pause()
+    asking = asyncio.create_task(store.execute(MANY))
+    await asyncio.wait([asking], timeout=0.1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    redis_server.resume()
+    assert await store.execute([PEEK]) == [Free()]
+    (answer,) = await store.execute([Claim(MANY[0].key, THEIRS, 30, 600)])
+    assert isinstance(answer, Held), "carried out all the same: the caller must reckon with it"
+
+
+@pytest.mark.parametrize("over", ["nothing", "a claim"])
+async def test_what_is_carried_out_after_its_end_leaves_no_entry(
+    store: RedisStore, redis_server: RedisServer, over: str
+) -> None:
+    """The guard has given up; what was asked lies in the socket of a server that is stopped."""
+    second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
+    if over == "a claim":
+        await store.execute([CLAIM, Claim(second, MINE, 0.9, 600)])
+    redis_server.pause()
+    late = [Confirm(KEY, ORIGINAL, 1), Renew(second, MINE, 1), Claim(third, MINE, 1, 600), Confirm(third, ORIGINAL, 1)]
+    asking = asyncio.create_task(store.execute(late))
+    await asyncio.wait([asking], timeout=0.1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(1)
+    redis_server.resume()
+    assert await store.execute([Peek(key, 600) for key in (KEY, second, third)]) == [Free()] * 3
+    assert redis_server.keys() == {}
+
+
+async def test_what_is_carried_out_late_ends_when_it_would_have(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.open()
+    redis_server.pause()
+    asking = asyncio.create_task(store.execute([Confirm(KEY, ORIGINAL, 600)]))
+    await asyncio.wait([asking], timeout=1)
+    redis_server.resume()
+    await asking
+    [answer] = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+    assert answer.age >= 1
+
+
+class Skewed:
+    """Our clock; when it jumps, the server's has been set the other way, as far as we can see."""
+
+    jumped = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.jumped
+
+
+@pytest.mark.parametrize("jump", [1000.0, -1000.0, 0.07], ids=["back", "forward", "drift"])
+async def test_a_server_whose_clock_was_set_is_asked_again(redis_server: RedisServer, jump: float) -> None:
+    clock = Skewed()
+    store = RedisStore(redis_server.url, clock=clock)
+    second = Fingerprint("v1:second")
+    await store.execute([Claim(second, MINE, 30, 600)])
+    clock.jumped = jump
+    assert await store.execute([Confirm(KEY, ORIGINAL, 600), Claim(second, MINE, 30, 600)]) == [Done(), Won()]
+    left = redis_server.keys()
+    assert 598_000 < left[NAME] <= 600_000
+    assert 28_000 < left["smtp-dedup:" + second] <= 30_000
+    assert isinstance((await store.execute([PEEK]))[0], Sent)
+    await store.close()
+
+
+async def test_a_new_connection_learns_the_clock_anew(redis_server: RedisServer) -> None:
+    """Behind the same address there may be another server now."""
+    clock = Skewed()
+    store = RedisStore(redis_server.url, clock=clock)
+    await store.execute([CLAIM])
+    with redis_server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    clock.jumped = 1000
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    assert 598_000 < redis_server.keys()[NAME] <= 600_000
+    await store.close()
+
+
+def test_a_servers_clock_is_never_thought_to_be_ahead() -> None:
+    ours = 100.0
+    clock = ServerClock(lambda: ours)
+    clock.learn(99.0, 5_099.9)  # it may have said so at any moment in between
+    assert clock.at(100.0) == pytest.approx(5_099.9)
+    ours = 200.0
+    assert not clock.learn(199.99, 5_199.895), "as we thought, and told less exactly"
+    assert clock.at(200.0) == pytest.approx(5_199.9)
+    ours = 300.0
+    assert clock.learn(299.99, 5_300.5), "set forward, or better known"
+    assert clock.at(300.0) == pytest.approx(5_300.5)
+    ours = 400.0
+    assert not clock.learn(399.99, 5_400.48), "it drifts back a little"
+    assert clock.at(400.0) == pytest.approx(5_400.48)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://127.0.0.1:1", "redis at 127.0.0.1:1: connection refused"),
+        ("redis://[::1]:1", r"redis at \[::1\]:1: (connection refused|cannot assign requested address)"),
+        ("redis://localhost:1", "redis at localhost:1: (connection refused|cannot assign requested address)"),
+        ("redis://nowhere.invalid", r"redis at nowhere\.invalid: [^:.]+"),
+        ("unix:///nowhere/redis.sock", "redis at /nowhere/redis.sock: no such file or directory"),
+    ],
+)
+async def test_errors_are_said_in_few_words(url: str, words: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        await RedisStore(url).open()
+    assert re.fullmatch(words, str(caught.value))
+
+
+async def test_a_handshake_broken_off_is_begun_anew(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    redis_server.pause()
+    opening = asyncio.create_task(store.open())
+    await asyncio.wait([opening], timeout=0.1)
+    opening.cancel()
+    await asyncio.wait([opening])
+    redis_server.resume()
+    assert await store.execute([PEEK, CLAIM]) == [Free(), Won()]
+    await store.close()
+
+
+async def test_a_replica_refuses(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(StoreError, match="read only replica"):
+                await store.execute([CLAIM, Claim(Fingerprint("v1:x"), MINE, 30, 600)])
+        finally:
+            client.replicaof("NO", "ONE")
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_full_server_is_unknown_where_it_refuses(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            refused, answered = await store.execute([CLAIM, Release(KEY, MINE)])
+            assert isinstance(refused, Unknown)
+            assert "maxmemory" in refused.reason
+            assert answered == Done()
+            with pytest.raises(StoreError, match="maxmemory"):
+                await store.execute([CLAIM])
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await store.execute([CLAIM]) == [Won()]
+
+
+async def test_a_server_with_a_password(redis_server: RedisServer) -> None:
+    place = f"127.0.0.1:{redis_server.port}"
+    with redis_server.client() as client:
+        client.config_set("requirepass", "sesame")
+        try:
+            for url in (f"redis://{place}", f"redis://:simsim@{place}"):
+                store = RedisStore(url)
+                with pytest.raises(StoreError) as caught:
+                    await store.execute([CLAIM])
+                assert place in str(caught.value)
+                assert "simsim" not in str(caught.value)
+                await store.close()
+            store = RedisStore(f"redis://:sesame@{place}")
+            assert await store.execute([CLAIM]) == [Won()]
+            await store.close()
+        finally:
+            client.config_set("requirepass", "")
+
+
+async def test_a_server_that_is_loading() -> None:
+    async with listening(saying(lambda _: b"-LOADING Redis is loading the dataset in memory\r\n")) as port:
+        store = RedisStore(at(port))
+        for ask in (lambda: store.execute([CLAIM, PEEK]), store.identity):
+            with pytest.raises(StoreError, match="loading the dataset"):
+                await ask()
+        await store.close()
+
+
+async def test_a_unix_socket() -> None:
+    with RedisServer(unix=True) as server:
+        store = RedisStore(server.url)
+        assert await store.execute([CLAIM]) == [Won()]
+        server.kill()
+        with pytest.raises(StoreError, match=f"redis at {server.socket}"):
+            await store.execute([CLAIM])
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:sesame@localhost?ssl_keyfile=x", "http://:sesame@localhost", "redis://:sesame@localhost:x"]
+)
+def test_a_url_that_cannot_be(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"store\.url") as caught:
+        RedisStore(url)
+    assert "sesame" not in str(caught.value)
+
+
+# Records and forgetting
+
+NOTE = Note("rec-1", "{}", 600)
+STREAM, GENERATION = "smtp-dedup:records", "smtp-dedup:generation"
+
+
+async def told(store: RedisStore) -> list[str]:
+    return [text async for text in store.records(600)]
+
+
+async def test_records_that_cannot_be_kept_cost_no_claim(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.set(STREAM, "x")
+        client.set(GENERATION, "x")
+        client.delete(GENERATION)
+        client.rpush(GENERATION, "x")
+    generation, claimed, noted = await store.execute([AskGeneration(), CLAIM, NOTE])
+    assert isinstance(generation, Unknown)
+    assert claimed == Won()
+    assert isinstance(noted, Unknown)
+    assert isinstance((await store.execute([NOTE]))[0], Unknown)
+    with pytest.raises(StoreError, match=r"redis at .*WRONGTYPE"):
+        await told(store)
+
+
+async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-xadd")
+        try:
+            (noted,) = await store.execute([NOTE])
+            assert isinstance(noted, Unknown)
+            assert await store.execute([CLAIM]) == [Won()]
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+xadd")
+    assert await store.execute([NOTE]) == [Done()]
+
+
+async def test_a_record_of_a_broken_off_batch_is_told_once(redis_server: RedisServer) -> None:
+    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
+        store = RedisStore(at(port))
+        await store.execute([NOTE, *MANY * 2])
+        with redis_server.client() as client:
+            assert client.xlen(STREAM) == 2
+        assert await told(store) == ["{}"]
+        await store.close()
+
+
+async def test_what_no_relay_wrote_into_the_stream_is_passed_over(store: RedisStore, redis_server: RedisServer) -> None:
+    strange = [
+        {"a": "b"},
+        {"record": "r", "keep": "soon", "text": "{}"},
+        {"record": "r", "keep": "9" * 5_000, "text": "long"},
+        {"record": "s", "keep": "600000", "text": b"\xff"},
+    ]
+    with redis_server.client() as client:
+        for fields in strange:
+            client.xadd(STREAM, fields)
+    await store.execute([NOTE])
+    assert await told(store) == ["{}", "\N{REPLACEMENT CHARACTER}", "long"]
+
+
+async def test_records_older_than_they_are_kept_leave_the_stream(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        for number in range(500):
+            client.xadd(STREAM, {"record": "r", "keep": "1", "text": "{}"}, id=f"{1000 + number}-0")
+        await store.execute([NOTE])
+        assert client.xlen(STREAM) <= 100
+
+
+async def test_an_entry_of_an_earlier_version_names_nobody(store: RedisStore, redis_server: RedisServer) -> None:
+    value = b's600000 {"record":"rec-1","message_id":"<1@example.org>","reply":"250 ok","accepted_at":1.0}'
+    with redis_server.client() as client:
+        client.set(NAME, value, px=590_000)
+    (answer,) = await store.execute([PEEK])
+    assert isinstance(answer, Sent)
+    assert answer.original == ORIGINAL
+    seen: list[Entry] = []
+    assert await store.forget(lambda entry: bool(seen.append(entry)) or True) == 1
+    assert [(entry.key, entry.original, entry.recipient) for entry in seen] == [(KEY, ORIGINAL, "")]
+
+
+async def test_what_changes_while_it_is_looked_at_is_not_forgotten(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+
+    def matches(_: Entry) -> bool:
+        with redis_server.client() as client:
+            client.set(NAME, "hmine", px=30_000)
+        return True
+
+    assert await store.forget(matches) == 0
+    assert isinstance((await store.execute([PEEK]))[0], Held)
+
+
+async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server: RedisServer) -> None:
+    """The server has come back empty, and hears of thousands of acceptances while an operator forgets them."""
+    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=20)
+    book = ClaimManager(guard, lease=30, clock=time.monotonic)
+    await guard.start()
+    terms = {Fingerprint(f"v1:{number}"): ClaimTerms(600, "one") for number in range(WRITE_BACK * 20)}
+    await book.claim(terms, MINE)
+    await book.settle(MINE, dict.fromkeys(terms, ORIGINAL), [], terms)
+    redis_server.flush()
+    book.store_returned()
+    await until(lambda: len(book._table.unwritten) < len(terms), "a batch written back")
+    over = threading.Event()
+
+    def matches(_: Entry) -> bool:
+        return over.wait(20)
+
+    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forgotten(redis_server, matches)))
+    await until(lambda: not book._table.unwritten, "the end of writing back")
+    over.set()
+    assert await forgetting < len(terms), "not all was written and deleted again"
+    assert set(redis_server.keys()) <= {GENERATION, "smtp-dedup:identity"}
+    assert set((await book.claim(terms, THEIRS)).values()) == {Won()}
+    await book.close()
+    await guard.close()
+
+
+async def forgotten(redis_server: RedisServer, matches: Callable[[Entry], bool]) -> int:
+    operator = RedisStore(redis_server.url)
+    try:
+        return await operator.forget(matches)
+    finally:
+        await operator.close()
+
+
+async def test_what_lands_behind_the_first_look_is_forgotten_too(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    late = "smtp-dedup:v1:late"
+    looks = iter([True])
+
+    def matches(_: Entry) -> bool:
+        with redis_server.client() as client:
+            if next(looks, False):
+                client.set(late, client.get(NAME), px=500_000)
+        return True
+
+    assert await store.forget(matches) == 2
+    assert late not in set(redis_server.keys())
+
+
+async def test_strangers_keys_do_not_stop_forgetting(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    with redis_server.client() as client:
+        client.rpush("smtp-dedup:list", "x")
+        client.set("smtp-dedup:text", "s600000 {}", px=1000)
+        client.set("smtp-dedup:forever", f"s600000 {client.get(NAME).partition(b' ')[2].decode()}")
+        client.set(b"smtp-dedup:\xff", client.get(NAME), px=1000)
+        client.set("smtp-dedup:longer", client.get(NAME), px=700_000)
+        client.set("elsewhere", client.get(NAME), px=1000)
+    assert await store.forget(lambda _: True) == 2
+    assert set(redis_server.keys()) >= {"smtp-dedup:list", "smtp-dedup:forever", "smtp-dedup:longer", "elsewhere"}
+    assert NAME not in set(redis_server.keys())
+
+
+async def test_forgetting_that_is_refused_is_an_error(store: RedisStore, redis_server: RedisServer) -> None:
+    await store.execute([Confirm(KEY, ORIGINAL, 600)])
+    for command in ("scan", "eval", "del", "set"):
+        with redis_server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+            try:
+                with pytest.raises(StoreError, match=f"redis at 127.0.0.1:{redis_server.port}: "):
+                    await store.forget(lambda _: True)
+            finally:
+                client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+    redis_server.kill()
+    with pytest.raises(StoreError, match="connection refused"):
+        await store.forget(lambda _: True)
+    with pytest.raises(StoreError, match="connection refused"):
+        await told(store)
+    redis_server.start()
+    assert await store.execute([AskGeneration()]) == [Generation("")]
+
+
+async def test_a_server_behind_tls(authority: Authority) -> None:
+    certificate = str(authority.issue())
+    tls = {"tls-port": str(free_port()), "tls-auth-clients": "no", "tls-ca-cert-file": str(authority.certificate)}
+    with RedisServer(options=tls | {"tls-cert-file": certificate, "tls-key-file": certificate}):
+        url = f"rediss://localhost:{tls['tls-port']}/1?ssl_ca_certs={authority.certificate}"
+        store = RedisStore(url)
+        assert await store.execute([CLAIM]) == [Won()]
+        await store.close()
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            await RedisStore(url.partition("?")[0]).open()

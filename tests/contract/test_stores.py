@@ -1,0 +1,469 @@
+"""What every store promises, on all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from parts import store_places
+
+from relay.claims.memory import MemoryStore
+from relay.core.claim import (
+    AskGeneration,
+    Claim,
+    Confirm,
+    Done,
+    Entry,
+    Fingerprint,
+    Free,
+    Generation,
+    Held,
+    Note,
+    Original,
+    Peek,
+    Release,
+    Renew,
+    Sent,
+    Token,
+    Won,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from parts.store_places import Place
+
+    from relay.core.claim import Answer, Command
+    from relay.core.store import Store
+
+KEY = Fingerprint("v1:" + "3f" * 32)
+OTHER = Fingerprint("v1:" + "a0" * 32)
+MINE, THEIRS = Token("mine"), Token("theirs")
+ORIGINAL = Original("rec-1", "<1@example.org>", "250 2.0.0 Ok: queued as 4F1 \udce4ö", 1_700_000_000.25)
+ANOTHER = Original("rec-2", "", "250 ok", 1_700_000_100.0)
+LEASE, WINDOW = 30.0, 600.0
+NEARLY = 5.0
+"""Seconds by which an age may be off: Redis counts them itself while the test runs."""
+
+
+@pytest.fixture(scope="module", params=store_places.NAMES)
+def any_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with store_places.place(request.param, tmp_path_factory.mktemp("store")) as place:
+        yield place
+
+
+@pytest.fixture
+def place(any_place: Place) -> Place:
+    any_place.clear()
+    return any_place
+
+
+@pytest_asyncio.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    store = place.store()
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def one(store: Store, command: Command) -> Answer:
+    (answer,) = await store.execute([command])
+    return answer
+
+
+def claim(token: Token = MINE, *, window: float = WINDOW) -> Claim:
+    return Claim(KEY, token, LEASE, window)
+
+
+async def test_a_free_key_is_won_and_then_held_against_others(store: Store) -> None:
+    assert await one(store, Peek(KEY, WINDOW)) == Free()
+    assert await one(store, claim()) == Won()
+    for question in (claim(THEIRS), Peek(KEY, WINDOW)):
+        answer = await one(store, question)
+        assert isinstance(answer, Held)
+        assert LEASE - NEARLY < answer.remaining <= LEASE
+
+
+async def test_peek_changes_nothing(store: Store) -> None:
+    await one(store, Peek(KEY, WINDOW))
+    assert await one(store, claim()) == Won()
+
+
+async def test_my_own_claim_is_won_again_and_its_lease_begins_anew(store: Store, place: Place) -> None:
+    await one(store, claim())
+    place.advance(20)
+    assert await one(store, claim()) == Won()
+    place.advance(20)
+    assert isinstance(await one(store, claim(THEIRS)), Held)
+
+
+async def test_a_claim_whose_lease_ran_out_is_free(store: Store, place: Place) -> None:
+    await one(store, claim())
+    place.advance(LEASE + 1)
+    assert await one(store, Peek(KEY, WINDOW)) == Free()
+    assert await one(store, Renew(KEY, MINE, LEASE)) == Free()
+    assert await one(store, claim(THEIRS)) == Won()
+
+
+async def test_only_the_holder_renews(store: Store, place: Place) -> None:
+    await one(store, claim())
+    place.advance(20)
+    assert isinstance(await one(store, Renew(KEY, THEIRS, LEASE)), Held)
+    assert await one(store, Renew(KEY, MINE, LEASE)) == Done()
+    place.advance(20)
+    assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
+
+
+async def test_only_the_holder_releases(store: Store) -> None:
+    await one(store, claim())
+    assert await one(store, Release(KEY, THEIRS)) == Done()
+    assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
+    assert await one(store, Release(KEY, MINE)) == Done()
+    assert await one(store, Peek(KEY, WINDOW)) == Free()
+    assert await one(store, Release(KEY, MINE)) == Done()
+
+
+async def test_what_was_sent_is_told_with_its_original_and_age(store: Store, place: Place) -> None:
+    await one(store, claim())
+    assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, token=MINE)) == Done()
+    place.advance(100)
+    for question in (claim(), claim(THEIRS), Peek(KEY, WINDOW), Renew(KEY, MINE, LEASE)):
+        answer = await one(store, question)
+        assert isinstance(answer, Sent)
+        assert answer.original == ORIGINAL
+        assert answer.age == pytest.approx(100, abs=NEARLY)
+        assert answer.window == pytest.approx(WINDOW, abs=0.01)
+
+
+async def test_a_release_does_not_undo_what_was_sent(store: Store) -> None:
+    await store.execute([claim(), Confirm(KEY, ORIGINAL, WINDOW), Release(KEY, MINE)])
+    assert isinstance(await one(store, Peek(KEY, WINDOW)), Sent)
+
+
+async def test_the_window_ends_and_does_not_slide(store: Store, place: Place) -> None:
+    await one(store, Confirm(KEY, ORIGINAL, WINDOW))
+    place.advance(WINDOW / 2)
+    await one(store, claim())
+    place.advance(WINDOW / 2 + 1)
+    assert await one(store, Peek(KEY, WINDOW)) == Free()
+    assert await one(store, claim(THEIRS)) == Won()
+
+
+async def test_a_late_confirmation_keeps_the_age_of_the_acceptance(store: Store, place: Place) -> None:
+    await one(store, Confirm(KEY, ORIGINAL, WINDOW, age=400))
+    answer = await one(store, Peek(KEY, WINDOW))
+    assert isinstance(answer, Sent)
+    assert answer.age == pytest.approx(400, abs=NEARLY)
+    place.advance(WINDOW - 400 + 1)
+    assert await one(store, Peek(KEY, WINDOW)) == Free()
+
+
+async def test_a_confirmation_after_its_window_disturbs_nobody(store: Store) -> None:
+    await one(store, claim(THEIRS))
+    assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, age=WINDOW)) == Done()
+    assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
+
+
+async def test_a_confirmation_overrides_anything(store: Store) -> None:
+    await one(store, claim(THEIRS))
+    await one(store, Confirm(KEY, ORIGINAL, WINDOW))
+    await one(store, Confirm(KEY, ANOTHER, WINDOW))
+    answer = await one(store, Peek(KEY, WINDOW))
+    assert isinstance(answer, Sent)
+    assert answer.original == ANOTHER
+
+
+async def test_a_confirmation_tells_whether_somebody_else_had_the_key(store: Store, place: Place) -> None:
+    mine = Confirm(KEY, ORIGINAL, WINDOW, token=MINE)
+    theirs = Confirm(KEY, ANOTHER, WINDOW, token=THEIRS)
+    await one(store, claim())
+    assert await one(store, mine) == Done()
+    assert await one(store, mine) == Done(), "it may be asked twice"
+    assert await one(store, theirs) == Done(taken=True), "another one was sent"
+    place.advance(WINDOW + 1)
+    assert await one(store, mine) == Done(), "that is over"
+    place.advance(WINDOW + 1)
+    await one(store, claim())
+    assert await one(store, theirs) == Done(taken=True), "another one was on its way"
+    place.advance(WINDOW + 1)
+    await one(store, claim())
+    place.advance(LEASE + 1)
+    assert await one(store, theirs) == Done(), "its lease had ended"
+
+
+async def test_a_smaller_window_than_the_age_finds_it_free(store: Store, place: Place) -> None:
+    await one(store, Confirm(KEY, ORIGINAL, WINDOW))
+    place.advance(100)
+    assert await one(store, Peek(KEY, 50)) == Free()
+    assert isinstance(await one(store, claim(window=200)), Sent)
+    assert await one(store, claim(window=50)) == Won()
+    assert isinstance(await one(store, claim(THEIRS)), Held)
+
+
+async def test_a_batch_is_carried_out_in_order(store: Store) -> None:
+    answers = await store.execute(
+        [
+            claim(),
+            claim(THEIRS),
+            Release(KEY, MINE),
+            claim(THEIRS),
+            Claim(OTHER, MINE, LEASE, WINDOW),
+            Confirm(KEY, ORIGINAL, WINDOW),
+            Peek(KEY, WINDOW),
+        ]
+    )
+    kinds = [type(answer) for answer in answers]
+    assert kinds == [Won, Held, Done, Won, Won, Done, Sent]
+
+
+async def test_a_thousand_keys_in_one_batch(store: Store) -> None:
+    keys = [Fingerprint(f"v1:{number:064x}") for number in range(1_000)]
+    assert await store.execute([Claim(key, MINE, LEASE, WINDOW) for key in keys]) == [Won()] * 1_000
+    await store.execute([Confirm(key, ORIGINAL, WINDOW) for key in keys[::2]])
+    answers = await store.execute([Claim(key, THEIRS, LEASE, WINDOW) for key in keys])
+    assert {type(answer) for answer in answers[::2]} == {Sent}
+    assert {type(answer) for answer in answers[1::2]} == {Held}
+
+
+async def test_an_empty_batch(store: Store) -> None:
+    assert await store.execute([]) == []
+
+
+async def test_two_stores_at_one_place_see_each_other(store: Store, place: Place) -> None:
+    second = place.store()
+    await second.open()
+    try:
+        await one(store, claim())
+        assert isinstance(await one(second, claim(THEIRS)), Held)
+        await one(store, Confirm(KEY, ORIGINAL, WINDOW))
+        assert isinstance(await one(second, claim(THEIRS)), Sent)
+        identity = await store.identity()
+        assert len(identity) == 16
+        assert await second.identity() == await store.identity() == identity
+    finally:
+        await second.close()
+
+
+async def test_two_places_have_two_identities(store: Store, place: Place) -> None:
+    first = await store.identity()
+    place.clear()
+    second = place.store()
+    await second.open()
+    try:
+        assert await second.identity() != first
+    finally:
+        await second.close()
+
+
+async def test_opening_twice_and_closing_twice_does_no_harm(place: Place) -> None:
+    store = place.store()
+    await store.open()
+    await store.open()
+    assert await one(store, claim()) == Won()
+    await store.close()
+    await store.close()
+
+
+# Records
+
+
+def note(number: int, *, keep_for: float = 1000.0, text: str = "", size: int = 0) -> Note:
+    return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}'.ljust(size), keep_for)
+
+
+async def told(store: Store, age: float = 1e6) -> list[str]:
+    return [text async for text in store.records(age)]
+
+
+async def test_without_a_record_none_is_told(store: Store) -> None:
+    assert await told(store) == []
+
+
+async def test_records_are_told_newest_first_and_no_older_than_asked(store: Store, place: Place) -> None:
+    for number in range(3):
+        assert await one(store, note(number)) == Done()
+        place.advance(100)
+    assert await told(store) == [note(number).text for number in (2, 1, 0)]
+    assert await told(store, 250) == [note(number).text for number in (2, 1)]
+    assert await told(store, 50) == []
+
+
+async def test_a_record_noted_again_takes_the_place_of_the_first(store: Store, place: Place) -> None:
+    await store.execute([note(1), note(2)])
+    place.advance(100)
+    await store.execute([note(1, text="better known")])
+    assert await told(store) == ["better known", note(2).text]
+    assert await told(store, 50) == ["better known"]
+
+
+async def test_a_record_is_kept_as_long_as_it_said(store: Store, place: Place) -> None:
+    await one(store, note(1))
+    place.advance(700)
+    await one(store, note(2))
+    place.advance(301)
+    assert await told(store) == [note(2).text]
+    place.advance(700)
+    assert await told(store) == []
+
+
+async def test_many_records_are_told_page_by_page(store: Store) -> None:
+    numbers = range(1_700)
+    await store.execute([note(number) for number in numbers])
+    telling = store.records(1e6)
+    assert [await anext(telling) for _ in range(3)] == [note(number).text for number in (1_699, 1_698, 1_697)]
+    # Whoever reads slowly stops nobody, and what is noted meanwhile does not shift what he reads.
+    await store.execute([claim(), note(9_999)])
+    assert [text async for text in telling] == [note(number).text for number in numbers[-4::-1]]
+    assert len(await told(store)) == 1_701
+
+
+async def test_the_oldest_of_too_many_records_go(place: Place) -> None:
+    store = place.store(most_records=1_000)
+    await store.open()
+    for start in range(0, 3_000, 500):
+        await store.execute([note(number) for number in range(start, start + 500)])
+    left = await told(store)
+    assert left == [note(number).text for number in range(2_999, 2_999 - len(left), -1)]
+    assert 1_000 <= len(left) <= 1_100
+    await store.close()
+
+
+async def test_a_long_record_counts_as_several(place: Place) -> None:
+    store = place.store(most_records=1_000)
+    await store.open()
+    for start in range(0, 600, 100):
+        await store.execute([note(number, size=4 * 1024) for number in range(start, start + 100)])
+    left = await told(store)
+    assert left == [note(number, size=4 * 1024).text for number in range(599, 599 - len(left), -1)]
+    assert 200 <= len(left) <= 210
+    await store.close()
+
+
+async def test_a_record_that_is_longer_than_all_may_be_together_is_kept_alone(place: Place) -> None:
+    store = place.store(most_records=100)
+    await store.open()
+    # So many that every store has looked whether they are too many: Redis and SQLite do so now and then.
+    await store.execute([note(number) for number in range(600)])
+    await store.execute([note(600, size=200 * 1024), *[Peek(KEY, WINDOW)] * 500])
+    assert (await told(store))[0] == note(600, size=200 * 1024).text
+    await store.close()
+
+
+async def test_two_stores_at_one_place_tell_of_the_same_records(store: Store, place: Place) -> None:
+    second = place.store()
+    await second.open()
+    await one(store, note(1))
+    await one(second, note(2))
+    assert await told(store) == await told(second) == [note(2).text, note(1).text]
+    await second.close()
+
+
+# Forgetting
+
+
+def sent(key: Fingerprint, recipient: str = "") -> Confirm:
+    return Confirm(key, ORIGINAL, WINDOW, recipient=recipient)
+
+
+async def test_what_matches_is_freed_and_nothing_else(store: Store, place: Place) -> None:
+    held = Fingerprint("v1:held")
+    await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW), note(1)])
+    place.advance(10)
+    seen: list[Entry] = []
+
+    def is_for_one(entry: Entry) -> bool:
+        seen.append(entry)
+        return entry.recipient == "one"
+
+    listed = [entry async for entry in store.sent()]
+    assert await one(store, AskGeneration()) == Generation(""), "to look is not to forget"
+    assert await store.forget(is_for_one) == 1
+    # In any order: Redis's SCAN promises none, and another one on each look.
+    for look in (listed, seen):
+        assert {(entry.key, entry.original, entry.recipient) for entry in look} == {
+            (KEY, ORIGINAL, "one"),
+            (OTHER, ORIGINAL, 'other \udce4"}'),
+        }
+    assert [entry.age for entry in seen] == [pytest.approx(10, abs=NEARLY)] * len(seen)
+    freed, other, still_held = await store.execute([Peek(KEY, WINDOW), Peek(OTHER, WINDOW), Peek(held, WINDOW)])
+    assert freed == Free()
+    assert isinstance(other, Sent)
+    assert isinstance(still_held, Held)
+    assert await told(store) == [note(1).text]
+    assert await store.forget(is_for_one) == 0
+
+
+async def test_what_has_run_out_is_not_counted(store: Store, place: Place) -> None:
+    await one(store, sent(KEY))
+    place.advance(WINDOW + 1)
+    assert await store.forget(lambda _: True) == 0
+
+
+async def test_of_thousands_all_are_freed_that_match(store: Store) -> None:
+    keys = [Fingerprint(f"v1:{number:064x}") for number in range(2_500)]
+    await store.execute([sent(key, f"{number % 5}") for number, key in enumerate(keys)])
+    assert {entry.key async for entry in store.sent()} == set(keys)
+    assert await store.forget(lambda entry: entry.recipient != "3") == 2_000
+    assert {entry.key async for entry in store.sent()} == set(keys[3::5])
+    answers = await store.execute([Peek(key, WINDOW) for key in keys])
+    assert [type(answer) for answer in answers] == [Free, Free, Free, Sent, Free] * 500
+    assert await store.forget(lambda _: True) == 500
+
+
+async def test_each_forgetting_begins_a_generation_that_every_store_hears_of(store: Store, place: Place) -> None:
+    second = place.store()
+    await second.open()
+    names = [""]
+    assert await one(store, AskGeneration()) == Generation("")
+    for _ in range(3):
+        await second.forget(lambda _: False)
+        told_here, told_there = await one(store, AskGeneration()), await one(second, AskGeneration())
+        assert isinstance(told_here, Generation)
+        assert told_here == told_there
+        assert told_here.name not in names
+        names.append(told_here.name)
+    identity = await store.identity()
+    assert identity not in names
+    await second.close()
+
+
+async def test_a_fault_of_whoever_matches_frees_no_more_and_is_his(store: Store) -> None:
+    await store.execute([sent(KEY), sent(OTHER)])
+    with pytest.raises(ZeroDivisionError):
+        await store.forget(lambda _: bool(1 // 0))
+    answers = await store.execute([Peek(KEY, WINDOW), Peek(OTHER, WINDOW)])
+    assert [type(answer) for answer in answers] == [Sent, Sent]
+
+
+async def test_while_it_is_looked_for_a_new_generation_has_begun_and_another_begins_after_it(
+    store: Store, place: Place
+) -> None:
+    """The first keeps relays from writing back what is forgotten, the second from knowing what they heard meanwhile."""
+    await store.execute([sent(KEY), sent(OTHER)])
+    before = await one(store, AskGeneration())
+    looking, asked = threading.Event(), threading.Event()
+
+    def matches(_: Entry) -> bool:
+        looking.set()
+        return asked.wait(20)
+
+    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forgotten(place, matches)))
+    assert await asyncio.to_thread(looking.wait, 20)
+    meanwhile = await one(store, AskGeneration())
+    asked.set()
+    assert await forgetting == 2
+    assert meanwhile != before
+    if not isinstance(store, MemoryStore):  # which nobody asks meanwhile
+        assert await one(store, AskGeneration()) not in (before, meanwhile)
+
+
+async def forgotten(place: Place, matches: Callable[[Entry], bool]) -> int:
+    """Forget as another process would."""
+    operator = place.store()
+    try:
+        return await operator.forget(matches)
+    finally:
+        await operator.close()

@@ -1,0 +1,99 @@
+"""The two servers that conversations are held with: the relay in this process, and aiosmtpd as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiosmtpd.smtp import SMTP
+
+from parts.ports import HOST
+from parts.waiting import until
+from relay.service import Service
+from relay.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A relay in this process."""
+
+    service: Service
+    port: int
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client is connected, or a message under way."""
+        listener = self.service.listener
+        return bool(listener.sessions or len(listener.handlers) or len(listener.messages))
+
+
+@contextlib.asynccontextmanager
+async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> AsyncIterator[Relay]:
+    """Serve, without a Received field so that content can be compared, on a memory store."""
+    keys = {
+        "listen.address": f"{HOST}:0",
+        "http.address": "",
+        "store.url": "memory:",
+        "upstream.url": upstream,
+        "upstream.patience": "1s",
+        "upstream.received_field": False,
+        **(settings or {}),
+    }
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in keys.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    service = Service(Settings.model_validate(tree))
+    await service.start()
+    try:
+        await until(lambda: service.state()[0], "the upstream")
+        yield Relay(service, int(service.address.rpartition(":")[2]))
+    finally:
+        await service.close()
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    reverse_path: bytes
+    recipients: list[bytes]
+    content: bytes
+
+
+class _Catch:
+    def __init__(self) -> None:
+        self.arrived: list[_Arrived] = []
+
+    async def handle_DATA(self, server: SMTP, session: object, envelope: Any) -> str:  # noqa: N802
+        path = envelope.mail_from.encode("utf-8", "surrogateescape").removeprefix(b"<").removesuffix(b">")
+        recipients = [path.encode("utf-8", "surrogateescape") for path in envelope.rcpt_tos]
+        self.arrived.append(_Arrived(path, recipients, envelope.content))
+        return "250 OK"
+
+
+@contextlib.asynccontextmanager
+async def aiosmtpd() -> AsyncIterator[tuple[int, list[_Arrived]]]:
+    """Serve as aiosmtpd does."""
+    catch = _Catch()
+    loop = asyncio.get_running_loop()
+    made: list[SMTP] = []
+
+    def connection() -> SMTP:
+        made.append(SMTP(catch, hostname="relay.example.test", enable_SMTPUTF8=True, loop=loop))
+        return made[-1]
+
+    server = await loop.create_server(connection, HOST, 0)
+    try:
+        yield server.sockets[0].getsockname()[1], catch.arrived
+    finally:
+        server.close()
+        for protocol in made:
+            if protocol._handler_coroutine is not None:
+                protocol._handler_coroutine.cancel()
+        await asyncio.gather(
+            *(p._handler_coroutine for p in made if p._handler_coroutine is not None), return_exceptions=True
+        )

@@ -1,0 +1,88 @@
+"""A transaction with an upstream, step by step and whole."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from parts.ports import HOST
+from parts.waiting import LONGEST
+from relay.core.content import Content
+from relay.core.delivery import NotSent, Unclear
+from relay.core.envelope import Envelope
+from relay.core.reply import Reply
+from relay.upstream.connect import Target
+from relay.upstream.smtp import SmtpUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from relay.upstream.delivery import SmtpDelivery
+
+SENDER = Envelope(b"sender@example.test")
+ONE, TWO, THREE = b"one@example.test", b"two@example.test", b"three@example.test"
+MAIL = Content(b"Subject: x\r\n\r\nhello\r\n")
+LARGE = Content(b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 300_000)
+
+
+@asynccontextmanager
+async def upstream(
+    *ports: int,
+    connections: int = 5,
+    reply_timeout: float = 20.0,
+    dot_timeout: float = 20.0,
+    patience: float = 5.0,
+    longest_wait: float = 60.0,
+    longest_silence: float = 60.0,
+) -> AsyncIterator[SmtpUpstream]:
+    made = SmtpUpstream(
+        [Target(HOST, port) for port in ports],
+        connections=connections,
+        reply_timeout=reply_timeout,
+        dot_timeout=dot_timeout,
+        patience=patience,
+        longest_wait=longest_wait,
+        longest_silence=longest_silence,
+    )
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def offer(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
+    return [(await delivery.rcpt(path)).code for path in paths]
+
+
+async def prepare(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
+    return [reply.code for reply in (await delivery.prepare(paths)).values()]
+
+
+async def deliver(up: SmtpUpstream, *paths: bytes, content: Content = MAIL) -> Reply | Unclear | NotSent:
+    """Bring a message the whole way, as a transaction does that finds nothing suppressed."""
+    async with asyncio.timeout(LONGEST):
+        return await _deliver(up, *paths, content=content)
+
+
+async def _deliver(up: SmtpUpstream, *paths: bytes, content: Content) -> Reply | Unclear | NotSent:
+    delivery = up.begin(SENDER)
+    try:
+        replies = {path: await delivery.rcpt(path) for path in paths}
+        taken = [path for path, reply in replies.items() if reply.positive]
+        if not taken:
+            return replies[paths[0]]
+        outcome: Reply | Unclear | NotSent = NotSent("")
+        while isinstance(outcome, NotSent):
+            answers = await delivery.prepare(taken)
+            if not any(reply.positive for reply in answers.values()):
+                return answers[taken[0]]
+            outcome = await delivery.send(b"", content)
+        return outcome
+    finally:
+        await delivery.finish()
+
+
+def code(outcome: Reply | Unclear | NotSent) -> int:
+    assert isinstance(outcome, Reply)
+    return outcome.code

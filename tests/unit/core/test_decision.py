@@ -1,0 +1,121 @@
+"""What is done with each recipient, and what the client hears: the table of replies, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.core.claim import Held, Original, Sent, Won
+from relay.core.decision import Plan, answered, plan, reply_for, suppressed
+from relay.core.envelope import Recipient
+from relay.core.outcome import Outcome, Result
+from relay.core.reply import (
+    FIRST_COPY_IN_PROGRESS,
+    MAIL_LOOP,
+    NO_VALID_RECIPIENTS,
+    OUTCOME_UNKNOWN,
+    TOO_LARGE,
+    UNREACHABLE,
+    Reply,
+)
+
+A, B, C = (Recipient(f"{name}@example.test") for name in "abc")
+ORIGINAL = Original("4f1d", "<one@example.test>", "2.0.0 Ok: queued as 1X1", 1_700_000_000.0)
+SENT = Sent(ORIGINAL, 34.4)
+HELD = Held(20.0)
+
+QUEUED = Reply(250, (b"2.0.0 Ok: queued as 7X7",))
+BUSY = Reply(450, (b"4.2.1 Mailbox busy",))
+UNKNOWN = Reply(550, (b"5.1.1 No such user",))
+SPAM = Reply(554, (b"5.7.1 Looks like spam",))
+
+FORWARDED = answered(QUEUED)
+SUPPRESSED = suppressed("77aa", SENT)
+WOULD = answered(QUEUED, SENT)
+DEFERRED = answered(BUSY)
+REFUSED = answered(UNKNOWN)
+UNCERTAIN = Result(Outcome.UNCERTAIN, OUTCOME_UNKNOWN)
+WAITED = Result(Outcome.DEFERRED, FIRST_COPY_IN_PROGRESS)
+DUPLICATE = Reply(250, (b"2.0.0 Ok: duplicate, record 77aa, first sent 34 s ago",))
+
+
+def test_each_recipient_gets_what_its_claim_says() -> None:
+    assert plan({A: Won(), B: SENT, C: HELD}) == Plan(forward=(A,), suppress={B: SENT}, wait=(C,), observed={})
+
+
+def test_nothing_claimed_is_nothing_to_do() -> None:
+    assert plan({}) == Plan(forward=(), suppress={}, wait=(), observed={})
+
+
+def test_observing_forwards_all_in_their_order_and_never_waits() -> None:
+    observing = plan({A: HELD, B: Won(), C: SENT}, {A, B, C})
+    assert observing == Plan(forward=(A, B, C), suppress={}, wait=(), observed={A: HELD, C: SENT})
+
+
+def test_a_rule_may_observe_for_some_only() -> None:
+    some = plan({A: SENT, B: SENT, C: HELD}, {A})
+    assert some == Plan(forward=(A,), suppress={B: SENT}, wait=(C,), observed={A: SENT})
+
+
+@pytest.mark.parametrize(
+    ("results", "reply"),
+    [
+        # Every one is accepted now, or a repeat of an accepted copy.
+        ([FORWARDED], QUEUED),
+        ([SUPPRESSED, FORWARDED, SUPPRESSED], QUEUED),
+        ([SUPPRESSED, SUPPRESSED], DUPLICATE),
+        ([WOULD], QUEUED),
+        # Some were not accepted: a retry sends only the rest.
+        ([FORWARDED, DEFERRED], BUSY),
+        ([SUPPRESSED, REFUSED, DEFERRED], BUSY),
+        ([REFUSED, WAITED], FIRST_COPY_IN_PROGRESS),
+        # 5yz only if all of those were refused for good.
+        ([FORWARDED, REFUSED], UNKNOWN),
+        ([SUPPRESSED, REFUSED, answered(SPAM)], UNKNOWN),
+        # Upstream unreachable, a wait that ended, an unclear outcome.
+        ([answered(UNREACHABLE)], UNREACHABLE),
+        ([FORWARDED, WAITED], FIRST_COPY_IN_PROGRESS),
+        ([SUPPRESSED, UNCERTAIN], OUTCOME_UNKNOWN),
+        ([REFUSED, UNCERTAIN], OUTCOME_UNKNOWN),
+        # 421 in a transaction.
+        ([answered(Reply(421, (b"4.3.2 Closing",)))], Reply(451, (b"4.3.2 Closing",))),
+        # Too large, round in circles, nobody.
+        ([Result(Outcome.REFUSED, TOO_LARGE)] * 2, TOO_LARGE),
+        ([Result(Outcome.REFUSED, MAIL_LOOP)], MAIL_LOOP),
+        ([], NO_VALID_RECIPIENTS),
+    ],
+)
+def test_one_reply_for_all(results: list[Result], reply: Reply) -> None:
+    assert reply_for(results) == reply
+
+
+@pytest.mark.parametrize("code", [250, 251, 252, 299])
+def test_whatever_the_upstream_says_to_accept_is_250(code: int) -> None:
+    assert answered(Reply(code, (b"2.0.0 \xff",))) == Result(Outcome.FORWARDED, Reply(250, (b"2.0.0 \xff",)))
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "heard"),
+    [
+        (450, Outcome.DEFERRED, 450),
+        (421, Outcome.DEFERRED, 451),
+        (550, Outcome.REFUSED, 550),
+        (521, Outcome.REFUSED, 521),
+    ],
+)
+def test_refusals_are_passed_on(said: int, outcome: Outcome, heard: int) -> None:
+    assert answered(Reply(said, (b"x", b"y"))) == Result(outcome, Reply(heard, (b"x", b"y")))
+
+
+def test_an_answer_that_makes_no_sense_here_is_451() -> None:
+    # 354 would have the client send its content again, and no figure counts 3yz.
+    assert answered(Reply(354, (b"Go on",))) == Result(Outcome.DEFERRED, Reply(451, (b"Go on",)))
+
+
+def test_a_suppression_says_which_message_it_repeats() -> None:
+    assert suppressed("77aa", SENT) == Result(Outcome.SUPPRESSED, DUPLICATE, ORIGINAL, 34.4)
+
+
+def test_an_observed_repeat_is_counted_only_when_it_was_accepted() -> None:
+    assert answered(QUEUED, SENT) == Result(Outcome.WOULD_SUPPRESS, QUEUED, ORIGINAL, 34.4)
+    assert answered(QUEUED, HELD) == Result(Outcome.WOULD_SUPPRESS, QUEUED)
+    assert answered(BUSY, SENT) == DEFERRED

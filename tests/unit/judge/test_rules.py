@@ -1,0 +1,236 @@
+"""Rules: what each condition looks at, and which rule wins."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.envelope import Recipient
+from relay.core.ruling import Action, Ruling
+from relay.judge.judge import Judge, MessageAnalysis
+from relay.judge.rules.ignore import Text
+from relay.judge.rules.pattern import Pattern
+from relay.judge.rules.pattern_text import any_of, is_local
+from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, PatternPrefilter, Rule
+
+ANNA, BOB = Recipient("anna@example.org"), Recipient("bob@shop.example")
+SENDER = b"bounce+7@example.org"
+MAIL = (
+    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe_aus_dem_Garten?=\r\nFrom: =?utf-8?q?J=C3=B6rg?= <joerg@example.org>\r\n"
+    b"X-Priority: 1 (Highest)\r\nX-Kind: a\r\nX-Kind: b\r\nMIME-Version: 1.0\r\n"
+)
+LINK = b'Content-Type: text/html\r\n\r\n<a href="/pay?who=anna smith&amp;token=f00d">Pay</a>'
+
+
+def rule(name: str = "mine", action: Action = Action.EXEMPT, **conditions: object) -> Rule:
+    """Make a rule of its conditions: `header_x_kind="a"` is a field, a list is any of."""
+    attachment = conditions.pop("attachment", None)
+    window = conditions.pop("window", None)
+    made = []
+    for key, given_patterns in conditions.items():
+        texts = given_patterns if isinstance(given_patterns, list) else [given_patterns]
+        what, _, header = (
+            (MatchTarget.HEADER.value, "", key[7:].replace("_", "-")) if key.startswith("header_") else (key, "", "")
+        )
+        made.append(Condition(MatchTarget(what.strip("_")), tuple(map(Pattern, texts)), header))
+    return Rule(name, action, tuple(made), attachment=attachment, window=window)  # type: ignore[arg-type]
+
+
+def look(
+    *rules: Rule, content: bytes = MAIL + b"\r\nhello", window: float = 600, observe: bool = False
+) -> MessageAnalysis:
+    return Judge(rules, window=window, observe=observe)(content, SENDER)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "holds"),
+    [
+        ({"subject": "Grüße aus"}, True),
+        ({"subject": "^grüße"}, False),
+        ({"subject": "(?i)^GRÜSSE|^grüße"}, True),
+        ({"subject": ["nothing", "Garten$"]}, True),
+        ({"subject": "=\\?utf-8"}, False),
+        ({"from_": "^Jörg <joerg@example\\.org>$"}, True),
+        ({"from_": "bounce"}, False),
+        ({"header_x_priority": "^1"}, True),
+        ({"header_x_kind": "^b$"}, True),
+        ({"header_x_kind": "^ab$"}, False),
+        ({"header_x_none": ""}, False),
+        ({"reverse_path": "^bounce\\+[0-9]@"}, True),
+        ({"reverse_path": "joerg"}, False),
+        ({"subject": "Garten", "reverse_path": "bounce"}, True),
+        ({"subject": "Garten", "reverse_path": "joerg"}, False),
+    ],
+)
+def test_conditions_look_at_what_a_reader_sees(conditions: dict[str, object], holds: bool) -> None:
+    assert (look(rule(**conditions)).rule(ANNA).name == "mine") == holds
+
+
+@pytest.mark.parametrize(
+    ("link", "holds"),
+    [
+        ("token=f00d$", True),
+        ("^/pay\\?", True),
+        ("who=anna smith&token", True),
+        ("who=anna smith&amp;token", False),
+        ("Pay", False),
+        ("\\Apay", False),
+        ("smith\\z|f00d\\z", True),
+    ],
+)
+def test_a_link_is_matched_as_it_would_be_followed(link: str, holds: bool) -> None:
+    assert (look(rule(link=link), content=MAIL + LINK).rule(ANNA).name == "mine") == holds
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://t.example.org/recoverPass?user=anna&recoverpass=f00d",
+        "https://t.example.org/recoverPass?user=anna&amp;recoverpass=f00d",
+    ],
+)
+def test_a_link_is_found_wherever_it_can_be_read(link: str) -> None:
+    html = f'<a href="{link}">Weiter</a>'
+    head = "Subject: x\nMIME-Version: 1.0\n"
+    qp = html.replace("=", "=3D").replace("example", "exa=\nmple")
+    for content in (
+        f"{head}\n{link}\n",
+        f"{head}Content-Type: text/html; charset=utf-8\n\n{html}\n",
+        f"{head}Content-Type: text/html; charset=x-none\n\n{html}\n",
+        f"{head}Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n{qp}\n",
+        f"{head}Content-Type: multipart/mixed; boundary=b\n\n--b\n\n{qp}\n",
+        f"{head}Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\n{html}\n--b--\n",
+        f"nonsense\n{html}\n",
+    ):
+        octets = content.replace("\n", "\r\n").encode()
+        assert look(rule(link="&recoverpass=f"), content=octets).rule(ANNA).name == "mine", content
+        assert look(rule(link="&recoverpass=g"), content=octets).rule(ANNA) is NO_RULE, content
+
+
+def test_rules_see_links_before_anything_is_ignored() -> None:
+    hidden = Text("all", Pattern("https://[^ ]+"))
+    judge = Judge([rule(link="token=f00d")], [hidden], window=600)
+    judged = judge(b"Subject: x\r\n\r\nsee https://t.example.org/?token=f00d now", b"")
+    assert judged.rule(ANNA).name == "mine"
+    assert judged.normal_form(judged.rule(ANNA)).ignored
+
+
+ATTACHED = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n%b\r\n\r\nx\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "attached"),
+    [
+        (b"Content-Disposition: attachment", True),
+        (b"Content-Disposition: inline; filename=a.png", True),
+        (b"Content-Type: image/png; name=a.png", True),
+        (b"Content-Disposition: inline; filename*=utf-8''a.png", True),
+        (b"Content-Type: text/html", False),
+        (b"Content-Disposition: inline", False),
+    ],
+)
+def test_whether_something_is_attached(part: bytes, attached: bool) -> None:
+    content = MAIL + ATTACHED % part
+    assert (look(rule(attachment=True), content=content).rule(ANNA).name == "mine") == attached
+    assert (look(rule(attachment=False), content=content).rule(ANNA).name == "mine") != attached
+
+
+def test_the_first_rule_that_matches_wins() -> None:
+    judged = look(rule("other", subject="nothing"), rule("one", subject="Garten"), rule("two", subject="aus"))
+    assert [found.name for found in judged.candidates] == ["one"]
+    assert judged.rule(ANNA).name == judged.rule(BOB).name == "one"
+
+
+def test_a_recipient_decides_for_himself_only() -> None:
+    shop = rule("shop", recipient="@shop\\.example$", subject="Garten")
+    never = rule("never", recipient="@shop", subject="nothing")
+    judged = look(never, shop, rule("garden", Action.OBSERVE, subject="Garten", window=60.0))
+    assert [found.name for found in judged.candidates] == ["shop", "garden"]
+    assert judged.rule(BOB).name == "shop"
+    assert judged.ruling(BOB) == Ruling("shop", Action.EXEMPT, 0.0)
+    assert judged.ruling(ANNA) == Ruling("garden", Action.OBSERVE, 60.0)
+    assert look(shop).rule(ANNA) is NO_RULE
+
+
+def test_a_rule_that_ignores_more_gives_its_recipients_another_fingerprint() -> None:
+    shop = Rule(
+        "shop",
+        Action.DEDUPE,
+        (Condition(MatchTarget.RECIPIENT, (Pattern("@shop"),)),),
+        ignore=(Text("n", Pattern("[0-9]+")),),
+    )
+    first, second = (look(shop, content=MAIL + b"\r\norder " + number) for number in (b"17", b"18"))
+    assert first.fingerprint(BOB) == second.fingerprint(BOB)
+    assert first.fingerprint(ANNA) != second.fingerprint(ANNA)
+    assert [piece.piece for piece in first.normal_form(shop).ignored] == [b"17"]
+    assert not first.normal_form(NO_RULE).ignored
+
+
+def test_what_a_rule_comes_to() -> None:
+    dedupe = rule("mine", Action.DEDUPE, subject="Garten")
+    assert look(dedupe).ruling(ANNA) == Ruling("mine", Action.DEDUPE, 600)
+    assert look(dedupe, observe=True).ruling(ANNA) == Ruling("mine", Action.OBSERVE, 600)
+    assert look(dedupe, window=0).ruling(ANNA) == Ruling.exempt("mine: window is 0")
+    assert look(window=0).ruling(ANNA) == Ruling.exempt("window is 0")
+
+
+PATTERNS = st.sampled_from(
+    [
+        "a",
+        "^a",
+        "b$",
+        "^$",
+        "a.b",
+        "(?i)A",
+        "[^a]b",
+        "\\bab\\b",
+        "\\Aa",
+        "b\\z",
+        "\\Qa",
+        "(?s)a.*b",
+        "(?-i)a$",
+        "(?P<n>a)",
+        ".",
+        "",
+    ]
+)
+
+
+@given(
+    st.lists(PATTERNS, min_size=1, max_size=4),
+    st.lists(st.text("aAb \n", max_size=4).map(str.encode), max_size=150),
+)
+def test_a_screen_hides_nothing_that_a_rule_looks_for(patterns: list[str], values: list[bytes]) -> None:
+    rules = [rule(f"rule {number}", subject=pattern) for number, pattern in enumerate(patterns)]
+    sifted = PatternPrefilter(rules).sift((MatchTarget.SUBJECT, ""), values)
+    for each in rules:
+        (condition,) = each.conditions
+        assert condition.holds(sifted) == condition.holds(values)
+
+
+@given(PATTERNS, st.text("aAb \n", max_size=9).map(str.encode), st.integers(0, 9), st.integers(0, 9))
+def test_a_local_pattern_finds_in_the_whole_what_it_finds_in_a_piece(
+    text: str, whole: bytes, start: int, end: int
+) -> None:
+    pattern = Pattern(text)
+    if is_local(text) and pattern.search(whole[start:end]):
+        assert pattern.search(whole)
+
+
+def test_patterns_that_cannot_be_joined_are_not() -> None:
+    assert any_of(["a", "\\Qb"]) is None
+    assert any_of(["a", "b\\z"]) is None
+    assert any_of(["a", "b"]) is not None
+    assert not is_local("\\[^a")
+    assert is_local("[^a]\\$")
+
+
+@pytest.mark.parametrize("unit", [b"a://b", b"href=a", b"a://hidden"])
+def test_many_links_cost_no_time(unit: bytes) -> None:
+    start = time.process_time()
+    content = b"Subject: x\r\n\r\n" + b"".join(b"%b%d " % (unit, number) for number in range(60_000))
+    assert look(rule(link=["hidden$", "^nothing"]), content=content[: 1 << 20]).rule(ANNA) is NO_RULE
+    assert time.process_time() - start < 3

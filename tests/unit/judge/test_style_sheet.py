@@ -1,0 +1,106 @@
+"""The style sheet in the head of a page: what is taken for one, and how it counts."""
+
+from __future__ import annotations
+
+import pytest
+from parts.judging import avideo_judge
+
+from relay.core.envelope import Recipient
+from relay.judge.html.style_sheet import split_style
+from relay.judge.rules.rule import NO_RULE
+
+judge = avideo_judge()
+BOB = Recipient("bob@example.org")
+HEAD = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/html; charset=%b\r\n\r\n"
+PAGE = "<!DOCTYPE html>\r\n<html>\r\n<head>\r\n<meta charset='utf-8'>\r\n<title>é</title>\r\n<style>{}</style></head>y"
+CSS = "\r\n .a  > b {\r\n color: red;\r\n}\r\n"
+
+
+def fingerprint(page: str, charset: str = "utf-8") -> str:
+    return judge(HEAD % charset.encode() + page.encode(charset), b"").fingerprint(BOB)
+
+
+def test_a_style_sheet_in_the_head_is_a_field_of_its_own() -> None:
+    judged = judge(HEAD % b"utf-8" + PAGE.format(CSS).encode(), b"")
+    fields = dict(judged.normal_form(NO_RULE).fields)
+    assert fields["style sheet"] == CSS.encode()
+    assert fields["text"].endswith("<title>é</title> <style></style></head>y".encode())
+
+
+def test_line_ends_and_charset_do_not_count_and_all_else_does() -> None:
+    page = PAGE.format(CSS)
+    same = {
+        fingerprint(page),
+        fingerprint(page, "iso-8859-1"),
+        fingerprint(PAGE.format(CSS.replace("\r\n", "\n"))),
+    }
+    assert len(same) == 1
+    changed = ("red", "rid"), (".a ", ".a"), ("> b", ">b"), ("\r\n", "")
+    assert len({fingerprint(PAGE.format(CSS.replace(*change))) for change in changed} - same) == len(changed)
+    # What is left behind is not taken for a page without it.
+    assert fingerprint(PAGE.format("")) not in same
+
+
+def test_it_counts_also_where_something_else_is_left_out() -> None:
+    page = PAGE + "<img src='https://tube.example.test/a.jpg?cache=17412345671741234567'>"
+    sent = {fingerprint(page.format(CSS)), fingerprint(page.format(CSS).replace("?cache=1", "?cache=2"))}
+    assert len(sent) == 1
+    assert fingerprint(page.format(CSS.replace("red", "rid"))) not in sent
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!-- <style> --> a </style> b -->",
+        "<script>'<style> a </style>'</script>",
+        "<meta content='<style> a </style>'>",
+        "<meta content='> <style> a </style>",
+        "<title><style> a </style></title>",
+        "<svg><style> a </style></svg>",
+        "<style title='>'> a </style>",
+        "x<style> a </style>",
+        "<style> a <!-- </style>",
+        "<style> a </style >",
+        "<style> a",
+        "<style> é </style>",
+        "<style> \v </style>",
+        "<style></style>",
+    ],
+)
+def test_what_may_be_something_else_is_left_where_it_is(page: str) -> None:
+    assert split_style(page.encode()) == (page.encode(), b"")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "a:url(https://tube.example.test/recoverPass?user=a&recoverpass=b)",
+        "href = '/recoverPass?recoverpass=b'",
+        "a:url(https&#58;&#47;&#47;tube.example.test/recoverPass?recoverpass=b)",
+    ],
+)
+def test_rules_find_links_in_it(link: str) -> None:
+    judged = judge(HEAD % b"utf-8" + PAGE.format(link).encode(), b"")
+    assert "style sheet" in dict(judged.normal_form(NO_RULE).fields)
+    assert judged.ruling(BOB).rule == "avideo: password recovery"
+
+
+def test_a_content_id_in_it_counts() -> None:
+    """It may mean another leaf when two change places."""
+
+    def related(name: str) -> bytes:
+        return (
+            b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/related; boundary=b\r\n\r\n--b\r\n"
+            b"Content-Type: text/html\r\n\r\n<style>b {background: url(cid:%b)}</style>\r\n--b\r\n"
+            b"Content-Type: image/png\r\nContent-ID: <%b>\r\n\r\nx\r\n--b--\r\n"
+        ) % (name.encode(), name.encode())
+
+    first = dict(judge(related("a"), b"").normal_form(NO_RULE).fields)
+    assert first["field content-id"] == b"<a>"
+
+
+def test_one_too_large_to_be_remembered_is_folded_whatever_its_line_ends() -> None:
+    page = "<style>" + "b {}\r\n" * 11_000 + "</style>"
+    wire, file = (judge(HEAD % b"utf-8" + source.encode(), b"") for source in (page, page.replace("\r\n", "\n")))
+    assert "style sheet" not in dict(wire.normal_form(NO_RULE).fields)
+    assert wire.fingerprint(BOB) == file.fingerprint(BOB)

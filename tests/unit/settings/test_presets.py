@@ -1,0 +1,355 @@
+"""The presets against messages as the applications send them, and against those that only look like it."""
+
+from __future__ import annotations
+
+import html
+import tomllib
+import zipfile
+from email.header import Header
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hatchling.build
+import pytest
+from parts import avideo
+from parts.judging import avideo_judge
+
+import relay
+from relay.core.envelope import Recipient
+from relay.core.ruling import Action
+from relay.settings import Settings
+from relay.settings.presets import names, preset
+from relay.settings.rules import build_judge
+
+if TYPE_CHECKING:
+    from relay.judge.judge import Judge
+
+BOB = Recipient("bob@example.org")
+SITE = "https://tube.example.test"
+BLOG = "https://blog.example.test"
+AVIDEO = avideo_judge()
+WORDPRESS = build_judge(Settings.model_validate({"dedup": {"presets": ["wordpress"]}}))
+
+
+def _rule(judge: Judge, content: bytes) -> str:
+    return judge(content, b"contact@example.test").rule(BOB).name
+
+
+def _plain(body: str, subject: str = "Hello") -> bytes:
+    """As WordPress sends it: no parts."""
+    head = f"From: Site <contact@example.test>\nSubject: {Header(subject).encode()}\nMIME-Version: 1.0\n"
+    text = f"{head}Content-Type: text/plain; charset=UTF-8\n\n{body}\n"
+    return text.replace("\n", "\r\n").encode()
+
+
+def _page(body: str, subject: str = "Hello") -> bytes:
+    return _plain(f"<html><body>{body}</body></html>", subject).replace(b"text/plain", b"text/html")
+
+
+def _linked(link: str) -> bytes:
+    return _page(f'<p>Go on: <a class="button" href="{html.escape(link)}">here</a></p>')
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_preset_is_a_file_in_the_package_with_a_comment_above_each_entry(name: str) -> None:
+    text = (Path(relay.__file__).parent / "presets" / f"{name}.toml").read_text("utf-8")
+    blocks = [block for block in text.split("\n\n") if "[[" in block]
+    tables = tomllib.loads(text)
+    assert len(blocks) == len(tables["rules"]) + len(tables.get("ignore", ()))
+    assert all(block.startswith("# ") for block in blocks)
+
+
+def test_the_presets_are_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(relay.__file__).parents[1])
+    wheel = zipfile.ZipFile(tmp_path / hatchling.build.build_wheel(str(tmp_path)))
+    assert {f"relay/presets/{name}.toml" for name in names()} <= set(wheel.namelist())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_preset_only_exempts_and_names_all_it_holds(name: str) -> None:
+    found = preset(name)
+    assert found.rules
+    assert {rule.action for rule in found.rules} == {"exempt"}
+    labels = [table.name for table in (*found.rules, *found.ignore)]
+    assert all(labels)
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_presets_hold_no_name_in_common() -> None:
+    both = [table.name for name in names() for table in (*preset(name).rules, *preset(name).ignore)]
+    assert len(set(both)) == len(both)
+
+
+@pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
+def test_avideos_mails_with_a_token_are_exempt_in_every_encoding(encoding: avideo.Encoding) -> None:
+    sending = avideo.Sending(encoding=encoding)
+    assert _rule(AVIDEO, avideo.recovery("5f1c", sending=sending)) == "avideo: password recovery"
+    assert _rule(AVIDEO, avideo.verification("YWJj", sending=sending)) == "avideo: e-mail verification"
+    assert _rule(AVIDEO, avideo.two_factor("9d2e", sending=sending)) == "avideo: two-factor sign-in"
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [
+        (f"{SITE}/recoverPass?user=marta&recoverpass=5f1c", "avideo: password recovery"),
+        (f"{SITE}/recoverPass?recoverpass=5f1c&user=marta", "avideo: password recovery"),
+        (f"{SITE}/sub/folder/RECOVERPASS?User=m&RecoverPass=5f1c", "avideo: password recovery"),
+        (f"{SITE}/objects/userVerifyEmail.php?code=YWJj", "avideo: e-mail verification"),
+        (f"{SITE}/objects/userVerifyEmail.php?lang=de&code=YWJj", "avideo: e-mail verification"),
+        (f"{SITE}/Objects/UserVerifyEmail.php?Code=YWJj", "avideo: e-mail verification"),
+        (f"{SITE}/plugin/logincontrol/Confirm.php?Confirmation=9d2e", "avideo: two-factor sign-in"),
+        (f"{SITE}/plugin/LoginControl/confirm.php?confirmation=9d2e", "avideo: two-factor sign-in"),
+        (f"{SITE}/plugin/LoginControl/confirm.php?a=b&confirmation=9d2e&c=d", "avideo: two-factor sign-in"),
+    ],
+)
+def test_avideos_links_are_known_in_html_and_in_text(link: str, name: str) -> None:
+    assert _rule(AVIDEO, _linked(link)) == name
+    assert _rule(AVIDEO, _page(f"<a href='{link}'>ici</a>")) == name
+    assert _rule(AVIDEO, _page(f"<a href={html.escape(link)}>aqui</a>")) == name
+    assert _rule(AVIDEO, _plain(f"Klicken Sie hier: {link} - danke")) == name
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        avideo.notification(),
+        avideo.notification(link_query="?code=7&recoverpass=8&confirmation=9"),
+        avideo.going_live(),
+        avideo.comment("My recoverPass?recoverpass=1 trick, and userVerifyEmail.php?code=2"),
+        avideo.contact_form("visitor@example.org"),
+        avideo.with_attachment(b"a,b\r\n"),
+        _linked(f"{SITE}/recoverPass"),
+        _linked(f"{SITE}/recoverPass?user=marta"),
+        _linked(f"{SITE}/recoverPass?user=marta&recoverpass="),
+        _linked(f"{SITE}/recoverPass?xrecoverpass=5f1c"),
+        _linked(f"{SITE}/recoverPasswords?recoverpass=5f1c"),
+        _linked(f"{SITE}/recoverPass/recoverpass=5f1c"),
+        _linked(f"{SITE}/how-to-recoverPass?recoverpass=5f1c"),
+        _linked(f"{SITE}/objects/userVerifyEmail.php/code=1"),
+        _linked(f"{SITE}/plugin/LoginControl/confirm.php/confirmation=1"),
+        _linked(f"{SITE}/plugin/LoginControl/confirmXphp?confirmation=1"),
+        _linked(f"{SITE}/plugin/MyLoginControl/confirm.php?confirmation=1"),
+        _linked(f"{SITE}/objects/myuserVerifyEmail.php?code=1"),
+        _linked(f"{SITE}/objects/userVerifyEmail.php"),
+        _linked(f"{SITE}/objects/userVerifyEmail.php?code=&lang=de"),
+        _linked(f"{SITE}/objects/userVerifyEmailXphp?code=1"),
+        _linked(f"{SITE}/plugin/LoginControl/confirm.php?confirmation=&a=b"),
+        _linked(f"{SITE}/plugin/Other/confirm.php?confirmation=9d2e"),
+        _linked(f"{SITE}/plugin/LoginControl/confirm.php?xconfirmation=9d2e"),
+        _page("<p>recoverPass?user=marta&amp;recoverpass=5f1c</p>"),
+    ],
+)
+def test_what_only_looks_like_it_is_deduped(content: bytes) -> None:
+    judged = AVIDEO(content, b"contact@example.test")
+    assert (judged.rule(BOB).name, judged.ruling(BOB).action) == ("default", Action.DEDUPE)
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ("Message From Site Example Tube (Your Site test)", "avideo: test mail"),
+        ("Message From Site Müllers Röhre 🎬 live (Your Site test)", "avideo: test mail"),
+        ("Message From Site Example Tube (Marta)", "default"),
+        ("Message From Site Example Tube (Your Site test) again", "default"),
+        ("Re: Message From Site Example Tube (Your Site test)", "default"),
+        ("Your Site test", "default"),
+        ("A test - Example Tube", "default"),
+        ("Example Tube Notify Deposit Made from: marta - Example Tube", "avideo: receipts"),
+        ("Example Tube Request Withdraw from: marta - Example Tube", "avideo: receipts"),
+        ("Request Withdraw from: marta", "default"),
+        ("How I Request Withdraw from the race - Example Tube", "default"),
+        ("My receipts of 2025 - Example Tube", "default"),
+    ],
+)
+def test_avideos_test_mail_and_receipts_are_known_by_their_default_subjects(subject: str, name: str) -> None:
+    assert _rule(AVIDEO, _plain("Hello", subject)) == name
+
+
+_CACHES = ["17412345671741234567", "1741234567_1741234567", "1741234567", "65f1a2b3c4d5e", "not_found"]
+
+
+def test_the_button_in_the_sites_settings_sends_an_exempt_mail() -> None:
+    assert _rule(AVIDEO, avideo.smtp_test()) == "avideo: test mail"
+    assert _rule(AVIDEO, avideo.contact_form("eva@example.test")) == "default"
+
+
+@pytest.mark.parametrize("separator", ["?cache=", "?w=5&cache=", "?w=5&amp;cache="])
+@pytest.mark.parametrize("cache", _CACHES)
+def test_avideos_image_cache_does_not_count(separator: str, cache: str) -> None:
+    first, again = (
+        AVIDEO(avideo.notification(cache=separator + value), b"").fingerprint(BOB)
+        for value in (cache, "11111111112222222222")
+    )
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("?cache=174123456", "?cache=174123457"),
+        ("?cache=17412345671", "?cache=17412345672"),
+        ("?cache=65F1A2B3C4D5E", "?cache=75F1A2B3C4D5E"),
+        ("?cached=1741234567", "?cached=1741234568"),
+        ("?1741234567&a=1", "?1741234567&a=2"),
+        ("?17412345671", "?17412345672"),
+    ],
+)
+def test_what_only_looks_like_a_cache_counts(one: str, other: str) -> None:
+    first, again = (AVIDEO(avideo.notification(cache=value), b"").fingerprint(BOB) for value in (one, other))
+    assert first != again
+
+
+def test_a_bare_number_does_not_count_behind_an_image_only() -> None:
+    def fingerprint(url: str) -> str:
+        return AVIDEO(_page(f'<img src="{url}">'), b"").fingerprint(BOB)
+
+    for suffix in ("jpg", "JPEG", "png", "gif", "webp"):
+        url = f"{SITE}/thumb.{suffix}?"
+        assert fingerprint(f"{url}1624465305") == fingerprint(f"{url}1624465306")
+    for name in ("thumb.php", "thumb.jpg.php", "thumb-jpg", "thumb.jpg/7"):
+        url = f"{SITE}/{name}?"
+        assert fingerprint(f"{url}1624465305") != fingerprint(f"{url}1624465306")
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [
+        (f"{BLOG}/wp-login.php?action=rp&key=abc&login=marta", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-login.php?login=marta&key=abc&action=rp&wp_lang=de_DE", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-login.php?login=marta&key=abc&action=rp", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-login.php?action=rp&login=marta&key=abc", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-login.php?key=abc&login=marta&action=rp#top", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-admin/profile.php?a=b&newuseremail=abc", "wordpress: change of an e-mail address"),
+        (f"{BLOG}/wp-admin/options.php?a=b&adminhash=abc", "wordpress: change of an e-mail address"),
+        (f"{BLOG}/wp-login.php?action=confirmaction&confirm_key=abc", "wordpress: request for personal data"),
+        (
+            f"{BLOG}/wp-login.php?confirm_key=abc&action=confirmaction#top",
+            "wordpress: request for personal data",
+        ),
+        (f"{BLOG}/wp-login.php?rm_token=abc&a=b&rm_key=def", "wordpress: recovery mode"),
+        (f"{BLOG}/wp-login.php?rm_key=def&a=b&rm_token=abc", "wordpress: recovery mode"),
+        (f"{BLOG}/wp-activate.php?user=marta&key=abc", "wordpress: activation of an account"),
+        (f"{BLOG}/?page_id=9&lost-password=&key=abc&id=7", "woocommerce: set or reset a password"),
+        (f"{BLOG}/hidden-door/?action=rp&key=abc&login=marta", "wordpress: set or reset a password"),
+        (f"{BLOG}/wp-admin/profile.php?newuseremail=abc", "wordpress: change of an e-mail address"),
+        (f"{BLOG}/wp-admin/options.php?adminhash=abc", "wordpress: change of an e-mail address"),
+        (
+            f"{BLOG}/wp-login.php?action=confirmaction&request_id=7&confirm_key=abc",
+            "wordpress: request for personal data",
+        ),
+        (
+            f"{BLOG}/wp-login.php?confirm_key=abc&request_id=7&action=confirmaction",
+            "wordpress: request for personal data",
+        ),
+        (f"{BLOG}/wp-login.php?action=enter_recovery_mode&rm_token=abc&rm_key=def", "wordpress: recovery mode"),
+        (f"{BLOG}/wp-login.php?rm_key=def&rm_token=abc&action=enter_recovery_mode", "wordpress: recovery mode"),
+        (f"{BLOG}/wp-activate.php?key=abc", "wordpress: activation of an account"),
+        (f"{BLOG}/my-account/lost-password/?key=abc&id=7", "woocommerce: set or reset a password"),
+        (f"{BLOG}/my-account/lost-password?action=newaccount&key=abc&login=m", "woocommerce: set or reset a password"),
+        (f"{BLOG}/?page_id=9&lost-password&key=abc&id=7", "woocommerce: set or reset a password"),
+    ],
+)
+def test_wordpress_links_are_known_in_html_and_in_text(link: str, name: str) -> None:
+    escaped = link.replace("&", "&#038;")  # as esc_url writes it, also into plain text
+    for content in (_linked(link), _plain(f"Visit\n\n{link}\n"), _plain(f"<{link}>"), _plain(f"Visit {escaped}")):
+        assert _rule(WORDPRESS, content) == name
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"{BLOG}/wp-login.php",
+        f"{BLOG}/wp-login.php?action=rp",
+        f"{BLOG}/wp-login.php?action=rp&key=",
+        f"{BLOG}/wp-login.php?action=rp&key=#top",
+        f"{BLOG}/wp-login.php?key=&action=rp",
+        f"{BLOG}/wp-login.php?action=rp&xkey=abc",
+        f"{BLOG}/wp-login.php?xkey=abc&action=rp",
+        f"{BLOG}/wp-login.php?transaction=rp&key=abc",
+        f"{BLOG}/wp-login.php?key=abc&transaction=rp",
+        f"{BLOG}/wp-admin/profile.php?xnewuseremail=abc",
+        f"{BLOG}/wp-admin/profile.php?newuseremail=",
+        f"{BLOG}/wp-admin/profile-php?newuseremail=abc",
+        f"{BLOG}/wp-admin/profile.php/newuseremail=abc",
+        f"{BLOG}/wp-admin/my-profile.php?newuseremail=abc",
+        f"{BLOG}/wp-admin/options.php?xadminhash=abc",
+        f"{BLOG}/wp-admin/options.php?adminhash=",
+        f"{BLOG}/wp-admin/options-php?adminhash=abc",
+        f"{BLOG}/wp-admin/options.php/adminhash=abc",
+        f"{BLOG}/wp-admin/my-options.php?adminhash=abc",
+        f"{BLOG}/wp-login.php?action=confirmaction&confirm_key=",
+        f"{BLOG}/wp-login.php?action=confirmaction&xconfirm_key=abc",
+        f"{BLOG}/wp-login.php?xaction=confirmaction&confirm_key=abc",
+        f"{BLOG}/wp-login.php?confirm_key=abc&action=confirmactions",
+        f"{BLOG}/wp-login.php?xconfirm_key=abc&action=confirmaction",
+        f"{BLOG}/wp-login.php?xrm_token=abc&rm_key=def",
+        f"{BLOG}/wp-login.php?rm_token=abc&xrm_key=def",
+        f"{BLOG}/wp-login.php?rm_token=abc&rm_key=",
+        f"{BLOG}/wp-login.php?xrm_key=def&rm_token=abc",
+        f"{BLOG}/wp-login.php?rm_key=def&rm_token=",
+        f"{BLOG}/wp-activate.php",
+        f"{BLOG}/wp-activate.php?key=",
+        f"{BLOG}/wp-activate.php?xkey=abc",
+        f"{BLOG}/wp-activate-php?key=abc",
+        f"{BLOG}/wp-activate.php/key=abc",
+        f"{BLOG}/my-wp-activate.php?key=abc",
+        f"{BLOG}/my-account/lost-password/?xkey=abc",
+        f"{BLOG}/my-account/lost-password/?key=",
+        f"{BLOG}/my-account/not-lost-password/?key=abc",
+        f"{BLOG}/my-account/lost-password-help/?key=abc",
+        f"{BLOG}/wp-login.php?action=rpx&key=abc",
+        f"{BLOG}/wp-login.php?key=abc&action=rpx",
+        f"{BLOG}/wp-login.php?action=register&key=abc",
+        f"{BLOG}/wp-admin/comment.php?action=approve&c=7",
+        f"{BLOG}/wp-admin/profile.php",
+        f"{BLOG}/wp-admin/options.php?page=x",
+        f"{BLOG}/wp-login.php?action=confirmaction&request_id=7",
+        f"{BLOG}/wp-login.php?action=enter_recovery_mode",
+        f"{BLOG}/?key=abc",
+        f"{BLOG}/my-account/lost-password/",
+        f"{BLOG}/my-account/?key=abc",
+        f"{BLOG}/2026/03/a-post/?p=9#comment-7",
+    ],
+)
+def test_other_wordpress_links_are_deduped(link: str) -> None:
+    assert _rule(WORDPRESS, _linked(link)) == "default"
+    assert _rule(WORDPRESS, _plain(link)) == "default"
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ("Your Example Shop order has been received!", "woocommerce: orders and receipts"),
+        ("Your Bäckerei & Söhne order is now complete", "woocommerce: orders and receipts"),
+        ("Your order from Example Shop is on its way!", "woocommerce: orders and receipts"),
+        ("Your Example Shop order #1042 has been refunded", "woocommerce: orders and receipts"),
+        ("Your Example Shop order #1042 has been partially refunded", "woocommerce: orders and receipts"),
+        ("Details for order #1042 on Example Shop", "woocommerce: orders and receipts"),
+        ("Invoice for order #1042 on Example Shop", "woocommerce: orders and receipts"),
+        ("Your latest Example Shop invoice", "woocommerce: orders and receipts"),
+        ("[Example Shop]: New order #1042", "default"),
+        ("Fwd: Your Example Shop order has been received!", "default"),
+        ("Fwd: Your Example Shop order is now complete", "default"),
+        ("Fwd: Your order from Example Shop is on its way!", "default"),
+        ("Fwd: Your Example Shop order #1042 has been refunded", "default"),
+        ("Fwd: Details for order #1042 on Example Shop", "default"),
+        ("Fwd: Your latest Example Shop invoice", "default"),
+        ("Your Example Shop order is now complete?", "default"),
+        ("Your order from Example Shop is on its way! Really", "default"),
+        ("Your Example Shop order #1042 has been refunded twice", "default"),
+        ("Your latest Example Shop invoice is due", "default"),
+        ("Your Example Shop order has been received! Or has it?", "default"),
+        ('[Example Blog] Please moderate: "Your order"', "default"),
+        ("[Example Blog] New User Registration", "default"),
+        ("[Example Blog] Some plugins were automatically updated", "default"),
+    ],
+)
+def test_woocommerces_receipts_are_known_by_their_default_subjects(subject: str, name: str) -> None:
+    assert _rule(WORDPRESS, _plain("Hello", subject)) == name
+
+
+def test_a_preset_does_nothing_where_it_is_not_loaded() -> None:
+    neither = build_judge(Settings.model_validate({"dedup": {"presets": []}}))
+    assert _rule(neither, avideo.recovery("5f1c")) == "default"
+    assert _rule(WORDPRESS, avideo.recovery("5f1c")) == "default"
+    assert _rule(AVIDEO, _plain("Hello", "Your latest Example Shop invoice")) == "default"

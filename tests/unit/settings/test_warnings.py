@@ -1,0 +1,65 @@
+"""Warnings about settings that can be used and still are seldom meant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from relay.settings import Settings
+from relay.settings.warnings import warnings
+
+
+def test_the_defaults_give_no_warning() -> None:
+    assert warnings(Settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "mend"),
+    [
+        ({"dedup": {"window": "9s"}}, 'dedup.window is 9s: .*the default is "10m"'),
+        ({"dedup": {"lease": "4m", "wait": "4m"}}, "dedup.lease .4m. is not shorter than dedup.wait .4m."),
+        (
+            {"listen": {"address": "0.0.0.0:2525", "networks": ["0.0.0.0/0"]}},
+            "everybody .* name your own networks only",
+        ),
+        ({"listen": {"address": "[::]:2525", "networks": ["::/0"]}}, "listen.networks holds ::/0"),
+        ({"listen": {"networks": []}}, "nobody can send; name the networks"),
+        ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
+        ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
+        ({"upstream": {"url": "smtp://u@h", "password_file": "/p"}}, r"write smtp\+starttls:// or smtps://"),
+        (
+            {"upstream": {"fallback_urls": ["smtp://u@h"], "password_file": "/p"}},
+            r"upstream.fallback_urls sends the password to h:25 unprotected; write smtp\+starttls://",
+        ),
+        ({"upstream": {"fallback_urls": ["smtps://h"], "verify_certificate": False}}, "in upstream.ca_file"),
+        ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
+        ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
+        ({"store": {"url": "memory:"}}, "forgets at restart"),
+        ({"record": {"keep": "maildir:/kept", "keep_for": 0}}, "record.keep keeps nothing while record.keep_for is 0"),
+        ({"record": {"secret_file": "/s", "addresses": True}}, "record.secret_file is not used"),
+    ],
+)
+def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None:
+    (text,) = warnings(Settings(**values))
+    assert re.search(mend, text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dedup": {"window": 0, "lease": "4m", "wait": "1m"}, "store": {"url": "memory:"}},
+        {"dedup": {"window": "10s"}},
+        {"limits": {"drain": "30s"}},
+        {"listen": {"networks": ["0.0.0.0/0"]}},
+        {"listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
+        {"upstream": {"url": "smtp://h", "verify_certificate": False}},
+        {"upstream": {"url": "smtp://u@127.0.0.1", "password_file": "/p"}},
+        {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},
+        {"upstream": {"fallback_urls": ["smtps://u@h"], "password_file": "/p"}},
+        {"listen": {"address": "127.0.0.1:0"}, "upstream": {"url": "smtp://127.0.0.1:25"}},
+    ],
+)
+def test_what_is_meant_gives_no_warning(values: dict[str, Any]) -> None:
+    assert warnings(Settings(**values)) == []

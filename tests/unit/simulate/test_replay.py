@@ -1,0 +1,346 @@
+"""What the messages of an archive come to when they are played by their dates."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from array import array
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parts.archived import Delivered, as_mbox, notices
+from parts.avideo import Sending, comment, notification, recovery
+from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
+from parts.judging import avideo_judge
+
+from relay.core.claim import Fingerprint
+from relay.core.ruling import Action
+from relay.judge.fingerprint.normal_form import Field
+from relay.judge.judge import Judge
+from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
+from relay.simulate.archive import Archive
+from relay.simulate.near_misses import _MOST_KINDS, _MOST_REMEMBERED, NearMisses, difference
+from relay.simulate.replay import Replay
+from relay.simulate.report import report
+from relay.simulate.seen import SeenMessages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from parts.avideo_pairs import Pair
+
+ANNA, BERT = "anna@example.test", "bert@example.test"
+CORPUS = Path(__file__).parents[2] / "corpus"
+
+
+def simulate(
+    path: Path, messages: Iterable[Delivered], judge: Judge | None = None, window: float = 600
+) -> dict[str, Any]:
+    file = path / "mbox"
+    file.write_bytes(as_mbox(messages))
+    with Archive() as archive:
+        for _ in archive.index([file]):
+            pass
+        replay = Replay(judge or avideo_judge(window), archive, window)
+        for number in archive.in_order():
+            replay.play(number)
+        return report(archive, replay, top=10)
+
+
+def rules(found: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
+    return {row["rule"]: (row["action"], row["recipients"], row["repeats"]) for row in found["rules"]}
+
+
+def windows(found: dict[str, Any]) -> dict[float, int]:
+    return {row["window_seconds"]: row["recipients"] for row in found["windows"]}
+
+
+def gaps(found: dict[str, Any]) -> dict[float, int]:
+    return {row["from_seconds"]: row["copies"] for row in found["gaps"] if row["copies"]}
+
+
+# Counts
+
+
+def test_copies_are_counted_by_window_and_gap(tmp_path: Path) -> None:
+    copies = {0: 0.0, 1: 1, 2: 2, 3: 60, 4: 599, 5: 600, 6: 3599, 7: 40000}
+    found = simulate(tmp_path, notices(10, copies=copies))
+    assert found["messages"] == found["recipients"] == 18
+    assert found["suppressed"]["recipients"] == found["suppressed"]["messages"] == 5
+    assert rules(found) == {"default": ("dedupe", 18, 5)}
+    assert windows(found) == {10: 3, 60: 3, 300: 4, 600: 5, 1800: 6, 3600: 7, 21600: 7, 86400: 8}
+    assert gaps(found) == {0: 1, 1: 2, 60: 1, 300: 1, 600: 1, 1800: 1, 10800: 1}
+    assert found["near_miss_pairs"] == 0
+    assert found["groups_in_all"] == 8
+    assert (found["from"], found["to"]) == ("2026-03-01T10:57:00Z", "2026-03-10T10:57:00Z")
+
+
+def test_a_window_begins_at_the_accepted_copy_and_does_not_slide(tmp_path: Path) -> None:
+    again = [Delivered(notification(sending=Sending(seed=f"{n}")), ANNA, 400.0 * n) for n in range(6)]
+    found = simulate(tmp_path, again)
+    assert found["suppressed"]["recipients"] == 3  # every second one
+    assert windows(found)[1800.0] == 4
+    [group] = found["groups"]
+    assert group == {
+        "subject": "New video: Sunrise 🎬 over the lake — part 2 - Example Tube",
+        "messages": 5,
+        "copies": 5,
+        "repeats": 3,
+        "shortest_gap_seconds": 400.0,
+        "longest_gap_seconds": 400.0,
+    }
+
+
+@pytest.mark.parametrize("pair", [*EQUAL_PAIRS, *DIFFERENT_PAIRS], ids=str)
+def test_pairs_are_told_apart_as_readers_do(tmp_path: Path, pair: Pair) -> None:
+    first = [Delivered(pair.a, to, 0) for to in pair.a_recipients]
+    second = [Delivered(pair.b, to, 120) for to in pair.b_recipients]
+    shared = set(pair.a_recipients) & set(pair.b_recipients)
+    found = simulate(tmp_path, [*second, *first])
+    assert found["suppressed"]["recipients"] == (len(shared) if pair in EQUAL_PAIRS else 0)
+
+
+def test_every_recipient_counts_for_himself(tmp_path: Path) -> None:
+    mail = notification()
+    found = simulate(tmp_path, [Delivered(mail, ANNA, 0), Delivered(mail, BERT, 1), Delivered(mail, ANNA.upper(), 2)])
+    assert found["suppressed"]["recipients"] == 1
+
+
+def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
+    """Without the fields of a delivery the recipients are those of To and Cc."""
+    head = "Date: Sun, 1 Mar 2026 10:5{0}:00 +0000\nFrom: a@b\nSubject: x\nTo: {1}\nCc: {2}\n\nhello\n"
+    texts = [head.format(0, ANNA, BERT), head.format(1, BERT, "carl@example.test"), head.format(2, BERT, ANNA)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.eml").write_text(text)
+    with Archive() as archive:
+        assert list(archive.index([tmp_path])) == [1, 2, 3]
+        replay = Replay(avideo_judge(), archive, 600)
+        for number in archive.in_order():
+            replay.play(number)
+        found = report(archive, replay, top=1)
+    assert found["suppressed"] == {
+        "recipients": 3,
+        "messages": 1,
+        "messages_in_part": 1,
+        "observed_recipients": 0,
+        "same_message_id": 0,
+    }
+    assert found["addressed_by"] == {"To and Cc": 3}
+    assert found["reverse_paths"] == {"unknown": 3}
+
+
+def test_bounces_and_exempt_mails_are_never_suppressed(tmp_path: Path) -> None:
+    bounce = [Delivered(notification(), ANNA, n, sender="") for n in range(3)]
+    tokens = [Delivered(recovery("61f0a9c4"), ANNA, n) for n in range(4)]
+    found = simulate(tmp_path, [*bounce, *tokens])
+    assert found["suppressed"]["recipients"] == 0
+    assert rules(found) == {"avideo: password recovery": ("exempt", 4, 0), "null reverse-path": ("exempt", 3, 0)}
+    assert gaps(found) == {}
+
+
+def test_each_rule_has_its_own_window_and_action(tmp_path: Path) -> None:
+    def about(name: str, pattern: str, action: Action, window: float | None) -> Rule:
+        from relay.judge.rules.pattern import Pattern
+
+        return Rule(name, action, (Condition(MatchTarget.SUBJECT, (Pattern(pattern),)),), window=window)
+
+    judge = Judge(
+        [about("short", "Video 1", Action.DEDUPE, 10), about("watched", "Video 2", Action.OBSERVE, None)], window=600
+    )
+    sent = notices(4)
+    again = [dataclasses.replace(message, after=message.after + 60) for message in sent]
+    found = simulate(tmp_path, [*sent, *again], judge)
+    assert rules(found) == {"short": ("dedupe", 2, 0), "watched": ("observe", 2, 1), "default": ("dedupe", 4, 2)}
+    assert found["suppressed"]["recipients"] == 2
+    assert found["suppressed"]["observed_recipients"] == 1
+    # A rule with a window of its own keeps it, whatever dedup.window is.
+    assert windows(found) == {10: 0, 60: 0, 300: 3, 600: 3, 1800: 3, 3600: 3, 21600: 3, 86400: 3}
+
+
+def test_one_message_twice_in_the_archive_is_told_from_two(tmp_path: Path) -> None:
+    mail, resent = notification(), notification(sending=Sending(seed="2"))
+    found = simulate(tmp_path, [Delivered(mail, ANNA, 0), Delivered(mail, ANNA, 5), Delivered(resent, ANNA, 9)])
+    assert found["suppressed"]["recipients"] == 2
+    assert found["suppressed"]["same_message_id"] == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=30), st.integers(1, 1500))
+def test_the_memory_agrees_with_a_plain_model(steps: list[int], window: int) -> None:
+    dates = array("d", sorted(steps))
+    memory = SeenMessages(dates, 3600.0)
+    expected, accepted = [], None
+    for at in dates:
+        is_repeat = accepted is not None and at - accepted < window
+        accepted = accepted if is_repeat else at
+        expected.append(is_repeat)
+    copies = [memory.copy(Fingerprint("v1:0"), number, (window,)) for number in range(len(dates))]
+    assert [copy is not None and copy.repeats[0] for copy in copies] == expected
+    assert [copy.gap for copy in copies[1:] if copy] == [b - a for a, b in pairwise(dates)]
+
+
+def test_the_memory_forgets_what_is_older_than_it_reaches() -> None:
+    memory = SeenMessages(array("d", [0, 5, 10, 100]), 10.0)
+    assert memory.copy(Fingerprint("a"), 0, (1,)) is None
+    assert memory.copy(Fingerprint("b"), 1, (1,)) is None
+    assert memory.copy(Fingerprint("b"), 2, (1,)) is not None
+    assert memory.copy(Fingerprint("b"), 3, (1,)) is None
+    assert len(memory._last) == 1
+    assert not memory._accepted
+
+
+def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
+    """An independent count: of each fourth message, twice in a row, the second is a repeat, unless it is exempt.
+
+    Nor is it one where the header section cannot be read: then the fields count too that the delivery added.
+    """
+    judge = avideo_judge()
+    mails = [path.read_bytes() for path in sorted(CORPUS.glob("*/*.eml"))[::4]]
+    repeats = 0
+    folder = tmp_path / "mails"
+    folder.mkdir()
+    trace = "Received: by mx; {0}\nX-Original-To: {1}\nReturn-Path: <a@b>\n"
+    for number, mail in enumerate(mails):
+        newline = b"\n" if b"\r\n" not in mail else b"\r\n"
+        for copy in range(2):
+            date = f"Sun, 1 Mar 2026 {number // 60:02}:{number % 60:02}:{copy:02} +0000"
+            head = trace.format(date, f"u{number}@example.test").encode().replace(b"\n", newline)
+            (folder / f"{number}.{copy}.eml").write_bytes(head + mail)
+        content = head + mail if newline == b"\r\n" else (head + mail).replace(b"\n", b"\r\n")
+        judged = judge(content, b"a@b")
+        action = judged.ruling(f"u{number}@example.test").action
+        is_raw = judged.normal_form(NO_RULE).fields[-1].label == "raw content"
+        repeats += action == "dedupe" and not is_raw
+    with Archive() as archive:
+        for _ in archive.index([folder]):
+            pass
+        assert len(archive) == 2 * len(mails)
+        replay = Replay(judge, archive, 600)
+        for number in archive.in_order():
+            replay.play(number)
+    assert replay.totals.suppressed == repeats
+    assert replay.gaps[1] == repeats
+
+
+# Near misses
+
+
+def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> None:
+    mails = [notification(cache=f"?fresh=a{n}b", sending=Sending(seed=f"{n}")) for n in range(3)]
+    found = simulate(tmp_path, [Delivered(mail, ANNA, 60.0 * n) for n, mail in enumerate(mails)])
+    assert found["suppressed"]["recipients"] == 0
+    assert found["near_miss_pairs"] == 2
+    [kind] = found["near_misses"]
+    assert (kind["pairs"], kind["field"], kind["places"]) == (2, "text", 1)
+    assert kind["before"].endswith("/thumb.jpg?fresh=")
+    assert (kind["first"], kind["second"]) == ("a0b", "a1b")
+    assert kind["after"].startswith("' width=")
+    assert kind["shortest_gap_seconds"] == kind["longest_gap_seconds"] == 60
+
+
+def test_one_word_in_plain_text_and_html_is_one_piece(tmp_path: Path) -> None:
+    mails = [comment(f"I {word} it", sending=Sending(seed=word)) for word in ("like", "love")]
+    found = simulate(tmp_path, [Delivered(mail, ANNA, n) for n, mail in enumerate(mails)])
+    [kind] = found["near_misses"]
+    assert (kind["first"], kind["second"], kind["places"]) == ("like", "love", 2)
+
+
+def test_what_is_no_near_miss(tmp_path: Path) -> None:
+    found = simulate(
+        tmp_path,
+        [
+            Delivered(comment("I like it"), ANNA, 0),
+            Delivered(comment("I love it"), BERT, 1),  # another recipient
+            Delivered(comment("Where is the second part of it?" * 9), ANNA, 2),  # far more than one piece
+            Delivered(comment("I like it"), ANNA, 3),  # a repeat
+            Delivered(comment("I hate it"), BERT, 2 * 86400),  # long after
+            Delivered(recovery("61f0a9c4"), ANNA, 5),
+            Delivered(recovery("61f0a9c5"), ANNA, 6),  # exempt
+        ],
+    )
+    assert found["near_miss_pairs"] == 0
+
+
+def test_a_repeat_is_compared_with_nothing(tmp_path: Path) -> None:
+    like, love = comment("I like it"), comment("I love it")
+    found = simulate(tmp_path, [Delivered(mail, ANNA, n) for n, mail in enumerate([like, love, like, love])])
+    assert (found["suppressed"]["recipients"], found["near_miss_pairs"]) == (2, 1)
+
+
+def test_only_so_many_are_remembered_for_near_misses() -> None:
+    near = NearMisses(lambda number: form(b"%d" % number))
+    for number in range(_MOST_REMEMBERED + 1_500):
+        near.look(number, 0.0, form(b"%d" % number), [(number, True), (-1, True)])
+    assert len(near._last) == _MOST_REMEMBERED
+    assert near.pairs == _MOST_REMEMBERED + 1_499
+    for number in range(1_500):
+        one, other = (form(b"%d%s" % (number, end)) for end in (b" a", b" b"))
+        kinds = NearMisses(lambda _, one=one: one)
+        kinds.kinds = near.kinds
+        kinds.look(0, 0.0, one, [(1, True)])
+        kinds.look(1, 0.0, other, [(1, True)])
+    assert len(near.kinds) == _MOST_KINDS
+
+
+def form(*texts: bytes) -> list[Field]:
+    return [Field("text", text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (form(b"a 1 b"), form(b"a 2 b"), (b"a ", b"1", b"2", b" b", 1)),
+        (form(b"x=123&y=123"), form(b"x=923&y=923"), (b"x=", b"123", b"923", b"&y=123", 2)),
+        (form(b"x=123&y=123"), form(b"x=923&y=123"), (b"x=", b"1", b"9", b"23&y=123", 1)),
+        (form(b"hello"), form(b"hello, you"), (b"hello", b"", b", you", b"", 1)),
+        (form(b"to A", b"<b>A</b>"), form(b"to B", b"<b>B</b>"), (b"to ", b"A", b"B", b"", 2)),
+        (form(b"to A", b"<b>A</b>"), form(b"to B", b"<b>C</b>"), None),
+        (form(b"a" * 200), form(b"b" * 200), None),
+        (form(b"a"), form(b"a", b"b"), None),
+        (form(b"a"), form(b"a"), None),
+        (form("Grüße".encode()), form("Grüsse".encode()), (b"", "Grüße".encode(), b"Gr\xc3\xbcsse", b"", 1)),
+    ],
+)
+def test_the_piece_that_differs_is_found(
+    one: list[Field], other: list[Field], expected: tuple[Any, ...] | None
+) -> None:
+    found = difference(one, other)
+    assert (found and tuple(found)[1:]) == expected
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_any_two_texts_are_compared(one: bytes, other: bytes) -> None:
+    found = difference(form(one), form(other))
+    assert (found is None) == (one == other)
+
+
+# Memory
+
+
+def test_memory_is_a_little_for_each_message(tmp_path: Path) -> None:
+    """Ten times as many messages of 10 KB, all within the window, take less than 2 KB more for each."""
+
+    def peak(count: int) -> int:
+        sent = [dataclasses.replace(message, after=number) for number, message in enumerate(notices(count))]
+        (tmp_path / "mbox").write_bytes(as_mbox(sent))
+        del sent
+        tracemalloc.start()
+        with Archive() as archive:
+            for _ in archive.index([tmp_path / "mbox"]):
+                pass
+            replay = Replay(avideo_judge(), archive, 86400)
+            for number in archive.in_order():
+                replay.play(number)
+            assert replay.totals.messages == count
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(10)
+    few, many = peak(20), peak(200)
+    assert (many - few) / 180 < 2048

@@ -1,0 +1,599 @@
+"""The story of one message, with a real book before a store in memory, and an upstream that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from parts.scripted_delivery import QUEUED, ScriptedUpstream
+
+from relay.claims.manager import ClaimManager
+from relay.claims.memory import MemoryStore
+from relay.core.claim import ClaimTerms, Original
+from relay.core.content import Content
+from relay.core.delivery import NotSent, Unclear
+from relay.core.envelope import Envelope, fold
+from relay.core.outcome import Outcome
+from relay.core.record import Record, SuppressedCopy
+from relay.core.reply import FIRST_COPY_IN_PROGRESS, MAIL_LOOP, OUTCOME_UNKNOWN, TOO_MANY_RECIPIENTS, UNREACHABLE, Reply
+from relay.core.ruling import Action
+from relay.judge.judge import Judge, MessageAnalysis
+from relay.judge.rules.pattern import Pattern
+from relay.judge.rules.rule import Condition, MatchTarget, Rule
+from relay.records.codec import decode, encode
+from relay.transaction import LONGEST_REPLY, Dependencies, Policy, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from relay.claims.local_table import Verdict
+    from relay.core.claim import Answer, Command, Fingerprint
+    from relay.core.report import Report
+
+A, B, C = b"a@example.test", b"b@example.test", b"c@example.test"
+MAIL = Content(b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r\nLook at this.\r\n")
+BUSY = Reply(450, (b"4.2.1 Mailbox busy",))
+SPAM = Reply(554, (b"5.7.1 Looks like spam",))
+LEASE = 30.0
+WINDOW = 600.0
+
+ORIGINAL = Original("4f1d", "<one@example.test>", "2.0.0 Ok", 1_700_000_000.0)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store(MemoryStore):
+    """What a guard makes of it."""
+
+    up = True
+
+    async def ask(self, commands: Sequence[Command]) -> list[Answer]:
+        return await self.execute(commands)
+
+
+class FaultyClaims(ClaimManager):
+    """A book with a fault in one step."""
+
+    fault = ""
+    """The name of the step; "answer" is a claim that is made, but not told."""
+
+    async def claim(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
+        self._fail("claim")
+        verdicts = await super().claim(*arguments)
+        return {} if self.fault == "answer" else verdicts
+
+    async def assure(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
+        self._fail("assure")
+        return await super().assure(*arguments)
+
+    async def settle(self, *arguments: Any) -> None:
+        # Itself it is needed to leave nothing claimed, so it fails after its work.
+        await super().settle(*arguments)
+        self._fail("settle")
+
+    def _fail(self, step: str) -> None:
+        if step == self.fault:
+            raise ValueError("a fault")
+
+
+class RecordingReporter:
+    """Hears everything."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.faults: list[str] = []
+        self.refused: list[Reply] = []
+
+    def message(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def aborted(self, record: str, peer: str) -> None:
+        """Is the session's word."""
+
+    def recipient_refused(self, record: str, peer: str, recipient: str, reply: Reply) -> None:
+        self.refused.append(reply)
+
+    def fault(self, record: str, where: str, error: Exception) -> None:
+        self.faults.append(where)
+
+
+class RecordingWriter:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Record, SuppressedCopy | None]] = []
+        self.fault = False
+
+    async def note(self, record: Record, copy: SuppressedCopy | None) -> None:
+        if self.fault:
+            raise ValueError("a fault")
+        self.noted.append((record, copy))
+
+
+class ReadablePseudonyms:
+    """Names that a test can read."""
+
+    fault = ""
+    """The recipient whose name cannot be had."""
+
+    def __call__(self, recipient: str) -> str:
+        if recipient == self.fault:
+            raise ValueError("a fault")
+        return recipient.upper()
+
+    def redact(self, text: str) -> str:
+        return text.replace("2.0.0", "said:")
+
+    def digest(self, octets: bytes) -> str:
+        return f"{len(octets)}"
+
+
+class Relay:
+    """The parts of one process; `other` is a second book on the same store."""
+
+    def __init__(
+        self, *, rules: Sequence[Rule] = (), window: float = WINDOW, observe: bool = False, **policy: Any
+    ) -> None:
+        self.clock = Clock()
+        self.store = Store(self.clock)
+        self.lost: list[int] = []
+        self.claims = FaultyClaims(self.store, lease=LEASE, clock=self.clock, on_lost=self.lost.append)
+        self.other = ClaimManager(self.store, lease=LEASE, clock=self.clock)
+        self.upstream = ScriptedUpstream()
+        self.reporter = RecordingReporter()
+        self.records = RecordingWriter()
+        self.pseudonyms = ReadablePseudonyms()
+        self.judge: Callable[[bytes, bytes], MessageAnalysis] = Judge(rules, window=window, observe=observe)
+        usual = {"wait": 60.0, "keep_uncertain": False, "recipients": 100}
+        self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
+        self._ids = itertools.count()
+
+    def begin(self, *, reverse_path: bytes = b"sender@example.test", book: ClaimManager | None = None) -> Transaction:
+        parts = Dependencies(
+            policy=self.policy,
+            upstream=self.upstream,
+            claims=book or self.claims,
+            reporter=self.reporter,
+            judge=self.judge,
+            records=self.records,
+            pseudonyms=self.pseudonyms,
+            loop_ids=["fedcba9876543210", "0123456789abcdef"],
+            new_id=lambda: f"id{next(self._ids)}",
+            clock=self.clock,
+            now=lambda: 1_700_000_000.0,
+        )
+        return Transaction(parts, Envelope(reverse_path), peer="127.0.0.1", helo=b"tube.example.test")
+
+    async def send(self, *paths: bytes, content: Content = MAIL, **more: Any) -> Reply:
+        transaction = self.begin(**more)
+        for path in paths:
+            await transaction.rcpt(path)
+        return await transaction.data(content)
+
+    def outcomes(self) -> dict[bytes, Outcome]:
+        """Give what became of each recipient of the last message."""
+        return {to.encode(): result.outcome for to, result in self.reporter.reports[-1].results.items()}
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    one = Relay()
+    yield one
+    await close(one)
+
+
+async def close(relay: Relay) -> None:
+    assert relay.claims.held == 0, "whatever happens, nothing stays claimed"
+    await relay.claims.close()
+    await relay.other.close()
+
+
+async def test_a_repeat_is_suppressed_and_a_narrower_one_goes_to_the_rest(relay: Relay) -> None:
+    assert await relay.send(A, B) == QUEUED
+    assert await relay.send(B, C) == QUEUED
+    assert relay.upstream.sent == [(A, B), (C,)]
+    assert relay.outcomes() == {B: Outcome.SUPPRESSED, C: Outcome.FORWARDED}
+    relay.clock.now += 34
+    reply = await relay.send(A, C)
+    assert reply.code == 250
+    assert reply.text.endswith("first sent 34 s ago")
+    assert relay.upstream.prepared == [(A, B), (C,)]
+
+
+async def test_who_is_refused_when_the_transaction_is_narrowed_can_be_sent_again(relay: Relay) -> None:
+    await relay.send(A)
+    relay.upstream.recipients = {C: [Reply(250, (b"ok",)), BUSY]}
+    assert await relay.send(A, B, C) == BUSY
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED, B: Outcome.FORWARDED, C: Outcome.DEFERRED}
+    assert await relay.send(A, B, C) == QUEUED
+    assert relay.upstream.sent == [(A,), (B,), (C,)]
+
+
+async def test_a_second_spelling_shares_reply_and_outcome(relay: Relay) -> None:
+    transaction = relay.begin()
+    relay.upstream.recipients = {A: [Reply(250, (b"2.1.5 first",))], B: [Reply(550, (b"5.1.1 unknown",))]}
+    heard = [await transaction.rcpt(path) for path in (A, A.upper(), b'"a"@Example.Test', B, B.upper())]
+    assert [reply.text for reply in heard] == ["2.1.5 first"] * 3 + ["5.1.1 unknown"] * 2
+    assert await transaction.data(MAIL) == QUEUED
+    assert relay.upstream.sent == [(A,)]
+    assert relay.outcomes() == {A: Outcome.FORWARDED}
+    assert len(relay.reporter.refused) == 1
+
+
+async def test_too_many_recipients(relay: Relay) -> None:
+    relay = Relay(recipients=2)
+    transaction = relay.begin()
+    heard = [await transaction.rcpt(path) for path in (A, B, A.upper(), C)]
+    assert [reply.code for reply in heard] == [250, 250, 250, 452]
+    assert heard[-1] == TOO_MANY_RECIPIENTS
+    assert relay.reporter.refused == [TOO_MANY_RECIPIENTS]
+    await transaction.abandon()
+
+
+async def test_421_to_a_recipient_is_451_to_the_client(relay: Relay) -> None:
+    relay.upstream.recipients = {A: [Reply(421, (b"4.3.2 Closing",))]}
+    assert await relay.begin().rcpt(A) == Reply(451, (b"4.3.2 Closing",))
+
+
+async def test_content_that_was_not_sent_is_sent_again(relay: Relay) -> None:
+    relay.upstream.dots = [NotSent("lost"), NotSent("lost")]
+    assert await relay.send(A) == QUEUED
+    assert relay.upstream.sent == [(A,)]
+    relay.upstream.dots = [NotSent("lost")] * 3
+    assert await relay.send(B) == UNREACHABLE
+    assert relay.outcomes() == {B: Outcome.DEFERRED}
+    assert await relay.send(B) == QUEUED
+
+
+@pytest.mark.parametrize("dot", [Unclear("lost"), OSError("while sending")], ids=["unclear", "fault"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_an_unclear_outcome_is_released_or_kept(dot: Unclear | Exception, keep: bool) -> None:
+    relay = Relay(keep_uncertain=keep)
+    relay.upstream.dots = [dot]
+    assert await relay.send(A) == OUTCOME_UNKNOWN
+    assert relay.outcomes() == {A: Outcome.UNCERTAIN}
+    assert (await relay.send(A)).code == 250
+    assert relay.upstream.sent == ([] if keep else [(A,)])
+    await close(relay)
+
+
+@pytest.mark.parametrize("reply", [BUSY, SPAM])
+async def test_a_refusal_after_data_frees_the_claims(relay: Relay, reply: Reply) -> None:
+    relay.upstream.dots = [reply]
+    assert await relay.send(A, B) == reply
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B)]
+
+
+# Faults of our own
+
+
+async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay) -> None:
+    def fail(*_: bytes) -> MessageAnalysis:
+        raise ValueError("a fault")
+
+    relay.judge = fail
+    assert [await relay.send(A) for _ in range(2)] == [QUEUED, QUEUED]
+    assert relay.upstream.sent == [(A,), (A,)]
+    assert relay.reporter.faults == ["fingerprint"] * 2
+    assert [report.exempt for report in relay.reporter.reports] == ["fault"] * 2
+
+
+async def test_a_fault_at_one_recipient_leaves_none_claimed(relay: Relay) -> None:
+    relay.pseudonyms.fault = "b@example.test"
+    assert await relay.send(A, B) == QUEUED
+    relay.pseudonyms.fault = ""
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B), (A, B)]
+
+
+@pytest.mark.parametrize("step", ["claim", "answer", "assure", "settle"])
+async def test_a_fault_in_the_book_costs_no_mail(relay: Relay, step: str) -> None:
+    relay.claims.fault = step
+    assert await relay.send(A, B) == QUEUED
+    assert relay.upstream.sent == [(A, B)]
+    assert set(relay.reporter.faults) == {"claim": {"claim", "assure"}, "answer": {"claim"}}.get(step, {step})
+    relay.claims.fault = ""
+    assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
+
+
+async def test_a_fault_anywhere_else_is_451_with_an_id_and_leaves_nothing_claimed(relay: Relay) -> None:
+    async def fail() -> None:
+        raise ValueError("secret")
+
+    relay.upstream.before_dot = fail
+    reply = await relay.send(A)
+    assert reply == Reply.of(451, f"4.3.0 Internal fault, try again later, id {relay.reporter.reports[-1].id}")
+    assert relay.reporter.faults == ["transaction"]
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+    assert relay.claims.held == 0
+    assert await relay.send(A) == QUEUED
+
+
+async def test_a_record_that_cannot_be_kept_costs_no_mail(relay: Relay) -> None:
+    relay.records.fault = True
+    assert await relay.send(A) == QUEUED
+    assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
+    assert relay.reporter.faults == ["record"]
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED}
+
+
+# Twins
+
+
+async def test_a_recipient_whose_claim_was_lost_meanwhile_gets_the_others_copy(relay: Relay) -> None:
+    keys = []
+
+    async def lose() -> None:
+        # Our lease runs out; another process takes B over and delivers it.
+        relay.clock.now += LEASE
+        taken = relay.begin(book=relay.other)
+        await taken.rcpt(B)
+        await taken.data(MAIL)
+        keys.append(1)
+
+    relay.upstream.before_dot = lose
+    assert await relay.send(A, B, C) == QUEUED
+    assert keys
+    assert relay.upstream.sent == [(B,), (A, C)]
+    assert relay.outcomes() == {A: Outcome.FORWARDED, B: Outcome.SUPPRESSED, C: Outcome.FORWARDED}
+    assert relay.lost == [1]
+
+
+async def test_when_all_claims_were_lost_nothing_is_sent(relay: Relay) -> None:
+    async def lose() -> None:
+        relay.clock.now += LEASE
+        await relay.send(A, B, book=relay.other)
+
+    relay.upstream.before_dot = lose
+    assert (await relay.send(A, B)).text.startswith("2.0.0 Ok: duplicate, ")
+    assert relay.upstream.sent == [(A, B)]
+    assert relay.lost == [2]
+
+
+async def test_a_waiter_takes_over_what_fails_and_holds_nothing_meanwhile(relay: Relay) -> None:
+    first_waits, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        first_waits.set()
+        await gate.wait()
+
+    relay.upstream.before_dot = hold
+    relay.upstream.dots = [BUSY]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        first = group.create_task(relay.send(A, B))
+        await first_waits.wait()
+        finished = relay.upstream.finished
+        second = group.create_task(relay.send(B, A))
+        while relay.upstream.finished == finished:  # noqa: ASYNC110 - what it gives back is not an event
+            await asyncio.sleep(0)
+        assert not second.done()
+        gate.set()
+    assert first.result() == BUSY
+    assert second.result() == QUEUED
+    assert relay.upstream.sent == [(B, A)]
+
+
+async def test_a_wait_ends_with_451(relay: Relay) -> None:
+    relay = Relay(wait=0.01)
+    first = relay.begin(book=relay.other)
+    await first.rcpt(A)
+    terms = {relay.judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A)): ClaimTerms(WINDOW)}
+    await relay.other.claim(terms, first._token)
+    assert await relay.send(A, B) == FIRST_COPY_IN_PROGRESS
+    assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.DEFERRED}
+    await close(relay)
+
+
+async def test_when_the_wait_is_over_the_claims_are_asked_for_once_more(relay: Relay) -> None:
+    holder = relay.begin(book=relay.other)
+    await holder.rcpt(A)
+    terms = {relay.judge(MAIL.plain, b"sender@example.test").fingerprint(fold(A)): ClaimTerms(WINDOW)}
+    await relay.other.claim(terms, holder._token)
+
+    async def take_long() -> None:
+        # B's delivery takes longer than A may be waited for, and meanwhile A's owner is done.
+        relay.clock.now += relay.policy.wait + 1
+        await relay.other.settle(holder._token, dict.fromkeys(terms, ORIGINAL), [], terms)
+
+    relay.upstream.after_dot = take_long
+    assert await relay.send(A, B) == QUEUED
+    assert relay.outcomes() == {B: Outcome.FORWARDED, A: Outcome.SUPPRESSED}
+
+
+async def cut_off(relay: Relay, where: str) -> None:
+    """Let a message to A hang at a point of its delivery, and end it there."""
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await never.wait()
+
+    setattr(relay.upstream, where, hang)
+    sending = asyncio.ensure_future(relay.send(A))
+    await reached.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported(relay: Relay, keep: bool) -> None:
+    relay = Relay(keep_uncertain=keep)
+    await cut_off(relay, "after_dot")
+    assert relay.outcomes() == {A: Outcome.UNCERTAIN}
+    again = await relay.send(A)
+    assert again.text.startswith("2.0.0 Ok: duplicate, ") if keep else again == QUEUED
+    await close(relay)
+
+
+async def test_a_message_that_is_cut_off_before_its_dot_is_deferred_and_reported(relay: Relay) -> None:
+    await cut_off(relay, "before_dot")
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+    assert await relay.send(A) == QUEUED
+
+
+async def test_what_is_found_out_of_a_message_that_was_cut_off_changes_nothing(relay: Relay) -> None:
+    judge, begun, go_on = relay.judge, threading.Event(), threading.Event()
+
+    def slow(content: bytes, reverse_path: bytes) -> MessageAnalysis:
+        begun.set()
+        assert go_on.wait(20)
+        return judge(content, reverse_path)
+
+    relay.judge = slow
+    sending = asyncio.ensure_future(relay.send(A, content=Content(MAIL.wire + b"x\r\n" * 40_000)))
+    assert await asyncio.to_thread(begun.wait, 20)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    [report] = relay.reporter.reports
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert report.rulings == {}, "somebody may be reading it meanwhile"
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+
+
+async def test_observing_forwards_and_counts(relay: Relay) -> None:
+    relay = Relay(observe=True)
+    assert [await relay.send(A, B), await relay.send(B, C)] == [QUEUED, QUEUED]
+    assert relay.upstream.sent == [(A, B), (B, C)]
+    assert relay.outcomes() == {B: Outcome.WOULD_SUPPRESS, C: Outcome.FORWARDED}
+    await close(relay)
+
+
+# Rules
+
+
+def rule(action: Action, pattern: str, *, what: MatchTarget = MatchTarget.SUBJECT, **more: Any) -> Rule:
+    return Rule(f"{action} {pattern}", action, (Condition(what, (Pattern(pattern),)),), **more)
+
+
+async def test_a_rule_has_its_own_window() -> None:
+    relay = Relay(rules=[rule(Action.DEDUPE, "video", window=10.0)])
+    assert await relay.send(A) == QUEUED
+    relay.clock.now += 9.9
+    assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
+    relay.clock.now += 0.1
+    assert await relay.send(A) == QUEUED
+    relay.clock.now += 20.0
+    assert await relay.send(A, content=Content(b"Subject: Other\r\n\r\n.\r\n")) == QUEUED
+    relay.clock.now += WINDOW - 0.1
+    assert (await relay.send(A, content=Content(b"Subject: Other\r\n\r\n.\r\n"))).text.startswith("2.0.0 Ok: dup")
+    await close(relay)
+
+
+async def test_each_recipient_has_the_rule_that_takes_him_first() -> None:
+    rules = [
+        rule(Action.EXEMPT, "^a@", what=MatchTarget.RECIPIENT),
+        rule(Action.OBSERVE, "^b@", what=MatchTarget.RECIPIENT),
+        rule(Action.EXEMPT, "^b@", what=MatchTarget.RECIPIENT),
+    ]
+    relay = Relay(rules=rules)
+    for _ in range(2):
+        assert await relay.send(A, B, C) == QUEUED
+    assert relay.upstream.sent == [(A, B, C), (A, B)]
+    assert relay.outcomes() == {A: Outcome.FORWARDED, B: Outcome.WOULD_SUPPRESS, C: Outcome.SUPPRESSED}
+    assert relay.reporter.reports[-1].exempt == ""
+    ((record, copy),) = relay.records.noted
+    assert {(repeat.recipient, repeat.outcome, repeat.rule) for repeat in record.repeats} == {
+        ("B@EXAMPLE.TEST", Outcome.WOULD_SUPPRESS, "observe ^b@"),
+        ("C@EXAMPLE.TEST", Outcome.SUPPRESSED, "default"),
+    }
+    assert copy
+    assert copy.paths == (C,)
+    await close(relay)
+
+
+async def test_a_window_of_0_is_exempt() -> None:
+    for relay, why in (
+        (Relay(window=0.0), "window is 0"),
+        (Relay(rules=[rule(Action.DEDUPE, "video", window=0.0)]), "dedupe video: window is 0"),
+    ):
+        assert [await relay.send(A), await relay.send(A)] == [QUEUED, QUEUED]
+        assert relay.reporter.reports[-1].exempt == why
+        await close(relay)
+
+
+# Records
+
+
+async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None:
+    await relay.send(A, B)
+    relay.clock.now += 34.0
+    again = Content(MAIL.wire.replace(b"<one@", b"<two@"))
+    reply = await relay.send(B, content=again)
+    first, second = relay.reporter.reports
+    ((record, copy),) = relay.records.noted
+    assert record.id == second.id
+    assert f"record {record.id}," in reply.text
+    assert record.message_id == "<two@tube.example.test>"
+    assert record.sender == "SENDER@EXAMPLE.TEST"
+    (repeat,) = record.repeats
+    assert (repeat.recipient, repeat.rule, repeat.age) == ("B@EXAMPLE.TEST", "default", 34.0)
+    assert repeat.original == Original(first.id, "<one@tube.example.test>", "said:" + QUEUED.text[5:], 1_700_000_000.0)
+    assert [name.rpartition(" ")[0] for name in record.forms["default"]] == ["Subject", "reverse-path", "part", "text"]
+    assert decode(encode(record)) == record
+    assert copy == SuppressedCopy(b"sender@example.test", (B,), again)
+
+
+async def test_of_a_long_reply_the_beginning_is_kept(relay: Relay) -> None:
+    relay.upstream.dots = [Reply(250, (b"2.0.0 " + b"x" * 2000,))]
+    await relay.send(A)
+    await relay.send(A)
+    ((record, _),) = relay.records.noted
+    assert record.repeats[0].original.reply == "said: " + "x" * (LONGEST_REPLY - len("2.0.0 "))
+
+
+async def test_what_is_only_observed_leaves_a_record_and_no_copy() -> None:
+    relay = Relay(observe=True)
+    await relay.send(A)
+    await relay.send(A)
+    ((record, copy),) = relay.records.noted
+    assert [repeat.outcome for repeat in record.repeats] == [Outcome.WOULD_SUPPRESS]
+    assert copy is None
+    await close(relay)
+
+
+# Exempt
+
+
+@pytest.mark.parametrize(
+    ("why", "content"),
+    [
+        ("null reverse-path", MAIL),
+        ("loop mark", Content(b"Received: by relay (smtp-dedup-relay 0123456789abcdef)\r\n" + MAIL.wire)),
+        ("loop mark", Content(b"Received: by relay (smtp-dedup-relay fedcba9876543210)\r\n" + MAIL.wire)),
+        ("exempt Reset", Content(b"Subject: Reset\r\n\r\nhttps://t.example.test/reset?key=1\r\n")),
+    ],
+)
+async def test_exempt_messages_are_forwarded_each_time(why: str, content: Content) -> None:
+    relay = Relay(rules=[rule(Action.EXEMPT, "Reset")])
+    reverse_path = b"" if why == "null reverse-path" else b"sender@example.test"
+    for _ in range(2):
+        assert await relay.send(A, content=content, reverse_path=reverse_path) == QUEUED
+    assert relay.upstream.sent == [(A,), (A,)]
+    assert [report.exempt for report in relay.reporter.reports] == [why, why]
+    assert relay.records.noted == []
+    await close(relay)
+
+
+async def test_a_message_with_too_many_hops_goes_nowhere(relay: Relay) -> None:
+    looping = Content(b"Received: from a by b\r\n" * 100 + MAIL.wire)
+    assert await relay.send(A, B, content=looping) == MAIL_LOOP
+    assert relay.upstream.prepared == []
+    assert relay.outcomes() == {A: Outcome.REFUSED, B: Outcome.REFUSED}
+
+
+async def test_a_large_message_is_judged_too(relay: Relay) -> None:
+    large = Content(MAIL.wire + b"x\r\n" * 40_000)
+    assert await relay.send(A, content=large) == QUEUED
+    assert (await relay.send(A, content=large)).text.startswith("2.0.0 Ok: duplicate, ")

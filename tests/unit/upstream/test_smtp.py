@@ -1,0 +1,302 @@
+"""One transaction with an upstream that does wrong: what is repaired, what is said, and what is never sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from parts.faults import Step, drop, hang, reset, say, say_and_drop
+from parts.peer import ScriptedPeer
+from parts.upstream_delivery import LARGE, MAIL, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
+
+from relay.core.delivery import Unclear
+from relay.core.reply import Reply
+from relay.upstream import connect
+
+if TYPE_CHECKING:
+    from parts.faults import Action
+
+    from relay.core.content import Content
+
+NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
+
+# Before the dot: repaired, and nobody notices
+
+
+@pytest.mark.parametrize(
+    "end",
+    [drop(), reset(), say_and_drop(b"421 4.3.2 going down"), say(b"200-x\r\n300 y"), say(b"garbage"), say(b"299"[:2])],
+    ids=["drop", "reset", "421", "two codes", "garbage", "two digits"],
+)
+@pytest.mark.parametrize(("step", "word"), [(Step.MAIL, b""), (Step.RCPT, ONE), (Step.RCPT, TWO), (Step.DATA, b"")])
+async def test_what_is_lost_before_the_dot_is_asked_again(
+    peer: ScriptedPeer, step: Step, word: bytes, end: Action
+) -> None:
+    peer.on(step, end, matching=word)
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE, TWO)) == 250
+    assert len(peer.received) == 1
+    assert peer.copies() == {ONE: 1, TWO: 1}
+    assert peer.sessions[1].commands[1:] == [
+        b"MAIL FROM:<sender@example.test>",
+        *([b"RCPT TO:<%b>" % ONE, b"RCPT TO:<%b>" % TWO]),
+        b"DATA",
+        b".",
+        *([b"QUIT"] if peer.sessions[1].count(b"QUIT") else []),
+    ]
+
+
+@pytest.mark.parametrize("nonsense", [b"354 go on", b"220 hello"])
+@pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT, Step.DATA])
+async def test_a_reply_that_means_nothing_here_ends_the_connection(
+    peer: ScriptedPeer, step: Step, nonsense: bytes
+) -> None:
+    fits = {(Step.MAIL, 220), (Step.RCPT, 220), (Step.DATA, 354)}
+    strange = (step, int(nonsense[:3])) not in fits
+    peer.on(step, say(nonsense))
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE)) == 250
+    assert len(peer.sessions) == 1 + strange
+    assert peer.copies() == {ONE: 1}
+
+
+@pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
+@pytest.mark.parametrize("end", [drop(), say_and_drop(b"421 4.3.2 later"), say(b"450 4.3.2 later")])
+async def test_a_connection_that_does_not_come_about_is_tried_again(
+    peer: ScriptedPeer, step: Step, end: Action
+) -> None:
+    peer.on(step, end)
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE)) == 250
+    assert peer.copies() == {ONE: 1}
+
+
+@pytest.mark.parametrize("farewell", [b"", b"421 4.4.2 idle for too long"])
+async def test_a_connection_that_died_while_idle_costs_nothing(peer: ScriptedPeer, farewell: bytes) -> None:
+    async with upstream(peer.port, patience=0.1) as up:
+        assert code(await deliver(up, ONE)) == 250
+        peer.hang_up(farewell=farewell)
+        await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
+        assert code(await deliver(up, ONE)) == 250
+    assert peer.copies() == {ONE: 2}
+    assert len(peer.sessions) == 2
+
+
+@pytest.mark.parametrize("end", [drop(), reset(), say_and_drop(b"421 4.3.2 going down")], ids=["drop", "reset", "421"])
+async def test_a_large_content_that_did_not_get_out_whole_is_sent_again(peer: ScriptedPeer, end: Action) -> None:
+    """The peer says 354 and goes: five megabytes cannot have left us by then."""
+
+    async def start_and_end(caller: object) -> bytes | None:
+        caller.writer.write(b"354 go on\r\n")  # type: ignore[attr-defined]
+        await caller.reader.readexactly(100_000)  # type: ignore[attr-defined]
+        return await end(caller)  # type: ignore[arg-type]
+
+    peer.on(Step.DATA, start_and_end)
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE, TWO, content=LARGE)) == 250
+    assert peer.copies() == {ONE: 1, TWO: 1}
+    assert len(peer.received) == 1
+    assert peer.received[0].content == LARGE.plain
+
+
+@pytest.mark.parametrize("refusal", [b"552 5.3.4 too much", b"452 4.3.1 disk full"])
+async def test_a_refusal_in_the_middle_of_content_is_the_answer(peer: ScriptedPeer, refusal: bytes) -> None:
+    over = asyncio.Event()
+
+    async def refuse_early(caller: object) -> bytes:
+        caller.writer.write(b"354 go on\r\n")  # type: ignore[attr-defined]
+        await caller.reader.readexactly(100_000)  # type: ignore[attr-defined]
+        caller.writer.write(refusal + b"\r\n")  # type: ignore[attr-defined]
+        await over.wait()
+        return b"554 5.5.1 not here"
+
+    peer.on(Step.DATA, refuse_early)
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE, content=LARGE)) == int(refusal[:3])
+        over.set()
+        assert code(await deliver(up, ONE)) == 250
+    assert peer.copies() == {ONE: 1}
+    assert len(peer.sessions) == 2
+
+
+async def test_a_slow_reader_gets_all_of_a_large_content(peer: ScriptedPeer) -> None:
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE, content=LARGE)) == 250
+        assert code(await deliver(up, ONE)) == 250
+    assert [message.content for message in peer.accepted] == [LARGE.plain, MAIL.plain]
+    assert len(peer.sessions) == 1
+
+
+# After the dot: never again
+
+
+@pytest.mark.parametrize("content", [MAIL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("step", [Step.DOT, Step.REPLY])
+@pytest.mark.parametrize(
+    "end", [drop(), reset(), say(b"garbage"), say(b"354 go on")], ids=["drop", "reset", "garbage", "354"]
+)
+async def test_after_the_dot_the_outcome_is_unclear_and_nothing_is_sent_again(
+    peer: ScriptedPeer, step: Step, end: Action, content: Content
+) -> None:
+    peer.on(step, end)
+    async with upstream(peer.port) as up:
+        assert isinstance(await deliver(up, ONE, content=content), Unclear)
+        assert len(peer.received) == 1
+        assert code(await deliver(up, TWO)) == 250
+    assert len(peer.received) == 2
+    assert len(peer.sessions) == 2
+
+
+async def test_a_dot_without_a_reply_is_unclear_when_its_time_is_over(peer: ScriptedPeer) -> None:
+    peer.on(Step.REPLY, hang())
+    async with upstream(peer.port, dot_timeout=0.3) as up:
+        assert isinstance(await deliver(up, ONE), Unclear)
+    assert peer.copies() == {ONE: 1}
+
+
+@pytest.mark.parametrize(
+    "reply", [b"451 4.3.0 later", b"554 5.7.1 spam", b"250-one\r\n250 two \xff", b"251 2.0.0 fine"]
+)
+async def test_what_is_said_after_the_dot_is_the_outcome(peer: ScriptedPeer, reply: bytes) -> None:
+    peer.on(Step.DOT, say(reply))
+    async with upstream(peer.port) as up:
+        outcome = await deliver(up, ONE)
+        assert isinstance(outcome, Reply)
+        assert outcome.encode() == reply + b"\r\n"
+        assert code(await deliver(up, ONE)) == 250
+    assert len(peer.sessions) == 1
+
+
+async def test_421_after_the_dot_is_an_answer_and_the_connection_is_over(peer: ScriptedPeer) -> None:
+    peer.on(Step.DOT, say(b"421 4.3.2 going down"))
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, ONE)) == 421
+        assert code(await deliver(up, ONE)) == 250
+    assert len(peer.sessions) == 2
+    assert peer.copies() == {ONE: 1}
+
+
+# Narrower, reopened, moved
+
+
+async def test_a_narrower_transaction_goes_out_at_once(peer: ScriptedPeer) -> None:
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE, TWO, THREE) == [250, 250, 250]
+        ahead = peer.sessions[0].ahead
+        assert await prepare(delivery, TWO) == [250]
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+    [session] = peer.sessions
+    assert session.commands[5:9] == [b"RSET", b"MAIL FROM:<sender@example.test>", b"RCPT TO:<%b>" % TWO, b"DATA"]
+    assert session.ahead - ahead == 3
+    assert peer.copies() == {TWO: 1}
+
+
+async def test_a_recipient_that_is_refused_when_asked_again_is_not_taken_for_accepted(peer: ScriptedPeer) -> None:
+    """The connection is lost between two RCPTs; on the next one the first recipient is no longer welcome."""
+    peer.on(Step.RCPT, drop(), matching=TWO)
+    peer.on(Step.RCPT, say(b"450 4.2.0 not now"), matching=ONE, session=2, times=None)
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE, TWO) == [250, 250]
+        assert await prepare(delivery, ONE, TWO) == [450, 250]
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+    assert peer.copies() == {TWO: 1}
+
+
+@pytest.mark.parametrize("start", [b"354 go on", b"554 5.5.1 no valid recipients"])
+async def test_a_lone_dot_where_every_recipient_is_refused_anew(peer: ScriptedPeer, start: bytes) -> None:
+    """RFC 2920 section 3.1: 354 may come all the same, and then content would be an order to nobody."""
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE, TWO) == [250, 250]
+        peer.on(Step.RCPT, say(b"550 5.1.1 gone"), times=None)
+        peer.on(Step.DATA, say(start))
+        assert await prepare(delivery, ONE) == [550]
+        await delivery.finish()
+        peer.forgive()
+        assert code(await deliver(up, TWO)) == 250
+    assert [message.content for message in peer.received] == [b""] * start.startswith(b"3") + [MAIL.plain]
+    assert peer.copies() == {TWO: 1}
+    assert len(peer.sessions) == 1
+
+
+@pytest.mark.parametrize("reply", [b"452 4.3.1 full", b"550 5.7.1 not you"])
+async def test_a_refused_sender_is_what_each_recipient_hears(peer: ScriptedPeer, reply: bytes) -> None:
+    peer.on(Step.MAIL, say(reply))
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE, TWO) == [int(reply[:3])] * 2
+        await delivery.finish()
+        assert code(await deliver(up, ONE)) == 250
+    assert len(peer.commands(b"MAIL")) == 2
+
+
+@pytest.mark.parametrize("reply", [b"451 4.3.0 full", b"554 5.7.1 not that"])
+async def test_a_refused_data_is_the_answer_to_all(peer: ScriptedPeer, reply: bytes) -> None:
+    peer.on(Step.DATA, say(reply))
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE, TWO) == [250, 250]
+        assert await prepare(delivery, ONE, TWO) == [int(reply[:3])] * 2
+        await delivery.finish()
+        assert code(await deliver(up, ONE)) == 250
+    assert len(peer.sessions) == 1
+
+
+async def test_one_command_at_a_time_where_pipelining_is_not_offered() -> None:
+    async with ScriptedPeer(extensions=NO_PIPELINING) as peer, upstream(peer.port) as up:
+        for _ in range(2):
+            delivery = up.begin(SENDER)
+            assert await offer(delivery, ONE, TWO) == [250, 250]
+            assert await prepare(delivery, TWO) == [250]
+            assert code(await delivery.send(b"", MAIL)) == 250
+            await delivery.finish()
+        delivery = up.begin(SENDER)
+        await offer(delivery, ONE)
+        await delivery.finish()
+        assert code(await deliver(up, THREE)) == 250
+        assert peer.copies() == {TWO: 2, THREE: 1}
+        assert [session.ahead for session in peer.sessions] == [0]
+        assert peer.sessions[0].count(b"RSET") == 3
+
+
+async def test_after_five_refusals_the_rest_goes_on_elsewhere(peer: ScriptedPeer) -> None:
+    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"nobody", times=None)
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        strangers = [b"nobody%d@example.test" % number for number in range(12)]
+        assert await offer(delivery, ONE, *strangers, TWO) == [250, *[550] * 12, 250]
+        assert await prepare(delivery, ONE, TWO) == [250, 250]
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+    assert peer.copies() == {ONE: 1, TWO: 1}
+    refused = [sum(b"nobody" in command for command in session.commands) for session in peer.sessions]
+    assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
+
+
+async def test_a_greylisted_list_of_recipients_goes_on_though_others_wait_for_its_place(peer: ScriptedPeer) -> None:
+    peer.on(Step.RCPT, say(b"450 4.2.0 greylisted"), matching=b"grey", times=None)
+    async with upstream(peer.port, connections=1) as up:
+        delivery = up.begin(SENDER)
+        assert await offer(delivery, ONE) == [250]
+        waiting = asyncio.create_task(deliver(up, TWO))
+        assert await offer(delivery, *[b"grey%d@example.test" % number for number in range(12)]) == [450] * 12
+        assert await prepare(delivery, ONE) == [250]
+        assert not waiting.done()
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+        assert code(await waiting) == 250
+    assert [message.recipients for message in peer.accepted] == [(ONE,), (TWO,)]
+
+
+async def test_refusals_after_the_dot_count_too_the_transient_ones_also(peer: ScriptedPeer) -> None:
+    peer.on(Step.DOT, say(b"451 4.3.0 later"), times=connect.MOST_REFUSALS)
+    async with upstream(peer.port) as up:
+        for _ in range(connect.MOST_REFUSALS):
+            assert code(await deliver(up, ONE)) == 451
+        assert code(await deliver(up, ONE)) == 250
+    assert [session.count(b"DATA") for session in peer.sessions] == [connect.MOST_REFUSALS, 1]
