@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from parts.certificates import Authority
 from parts.desk import balanced_desk, balanced_desks
+from parts.environment import isolated
 from parts.peer import ScriptedPeer
 from parts.postfix import Postfix
 from parts.redis_server import RedisServer
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
     from parts.shared_relay import SharedRelay
 
 _NEEDS = Path(__file__).with_name("needs.sh")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives all tests, and the commands that they start, an environment without the host's settings and state."""
+    folder = tempfile.TemporaryDirectory(prefix="relay-tests-")
+    config.add_cleanup(folder.cleanup)
+    environ = isolated(os.environ, Path(folder.name))
+    os.environ.clear()
+    os.environ.update(environ)
 
 
 def pytest_sessionstart() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from parts.environment import isolated
 from parts.ports import HOST, free_port
 from parts.waiting import LONGEST, until_told
 
@@ -209,6 +210,4 @@ class RelayProcess:
 
 
 def _environment(state: Path) -> dict[str, str]:
-    """Give our own environment without what would set the relay up behind the test's back."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
-    return kept | {"STATE_DIRECTORY": str(state), "PYTHONUNBUFFERED": "1"}
+    return isolated(os.environ, state) | {"PYTHONUNBUFFERED": "1"}
