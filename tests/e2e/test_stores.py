@@ -11,7 +11,7 @@ import pytest
 from parts.desk import Desk, OpenDesk, people
 from parts.faults import Step, say, wait
 from parts.redis_server import RedisServer
-from parts.waiting import until
+from parts.waiting import until, until_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,6 +238,7 @@ async def test_a_store_that_fails_under_load_costs_no_mail_and_little_time(
     expected = dict.fromkeys([*everyone, *late, b"all@example.test"], 1)
     assert peer.copies() == expected
     await see_recovered(one, redis_server, len(expected))
+    await until_told(lambda: has_store(other), "the store back at the idle relay")
     for recipient in [*everyone, *late]:
         assert (await other.send([recipient, b"all@example.test"])).final.text.startswith(b"2.0.0 Ok: duplicate, ")
     assert peer.copies() == expected
@@ -266,6 +267,10 @@ async def see_recovered(desk: Desk, redis_server: RedisServer, count: int) -> No
     assert metrics.value("smtp_dedup_store_up") == 1
     assert metrics.value("smtp_dedup_store_degraded") == 0
     assert (await desk.relay.readyz())["store"] == "up"
+
+
+async def has_store(desk: Desk) -> bool:
+    return bool((await desk.relay.readyz())["store"] == "up")
 
 
 async def shorten(redis_server: RedisServer, seconds: int) -> None:
