@@ -12,7 +12,7 @@ OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/run ## everything in one go, on this machine alone
 	$(BIN)/relay demo
@@ -50,7 +50,7 @@ bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py
 	$(BIN)/python bench/throughput.py
 
-bench-against: needs $(VENV)/dev ## compare speed with the commit REF; options in BENCH, as in BENCH='--rounds 8'
+bench-against: needs $(VENV)/dev ## compare the speed with that of a commit: REF=main BENCH='--rounds 8'
 	$(BIN)/python bench/against.py $(REF) $(BENCH)
 
 faults: needs $(VENV)/dev ## break everything around the relay (resumable), write docs/reliability.md
