@@ -6,6 +6,7 @@ UPSTREAM ?= maildir:var/mail
 STORE ?= sqlite:var/relay.db
 FUZZ_MINUTES ?= 1
 REF ?= HEAD~1
+COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e
 BENCH ?=
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
@@ -41,6 +42,11 @@ check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, te
 	$(BIN)/python -m relay.settings.render --check .
 	$(MAKE) test
 
+coverage: needs $(VENV)/dev ## branch coverage of each package by the tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(COVERAGE_TESTS)
+	$(BIN)/python tests/coverage_report.py
+
 fix: $(VENV)/dev ## format, fix what ruff can fix, write the generated pages again
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -68,7 +74,7 @@ pins: $(VENV)/dev ## update all pinned dependencies, with hashes
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -o requirements/dev.txt
 
 clean: ## remove all that make created
-	rm -rf $(VENV) .venv-* var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* var .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Both files stamp the same environment: dev installs what the tests need into it.
 $(VENV)/run: requirements/run.txt pyproject.toml
@@ -86,4 +92,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check fix bench bench-against faults fuzz needs pins clean
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz needs pins clean
