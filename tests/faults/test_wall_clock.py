@@ -21,7 +21,7 @@ def test_seconds_and_nanoseconds_jump_together(tmp_path: Path) -> None:
     clock.jump(DAY)
     code = "import time; print(time.time(), time.time_ns())"
     command = [sys.executable, "-c", code]
-    told = subprocess.run(command, env=os.environ | clock.environment, capture_output=True, text=True, check=True)
-    seconds, nanoseconds = map(float, told.stdout.split())
+    shown = subprocess.run(command, env=os.environ | clock.environment, capture_output=True, text=True, check=True)
+    seconds, nanoseconds = map(float, shown.stdout.split())
     assert abs(seconds - time.time() - DAY) < 60
     assert abs(nanoseconds / 1e9 - time.time() - DAY) < 60
