@@ -6,7 +6,7 @@ UPSTREAM ?= maildir:var/mail
 STORE ?= sqlite:var/relay.db
 FUZZ_MINUTES ?= 1
 REF ?= HEAD~1
-COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e
+COVERAGE_TESTS ?= tests/unit tests/contract tests/cli
 BENCH ?=
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
