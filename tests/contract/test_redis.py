@@ -20,9 +20,9 @@ from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer
 from parts.waiting import until
 
-from relay.claims.clocks import ServerClock
 from relay.claims.maintenance import WRITE_BACK
 from relay.claims.manager import ClaimManager
+from relay.claims.redis.server_clock import ServerClock
 from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BatchingStoreClient
 from relay.core.claim import (
