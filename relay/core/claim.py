@@ -1,9 +1,5 @@
 """The claim: the exclusive right to deliver one fingerprint, and the words in which a store is asked about it.
 
-    free ──Claim(token, lease)──▶ held ──Confirm──▶ sent ──window ends──▶ free
-     ▲                             │ Release (same token only), or the lease runs out
-     └─────────────────────────────┘
-
 A store answers a batch of commands, one answer a command, at most one key a command. Commands are safe to repeat: an
 answer that got lost is asked for again.
 """
@@ -133,7 +129,9 @@ MOST_RECORDS = 100_000
 """Records that a store keeps, by their weight, as near as it can count: some 100 MB. Beyond that the oldest go,
 whatever their `keep_for`."""
 
-Command: TypeAlias = Claim | Peek | Confirm | Renew | Release | AskGeneration | Note
+KeyCommand: TypeAlias = Claim | Peek | Confirm | Renew | Release
+"""A command about one key."""
+Command: TypeAlias = KeyCommand | AskGeneration | Note
 
 
 @dataclass(frozen=True, slots=True)
