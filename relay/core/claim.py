@@ -165,8 +165,8 @@ class Sent:
 class Done:
     """The command was carried out."""
 
-    taken: bool = False
-    """By a `Confirm`, over what another token held, or another acceptance than this one."""
+    claim_lost: bool = False
+    """Whether a `Confirm` found the claim of another token, or the acceptance of another message."""
 
 
 @dataclass(frozen=True, slots=True)

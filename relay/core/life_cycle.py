@@ -72,7 +72,7 @@ TABLE = (
     Row(HELD, Peek, ALWAYS, None, Held),
     # An acceptance is a fact, not a right: it is written whatever the key holds.
     Row(HELD, Confirm, SAME_TOKEN, SENT, Done()),
-    Row(HELD, Confirm, OTHER_TOKEN, SENT, Done(taken=True)),
+    Row(HELD, Confirm, OTHER_TOKEN, SENT, Done(claim_lost=True)),
     Row(HELD, Confirm, PAST_WINDOW, None, Done()),
     Row(HELD, Renew, SAME_TOKEN, HELD, Done()),
     Row(HELD, Renew, OTHER_TOKEN, None, Held),
@@ -85,7 +85,7 @@ TABLE = (
     Row(SENT, Peek, IN_WINDOW, None, Sent),
     Row(SENT, Peek, PAST_WINDOW, None, Free()),
     Row(SENT, Confirm, SAME_MESSAGE, SENT, Done()),
-    Row(SENT, Confirm, OTHER_MESSAGE, SENT, Done(taken=True)),
+    Row(SENT, Confirm, OTHER_MESSAGE, SENT, Done(claim_lost=True)),
     Row(SENT, Confirm, PAST_WINDOW, None, Done()),
     Row(SENT, Renew, ALWAYS, None, Sent),
     Row(SENT, Release, ALWAYS, None, Done()),

@@ -76,7 +76,7 @@ class TwoBooks(RuleBasedStateMachine):
         verdicts = await book.claim(terms, token)
         for key, verdict in verdicts.items():
             if isinstance(verdict, Held) and not isinstance(self.expected(key), Held):
-                assert await book.changed([key], 20)
+                assert await book.wait_for_change([key], 20)
                 verdicts |= await book.claim({key: terms[key]}, token)
         return verdicts
 

@@ -182,12 +182,12 @@ async def test_a_confirmation_tells_whether_somebody_else_had_the_key(store: Sto
     await one(store, claim())
     assert await one(store, mine) == Done()
     assert await one(store, mine) == Done(), "it may be asked twice"
-    assert await one(store, theirs) == Done(taken=True), "another one was sent"
+    assert await one(store, theirs) == Done(claim_lost=True), "another one was sent"
     place.advance(WINDOW + 1)
     assert await one(store, mine) == Done(), "that is over"
     place.advance(WINDOW + 1)
     await one(store, claim())
-    assert await one(store, theirs) == Done(taken=True), "another one was on its way"
+    assert await one(store, theirs) == Done(claim_lost=True), "another one was on its way"
     place.advance(WINDOW + 1)
     await one(store, claim())
     place.advance(LEASE + 1)

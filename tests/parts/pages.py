@@ -49,7 +49,7 @@ def _cell(row: Row) -> str:
     match row.answer:
         case None:
             answer = ""
-        case Done(taken=True):
+        case Done(claim_lost=True):
             answer = f"`{row.answer}` "
         case type():
             answer = f"`{row.answer.__name__}` "

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from parts.waiting import until
 
-from relay.claims.maintenance import WRITE_BACK
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
+from relay.claims.write_back import WRITE_BACK_BATCH
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -175,7 +175,7 @@ async def test_the_window_of_an_acceptance_counts_wherever_it_is_heard_of(two: T
 @pytest.mark.parametrize("accepted", [True, False])
 async def test_all_who_wait_hear_of_the_end_and_one_takes_over(two: Two, accepted: bool) -> None:
     await two.book.claim(on(K), A)
-    tasks = await waiting(*(two.book.changed([K], 60) for _ in range(3)))
+    tasks = await waiting(*(two.book.wait_for_change([K], 60) for _ in range(3)))
     await two.book.settle(A, {K: ORIGINAL} if accepted else {}, [] if accepted else [K], TERMS)
     assert [await soon(task) for task in tasks] == [True] * 3
     verdicts = [(await two.book.claim(on(K), Token(f"t{number}")))[K] for number in range(3)]
@@ -184,19 +184,19 @@ async def test_all_who_wait_hear_of_the_end_and_one_takes_over(two: Two, accepte
 
 async def test_a_wait_for_several_ends_with_the_first_of_them(two: Two) -> None:
     await two.book.claim(on(K, L), A)
-    [task] = await waiting(two.book.changed([K, L], 60))
+    [task] = await waiting(two.book.wait_for_change([K, L], 60))
     await two.book.settle(A, {}, [L], TERMS)
     assert await soon(task)
-    assert await two.book.changed([L], 60), "what nobody holds any more is not waited for"
+    assert await two.book.wait_for_change([L], 60), "what nobody holds any more is not waited for"
 
 
 async def test_a_wait_ends_in_time_and_leaves_nothing_behind(two: Two) -> None:
     await two.book.claim(on(K), A)
-    assert not await two.book.changed([K], 0.001)
-    [task] = await waiting(two.book.changed([K], 60))
-    two.book.give_up()
+    assert not await two.book.wait_for_change([K], 0.001)
+    [task] = await waiting(two.book.wait_for_change([K], 60))
+    two.book.end_waits()
     assert not await soon(task)
-    assert not await two.book.changed([K], 60)
+    assert not await two.book.wait_for_change([K], 60)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ async def test_the_poller_sees_what_becomes_of_another_processes_claim(two: Two,
     await two.other.claim(on(K), C)
     assert await two.book.claim(on(K), A) == {K: Held(LEASE)}
     assert two.book.held == 0
-    tasks = await waiting(two.book.changed([K], 60), two.book.changed([K], 60))
+    tasks = await waiting(two.book.wait_for_change([K], 60), two.book.wait_for_change([K], 60))
     if end == "lease":
         two.clock.now += LEASE
     else:
@@ -220,7 +220,7 @@ async def test_with_the_store_down_another_processes_lease_still_counts(two: Two
     await two.other.claim(on(K), C)
     await two.book.claim(on(K), A)
     two.mine.up = False
-    [task] = await waiting(two.book.changed([K], 60))
+    [task] = await waiting(two.book.wait_for_change([K], 60))
     asked = len(two.mine.asked)
     await until(lambda: len(two.mine.asked) >= asked + 3, "three looks at it")
     assert not task.done()
@@ -234,7 +234,7 @@ async def test_while_the_store_answers_twins_here_already_wait(two: Two) -> None
     first = asyncio.ensure_future(two.book.claim(on(K), A))
     await asyncio.sleep(0)
     assert await two.book.claim(on(K), B) == {K: Held(LEASE)}
-    [task] = await waiting(two.book.changed([K], 60))
+    [task] = await waiting(two.book.wait_for_change([K], 60))
     first.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await first
@@ -258,15 +258,15 @@ async def test_renewing_keeps_a_claim_from_the_others(two: Two) -> None:
     await two.book.claim(on(K), A)
     for _ in range(3):
         two.clock.now += LEASE - 1
-        await two.book.renew()
+        await two.book._lease_renewal.renew()
     assert await two.other.claim(on(K), C) == {K: Held(LEASE)}
-    assert await two.book.assure(on(K), A) == {}
+    assert await two.book.find_lost_claims(on(K), A) == {}
 
 
 async def test_a_claim_that_the_store_lost_is_taken_back_by_renewing(two: Two) -> None:
     await two.book.claim(on(K), A)
     await two.store.execute([Release(K, A)])
-    await two.book.renew()
+    await two.book._lease_renewal.renew()
     assert await two.other.claim(on(K), C) == {K: Held(LEASE)}
 
 
@@ -274,7 +274,7 @@ async def test_a_claim_that_is_released_meanwhile_is_not_taken_back(two: Two) ->
     await two.book.claim(on(K), A)
     await two.store.execute([Release(K, A)])
     two.mine.open.clear()
-    renewing = asyncio.ensure_future(two.book.renew())
+    renewing = asyncio.ensure_future(two.book._lease_renewal.renew())
     settling = asyncio.ensure_future(two.book.settle(A, {}, [K], TERMS))
     await asyncio.sleep(0)
     two.mine.open.set()
@@ -287,7 +287,7 @@ async def test_a_lease_that_ran_out_is_claimed_again_before_content_goes_out(two
     two.clock.now += LEASE
     await two.other.claim(on(K, L), C)
     await two.other.settle(C, {L: ORIGINAL}, [], TERMS)
-    assert await two.book.assure(on(K, L, M), A) == {K: Held(LEASE), L: Sent(ORIGINAL, 0)}
+    assert await two.book.find_lost_claims(on(K, L, M), A) == {K: Held(LEASE), L: Sent(ORIGINAL, 0)}
     # What is not ours any more is not ours to free.
     await two.book.settle(A, {M: ORIGINAL}, [K, L], TERMS)
     assert await two.state(K) == Held(LEASE)
@@ -304,7 +304,7 @@ async def test_a_claim_that_another_process_took_is_counted_once(
     await two.other.claim(on(K), C)
     await two.other.settle(C, {K: ORIGINAL} if theirs == "sent" else {}, [K] if theirs == "released" else [], TERMS)
     for _ in range(3):
-        await two.book.renew()
+        await two.book._lease_renewal.renew()
     assert await two.book.claim(on(K), B) == {K: Held(LEASE if theirs == "released" else 0)}, "its owner is alive"
     await two.book.settle(A, {K: ORIGINAL}, [L], TERMS)
     lost = theirs != "released"
@@ -333,8 +333,8 @@ async def test_what_renewing_found_and_assure_gives_is_counted_once(two: Two) ->
     await two.book.claim(on(K), A)
     two.clock.now += LEASE
     await two.other.claim(on(K), C)
-    await two.book.renew()
-    assert await two.book.assure(on(K), A) == {K: Held(LEASE)}
+    await two.book._lease_renewal.renew()
+    assert await two.book.find_lost_claims(on(K), A) == {K: Held(LEASE)}
     await two.book.settle(A, {}, [K], TERMS)
     assert two.lost == 1
 
@@ -362,7 +362,7 @@ async def test_a_store_that_returns_is_told_at_once_what_was_sent(two: Two) -> N
 
 
 async def test_what_a_node_that_is_away_should_hear_of_holds_up_nobody_else(two: Two) -> None:
-    theirs = on(*(Fingerprint(f"v1:theirs-{number}") for number in range(WRITE_BACK + 1)))
+    theirs = on(*(Fingerprint(f"v1:theirs-{number}") for number in range(WRITE_BACK_BATCH + 1)))
     everything = theirs | on(K)
     await two.book.claim(everything, A)
     two.mine.up = False
@@ -392,15 +392,15 @@ async def both_are_sent(two: Two) -> bool:
 
 async def test_what_was_never_claimed_is_claimed_before_content_goes_out(two: Two) -> None:
     await two.book.claim(on(K), B)
-    assert await two.book.assure(on(K, L), A) == {K: Held(LEASE)}
+    assert await two.book.find_lost_claims(on(K, L), A) == {K: Held(LEASE)}
     assert await two.other.claim(on(K, L), C) == {K: Held(LEASE), L: Held(LEASE)}
-    assert await two.book.assure(on(K), B) == {}, "the one that holds it is not disturbed"
+    assert await two.book.find_lost_claims(on(K), B) == {}, "the one that holds it is not disturbed"
 
 
 async def test_as_long_as_leases_run_nothing_is_asked_before_content_goes_out(two: Two) -> None:
     await two.book.claim(on(K), A)
     two.mine.asked.clear()
-    assert await two.book.assure(on(K), A) == {}
+    assert await two.book.find_lost_claims(on(K), A) == {}
     assert two.mine.asked == []
 
 
