@@ -305,36 +305,44 @@ async def test_an_answer_between_two_hangs_clears_the_store(strict: BatchingStor
     assert strict.up
 
 
+class LoopClock:
+    """The event loop's clock, which only the test moves, as if the loop had been held up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: self._now)
+
+    async def advance(self, seconds: float) -> None:
+        """Moves the clock, and lets the timers that are due fire."""
+        self._now += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("late", [True, False])
-async def test_a_timer_that_fired_late_is_no_verdict(store: FakeStore, late: bool) -> None:
-    """The clock tells how late. It is asked when the question is posted, is carried and begins its round trip; what it
-    says the fourth time, when the timer fires, makes the store answer.
-    """
+async def test_a_timer_that_fired_late_is_no_verdict(
+    guard: BatchingStoreClient, store: FakeStore, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.behave = gate = Gate()
-    times = iter([])
-
-    def clock() -> float:
-        now = next(times, 0.0)
-        if now:
-            gate.event.set()
-        return now
-
-    guard = BatchingStoreClient(store, limit=LIMIT, clock=clock)
-    await guard.start()
-    times = iter([0.0, 0.0, 0.0, 5.0 if late else LIMIT])
-    answers = await guard.ask([peek(1)])
+    clock = LoopClock(monkeypatch)
+    task = await in_flight(guard, store, peek(1))
+    await clock.advance(2 * LONG if late else LONG)
+    gate.event.set()
+    answers = await task
     assert answers == answers_to(peek(1)) if late else are_unknown(answers, 1)
-    await guard.close()
 
 
-async def test_a_late_timer_gives_one_more_look_not_for_ever(store: FakeStore) -> None:
+async def test_a_late_timer_extends_the_limit_once_and_not_for_ever(
+    guard: BatchingStoreClient, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.behave = hang
-    times = iter(range(0, 1000, 10))
-    guard = BatchingStoreClient(store, limit=LIMIT, clock=lambda: float(next(times)))
-    await guard.start()
-    async with asyncio.timeout(LONG):
-        assert are_unknown(await guard.ask([peek(1)]), 1)
-    await guard.close()
+    clock = LoopClock(monkeypatch)
+    task = await in_flight(guard, store, peek(1))
+    await clock.advance(2 * LONG)
+    assert not task.done()
+    await clock.advance(2 * LONG)
+    assert are_unknown(await task, 1)
 
 
 async def test_waiting_in_the_queue_is_no_verdict(store: FakeStore) -> None:
@@ -490,7 +498,7 @@ async def test_a_store_that_was_restarted_and_does_not_serve_is_down(
 
 
 async def test_a_store_that_nobody_asks_is_looked_at(store: FakeStore) -> None:
-    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001, look_every=0.001)
+    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001, check_every=0.001)
     changes = Changes(guard)
     await guard.start()
     store.restarts = 1
@@ -535,7 +543,7 @@ async def test_a_fault_of_the_guards_own_is_answered_and_survived(
 
     async with asyncio.timeout(LONG):
         with monkeypatch.context() as patch:
-            patch.setattr(guard, "_gather", broken)
+            patch.setattr(guard, "_next_batch", broken)
             assert are_unknown(await guard.ask([peek(1)]), 1)
         await changes.until(up=True)
         assert await guard.ask([peek(1)]) == answers_to(peek(1))
