@@ -1,4 +1,4 @@
-"""Claims and records in dicts of this process: for trying out and for tests. Nothing survives a restart."""
+"""A store in dicts of this process, for trials and for tests. Nothing survives a restart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from relay.core.claim import Answer, Command, Fingerprint, KeyCommand, Original, Token
 
 _SWEEP_AFTER = 1_000
-"""Commands between two sweeps, at least; with more entries left, as many as those, so that it costs each O(1)."""
+"""The least number of commands between two sweeps. With more entries it is their number, so that the cost for each
+command is O(1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ _Entry: TypeAlias = _HeldEntry | _SentEntry
 
 
 class MemoryStore:
-    """The contract in its plainest form."""
+    """Claims by the table in `relay.core.life_cycle`, and records."""
 
     restarts = 0
 
@@ -76,33 +77,33 @@ class MemoryStore:
         self._until_sweep = _SWEEP_AFTER
 
     async def open(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands, in order."""
+        """Carries out all commands, in order."""
         now = self._clock()
-        answers = [self._carry_out(command, now) for command in commands]
+        answers = [self._execute_one(command, now) for command in commands]
         self._sweep(len(commands), now)
         return answers
 
     async def identity(self) -> str:
-        """Give the id this object was born with."""
+        """Returns the random id of this object."""
         return self._identity
 
     async def records(self, age: float) -> AsyncIterator[str]:
-        """Give the records that stand here now."""
+        """Yields the records that are stored now."""
         now = self._clock()
         for record in reversed(list(self._records.values())):
             if now - record.at <= age and now < record.until:
                 yield record.note.text
 
     async def sent(self) -> AsyncIterator[Entry]:
-        """Give what stands here now."""
+        """Yields the acceptances that are stored now."""
         for entry in self._sent():
             yield entry
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what matches. Nobody asks meanwhile: one generation is both the one before it and the one after it."""
+        """Frees what matches. No command can come between: one new generation serves before and after."""
         self._generation = secrets.token_hex(8)
         freed = [entry.key for entry in self._sent() if matches(entry)]
         for key in freed:
@@ -110,7 +111,7 @@ class MemoryStore:
         return len(freed)
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def _sent(self) -> list[Entry]:
         now = self._clock()
@@ -120,7 +121,7 @@ class MemoryStore:
             if isinstance(entry, _SentEntry) and now < entry.until
         ]
 
-    def _carry_out(self, command: Command, now: float) -> Answer:
+    def _execute_one(self, command: Command, now: float) -> Answer:
         match command:
             case AskGeneration():
                 return Generation(self._generation)
@@ -155,7 +156,7 @@ class MemoryStore:
             self._weight -= self._records.popitem(last=False)[1].note.weight
 
     def _sweep(self, executed: int, now: float) -> None:
-        """Forget what has run out, now and then: without this, keys asked for once would stay for ever."""
+        """Removes expired entries now and then. Otherwise keys that are asked for only once would stay for ever."""
         self._until_sweep -= executed
         if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}

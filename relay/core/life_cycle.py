@@ -93,8 +93,9 @@ TABLE = (
     Row(SENT, Event.FORGET, ALWAYS, FREE, None),
 )
 """For each state and trigger: one row that always applies, or rows of which exactly one condition holds."""
+_ROWS = {(row.state, row.trigger, row.condition): row for row in TABLE}
 
 
 def find_row(state: State, trigger: Trigger, condition: Condition) -> Row:
-    """Returns the row that applies. `condition` may be ALWAYS where the table asks for none."""
-    return next(row for row in TABLE if row[:2] == (state, trigger) and row.condition in (ALWAYS, condition))
+    """Returns the row that applies. `condition` has no effect where the table requires none."""
+    return _ROWS.get((state, trigger, condition)) or _ROWS[state, trigger, ALWAYS]
