@@ -141,7 +141,7 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """The key is not held, and no copy was accepted within the window. Also the answer to a `Renew` that was too late."""
+    """The key is not held, and no copy was accepted within the window. `Renew` was too late."""
 
 
 @dataclass(frozen=True, slots=True)
