@@ -29,7 +29,7 @@ _HANGS = 2
 itself, counts at once."""
 
 
-class _HangError(Exception):
+class _HangError(StoreError):
     """A call did not end within its limit."""
 
 
@@ -75,13 +75,11 @@ class CircuitBreaker:
         """Returns what a call of the store returns. None if it fails; the store may be down then."""
         try:
             result = await self._run_limited(work)
-        except _HangError as error:
-            self._hangs += 1
-            self.reason = str(error)
-            if self._hangs >= _HANGS:
-                self._set_down(self.reason)
         except StoreError as error:
-            self._set_down(str(error))
+            self.reason = str(error)
+            self._hangs = self._hangs + 1 if isinstance(error, _HangError) else _HANGS
+            if self._hangs >= _HANGS:
+                self._set_down()
         except Exception as error:  # noqa: BLE001 - a bug in the store must not stop mail
             self.fail(error)
         else:
@@ -93,7 +91,7 @@ class CircuitBreaker:
         """Logs an unexpected error. The store is down until a probe succeeds."""
         self._log_error(error)
         if self.up:
-            self._set_down(self.reason)
+            self._set_down()
 
     async def check_for_restart(self) -> None:
         """Notifies the subscribers if the store was restarted, so that they write again what it may have lost."""
@@ -122,7 +120,7 @@ class CircuitBreaker:
         """Returns whether the store serves. One that is read-only (a replica, a full one) does not."""
         try:
             self.identity = await self._run_limited(self._write_and_identify())
-        except (StoreError, _HangError) as error:
+        except StoreError as error:
             self.reason = str(error)
         except Exception as error:  # noqa: BLE001 - see `call`
             self._log_error(error)
@@ -143,9 +141,9 @@ class CircuitBreaker:
             _log.error("fault in the store", exc_info=error)
         self.reason = repr(error)
 
-    def _set_down(self, reason: str) -> None:
-        self.up, self.reason = False, reason
-        _log.warning("store unavailable, working without it: %s", reason)
+    def _set_down(self) -> None:
+        self.up = False
+        _log.warning("store unavailable, working without it: %s", self.reason)
         self._notify()
 
     def _set_up(self) -> None:

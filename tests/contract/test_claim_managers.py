@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from parts import store_places
+from parts import store_backends
 
 from relay.claims.manager import ClaimManager
 from relay.claims.store_client import BatchingStoreClient
@@ -18,7 +18,7 @@ from relay.core.claim import ClaimTerms, Fingerprint, Held, Original, Sent, Toke
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parts.store_places import Place
+    from parts.store_backends import Backend
 
     from relay.claims.local_table import Verdict
 
@@ -36,19 +36,19 @@ some_keys = st.sets(st.sampled_from(list(TERMS)), min_size=1)
 
 
 class TwoManagers(RuleBasedStateMachine):
-    def __init__(self, place: Place) -> None:
+    def __init__(self, backend: Backend) -> None:
         super().__init__()
-        self.place = place
-        place.clear()
+        self.backend = backend
+        backend.clear()
         self.now = 0.0
         self.runner = asyncio.Runner()
-        self.clients = [BatchingStoreClient(place.store(), limit=20) for _ in range(2)]
+        self.clients = [BatchingStoreClient(backend.store(), limit=20) for _ in range(2)]
         self.lost: list[int] = []
         self.managers = [
             ClaimManager(client, lease=LEASE, clock=lambda: self.now, poll_every=0.001, on_lost=self.lost.append)
             for client in self.clients
         ]
-        self.operator = place.store()
+        self.operator = backend.store()
         for client in self.clients:
             self.runner.run(client.start())
         self.count = 0
@@ -118,15 +118,15 @@ class TwoManagers(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([10.0, 50.0, 200.0]))
     def time_passes(self, seconds: float) -> None:
-        self.place.advance(seconds)
+        self.backend.advance(seconds)
         self.now += seconds
 
 
-@pytest.mark.parametrize("name", store_places.NAMES)
+@pytest.mark.parametrize("name", store_backends.NAMES)
 def test_managers_follow_the_model_on_every_store(name: str, tmp_path: Path) -> None:
-    with store_places.place(name, tmp_path) as place:
+    with store_backends.backend(name, tmp_path) as backend:
         run_state_machine_as_test(
-            lambda: TwoManagers(place),
+            lambda: TwoManagers(backend),
             settings=settings(
                 max_examples=EXAMPLES[name],
                 stateful_step_count=25,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from parts import store_places
+from parts import store_backends
 
 from relay.core.claim import (
     AskGeneration,
@@ -32,10 +32,9 @@ from relay.core.claim import (
 from relay.core.life_cycle import TABLE, Condition, Event, State, find_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from parts.store_places import Place
+    from parts.store_backends import Backend
 
     from relay.core.claim import Answer, Command, KeyCommand
     from relay.core.life_cycle import Row, Trigger
@@ -74,12 +73,12 @@ def check(row: Row, answer: Answer, *, remaining: float, original: object, age: 
 
 
 class LifeCycle(RuleBasedStateMachine):
-    def __init__(self, place: Place) -> None:
+    def __init__(self, backend: Backend) -> None:
         super().__init__()
-        self.place = place
-        place.clear()
+        self.backend = backend
+        backend.clear()
         self.runner = asyncio.Runner()
-        self.store = place.store()
+        self.store = backend.store()
         self.runner.run(self.store.open())
         self.now = 0.0
         self.model: dict[Fingerprint, _Entry] = {}
@@ -133,7 +132,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(seconds=tens)
     def time_passes(self, seconds: float) -> None:
-        self.place.advance(seconds)
+        self.backend.advance(seconds)
         self.now += seconds
 
     @rule(command=claims)
@@ -199,11 +198,11 @@ class LifeCycle(RuleBasedStateMachine):
         assert self.runner.run(read()) == expected
 
 
-@pytest.mark.parametrize("name", store_places.NAMES)
+@pytest.mark.parametrize("name", store_backends.NAMES)
 def test_every_store_follows_the_table_in_any_order_of_commands(name: str, tmp_path: Path) -> None:
-    with store_places.place(name, tmp_path) as place:
+    with store_backends.backend(name, tmp_path) as backend:
         run_state_machine_as_test(
-            lambda: LifeCycle(place),
+            lambda: LifeCycle(backend),
             settings=settings(
                 max_examples=EXAMPLES[name],
                 stateful_step_count=25,
@@ -221,16 +220,9 @@ LEASE, WINDOW, PASSED = 30.0, 600.0, 10.0
 CONFIRMED_AGE = 20.0
 
 
-@pytest.fixture(scope="module", params=store_places.NAMES)
-def any_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with store_places.place(request.param, tmp_path_factory.mktemp("store")) as place:
-        yield place
-
-
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.state.value}-{name(row.trigger)}-{row.condition.value}")
-async def test_every_store_follows_each_row_of_the_table(any_place: Place, row: Row) -> None:
-    any_place.clear()
-    store = any_place.store()
+async def test_every_store_follows_each_row_of_the_table(backend: Backend, row: Row) -> None:
+    store = backend.store()
     await store.open()
     before: list[Command] = {
         State.FREE: [],
@@ -238,9 +230,9 @@ async def test_every_store_follows_each_row_of_the_table(any_place: Place, row: 
         State.SENT: [Confirm(KEY, FIRST, WINDOW)],
     }[row.state]
     await store.execute(before)
-    any_place.advance(PASSED)
+    backend.advance(PASSED)
     if isinstance(row.trigger, Event):
-        await happens(row.trigger, store, any_place)
+        await happens(row.trigger, store, backend)
     else:
         [answer] = await store.execute([command_of(row)])
         check(row, answer, remaining=LEASE - PASSED, original=FIRST, age=PASSED)
@@ -252,12 +244,12 @@ def name(trigger: Trigger) -> str:
     return trigger.value if isinstance(trigger, Event) else trigger.__name__
 
 
-async def happens(event: Event, store: Store, place: Place) -> None:
+async def happens(event: Event, store: Store, backend: Backend) -> None:
     match event:
         case Event.LEASE_ENDS:
-            place.advance(LEASE)
+            backend.advance(LEASE)
         case Event.WINDOW_ENDS:
-            place.advance(WINDOW)
+            backend.advance(WINDOW)
         case Event.FORGET:
             await store.forget(lambda _: True)
 

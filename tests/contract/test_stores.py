@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts import store_places
 
 from relay.claims.memory import MemoryStore
 from relay.core.claim import (
@@ -32,9 +31,9 @@ from relay.core.claim import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    from parts.store_places import Place
+    from parts.store_backends import Backend
 
     from relay.core.claim import Answer, Command
     from relay.core.store import Store
@@ -49,21 +48,9 @@ NEARLY = 5.0
 """Seconds by which an age may differ: Redis's clock runs while the test does."""
 
 
-@pytest.fixture(scope="module", params=store_places.NAMES)
-def any_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with store_places.place(request.param, tmp_path_factory.mktemp("store")) as place:
-        yield place
-
-
-@pytest.fixture
-def place(any_place: Place) -> Place:
-    any_place.clear()
-    return any_place
-
-
 @pytest_asyncio.fixture
-async def store(place: Place) -> AsyncIterator[Store]:
-    store = place.store()
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    store = backend.store()
     await store.open()
     yield store
     await store.close()
@@ -92,28 +79,28 @@ async def test_peek_changes_nothing(store: Store) -> None:
     assert await one(store, claim()) == Won()
 
 
-async def test_an_own_claim_is_won_again_and_its_lease_begins_anew(store: Store, place: Place) -> None:
+async def test_an_own_claim_is_won_again_and_its_lease_begins_anew(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(20)
+    backend.advance(20)
     assert await one(store, claim()) == Won()
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, claim(THEIRS)), Held)
 
 
-async def test_a_claim_whose_lease_has_ended_is_free(store: Store, place: Place) -> None:
+async def test_a_claim_whose_lease_has_ended_is_free(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(LEASE + 1)
+    backend.advance(LEASE + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
     assert await one(store, Renew(KEY, MINE, LEASE)) == Free()
     assert await one(store, claim(THEIRS)) == Won()
 
 
-async def test_only_the_holder_renews(store: Store, place: Place) -> None:
+async def test_only_the_holder_renews(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, Renew(KEY, THEIRS, LEASE)), Held)
     assert await one(store, Renew(KEY, MINE, LEASE)) == Done()
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
 
 
@@ -126,10 +113,10 @@ async def test_only_the_holder_releases(store: Store) -> None:
     assert await one(store, Release(KEY, MINE)) == Done()
 
 
-async def test_a_sent_key_is_answered_with_its_original_and_age(store: Store, place: Place) -> None:
+async def test_a_sent_key_is_answered_with_its_original_and_age(store: Store, backend: Backend) -> None:
     await one(store, claim())
     assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, token=MINE)) == Done()
-    place.advance(100)
+    backend.advance(100)
     for question in (claim(), claim(THEIRS), Peek(KEY, WINDOW), Renew(KEY, MINE, LEASE)):
         answer = await one(store, question)
         assert isinstance(answer, Sent)
@@ -143,21 +130,21 @@ async def test_a_release_does_not_undo_an_acceptance(store: Store) -> None:
     assert isinstance(await one(store, Peek(KEY, WINDOW)), Sent)
 
 
-async def test_the_window_ends_and_does_not_slide(store: Store, place: Place) -> None:
+async def test_the_window_ends_and_does_not_slide(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW))
-    place.advance(WINDOW / 2)
+    backend.advance(WINDOW / 2)
     await one(store, claim())
-    place.advance(WINDOW / 2 + 1)
+    backend.advance(WINDOW / 2 + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
     assert await one(store, claim(THEIRS)) == Won()
 
 
-async def test_a_late_confirmation_keeps_the_age_of_the_acceptance(store: Store, place: Place) -> None:
+async def test_a_late_confirmation_keeps_the_age_of_the_acceptance(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW, age=400))
     answer = await one(store, Peek(KEY, WINDOW))
     assert isinstance(answer, Sent)
     assert answer.age == pytest.approx(400, abs=NEARLY)
-    place.advance(WINDOW - 400 + 1)
+    backend.advance(WINDOW - 400 + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
 
 
@@ -176,27 +163,27 @@ async def test_a_confirmation_overrides_anything(store: Store) -> None:
     assert answer.original == ANOTHER
 
 
-async def test_a_confirmation_reports_whether_the_claim_was_lost(store: Store, place: Place) -> None:
+async def test_a_confirmation_reports_whether_the_claim_was_lost(store: Store, backend: Backend) -> None:
     mine = Confirm(KEY, ORIGINAL, WINDOW, token=MINE)
     theirs = Confirm(KEY, ANOTHER, WINDOW, token=THEIRS)
     await one(store, claim())
     assert await one(store, mine) == Done()
     assert await one(store, mine) == Done(), "it may be repeated"
     assert await one(store, theirs) == Done(claim_lost=True), "another message was sent"
-    place.advance(WINDOW + 1)
+    backend.advance(WINDOW + 1)
     assert await one(store, mine) == Done(), "the window of the other has ended"
-    place.advance(WINDOW + 1)
+    backend.advance(WINDOW + 1)
     await one(store, claim())
     assert await one(store, theirs) == Done(claim_lost=True), "another message was in delivery"
-    place.advance(WINDOW + 1)
+    backend.advance(WINDOW + 1)
     await one(store, claim())
-    place.advance(LEASE + 1)
+    backend.advance(LEASE + 1)
     assert await one(store, theirs) == Done(), "its lease had ended"
 
 
-async def test_a_key_is_free_for_a_window_shorter_than_its_age(store: Store, place: Place) -> None:
+async def test_a_key_is_free_for_a_window_shorter_than_its_age(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW))
-    place.advance(100)
+    backend.advance(100)
     assert await one(store, Peek(KEY, 50)) == Free()
     assert isinstance(await one(store, claim(window=200)), Sent)
     assert await one(store, claim(window=50)) == Won()
@@ -232,8 +219,8 @@ async def test_an_empty_batch(store: Store) -> None:
     assert await store.execute([]) == []
 
 
-async def test_two_stores_on_one_server_share_their_keys(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_two_stores_on_one_server_share_their_keys(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     try:
         await one(store, claim())
@@ -247,10 +234,10 @@ async def test_two_stores_on_one_server_share_their_keys(store: Store, place: Pl
         await second.close()
 
 
-async def test_two_servers_have_two_identities(store: Store, place: Place) -> None:
+async def test_two_servers_have_two_identities(store: Store, backend: Backend) -> None:
     first = await store.identity()
-    place.clear()
-    second = place.store()
+    backend.clear()
+    second = backend.store()
     await second.open()
     try:
         assert await second.identity() != first
@@ -258,8 +245,8 @@ async def test_two_servers_have_two_identities(store: Store, place: Place) -> No
         await second.close()
 
 
-async def test_a_store_can_be_opened_and_closed_twice(place: Place) -> None:
-    store = place.store()
+async def test_a_store_can_be_opened_and_closed_twice(backend: Backend) -> None:
+    store = backend.store()
     await store.open()
     await store.open()
     assert await one(store, claim()) == Won()
@@ -282,30 +269,30 @@ async def test_a_new_store_has_no_records(store: Store) -> None:
     assert await read_records(store) == []
 
 
-async def test_records_are_read_newest_first_up_to_an_age(store: Store, place: Place) -> None:
+async def test_records_are_read_newest_first_up_to_an_age(store: Store, backend: Backend) -> None:
     for number in range(3):
         assert await one(store, note(number)) == Done()
-        place.advance(100)
+        backend.advance(100)
     assert await read_records(store) == [note(number).text for number in (2, 1, 0)]
     assert await read_records(store, 250) == [note(number).text for number in (2, 1)]
     assert await read_records(store, 50) == []
 
 
-async def test_a_record_replaces_an_earlier_one_with_the_same_id(store: Store, place: Place) -> None:
+async def test_a_record_replaces_an_earlier_one_with_the_same_id(store: Store, backend: Backend) -> None:
     await store.execute([note(1), note(2)])
-    place.advance(100)
+    backend.advance(100)
     await store.execute([note(1, text="better known")])
     assert await read_records(store) == ["better known", note(2).text]
     assert await read_records(store, 50) == ["better known"]
 
 
-async def test_a_record_is_kept_for_its_time(store: Store, place: Place) -> None:
+async def test_a_record_is_kept_for_its_time(store: Store, backend: Backend) -> None:
     await one(store, note(1))
-    place.advance(700)
+    backend.advance(700)
     await one(store, note(2))
-    place.advance(301)
+    backend.advance(301)
     assert await read_records(store) == [note(2).text]
-    place.advance(700)
+    backend.advance(700)
     assert await read_records(store) == []
 
 
@@ -320,8 +307,8 @@ async def test_many_records_are_read_page_by_page(store: Store) -> None:
     assert len(await read_records(store)) == 1_701
 
 
-async def test_the_oldest_of_too_many_records_are_deleted(place: Place) -> None:
-    store = place.store(most_records=1_000)
+async def test_the_oldest_of_too_many_records_are_deleted(backend: Backend) -> None:
+    store = backend.store(most_records=1_000)
     await store.open()
     for start in range(0, 3_000, 500):
         await store.execute([note(number) for number in range(start, start + 500)])
@@ -331,8 +318,8 @@ async def test_the_oldest_of_too_many_records_are_deleted(place: Place) -> None:
     await store.close()
 
 
-async def test_a_long_record_counts_as_several(place: Place) -> None:
-    store = place.store(most_records=1_000)
+async def test_a_long_record_counts_as_several(backend: Backend) -> None:
+    store = backend.store(most_records=1_000)
     await store.open()
     for start in range(0, 600, 100):
         await store.execute([note(number, size=4 * 1024) for number in range(start, start + 100)])
@@ -342,8 +329,8 @@ async def test_a_long_record_counts_as_several(place: Place) -> None:
     await store.close()
 
 
-async def test_a_record_longer_than_the_total_limit_is_kept_alone(place: Place) -> None:
-    store = place.store(most_records=100)
+async def test_a_record_longer_than_the_total_limit_is_kept_alone(backend: Backend) -> None:
+    store = backend.store(most_records=100)
     await store.open()
     # So many that every store has compared them with the limit: Redis and SQLite do so now and then.
     await store.execute([note(number) for number in range(600)])
@@ -352,8 +339,8 @@ async def test_a_record_longer_than_the_total_limit_is_kept_alone(place: Place) 
     await store.close()
 
 
-async def test_two_stores_on_one_server_share_their_records(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_two_stores_on_one_server_share_their_records(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     await one(store, note(1))
     await one(second, note(2))
@@ -368,10 +355,10 @@ def sent(key: Fingerprint, recipient: str = "") -> Confirm:
     return Confirm(key, ORIGINAL, WINDOW, recipient=recipient)
 
 
-async def test_forget_frees_what_matches_and_nothing_else(store: Store, place: Place) -> None:
+async def test_forget_frees_what_matches_and_nothing_else(store: Store, backend: Backend) -> None:
     held = Fingerprint("v1:held")
     await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW), note(1)])
-    place.advance(10)
+    backend.advance(10)
     seen: list[Entry] = []
 
     def is_for_one(entry: Entry) -> bool:
@@ -396,9 +383,9 @@ async def test_forget_frees_what_matches_and_nothing_else(store: Store, place: P
     assert await store.forget(is_for_one) == 0
 
 
-async def test_an_acceptance_past_its_window_is_not_counted(store: Store, place: Place) -> None:
+async def test_an_acceptance_past_its_window_is_not_counted(store: Store, backend: Backend) -> None:
     await one(store, sent(KEY))
-    place.advance(WINDOW + 1)
+    backend.advance(WINDOW + 1)
     assert await store.forget(lambda _: True) == 0
 
 
@@ -413,8 +400,8 @@ async def test_forget_frees_thousands_that_match(store: Store) -> None:
     assert await store.forget(lambda _: True) == 500
 
 
-async def test_forget_begins_a_generation_that_every_store_reports(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_forget_begins_a_generation_that_every_store_reports(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     names = [""]
     assert await one(store, AskGeneration()) == Generation("")
@@ -438,7 +425,7 @@ async def test_an_error_of_the_matching_function_is_raised_and_frees_nothing(sto
     assert [type(answer) for answer in answers] == [Sent, Sent]
 
 
-async def test_forget_begins_one_generation_before_and_another_after(store: Store, place: Place) -> None:
+async def test_forget_begins_one_generation_before_and_another_after(store: Store, backend: Backend) -> None:
     """The first stops relays from writing back what is forgotten, the second voids what they have read meanwhile."""
     await store.execute([sent(KEY), sent(OTHER)])
     before = await one(store, AskGeneration())
@@ -448,7 +435,7 @@ async def test_forget_begins_one_generation_before_and_another_after(store: Stor
         matching.set()
         return asked.wait(20)
 
-    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forget_as_operator(place, matches)))
+    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forget_as_operator(backend, matches)))
     assert await asyncio.to_thread(matching.wait, 20)
     meanwhile = await one(store, AskGeneration())
     asked.set()
@@ -458,9 +445,9 @@ async def test_forget_begins_one_generation_before_and_another_after(store: Stor
         assert await one(store, AskGeneration()) not in (before, meanwhile)
 
 
-async def forget_as_operator(place: Place, matches: Callable[[Entry], bool]) -> int:
+async def forget_as_operator(backend: Backend, matches: Callable[[Entry], bool]) -> int:
     """Forgets as another process would."""
-    operator = place.store()
+    operator = backend.store()
     try:
         return await operator.forget(matches)
     finally:

@@ -25,7 +25,7 @@ _TIMEOUT = 60.0
 """Seconds. Nothing fails here: a slow answer means that the machine is busy."""
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """One server, file or dict."""
 
     def store(self, most_records: int = MOST_RECORDS) -> Store:
@@ -111,8 +111,8 @@ class _Redis:
 
 
 @contextlib.contextmanager
-def place(name: str, folder: Path) -> Iterator[Place]:
-    """Yields the place with this name."""
+def backend(name: str, folder: Path) -> Iterator[Backend]:
+    """Yields the backend with this name, one of NAMES."""
     match name:
         case "memory":
             yield _Memory()
