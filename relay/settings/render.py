@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from relay.settings import effective as in_force
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
 from relay.settings.value_types import ValueType
 
@@ -184,7 +184,7 @@ def _facts(key: str) -> list[str]:
 
 
 def _kind(key: str) -> str:
-    return kind_of(key) or "one of " + ", ".join(f"`{_toml(choice)}`" for choice in get_args(KEYS[key].annotation))
+    return type_name(key) or "one of " + ", ".join(f"`{_toml(choice)}`" for choice in get_args(KEYS[key].annotation))
 
 
 def _kind_in_table(field: FieldInfo) -> str:

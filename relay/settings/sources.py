@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from relay.core.errors import SettingsError
 from relay.settings import errors as problems
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
 from relay.settings.urls import SqliteUrl
 from relay.settings.warnings import warnings
 
@@ -45,7 +45,7 @@ OPTIONS = {
 _VARIABLES = {environment_name(key): key for key in KEYS}
 _A_SETTING = re.compile(r"RELAY_.*__.*")
 _TABLE_VARIABLE = re.compile(rf"RELAY_({'|'.join(TABLES)})(__.*)?", re.IGNORECASE)
-_MEASURES = [key for key in KEYS if kind_of(key) in {"duration", "size"}]
+_MEASURES = [key for key in KEYS if type_name(key) in {"duration", "size"}]
 
 # Made by container tools for a service of the name "relay".
 _OF_CONTAINER_TOOLS = re.compile(
