@@ -83,9 +83,7 @@ def test_another_server_may_be_the_upstream(listen: str, upstream: str) -> None:
     ],
 )
 def test_nobody_listens_twice_in_one_place(listen: str, http: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"listen\.address \(\S+\) and http\.address \(\S+\) are the same; write"
-    ):
+    with pytest.raises(ValueError, match=r"listen\.address \(\S+\) and http\.address \(\S+\) are the same; write"):
         Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})
 
 

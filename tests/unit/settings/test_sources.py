@@ -331,7 +331,7 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
     path.write_text("ses ame\r\nsecond line\n")
     assert sources.upstream_password(settings) == "ses ame"
     path.write_text("\nsesame")
-    with pytest.raises(SettingsError, match="its first line is empty; write it there"):
+    with pytest.raises(SettingsError, match="its first line is empty; write the password there"):
         sources.upstream_password(settings)
     path.unlink()
     with pytest.raises(SettingsError, match=r"upstream.password_file .*No such file.*name a file that exists"):
