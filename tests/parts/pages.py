@@ -67,7 +67,7 @@ def pages() -> dict[Path, str]:
     """Returns the text that each page should have."""
     path = ROOT / "docs" / "architecture.md"
     generated = f"```\n{diagram()}\n```\n\n{matrix()}\n"
-    before, after = "<!-- life cycle: written by `make fix` -->", "<!-- end of life cycle -->"
+    before, after = "<!-- life cycle -->", "<!-- /life cycle -->"
     pattern = re.compile(f"(?<={re.escape(before)}\n).*?(?=\n{re.escape(after)})", re.DOTALL)
     return {path: pattern.sub(lambda _: generated, path.read_text("utf-8"))}
 
