@@ -22,9 +22,8 @@ def diagram() -> str:
     columns = {state: number * WIDTH for number, state in enumerate(State)}
     lines = ["".join(state.value.ljust(WIDTH) for state in State)]
     for (start, end, trigger), conditions in arrows.items():
-        label = (
-            f" {_name(trigger)} ({conditions[0]}) " if len(conditions) == 1 and conditions[0] else f" {_name(trigger)} "
-        )
+        condition = f"({conditions[0]}) " if conditions[0] and len(conditions) == 1 else ""
+        label = f" {_name(trigger)} {condition}"
         left, right = sorted([columns[start], columns[end]])
         space = right - left - 1
         arrow = label.center(space - 1, "─") + "▶" if columns[start] == left else "◀" + label.center(space - 1, "─")
