@@ -69,6 +69,7 @@ CLOSING = Reply.of(221, "2.0.0 Bye")
 CANNOT_VERIFY = Reply.of(252, "2.5.0 Cannot verify, send it and see")
 START_INPUT = Reply.of(354, "End data with <CR><LF>.<CR><LF>")
 DRAINING = Reply.of(421, "4.3.2 Service is shutting down, try again later")
+TOO_MANY_ERRORS = Reply.of(421, "4.7.0 Too many errors")
 TOO_MANY_SESSIONS = Reply.of(421, "4.3.2 Too many sessions, try again later")
 IDLE = Reply.of(421, "4.4.2 Idle for too long, closing")
 INTERNAL_FAULT = "4.3.0 Internal fault, try again later, id {id}"

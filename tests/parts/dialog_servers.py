@@ -28,8 +28,8 @@ class Relay:
     @property
     def busy(self) -> bool:
         """Whether a client is connected, or a message under way."""
-        listener = self.service.listener
-        return bool(listener.sessions or len(listener.handlers) or len(listener.messages))
+        table = self.service.listener.table
+        return bool(len(table) or len(table.handlers) or len(table.messages))
 
 
 @contextlib.asynccontextmanager

@@ -171,7 +171,7 @@ async def test_the_end_comes_after_what_was_sent() -> None:
     source = reader()
     source.feed(b"one\r\ntwo")
     source.end()
-    assert source.ended
+    assert source._ended
     assert await source.line(LONGEST) == b"one"
     with pytest.raises(ClientGone):
         await source.line(LONGEST)

@@ -90,10 +90,10 @@ async def test_a_client_that_is_gone_before_its_greeting_is_no_fault(
 async def test_a_client_that_nobody_can_name_any_more_is_not_ours(peer: ScriptedPeer) -> None:
     """The system does not know the address of a connection that was broken before it was taken."""
     async with servers.relay(peer.url) as relay:
-        parts = relay.service.listener._relay
-        session = Session(relay.service.listener, parts)
-        assert session.greeting("relay.example.test").code == 554
-        assert session.turned_away
+        listener = relay.service.listener
+        session = Session(listener.table, listener._dependencies, "", lambda reply: None)
+        assert session.greeting().code == 554
+        assert listener.sessions == 0
 
 
 # How it ends
