@@ -34,7 +34,7 @@ async def upstream(
     dot_timeout: float = 20.0,
     patience: float = 5.0,
     longest_wait: float = 60.0,
-    longest_silence: float = 60.0,
+    longest_idle_in_transaction: float = 60.0,
 ) -> AsyncIterator[SmtpUpstream]:
     made = SmtpUpstream(
         [Target(HOST, port) for port in ports],
@@ -43,7 +43,7 @@ async def upstream(
         dot_timeout=dot_timeout,
         patience=patience,
         longest_wait=longest_wait,
-        longest_silence=longest_silence,
+        longest_idle_in_transaction=longest_idle_in_transaction,
     )
     try:
         yield made

@@ -126,7 +126,7 @@ async def test_the_log_names_the_upstream_and_its_last_words(
 
 async def test_who_stops_in_the_middle_keeps_nobody_from_the_upstream(peer: ScriptedPeer) -> None:
     """Two have their recipients taken and stop; the third gets through, and then the two."""
-    async with upstream(peer.port, connections=2, longest_silence=0.1) as up:
+    async with upstream(peer.port, connections=2, longest_idle_in_transaction=0.1) as up:
         stuck = [up.begin(SENDER), up.begin(SENDER)]
         assert [await offer(delivery, ONE, TWO) for delivery in stuck] == [[250, 250]] * 2
         async with asyncio.timeout(5):
@@ -148,7 +148,7 @@ async def test_a_connection_in_use_is_not_taken_away(peer: ScriptedPeer, step: S
     """Neither one that waits for a reply, nor one on which content was asked for."""
     gate = asyncio.Event()
     peer.on(step, wait(gate))
-    async with upstream(peer.port, connections=1, longest_silence=0.0) as up:
+    async with upstream(peer.port, connections=1, longest_idle_in_transaction=0.0) as up:
         first = asyncio.create_task(deliver(up, ONE))
         await peer.wait_waiting(step)
         second = asyncio.create_task(deliver(up, TWO))

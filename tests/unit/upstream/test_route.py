@@ -73,7 +73,7 @@ async def test_one_that_is_away_is_left_alone_for_a_while_longer_each_time(hosts
     hosts.away.clear()
     back = await route.connection()
     assert back.rank == 0
-    route.delivers(back)
+    route.note_success(back)
     assert route.states() == {"a:25": True, "b:25": True}
 
 
@@ -110,13 +110,13 @@ async def test_a_trial_that_is_broken_off_is_made_up_for(hosts: Hosts) -> None:
 async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     first = await route.connection()
-    assert route.fails(first, "no reply") == "a:25: no reply"
+    assert route.note_failure(first, "no reply") == "a:25: no reply"
     assert (await route.connection()).rank == 1
     hosts.now += FIRST_PAUSE
     again = await route.connection()
     assert again.rank == 0
-    route.fails(first, "one that was under way")
-    route.fails(again, "no reply")
+    route.note_failure(first, "one that was under way")
+    route.note_failure(again, "no reply")
     hosts.now += 2 * FIRST_PAUSE - 0.01
     assert (await route.connection()).rank == 1
 
@@ -124,7 +124,7 @@ async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hos
 async def test_an_upstream_that_begins_transactions_and_ends_none_is_tried_now_and_then(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     first = await route.connection()
-    route.fails(first, "hangs after the dot")
+    route.note_failure(first, "hangs after the dot")
     for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
         hosts.now += pause - 0.01
         assert (await route.connection()).rank == 1
@@ -132,9 +132,9 @@ async def test_an_upstream_that_begins_transactions_and_ends_none_is_tried_now_a
         trial = await route.connection()
         assert trial.rank == 0
         assert (await route.connection()).rank == 1
-    route.delivers(trial)
+    route.note_success(trial)
     assert (await route.connection()).rank == 0
-    route.fails(first, "hangs after the dot")
+    route.note_failure(first, "hangs after the dot")
     hosts.now += FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
@@ -145,7 +145,7 @@ async def test_of_upstreams_that_are_all_away_the_one_that_was_away_least_is_tri
     fallback = await route.connection()
     hosts.now += FIRST_PAUSE
     await route.connection()
-    route.fails(fallback, "closed once")
+    route.note_failure(fallback, "closed once")
     hosts.recent()
     assert (await route.connection()).rank == 1
     assert hosts.recent() == ["b"]
@@ -154,7 +154,7 @@ async def test_of_upstreams_that_are_all_away_the_one_that_was_away_least_is_tri
 async def test_connections_that_were_under_way_together_fail_as_one(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     for connection in [await route.connection() for _ in range(3)]:
-        route.fails(connection, "closed")
+        route.note_failure(connection, "closed")
     hosts.now += FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
@@ -166,12 +166,12 @@ async def test_the_log_says_once_that_an_upstream_is_left_alone_and_when_it_is_u
     route = hosts.route("a", "b")
     hosts.away["a"] = UpstreamDown("gone")
     for _ in range(2):
-        route.delivers(await route.connection())
+        route.note_success(await route.connection())
         hosts.now += FIRST_PAUSE
     hosts.away.clear()
     hosts.now += LONGEST_PAUSE
     for _ in range(2):
-        route.delivers(await route.connection())
+        route.note_success(await route.connection())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "upstream a:25 is left alone for a while: gone"),
         ("INFO", "upstream a:25 is used again"),
@@ -181,8 +181,8 @@ async def test_the_log_says_once_that_an_upstream_is_left_alone_and_when_it_is_u
 async def test_the_only_upstream_is_never_left_alone(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
     route = hosts.route("a")
     caplog.set_level(logging.INFO, "relay.upstream")
-    route.fails(await route.connection(), "closed")
-    route.delivers(await route.connection())
+    route.note_failure(await route.connection(), "closed")
+    route.note_success(await route.connection())
     assert not caplog.records
 
 
@@ -190,14 +190,14 @@ async def test_a_kept_connection_to_a_fallback_is_wanted_until_the_preferred_one
     route = hosts.route("a", "b")
     hosts.away["a"] = UpstreamDown("gone")
     kept = await route.connection()
-    assert route.wants(kept)
+    assert route.prefers(kept)
     hosts.now += FIRST_PAUSE
-    assert not route.wants(kept)
+    assert not route.prefers(kept)
     hosts.away.clear()
     again = await route.connection()
-    assert not route.wants(again)
-    route.delivers(again)
-    assert route.wants(again)
+    assert not route.prefers(again)
+    route.note_success(again)
+    assert route.prefers(again)
 
 
 async def test_when_all_are_away_each_is_tried_all_the_same(hosts: Hosts) -> None:

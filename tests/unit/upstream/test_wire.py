@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.reply import Reply
-from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, NoAnswer, Wire
+from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, NoReply, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ class Transport(asyncio.Transport):
 
 async def start(wire: Wire, *commands: bytes, limit: float = 20.0) -> asyncio.Task[list[Reply]]:
     """Ask, and let the question go out."""
-    task = asyncio.create_task(wire.ask(commands, limit))
+    task = asyncio.create_task(wire.execute(commands, limit))
     await asyncio.sleep(0)
     return task
 
@@ -92,7 +92,7 @@ async def test_what_is_no_reply_ends_it(nonsense: bytes) -> None:
         await task
     assert transport.ended == "abort"
     with pytest.raises(ConnectionEnded):
-        await wire.ask([b"C\r\n"], 1)
+        await wire.execute([b"C\r\n"], 1)
 
 
 @pytest.mark.parametrize("step", [1, 1000, 10**6])
@@ -179,8 +179,8 @@ async def test_each_reply_has_the_whole_limit() -> None:
 
 async def test_no_reply_inside_the_limit_ends_it() -> None:
     wire = Wire(Transport())
-    with pytest.raises(NoAnswer, match=r"no reply within 0\.02 s"):
-        await wire.ask([b"A\r\n"], 0.02)
+    with pytest.raises(NoReply, match=r"no reply within 0\.02 s"):
+        await wire.execute([b"A\r\n"], 0.02)
 
 
 @pytest.mark.parametrize("how", ["eof", "lost"])
@@ -196,20 +196,20 @@ async def test_whoever_waits_hears_of_the_end(how: str) -> None:
 
 async def test_content_waits_until_it_has_left_or_hears_why_not() -> None:
     wire = Wire(Transport())
-    assert await wire.start(b"fast", 20) is None
+    assert await wire.upload(b"fast", 20) is None
     wire.pause_writing()
-    slow = asyncio.create_task(wire.start(b"slow", 20))
+    slow = asyncio.create_task(wire.upload(b"slow", 20))
     await asyncio.sleep(0)
     wire.resume_writing()
     assert await slow is None
     wire.pause_writing()
-    refused = asyncio.create_task(wire.start(b"too much", 20))
+    refused = asyncio.create_task(wire.upload(b"too much", 20))
     await asyncio.sleep(0)
     wire.data_received(b"552 5.3.4 too much\r\n")
     assert (await refused or Reply.of(250, "")).code == 552
     wire.pause_writing()
-    with pytest.raises(NoAnswer, match="took no content"):
-        await wire.start(b"stuck", 0.02)
+    with pytest.raises(NoReply, match="took no content"):
+        await wire.upload(b"stuck", 0.02)
 
 
 async def test_goodbye_is_said_once() -> None:
