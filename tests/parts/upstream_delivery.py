@@ -1,4 +1,4 @@
-"""A transaction with an upstream, step by step and whole."""
+"""Drives deliveries of an SMTP upstream, step by step or as a whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def upstream(
     longest_wait: float = 60.0,
     longest_idle_in_transaction: float = 60.0,
 ) -> AsyncIterator[SmtpUpstream]:
-    made = SmtpUpstream(
+    result = SmtpUpstream(
         [Target(HOST, port) for port in ports],
         connections=connections,
         reply_timeout=reply_timeout,
@@ -46,9 +46,9 @@ async def upstream(
         longest_idle_in_transaction=longest_idle_in_transaction,
     )
     try:
-        yield made
+        yield result
     finally:
-        await made.close()
+        await result.close()
 
 
 async def offer(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
@@ -60,7 +60,7 @@ async def prepare(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
 
 
 async def deliver(up: SmtpUpstream, *paths: bytes, content: Content = MAIL) -> Reply | Unclear | NotSent:
-    """Bring a message the whole way, as a transaction does that finds nothing suppressed."""
+    """Delivers a message as a transaction does in which nothing is suppressed."""
     async with asyncio.timeout(LONGEST):
         return await _deliver(up, *paths, content=content)
 
