@@ -21,17 +21,14 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
-    from relay.upstream.connect import Connection
-    from relay.upstream.pool import Checkout, Pool
+    from relay.upstream.checkout import Checkout
+    from relay.upstream.pool import Pool
     from relay.upstream.route import Route
     from relay.upstream.wire import Wire
 
 T = TypeVar("T")
 log = logging.getLogger("relay.upstream")
 
-_DATA = b"DATA\r\n"
-_RSET = b"RSET\r\n"
-_START_INPUT = 354
 _BLOCK = 1024 * 1024
 """Bytes. Each block of an upload has its own time limit, so that a slow upload does not count as a hanging one."""
 _LARGE = 64 * 1024
@@ -69,15 +66,13 @@ class SmtpDelivery:
 
     async def rcpt(self, path: bytes) -> Reply:
         """Passes a recipient on and returns the upstream's reply."""
+        limit = self._context.reply_timeout
 
         async def attempt(checkout: Checkout) -> Reply:
-            if checkout.recipients is None:
-                replies, _ = await self._open_transaction(checkout, [*self._accepted, path])
-                return replies[path]
-            [reply] = await self._run(checkout.connection, [_rcpt(path)])
-            if reply.positive:
-                checkout.recipients[path] = reply
-            return reply
+            if checkout.recipients is not None:
+                return await checkout.rcpt(path, limit)
+            replies, _ = await checkout.open_transaction(self._envelope, [*self._accepted, path], limit)
+            return replies[path]
 
         reply = await self._with_retries(attempt)
         if reply.positive:
@@ -89,16 +84,8 @@ class SmtpDelivery:
 
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
         """Makes `paths` the recipients and sends DATA. If a reply is positive, the upstream waits for content."""
-
-        async def attempt(checkout: Checkout) -> Mapping[bytes, Reply]:
-            if checkout.recipients is not None and checkout.recipients.keys() == set(paths):
-                replies = dict(checkout.recipients)
-                [start] = await self._run(checkout.connection, [_DATA])
-            else:
-                replies, start = await self._open_transaction(checkout, paths, _DATA)
-            return await self._data_replies(checkout, replies, start)
-
-        replies = await self._with_retries(attempt)
+        limit = self._context.reply_timeout
+        replies = await self._with_retries(lambda checkout: checkout.data(self._envelope, paths, limit))
         return dict.fromkeys(paths, replies) if isinstance(replies, Reply) else replies
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
@@ -124,7 +111,11 @@ class SmtpDelivery:
         except ConnectionEnded as end:
             return Unclear(self._fail(checkout, str(end)))
         self._context.route.note_success(checkout.connection)
-        return self._end_transaction(checkout, reply)
+        checkout.end_transaction(reply)
+        is_final = reply.positive or reply.transient or reply.permanent
+        if reply.closing or not is_final:
+            self._discard()
+        return reply if is_final else Unclear(f"answered {reply.code} to the final dot")
 
     async def _upload(self, wire: Wire, content: bytes) -> Reply | None:
         """Sends all but the dot. Returns the reply of an upstream that refuses the content before the dot."""
@@ -136,20 +127,6 @@ class SmtpDelivery:
             if early is not None:
                 raise wire.abort(f"answered {early.code} {early.text} before the content had ended")
         return None
-
-    def _end_transaction(self, checkout: Checkout, reply: Reply) -> Reply | Unclear:
-        """Does what the reply to the final dot means for the connection, and returns what it means for the message."""
-        checkout.recipients, checkout.awaits_content = None, False
-        if reply.positive:
-            checkout.connection.count_accepted()
-        elif reply.closing:
-            self._discard()
-        elif reply.permanent or reply.transient:
-            checkout.connection.refusals += 1
-        else:
-            self._discard()
-            return Unclear(f"answered {reply.code} to the final dot")
-        return reply
 
     async def finish(self) -> None:
         """Checks the connection in. May be called at any time, repeatedly."""
@@ -217,65 +194,3 @@ class SmtpDelivery:
             checkout = await pool.exchange(checkout, new=self._needs_new)
         self._checkout = checkout
         return checkout
-
-    async def _open_transaction(
-        self, checkout: Checkout, paths: Sequence[bytes], *then: bytes
-    ) -> tuple[dict[bytes, Reply], Reply]:
-        """Opens the transaction for `paths`, after RSET if one is open, and sends the commands `then`.
-
-        Returns the replies to the recipients, and the last reply of all.
-        """
-        connection = checkout.connection
-        commands = [self._mail(connection), *map(_rcpt, paths), *then]
-        if checkout.recipients is None:
-            replies = await self._run(connection, commands)
-        else:
-            checkout.recipients = None
-            connection.resets += 1
-            first, *replies = await self._run(connection, [_RSET, *commands])
-            if not first.positive:
-                raise connection.wire.abort(f"refused RSET: {first.code} {first.text}")
-        sender, recipients = replies[0], replies[1 : len(paths) + 1]
-        if not sender.positive:
-            return dict.fromkeys(paths, sender), replies[-1]
-        answers = dict(zip(paths, recipients, strict=True))
-        checkout.recipients = {path: reply for path, reply in answers.items() if reply.positive}
-        return answers, replies[-1]
-
-    async def _data_replies(
-        self, checkout: Checkout, replies: Mapping[bytes, Reply], start: Reply
-    ) -> Mapping[bytes, Reply]:
-        """Returns the reply for each recipient after DATA was answered with `start`."""
-        if start.code != _START_INPUT:
-            return {path: start if reply.positive else reply for path, reply in replies.items()}
-        if not any(reply.positive for reply in replies.values()):
-            # RFC 2920 section 3.1: 354 although all recipients were refused. Send a lone dot, never content.
-            await checkout.connection.run([b".\r\n"], self._context.reply_timeout)
-            checkout.recipients = None
-        else:
-            checkout.awaits_content = True
-        return replies
-
-    async def _run(self, connection: Connection, commands: Sequence[bytes]) -> list[Reply]:
-        """Sends commands. Raises `ConnectionEnded` if a reply is 421 or does not fit its command."""
-        replies = await connection.run(commands, self._context.reply_timeout)
-        for command, reply in zip(commands, replies, strict=True):
-            fits = reply.code == _START_INPUT if command == _DATA else reply.positive
-            if reply.closing or not (fits or reply.transient or reply.permanent):
-                raise connection.wire.abort(f"answered {reply.code} {reply.text}")
-        return replies
-
-    def _mail(self, connection: Connection) -> bytes:
-        """Returns the MAIL command with the parameters that the upstream's extensions allow."""
-        extensions = connection.extensions
-        parameters = [
-            parameter
-            for parameter in self._envelope.parameters
-            if {b"BODY": "8bitmime", b"SMTPUTF8": "smtputf8"}.get(parameter.partition(b"=")[0].upper(), "")
-            in extensions
-        ]
-        return b" ".join([b"MAIL FROM:<%b>" % self._envelope.reverse_path, *parameters]) + b"\r\n"
-
-
-def _rcpt(path: bytes) -> bytes:
-    return b"RCPT TO:<%b>\r\n" % path

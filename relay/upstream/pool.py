@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.core.errors import UpstreamBusy
+from relay.upstream.checkout import Checkout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from relay.core.reply import Reply
     from relay.upstream.connect import Connection
 
 LONGEST_IDLE = 30.0
@@ -20,19 +19,6 @@ LONGEST_WAIT = 120.0
 """Seconds for which a transaction waits for a connection while all are in use."""
 LONGEST_IDLE_IN_TRANSACTION = 2.0
 """Seconds. A transaction that sent no command for so long loses its connection if others wait for one."""
-
-
-@dataclass(eq=False, slots=True)
-class Checkout:
-    """A connection in use by one delivery, and the state of the transaction on it."""
-
-    connection: Connection
-    recipients: dict[bytes, Reply] | None = None
-    """The accepted recipients of the open transaction and their replies; None if no transaction is open."""
-    awaits_content: bool = False
-    """Whether the upstream has replied 354."""
-    checked_in: bool = False
-    """Whether the pool has the connection again. Then it may already serve another delivery."""
 
 
 class Pool:
@@ -112,11 +98,8 @@ class Pool:
         if checkout.checked_in:
             return
         connection, now = checkout.connection, asyncio.get_running_loop().time()
-        if checkout.awaits_content:
-            connection.wire.abort("the content that was asked for never came")
-        elif checkout.recipients is not None and connection.reusable(now):
-            connection.reset()
-        checkout.recipients, checkout.awaits_content, checkout.checked_in = None, False, True
+        checkout.leave_transaction(now)
+        checkout.checked_in = True
         self._slots.release()
         if self._closed or not connection.reusable(now):
             connection.wire.quit()

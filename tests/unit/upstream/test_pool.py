@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,7 +11,10 @@ from relay.core.errors import UpstreamBusy, UpstreamDown
 from relay.core.reply import OK
 from relay.upstream import connect
 from relay.upstream.connect import Connection
-from relay.upstream.pool import Checkout, Pool
+from relay.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from relay.upstream.checkout import Checkout
 
 
 class Wire:
