@@ -49,7 +49,7 @@ class DeliveryContext:
 class SmtpDelivery:
     """Implements `relay.core.delivery.Delivery`.
 
-    `_accepted` holds the recipients to which the client has heard a positive reply. They are sent again on the next
+    `_accepted` holds the recipients to which the client has received a positive reply. They are sent again on the next
     connection if this one is lost, exchanged or reclaimed by the pool.
     """
 

@@ -87,7 +87,7 @@ class MaildirDelivery:
 
     def _write(self, body: bytes) -> list[str]:
         make_maildir(self._path)
-        # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
+        # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To distinguishes the copies.
         head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
         names = [_new_name() for _ in self._recipients]
         try:

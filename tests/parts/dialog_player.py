@@ -149,15 +149,15 @@ def _single_octets(octets: bytes) -> list[bytes]:
 async def _expect(client: RawClient, turn: Turn, *, relay: bool) -> None:
     answer = await client.read_reply(seconds=10)
     if turn.lines == [CLOSED]:
-        assert answer.code == 0, f"{turn.where}: still open, and said {answer}"
+        assert answer.code == 0, f"{turn.where}: still open, and replied {answer}"
     elif relay:
         last = len(answer.lines) - 1
-        heard = [b"%d%b%b" % (answer.code, b" -"[n < last :][:1], text) for n, text in enumerate(answer.lines)]
+        received = [b"%d%b%b" % (answer.code, b" -"[n < last :][:1], text) for n, text in enumerate(answer.lines)]
         pattern = b"".join(_pattern(line) for line in turn.lines)
-        assert re.fullmatch(pattern, b"".join(line + b"\n" for line in heard)), f"{turn.where}: heard {heard}"
+        assert re.fullmatch(pattern, b"".join(line + b"\n" for line in received)), f"{turn.where}: received {received}"
     else:
         code = turn.other or int(turn.lines[0][:3])
-        assert answer.code == code, f"{turn.where}: aiosmtpd said {answer}"
+        assert answer.code == code, f"{turn.where}: aiosmtpd replied {answer}"
 
 
 def _pattern(line: bytes) -> bytes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.core.delivery import NotSent, Unclear
     from relay.core.envelope import Envelope
 
-TAKEN = Reply(250, (b"2.1.5 Ok",))
+ACCEPTED = Reply(250, (b"2.1.5 Ok",))
 QUEUED = Reply(250, (b"2.0.0 Ok: queued as 1X1",))
 
 
@@ -23,7 +23,7 @@ class ScriptedUpstream:
     """Its deliveries share one script."""
 
     recipients: dict[bytes, list[Reply]] = field(default_factory=dict)
-    """The replies to a recipient, one for each RCPT. Afterwards, and for other recipients, the reply is `TAKEN`."""
+    """The replies to a recipient, one for each RCPT. Afterwards, and for other recipients, the reply is `ACCEPTED`."""
     dots: list[Reply | Unclear | NotSent | Exception] = field(default_factory=list)
     """The outcomes of the final dots, one for each. Afterwards the outcome is `QUEUED`."""
     before_dot: Callable[[], Awaitable[None]] | None = None
@@ -41,7 +41,7 @@ class ScriptedUpstream:
 
     def offer(self, path: bytes) -> Reply:
         replies = self.recipients.get(path, [])
-        return replies.pop(0) if replies else TAKEN
+        return replies.pop(0) if replies else ACCEPTED
 
     def size_limit(self) -> int | None:
         return None
@@ -61,21 +61,21 @@ class ScriptedDelivery:
 
     def __init__(self, upstream: ScriptedUpstream) -> None:
         self._upstream = upstream
-        self._taken: dict[bytes, Reply] = {}
+        self._accepted: dict[bytes, Reply] = {}
         self._ready: tuple[bytes, ...] = ()
 
     async def rcpt(self, path: bytes) -> Reply:
         reply = self._upstream.offer(path)
         if reply.positive:
-            self._taken[path] = reply
+            self._accepted[path] = reply
         return reply
 
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
         assert paths, "a transaction without recipients"
         self._upstream.prepared.append(tuple(paths))
-        if set(paths) != set(self._taken):
-            self._taken = {path: self._upstream.offer(path) for path in paths}
-        replies = dict(self._taken)
+        if set(paths) != set(self._accepted):
+            self._accepted = {path: self._upstream.offer(path) for path in paths}
+        replies = dict(self._accepted)
         self._ready = tuple(path for path, reply in replies.items() if reply.positive)
         if self._upstream.before_dot:
             run, self._upstream.before_dot = self._upstream.before_dot, None
@@ -84,7 +84,7 @@ class ScriptedDelivery:
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         assert self._ready, "content without a positive prepare"
-        ready, self._ready, self._taken = self._ready, (), {}
+        ready, self._ready, self._accepted = self._ready, (), {}
         if self._upstream.after_dot:
             run, self._upstream.after_dot = self._upstream.after_dot, None
             await run()
@@ -97,4 +97,4 @@ class ScriptedDelivery:
 
     async def finish(self) -> None:
         self._upstream.finished += 1
-        self._ready, self._taken = (), {}
+        self._ready, self._accepted = (), {}

@@ -69,14 +69,14 @@ async def _deliver(up: SmtpUpstream, *paths: bytes, content: Content) -> Reply |
     delivery = up.begin(SENDER)
     try:
         replies = {path: await delivery.rcpt(path) for path in paths}
-        taken = [path for path, reply in replies.items() if reply.positive]
-        if not taken:
+        accepted = [path for path, reply in replies.items() if reply.positive]
+        if not accepted:
             return replies[paths[0]]
         outcome: Reply | Unclear | NotSent = NotSent("")
         while isinstance(outcome, NotSent):
-            answers = await delivery.prepare(taken)
+            answers = await delivery.prepare(accepted)
             if not any(reply.positive for reply in answers.values()):
-                return answers[taken[0]]
+                return answers[accepted[0]]
             outcome = await delivery.send(b"", content)
         return outcome
     finally:

@@ -263,16 +263,16 @@ async def test_commands_are_sent_one_by_one_without_pipelining() -> None:
 
 
 async def test_after_five_refusals_the_transaction_moves_to_another_connection(peer: ScriptedPeer) -> None:
-    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"nobody", times=None)
+    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"unknown", times=None)
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
-        unknown = [b"nobody%d@example.test" % number for number in range(12)]
+        unknown = [b"unknown%d@example.test" % number for number in range(12)]
         assert await offer(delivery, ONE, *unknown, TWO) == [250, *[550] * 12, 250]
         assert await prepare(delivery, ONE, TWO) == [250, 250]
         assert code(await delivery.send(b"", MAIL)) == 250
         await delivery.finish()
     assert peer.copies() == {ONE: 1, TWO: 1}
-    refused = [sum(b"nobody" in command for command in session.commands) for session in peer.sessions]
+    refused = [sum(b"unknown" in command for command in session.commands) for session in peer.sessions]
     assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
 
 
