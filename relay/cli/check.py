@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.check_files import kept_copies, maildir, secret, stand_in
+from relay.cli.exit_status import EX_CONFIG
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, held_by_relay, mend, obstacle
-from relay.cli.options import EX_CONFIG, settings_options
+from relay.cli.options import settings_options
 from relay.cli.remedies import mend_store, mend_upstream
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.cli.exit_status import EX_CONFIG
 from relay.core.errors import SettingsError
 from relay.runtime.terminal import printable
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from relay.settings import Loaded
-
-EX_CONFIG = 78
-"""The exit code for wrong settings (sysexits.h); systemd shows it as CONFIG."""
 
 _CONFIG = click.option(
     "-c",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import EX_CONFIG, settings_options
+from relay.cli.exit_status import EX_CONFIG
+from relay.cli.options import settings_options
 
 if TYPE_CHECKING:
     from relay.core.errors import CannotListenError

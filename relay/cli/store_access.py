@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from relay.cli.options import EX_CONFIG
+from relay.cli.exit_status import EX_CONFIG
 from relay.cli.remedies import mend_store
 from relay.core.errors import RelayError, SettingsError, StoreError
 from relay.runtime.terminal import printable

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +11,6 @@ from click.testing import CliRunner, Result
 from parts.ports import HOST, free_port
 from parts.relay_process import run_relay
 from parts.terminal import on_a_terminal
-from parts.waiting import LONGEST
 
 from relay import __version__
 from relay.cli import main
@@ -168,23 +163,3 @@ async def test_a_terminal_without_unicode_shows_what_it_can() -> None:
     shown = await run_relay("explain", *PAIR, environment={"PYTHONIOENCODING": "latin-1"})
     assert (shown.status, shown.stderr) == (1, "")
     assert "f00dfeed01 \\u2192 \\u2026" in shown.stdout
-
-
-def test_a_full_disk_below_the_result_is_no_result() -> None:
-    with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-m", "relay", "explain", *PAIR]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False, text=True)
-    assert ended.returncode == 74
-    assert ended.stderr == "error: the result cannot be written: No space left on device; make room and try again\n"
-
-
-def test_ctrl_c_looks_like_no_result(tmp_path: Path) -> None:
-    """Status 1 of `relay explain` would say that two messages differ."""
-    os.mkfifo(tmp_path / "pipe")
-    command = [sys.executable, "-m", "relay", "explain", str(tmp_path / "pipe")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
-    # Opened by both sides: the command waits for octets now.
-    with process, (tmp_path / "pipe").open("wb"):
-        process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=LONGEST)
-    assert (process.returncode, *told) == (130, "", "\ninterrupted\n")

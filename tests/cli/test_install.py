@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.options import EX_CONFIG
+from relay.cli.exit_status import EX_CONFIG
 from relay.settings.sources import DEFAULT_FILE
 from relay.settings.warnings import LONG_DRAIN
 
