@@ -78,14 +78,14 @@ async def test_what_is_down_is_named_with_its_mend(tmp_path: Path) -> None:
     looked = await check("--upstream", nobody, "--store", f"redis://{HOST}:{free_port()}")
     assert looked.status == 1
     assert f"FAIL  upstream.url: {nobody}: no connection to {nobody[7:]}: Connection refused\n" in looked.stdout
-    assert "      to mend: start it, or correct upstream.url\n" in looked.stdout
+    assert "      to fix: start it, or correct upstream.url\n" in looked.stdout
     assert "FAIL  store.url: redis://" in looked.stdout
-    assert "      to mend: start it, or correct store.url\n" in looked.stdout
+    assert "      to fix: start it, or correct store.url\n" in looked.stdout
     (tmp_path / "file").touch()
     looked = await check("--upstream", f"maildir:{tmp_path}/file/a/b", "--store", f"sqlite:{tmp_path}/file/b.db")
     assert looked.status == 1
-    assert "cannot be made: Not a directory\n      to mend: name a folder that this user may write" in looked.stdout
-    assert "to mend: name a file in a folder that this user may write, or correct store.url" in looked.stdout
+    assert "cannot be made: Not a directory\n      to fix: name a folder that this user may write" in looked.stdout
+    assert "to fix: name a file in a folder that this user may write, or correct store.url" in looked.stdout
 
 
 async def test_addresses_that_a_relay_holds_are_well(start_relay: StartRelay, peer: ScriptedPeer) -> None:
@@ -105,7 +105,7 @@ async def test_addresses_that_others_hold_are_not(tmp_path: Path) -> None:
         looked = await check("--upstream", f"maildir:{tmp_path}", "--store", "memory:", listen=listen, http=http)
         assert looked.status == 1
         assert f"FAIL  listen.address: {listen} cannot be listened on: Address already in use\n" in looked.stdout
-        assert "      to mend: choose another listen.address, or end what holds it\n" in looked.stdout
+        assert "      to fix: choose another listen.address, or stop the program that uses it\n" in looked.stdout
         assert f"FAIL  http.address: {http} cannot be listened on: Address already in use\n" in looked.stdout
 
 
@@ -118,10 +118,8 @@ async def test_serve_ends_with_1_where_its_address_is_taken(tmp_path: Path, key:
     assert ended.status == 1
     assert ended.stdout == ""
     last = ended.stderr.splitlines()[-1]
-    reason = "Address already in use; choose another"
-    assert (
-        last == f'error: {key}.address = "{taken}": cannot listen there: {reason} {key}.address, or end what holds it'
-    )
+    remedy = f"choose another {key}.address, or stop the program that uses it"
+    assert last == f'error: {key}.address = "{taken}": cannot listen there: Address already in use; {remedy}'
     assert "Traceback" not in ended.stderr
     assert '"ended"' not in ended.stderr
 
@@ -165,13 +163,13 @@ async def test_each_of_several_upstreams_is_looked_at(peer: ScriptedPeer) -> Non
     assert looked.status == 1
     assert f"ok    upstream.url: {peer.url} answers" in looked.stdout
     assert f"FAIL  upstream.fallback_urls: {nobody}: no connection" in looked.stdout
-    assert "\n      to mend: start it, or correct upstream.fallback_urls\n" in looked.stdout
+    assert "\n      to fix: start it, or correct upstream.fallback_urls\n" in looked.stdout
 
 
 async def test_a_host_that_has_no_address_is_to_be_corrected() -> None:
     looked = await check("--upstream", "smtp://nobody.invalid", "--store", "memory:")
     assert looked.status == 1
-    assert "\n      to mend: correct the host name in upstream.url\n" in looked.stdout
+    assert "\n      to fix: correct the host name in upstream.url\n" in looked.stdout
 
 
 async def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -199,7 +197,7 @@ async def test_a_file_is_no_maildir(tmp_path: Path, key: str) -> None:
         looked = await check("--upstream", wrong, "--store", "memory:")
     assert looked.status == 1
     assert f"FAIL  {key}: {wrong}: cannot be written: Not a directory\n" in looked.stdout
-    assert "\n      to mend: name a folder that this user may write" in looked.stdout
+    assert "\n      to fix: name a folder that this user may write" in looked.stdout
 
 
 async def test_a_relay_says_that_a_file_is_no_maildir(start_relay: StartRelay, tmp_path: Path) -> None:
@@ -224,7 +222,7 @@ async def test_what_records_need_is_tried_and_not_left_behind(tmp_path: Path) ->
         looked = await check("--upstream", UPSTREAM, "--store", "memory:", *flags)
         assert looked.status == 1
         assert f"FAIL  record.secret_file: {tmp_path}/{name}: {reason}" in looked.stdout
-        assert "\n      to mend: " in looked.stdout.partition("record.secret_file")[2]
+        assert "\n      to fix: " in looked.stdout.partition("record.secret_file")[2]
 
 
 async def test_a_secret_that_nobody_named_is_a_caution(tmp_path: Path) -> None:
@@ -244,7 +242,7 @@ async def test_a_secret_that_nobody_named_is_a_caution(tmp_path: Path) -> None:
     [
         ("redis+cluster://{}", "", "it is no cluster: write redis://HOST in store.url"),
         ("redis+sentinel://{}/mymaster", "", "it is no sentinel: name the sentinels in store.url, or write"),
-        ("redis://:x@{}", "", "it has no password: take that out of store.url"),
+        ("redis://:x@{}", "", "it has no password: remove the password from store.url"),
         ("redis://{}", "right", "write its password in store.url: redis://:PASSWORD@HOST"),
         ("redis://:wrong@{}", "right", "write the right password (and user) in store.url"),
         ("redis://{}/99", "", "correct the number of the database in store.url"),
@@ -261,7 +259,7 @@ def test_the_mend_is_for_what_a_redis_said(redis_server: RedisServer, url: str, 
         finally:
             client.execute_command("CONFIG", "SET", "requirepass", "")
     assert (looked.exit_code, asked.exit_code) == (1, 1)
-    assert f"\n      to mend: {mend}" in looked.stdout
+    assert f"\n      to fix: {mend}" in looked.stdout
     assert f"; {mend}" in asked.stderr
 
 
@@ -271,14 +269,14 @@ async def test_a_cluster_is_named_as_one() -> None:
     for node in cluster.nodes:  # also the one that takes what is asked for first
         looked = await check("--upstream", UPSTREAM, "--store", f"redis://{HOST}:{node.port}")
         assert looked.status == 1
-        assert "\n      to mend: write redis+cluster://HOST:PORT in store.url\n" in looked.stdout
+        assert "\n      to fix: write redis+cluster://HOST:PORT in store.url\n" in looked.stdout
 
 
 async def test_a_cluster_without_slots_is_to_be_given_them() -> None:
     # The bus would take the port 10,000 above, which may be that of somebody's connection.
     with RedisServer(options={"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
         looked = await check("--upstream", UPSTREAM, "--store", f"redis+cluster://{HOST}:{server.port}")
-    assert "\n      to mend: assign its slots (redis-cli --cluster fix HOST:PORT), or name another" in looked.stdout
+    assert "\n      to fix: assign its slots (redis-cli --cluster fix HOST:PORT), or name another" in looked.stdout
 
 
 async def test_who_waits_to_be_spoken_to_is_perhaps_no_mail_server() -> None:
@@ -286,7 +284,7 @@ async def test_who_waits_to_be_spoken_to_is_perhaps_no_mail_server() -> None:
         url = f"smtp://{HOST}:{server.port}"
         looked = await check("--upstream", url, "--store", "memory:", "--set", "upstream.connect_timeout=200ms")
     assert f"FAIL  upstream.url: {url}: {HOST}:{server.port} was not ready for mail within 0.2 s\n" in looked.stdout
-    assert "\n      to mend: is it an SMTP server? " in looked.stdout
+    assert "\n      to fix: check that it is an SMTP server " in looked.stdout
 
 
 # Redis that answers, and may forget
@@ -324,7 +322,7 @@ async def test_a_redis_that_evicts_is_warned_of(persisting: RedisServer, policy:
     looked = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
     assert looked.status == 0
     assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in looked.stdout
-    assert '\n      to mend: write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET ' in looked.stdout
+    assert '\n      to fix: write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET ' in looked.stdout
     assert ("all our keys have an expiry" in looked.stdout) == (policy == "volatile-ttl")
 
 
@@ -332,7 +330,7 @@ async def test_a_redis_that_keeps_nothing_is_warned_of(redis_server: RedisServer
     looked = await warned(redis_server)
     assert looked.status == 0
     assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in looked.stdout
-    assert '\n      to mend: write "appendonly yes" in its redis.conf, or say CONFIG SET ' in looked.stdout
+    assert '\n      to fix: write "appendonly yes" in its redis.conf, or say CONFIG SET ' in looked.stdout
 
 
 async def test_what_may_not_be_looked_at_is_said(persisting: RedisServer) -> None:
@@ -365,7 +363,7 @@ async def test_sentinels_are_asked_for_the_master() -> None:
     assert f"warn  store.url: {HOST}:{sentinels.master().port} persists nothing" in looked.stdout
     looked = await check("--upstream", UPSTREAM, "--store", sentinels.url.replace(SERVICE, "nobody"))
     assert looked.status == 1
-    assert 'the sentinels know no service "nobody"\n      to mend: correct the name of the service, ' in looked.stdout
+    assert 'the sentinels know no service "nobody"\n      to fix: correct the name of the service, ' in looked.stdout
 
 
 async def test_a_clock_that_goes_wrong_is_warned_of(persisting: RedisServer) -> None:

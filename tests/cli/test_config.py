@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
-from relay.cli.config import config
+from relay.cli import main
 from relay.settings import sources
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _run(*arguments: str, **environ: str) -> Result:
     # A file that is empty, lest that of this machine be read.
-    return CliRunner().invoke(config, arguments, env={"RELAY_CONFIG": os.devnull, **environ})
+    return CliRunner().invoke(main, ["config", *arguments], env={"RELAY_CONFIG": os.devnull, **environ})
 
 
 def test_it_writes_toml_to_stdout_and_nothing_else() -> None:

@@ -16,9 +16,11 @@ from parts.waiting import LONGEST
 
 from relay.claims.sqlite.store import SqliteStore
 from relay.core.claim import Note
+from relay.core.content import Content
 from relay.core.outcome import Outcome
-from relay.core.record import Record, Repeat
+from relay.core.record import Record, Repeat, SuppressedCopy
 from relay.records.codec import encode
+from relay.records.kept_copies import KeptCopies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,7 @@ PAIR = [str(CORPUS / f"avideo-recovery.{letter}.eml") for letter in "ab"]
 FULL = "error: the result cannot be written: No space left on device; make room and try again\n"
 CLOSED = "error: the result cannot be written: Bad file descriptor; redirect stdout to a file or a pipe\n"
 STORE = ("--store", "sqlite:{home}/relay.db")
+NO_UPSTREAM = ("--set", "upstream.url=smtp://127.0.0.1:1", "--set", "upstream.patience=0")
 RESULTS = {
     "--version": ["--version"],
     "--help": ["--help"],
@@ -41,6 +44,7 @@ RESULTS = {
     "suppressed --json": ["suppressed", "--json", *STORE],
     "why": ["why", "000000000001", *STORE],
     "forget": ["forget", "--all", *STORE],
+    "release": ["release", "000000000001", "--set", "record.keep=maildir:{home}/kept", *NO_UPSTREAM],
     "check": ["check", "--listen", "127.0.0.1:0", "--http", "", "--upstream", "maildir:nowhere", "--store", "memory:"],
 }
 FEW = ("--help", "config", "explain", "suppressed")
@@ -48,9 +52,11 @@ FEW = ("--help", "config", "explain", "suppressed")
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with a store that has one record."""
+    """A home with a store that has one record, and with the kept copy of that record."""
     repeat = Repeat("h:a", Outcome.SUPPRESSED, "default", "v1:a", 34.0, None)
     record = Record("000000000001", time.time(), "<m@example.test>", "h:b", (repeat,), forms={}, ignored={})
+
+    KeptCopies(tmp_path / "kept").save(record.id, SuppressedCopy(b"", (b"a@example.test",), Content(b"x\r\n")))
 
     async def fill() -> None:
         store = SqliteStore(tmp_path / "relay.db")
@@ -124,7 +130,8 @@ def test_unbuffered_output_ends_the_same_way(home: Path, full: int, monkeypatch:
 
 
 def test_a_message_that_cannot_be_written_either_changes_nothing(home: Path, full: int) -> None:
-    assert ended(home, ["config"], stdout=full, stderr=full) == (74, "")
+    for arguments in (["config"], ["config", "--window", "soon"]):
+        assert ended(home, arguments, stdout=full, stderr=full) == (74, "")
 
 
 def test_a_closed_stdout_is_no_obstacle_where_there_is_no_result(home: Path) -> None:

@@ -464,7 +464,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, command: str) -> No
     told = CliRunner().invoke(main, [name, "--set", f"store.url=sqlite:{tmp_path}/relay.db", *arguments])
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr.startswith(f"error: store.url sqlite:{tmp_path}/relay.db: it is not a database")
-    assert told.stderr.endswith("; mend it, or correct store.url\n")
+    assert told.stderr.endswith("; repair it, or correct store.url\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
