@@ -3,7 +3,7 @@
 RelayError
 ├── SettingsError      wrong settings; the message names the source and the remedy             exit status 78
 ├── CannotListenError  an address to listen on is not available now, but may be later           exit status 1
-├── StoreError         the store did not do what it was asked; caught in `claims.guard`
+├── StoreError         the store did not do what it was asked; caught in `claims.store_client`
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
     ├── UpstreamRefused    it refuses the relay (TLS, AUTH, greeting 5yz): another attempt changes nothing
