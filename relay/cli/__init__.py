@@ -53,7 +53,9 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Try it: relay demo. Then: relay check, relay serve.",
+    epilog="""\b
+Try it: relay demo. Then: relay check, relay serve.
+Every command ends with status 74 if its result cannot be written, and with 130 on Ctrl-C.""",
 )
 @click.version_option(__version__, prog_name="smtp-dedup-relay")
 @click.pass_context

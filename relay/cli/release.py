@@ -36,8 +36,8 @@ Exit status: 0 the upstream accepted it for all, 1 it did not or there is no cop
 def release(loaded: Loaded, record: str, only: tuple[str, ...], again: bool) -> None:
     """Forward a kept copy, byte for byte, through the upstream to the recipients for whom it was suppressed.
 
-    Copies are kept if record.keep = "maildir:PATH" is set. The relay notes to whom a copy was released, and sends
-    nobody a second one without --again. Later copies are still suppressed as repeats of the first message;
+    Copies are kept if record.keep = "maildir:PATH" is set. The file notes to whom a copy was released: no recipient
+    gets a second one without --again. Later copies are still suppressed as repeats of the first message;
     `relay forget ID` frees them. The ID is in the output of `relay suppressed`.
     """
     run(_release(loaded.settings, record, only, again))
