@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts.store_folder import StoreFolder, record, repeat
 from parts.waiting import LONGEST
 
-from relay.claims.sqlite.store import SqliteStore
-from relay.core.claim import Note
 from relay.core.content import Content
-from relay.core.outcome import Outcome
-from relay.core.record import Record, Repeat, SuppressedCopy
-from relay.records.codec import encode
-from relay.records.kept_copies import KeptCopies
+from relay.core.record import SuppressedCopy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,21 +45,11 @@ FEW = ("--help", "config", "explain", "suppressed")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(folder: StoreFolder) -> Path:
     """A home with a store that has one record, and with the kept copy of that record."""
-    repeat = Repeat("h:a", Outcome.SUPPRESSED, "default", "v1:a", 34.0, None)
-    record = Record("000000000001", time.time(), "<m@example.test>", "h:b", (repeat,), forms={}, ignored={})
-
-    KeptCopies(tmp_path / "kept").save(record.id, SuppressedCopy(b"", (b"a@example.test",), Content(b"x\r\n")))
-
-    async def fill() -> None:
-        store = SqliteStore(tmp_path / "relay.db")
-        await store.open()
-        await store.execute([Note(record.id, encode(record), 600.0)])
-        await store.close()
-
-    asyncio.run(fill())
-    return tmp_path
+    folder.fill(record("000000000001", repeat("h:a")))
+    folder.keep.save("000000000001", SuppressedCopy(b"", (b"a@example.test",), Content(b"x\r\n")))
+    return folder.path
 
 
 def command(*arguments: str) -> list[str]:
