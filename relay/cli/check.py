@@ -14,6 +14,7 @@ from relay.cli.finding import Finding
 from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
 from relay.cli.options import settings_options
 from relay.cli.remedies import store_remedy, upstream_remedy
+from relay.core.errors import StoreError, UpstreamDown, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,6 @@ async def _check_upstreams(settings: Settings, password: str | None) -> list[Fin
 
 
 async def _check_server(key: str, settings: Settings, password: str | None) -> Finding:
-    from relay.core.errors import UpstreamDown, UpstreamError
     from relay.service import build_upstream
 
     url = settings.upstream.url
@@ -105,7 +105,6 @@ def _with_upstream(settings: Settings, url: SmtpUrl) -> Settings:
 
 async def _check_store(settings: Settings) -> list[Finding]:
     from relay.cli.check_redis import findings
-    from relay.core.errors import StoreError
     from relay.settings.urls import SqliteUrl
 
     url = settings.store.url
@@ -119,8 +118,6 @@ async def _check_store(settings: Settings) -> list[Finding]:
 
 
 async def _check_sqlite(settings: Settings, url: SqliteUrl) -> Finding:
-    from relay.core.errors import StoreError
-
     try:
         with trial_path(url.path) as path:
             changed = settings.store.model_copy(update={"url": replace(url, path=path)})
@@ -136,7 +133,6 @@ async def _check_sqlite(settings: Settings, url: SqliteUrl) -> Finding:
 async def _open_store(settings: Settings) -> Sequence[ServerInfo]:
     """Opens the store and returns what its Redis servers say of themselves, if any. Raises `StoreError`."""
     from relay.claims.redis.store import RedisStore
-    from relay.core.errors import StoreError
     from relay.service import build_store
 
     store = build_store(settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from relay.cli.finding import Caution, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from relay.settings import Settings
     from relay.settings.urls import MaildirUrl
@@ -39,28 +39,28 @@ def check_maildir(url: MaildirUrl) -> Finding:
     """Tests the Maildir of `upstream.url`."""
     from relay.runtime.files import try_maildir
 
-    try:
-        with _trial_maildir(url.path) as path:
-            try_maildir(path)
-    except OSError as error:
-        return Finding("upstream.url", f"{url}: {_fault(url.path, error)}", _FOLDER_REMEDY)
-    return Finding("upstream.url", f"{url} can be written")
+    return _check_maildir("upstream.url", url, try_maildir, _FOLDER_REMEDY)
 
 
 def check_kept_copies(settings: Settings) -> Iterator[Finding]:
     """Tests the Maildir of `record.keep`, if suppressed copies are kept."""
     from relay.records.kept_copies import KeptCopies
 
-    url = settings.record.keep
-    if url is None:
-        return
+    if url := settings.record.keep:
+        remedy = f"{_FOLDER_REMEDY}, with room on its disk"
+        yield _check_maildir("record.keep", url, lambda path: KeptCopies(path).try_out(), remedy)
+
+
+def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], remedy: str) -> Finding:
+    """Tests a Maildir, or if it is not there yet a trial one in it or beside the place for it."""
     try:
-        with _trial_maildir(url.path) as path:
-            KeptCopies(path).try_out()
+        # `cur` is the last folder of a Maildir to be created.
+        with trial_path(url.path / "cur") as last:
+            test(last.parent)
     except OSError as error:
-        yield Finding("record.keep", f"{url}: {_fault(url.path, error)}", f"{_FOLDER_REMEDY}, with room on its disk")
-    else:
-        yield Finding("record.keep", f"{url} can be written")
+        fault = f"cannot be {'written' if url.path.exists() else 'made'}: {error.strerror or error}"
+        return Finding(key, f"{url}: {fault}", remedy)
+    return Finding(key, f"{url} can be written")
 
 
 def check_secret(settings: Settings) -> Iterator[Finding]:
@@ -98,15 +98,3 @@ def _secret_fault(path: Path) -> tuple[str, str] | None:
         reason, _, remedy = str(error).removeprefix(f"{_SECRET} {trial}: ").partition("; ")
         return reason, remedy
     return None
-
-
-@contextlib.contextmanager
-def _trial_maildir(path: Path) -> Iterator[Path]:
-    """Yields the folder if it is a Maildir, else a trial folder in it or beside the place for it."""
-    # `cur` is the last folder of a Maildir to be created.
-    with trial_path(path / "cur") as last:
-        yield last.parent
-
-
-def _fault(path: Path, error: OSError) -> str:
-    return f"cannot be {'written' if path.exists() else 'made'}: {error.strerror or error}"

@@ -50,7 +50,7 @@ async def ask_running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
 
 
 class RunningRelay:
-    """The `StoreAccess` that a running relay offers. Raises aiohttp's errors, and `ValueError` for a wrong answer."""
+    """What a running relay offers of its store. Raises aiohttp's errors, and `ValueError` for a wrong answer."""
 
     def __init__(self, client: aiohttp.ClientSession, address: HostPort) -> None:
         host = _LOOPBACK.get(address.host, address.host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -15,6 +15,7 @@ from relay.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from relay.cli.running_relay import RunningRelay
     from relay.core.record import Record
     from relay.core.store import Store
     from relay.records.selection import Selection
@@ -23,18 +24,7 @@ if TYPE_CHECKING:
 MAX_AGE = 3650 * 86400.0
 """Seconds: longer than any record is kept."""
 
-
-class StoreAccess(Protocol):
-    """What the commands need of a store."""
-
-    def lines(self, age: float) -> AsyncIterator[str]:
-        """Yields the records that are at most `age` seconds old, as stored, newest first."""
-
-    async def forget(self, selection: Selection) -> int:
-        """Frees the selected acceptances, and returns their number."""
-
-    async def preview(self, selection: Selection) -> int:
-        """Returns the number of selected acceptances."""
+StoreAccess: TypeAlias = "OpenStore | RunningRelay"
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +75,7 @@ async def _open_store(settings: Settings) -> AsyncIterator[StoreAccess]:
                 await store.open()
         except TimeoutError:
             raise StoreError(f"no answer within {limit:g} s") from None
-        yield _OpenStore(store)
+        yield OpenStore(store)
     except StoreError as error:
         if isinstance(url, SqliteUrl):
             reason, remedy = str(error).removeprefix(f"{url.path}: "), "repair it, or correct store.url"
@@ -96,13 +86,16 @@ async def _open_store(settings: Settings) -> AsyncIterator[StoreAccess]:
         await store.close()
 
 
-class _OpenStore:
+class OpenStore:
+    """A store that this process has opened. Its methods raise `StoreError`."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.lines = store.records
         self.forget = store.forget
 
     async def preview(self, selection: Selection) -> int:
+        """Returns the number of selected acceptances."""
         from relay.records.selection import count
 
         return await count(selection, self._store)

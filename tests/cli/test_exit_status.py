@@ -61,8 +61,8 @@ def environment(home: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(home)}
 
 
-def ended(home: Path, arguments: list[str], **streams: Any) -> tuple[int, str]:
-    """Run a command, and give its exit status and what it wrote to stderr."""
+def run_command(home: Path, arguments: list[str], **streams: Any) -> tuple[int, str]:
+    """Run a command, and return its exit status and what it wrote to stderr."""
     process = subprocess.run(
         command(*(argument.format(home=home) for argument in arguments)),
         **({"stderr": subprocess.PIPE} | streams),
@@ -82,7 +82,7 @@ def full() -> Iterator[int]:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_on_a_full_disk_ends_with_74(home: Path, name: str, full: int) -> None:
-    status, stderr = ended(home, RESULTS[name], stdout=full)
+    status, stderr = run_command(home, RESULTS[name], stdout=full)
     assert (status, stderr.splitlines(keepends=True)[-1]) == (74, FULL)
     assert "Traceback" not in stderr
     assert "Exception" not in stderr
@@ -90,7 +90,7 @@ def test_a_result_on_a_full_disk_ends_with_74(home: Path, name: str, full: int) 
 
 @pytest.mark.parametrize("name", FEW)
 def test_a_closed_stdout_ends_with_74(home: Path, name: str) -> None:
-    status, stderr = ended(home, RESULTS[name], preexec_fn=lambda: os.close(1))
+    status, stderr = run_command(home, RESULTS[name], preexec_fn=lambda: os.close(1))
     assert (status, stderr.splitlines(keepends=True)[-1]) == (74, CLOSED)
     assert "Traceback" not in stderr
 
@@ -100,7 +100,7 @@ def test_a_pipe_that_its_reader_has_closed_ends_with_74_and_no_message(home: Pat
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        status, stderr = ended(home, RESULTS[name], stdout=writer)
+        status, stderr = run_command(home, RESULTS[name], stdout=writer)
     finally:
         os.close(writer)
     assert status == 74
@@ -110,16 +110,16 @@ def test_a_pipe_that_its_reader_has_closed_ends_with_74_and_no_message(home: Pat
 
 def test_unbuffered_output_ends_the_same_way(home: Path, full: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "environment", lambda _: os.environ | {"PYTHONUNBUFFERED": "1"})
-    assert ended(home, RESULTS["explain"], stdout=full) == (74, FULL)
+    assert run_command(home, RESULTS["explain"], stdout=full) == (74, FULL)
 
 
 def test_a_message_that_cannot_be_written_either_changes_nothing(home: Path, full: int) -> None:
     for arguments in (["config"], ["config", "--window", "soon"]):
-        assert ended(home, arguments, stdout=full, stderr=full) == (74, "")
+        assert run_command(home, arguments, stdout=full, stderr=full) == (74, "")
 
 
 def test_a_closed_stdout_is_no_obstacle_where_there_is_no_result(home: Path) -> None:
-    status, stderr = ended(home, ["config", "--window", "soon"], preexec_fn=lambda: os.close(1))
+    status, stderr = run_command(home, ["config", "--window", "soon"], preexec_fn=lambda: os.close(1))
     assert status == 78
     assert stderr.startswith("error: dedup.window")
 
