@@ -48,7 +48,7 @@ def check_kept_copies(settings: Settings) -> Iterator[Finding]:
 
     if url := settings.record.keep:
         remedy = f"{_FOLDER_REMEDY}, with room on its disk"
-        yield _check_maildir("record.keep", url, lambda path: KeptCopies(path).try_out(), remedy)
+        yield _check_maildir("record.keep", url, lambda path: KeptCopies(path).check(), remedy)
 
 
 def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], remedy: str) -> Finding:

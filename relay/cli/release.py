@@ -53,7 +53,7 @@ async def _release(settings: Settings, record: str, only: Sequence[str], again: 
         )
     keep = KeptCopies(settings.record.keep.path)
     try:
-        with keep.alone():
+        with keep.lock():
             answers = await _resend(settings, keep, record, only, again)
     except FileNotFoundError:
         raise _not_kept(settings, keep, record) from None

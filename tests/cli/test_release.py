@@ -63,7 +63,7 @@ def test_an_unreachable_upstream_leaves_the_copy_unreleased(folder: StoreFolder)
 
 def test_only_one_release_works_at_a_time(folder: StoreFolder) -> None:
     path = kept(folder)
-    with folder.keep.alone():
+    with folder.keep.lock():
         result = folder.call("release", "000000000001")
     assert result.exit_code == 1
     assert result.stderr == f"error: another relay release works in {folder.path}/kept; try again when it has ended\n"
