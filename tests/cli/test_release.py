@@ -41,7 +41,7 @@ def test_a_changed_copy_is_not_sent(folder: StoreFolder) -> None:
     path.write_bytes(path.read_bytes().replace(b"x\r\n", b"y\r\n"))
     result = folder.call("release", "000000000001")
     assert result.exit_code == 1
-    assert result.stderr == f"error: {path}: its content was changed, or cut short; it is not sent\n"
+    assert result.stderr == f"error: {path}: its content was changed or truncated; it is not sent\n"
 
 
 def test_a_recipient_who_missed_nothing_is_refused(folder: StoreFolder) -> None:
