@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from parts.judging import avideo_judge
 
 from relay.core.envelope import Recipient
+from relay.judge.fingerprint.digest import begin_digest
 from relay.judge.fingerprint.normal_form import Field, NormalForm
-from relay.judge.judge import seed
 from relay.judge.mime.message import DEPTH_LIMIT
 from relay.judge.rules.rule import NO_RULE
 
@@ -149,7 +149,7 @@ FIELDS = st.lists(st.builds(Field, st.text("ab1:", max_size=3), st.binary(max_si
 
 @given(FIELDS, FIELDS)
 def test_fields_cannot_slide_into_each_other(first: list[Field], second: list[Field]) -> None:
-    digests = [seed(NormalForm(tuple(fields), ())).digest() for fields in (first, second)]
+    digests = [begin_digest(NormalForm(tuple(fields))).digest() for fields in (first, second)]
     assert (digests[0] == digests[1]) == (first == second)
 
 

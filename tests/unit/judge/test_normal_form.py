@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.normal_form import NormalForm, normalise
 from relay.judge.mime.message import parse
 from relay.judge.rules.ignores import Ignores
@@ -27,7 +28,7 @@ from relay.judge.text.decode import (
 
 def form(content: str | bytes) -> NormalForm:
     octets = content.replace("\n", "\r\n").encode() if isinstance(content, str) else content
-    return normalise(parse(octets), sender=b"envelope@example.org", noise=Ignores())
+    return normalise(decode_message(parse(octets), b"envelope@example.org"), Ignores())
 
 
 def shown(content: str | bytes) -> list[tuple[str, bytes]]:

@@ -12,9 +12,10 @@ from relay.core.envelope import Recipient
 from relay.core.ruling import Action, Ruling
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.ignore import Text
+from relay.judge.rules.matching import PatternPrefilter
 from relay.judge.rules.pattern import Pattern
-from relay.judge.rules.pattern_text import any_of, is_local
-from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, PatternPrefilter, Rule
+from relay.judge.rules.pattern_text import is_local, join_patterns
+from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
 
 ANNA, BOB = Recipient("anna@example.org"), Recipient("bob@shop.example")
 SENDER = b"bounce+7@example.org"
@@ -140,7 +141,7 @@ def test_whether_something_is_attached(part: bytes, attached: bool) -> None:
 
 def test_the_first_rule_that_matches_wins() -> None:
     judged = look(rule("other", subject="nothing"), rule("one", subject="Garten"), rule("two", subject="aus"))
-    assert [found.name for found in judged.candidates] == ["one"]
+    assert [found.name for found in judged.matching_rules] == ["one"]
     assert judged.rule(ANNA).name == judged.rule(BOB).name == "one"
 
 
@@ -148,7 +149,7 @@ def test_a_recipient_decides_for_himself_only() -> None:
     shop = rule("shop", recipient="@shop\\.example$", subject="Garten")
     never = rule("never", recipient="@shop", subject="nothing")
     judged = look(never, shop, rule("garden", Action.OBSERVE, subject="Garten", window=60.0))
-    assert [found.name for found in judged.candidates] == ["shop", "garden"]
+    assert [found.name for found in judged.matching_rules] == ["shop", "garden"]
     assert judged.rule(BOB).name == "shop"
     assert judged.ruling(BOB) == Ruling("shop", Action.EXEMPT, 0.0)
     assert judged.ruling(ANNA) == Ruling("garden", Action.OBSERVE, 60.0)
@@ -203,12 +204,12 @@ PATTERNS = st.sampled_from(
     st.lists(PATTERNS, min_size=1, max_size=4),
     st.lists(st.text("aAb \n", max_size=4).map(str.encode), max_size=150),
 )
-def test_a_screen_hides_nothing_that_a_rule_looks_for(patterns: list[str], values: list[bytes]) -> None:
+def test_the_prefilter_keeps_all_values_that_a_rule_matches(patterns: list[str], values: list[bytes]) -> None:
     rules = [rule(f"rule {number}", subject=pattern) for number, pattern in enumerate(patterns)]
-    sifted = PatternPrefilter(rules).sift((MatchTarget.SUBJECT, ""), values)
+    prefilter = PatternPrefilter(rules)
     for each in rules:
         (condition,) = each.conditions
-        assert condition.holds(sifted) == condition.holds(values)
+        assert condition.holds(prefilter.filter_values(condition, values)) == condition.holds(values)
 
 
 @given(PATTERNS, st.text("aAb \n", max_size=9).map(str.encode), st.integers(0, 9), st.integers(0, 9))
@@ -221,9 +222,9 @@ def test_a_local_pattern_finds_in_the_whole_what_it_finds_in_a_piece(
 
 
 def test_patterns_that_cannot_be_joined_are_not() -> None:
-    assert any_of(["a", "\\Qb"]) is None
-    assert any_of(["a", "b\\z"]) is None
-    assert any_of(["a", "b"]) is not None
+    assert join_patterns(["a", "\\Qb"]) is None
+    assert join_patterns(["a", "b\\z"]) is None
+    assert join_patterns(["a", "b"]) is not None
     assert not is_local("\\[^a")
     assert is_local("[^a]\\$")
 
