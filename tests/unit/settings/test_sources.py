@@ -130,8 +130,8 @@ def test_root_looks_at_the_store_of_the_service(environ: dict[str, str], path: s
 
 def test_a_relay_that_would_be_its_own_upstream_is_an_error() -> None:
     assert _error(flags={"--upstream": "smtp://localhost:2525"}) == (
-        "upstream.url (smtp://localhost:2525) is the relay's own listen.address (127.0.0.1:2525): mail would go round "
-        "in circles; name the mail server"
+        "upstream.url (smtp://localhost:2525) is the relay's own listen.address (127.0.0.1:2525): mail would loop; "
+        "name the mail server"
     )
 
 
@@ -331,7 +331,7 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
     path.write_text("ses ame\r\nsecond line\n")
     assert sources.upstream_password(settings) == "ses ame"
     path.write_text("\nsesame")
-    with pytest.raises(SettingsError, match="its first line is empty; write it there"):
+    with pytest.raises(SettingsError, match="its first line is empty; write the password there"):
         sources.upstream_password(settings)
     path.unlink()
     with pytest.raises(SettingsError, match=r"upstream.password_file .*No such file.*name a file that exists"):
