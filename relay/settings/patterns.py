@@ -100,9 +100,7 @@ def _pattern(value: object) -> Pattern:
         raise ValueError("an empty pattern matches everything; write '.' for any text, '^$' for empty text")
     # "\b" in double quotes is a backspace for TOML.
     if not text.isprintable():
-        raise ValueError(
-            "contains an invisible character; write it in 'single quotes', where a backslash is one"
-        )
+        raise ValueError("contains an invisible character; write it in 'single quotes', where a backslash is one")
     try:
         return Pattern(text)
     except ValueError as error:

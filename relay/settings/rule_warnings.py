@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from relay.judge.rules.rule import MatchTarget
-from relay.settings.effective import InForce, rules
+from relay.settings.effective import Effective, rules
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def rule_warnings(settings: Settings, source: str = "") -> Iterator[str]:
 def _hidden(settings: Settings, at: str) -> Iterator[str]:
     """Yields warnings about rules that an earlier rule hides completely."""
     in_order = rules(settings)
-    hidden: dict[int, list[InForce[RuleTable]]] = {}
+    hidden: dict[int, list[Effective[RuleTable]]] = {}
     for place, each in enumerate(in_order):
         first = next(
             (number for number, other in enumerate(in_order[:place]) if _covers(other.table, each.table)), None

@@ -219,7 +219,7 @@ def state_folder(environ: Mapping[str, str], user_id: int | None = None) -> Path
 
 
 def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path | None:
-    """Give where the secret for records lies unless `record.secret_file` names it: beside the SQLite file, if any."""
+    """Returns the default of `record.secret_file`: beside the SQLite file, else in the state folder, else None."""
     if isinstance(settings.store.url, SqliteUrl):
         return settings.store.url.path.parent / SECRET_FILE
     folder = state_folder(environ)
@@ -227,15 +227,15 @@ def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path 
 
 
 def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
-    """Give the default where it is not the model's."""
+    """Returns the default of `store.url` if it differs from the model's default, else None."""
     folder = state_folder(environ, user_id)
     return f"sqlite:{folder}/relay.db" if folder and folder != SERVICE_FOLDER else None
 
 
 def _not_read(environ: Mapping[str, str]) -> list[str]:
-    # Not errors: a variable without "__" may be somebody else's.
+    # These are warnings, not errors: a variable without "__" may belong to another program.
     single = {name.replace("__", "_"): name for name in (*_VARIABLES, FILE_VARIABLE)}
-    told = []
+    messages = []
     for name, value in environ.items():
         if not name.startswith("RELAY_") or _LIKE_A_SETTING.fullmatch(name) or name == FILE_VARIABLE:
             continue
@@ -243,19 +243,19 @@ def _not_read(environ: Mapping[str, str]) -> list[str]:
             continue
         near = difflib.get_close_matches(name, single, 1, 0.8)
         if name in single:
-            told.append(f"{name} is not read; write {single[name]}")
+            messages.append(f"{name} is not read; write {single[name]}")
         elif near:
-            told.append(f"{name} is not read; did you mean {single[near[0]]}?")
+            messages.append(f"{name} is not read; did you mean {single[near[0]]}?")
         else:
-            told.append(
+            messages.append(
                 f"{name} is not read; settings are called RELAY_SECTION__KEY, the settings file {FILE_VARIABLE}"
             )
-    return told
+    return messages
 
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
+        return path.read_text("utf-8-sig")  # Some editors add a byte order mark.
     except OSError as error:
         raise SettingsError(
             f"{what} {path}: {error.strerror}; name a file that exists and that this user may read"

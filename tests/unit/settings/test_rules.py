@@ -105,7 +105,7 @@ def test_the_presets_give_no_warning(name: str) -> None:
     ("value", "mend"),
     [
         (["avidoe"], '"avidoe" is not known; write "avideo" or "wordpress", or \\[\\] for none'),
-        (["avideo", "avideo"], '"avideo" stands there twice; write it once'),
+        (["avideo", "avideo"], '"avideo" is listed twice; write it once'),
         (3, 'not a list; write for example \\["avideo"\\]'),
     ],
 )

@@ -207,7 +207,7 @@ def test_keys_of_later_versions_are_errors_that_say_so(key: str) -> None:
 def test_rules_and_ignores_stand_in_the_file_only(name: str) -> None:
     table = name.partition(".")[0]
     word = {"rules": "rules", "ignore": "ignores"}[table]
-    mend = f"{word} stand in the settings file only; write [[{table}]] there"
+    mend = f"{word} can only be in the settings file; write [[{table}]] there"
     assert _error(flags={name: "x"}) == f"{name} (flag --set): {mend}"
     variable = f"RELAY_{name.upper().replace('.', '__')}"
     assert _error(**{variable: "x"}) == f"{variable} (environment): {mend}"
