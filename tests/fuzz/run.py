@@ -53,7 +53,7 @@ def fuzz(minutes: float) -> None:
     kept = WORK / "kept"
     for folder in (seeds, kept, FINDINGS):
         folder.mkdir(parents=True, exist_ok=True)
-    for path in SEEDS.glob("*/*.eml"):
+    for path in SEEDS.glob("*/*/*.eml"):
         (seeds / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     atheris.Setup(
         [

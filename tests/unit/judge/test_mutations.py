@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from parts.corpus import BOB, MESSAGES, judge, look, name
+from parts.corpus import BOB, MESSAGES, judge, judge_file, name
 from parts.mutations import mutations
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def choose(places: list[int]) -> list[int]:
 @pytest.mark.parametrize("path", MESSAGES, ids=name)
 def test_a_single_visible_change_changes_the_fingerprint(path: Path) -> None:
     content = path.read_bytes()
-    before = look(path)
+    before = judge_file(path)
     fingerprint, ignored = before.fingerprint(BOB), before.normal_form(before.rule(BOB)).ignored
     for mutation in mutations(content, choose):
         tried[mutation.what] += 1

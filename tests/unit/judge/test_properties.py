@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from parts.corpus import BOB, MESSAGES, digests, look
+from parts.corpus import BOB, MESSAGES, digests, judge_file
 from parts.judging import avideo_judge
 from parts.letters import File, Letter, Way, write, write_by_email
 
@@ -305,7 +305,7 @@ def test_what_was_judged_before_does_not_matter(before: list[object]) -> None:
     for path in before:
         fingerprint(path.read_bytes(), judge)  # type: ignore[attr-defined]
     content = MESSAGES[0].read_bytes()
-    assert fingerprint(content, judge) == look(MESSAGES[0]).fingerprint(BOB)
+    assert fingerprint(content, judge) == judge_file(MESSAGES[0]).fingerprint(BOB)
 
 
 @pytest.mark.parametrize("seed", ["0", "4711"])
