@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from relay.explain.tree import Node, nodes, octets
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.text.decode import decode_text, fold_text
 
@@ -108,7 +108,7 @@ def _decoded(leaf: Leaf) -> str | None:
 
 
 def _joined(fields: Fields, name: str) -> str | None:
-    found = values(fields, name)
+    found = field_values(fields, name)
     return "\n".join(_text(unfold(value).strip()) or "" for value in found) if found else None
 
 

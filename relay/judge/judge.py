@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from relay.judge.fingerprint.decoded import STYLE_SHEET, decode_message
 from relay.judge.fingerprint.normal_form import normal_form
 from relay.judge.html.style_sheet import REMEMBERED
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import parse
 from relay.judge.rules.ignores import Ignores
 from relay.judge.rules.rule import NO_RULE, MessageView, PatternPrefilter, Rule, candidates, ruling
@@ -67,7 +67,7 @@ class MessageAnalysis:
     def __init__(self, judge: Judge, message: Message, reverse_path: bytes) -> None:
         self._judge = judge
         self._reading = decode_message(message, reverse_path)
-        self.message_id = _message_id(values(message.fields, "message-id"))
+        self.message_id = _message_id(field_values(message.fields, "message-id"))
         """For records; printable ASCII, or empty."""
         self.received = message.received
         """Raw values of its Received fields, top first."""

@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from relay.judge.mime.headers import decode_value, unfold, values
+from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import parse
 from relay.simulate.replay import GAPS
 
@@ -103,7 +103,7 @@ def _near_miss(archive: Archive, kind: NearMissGroup) -> dict[str, Any]:
 def _subject(archive: Archive, number: int) -> str:
     """Read it once more: so it need not be kept for every message."""
     letter = archive.read(number)
-    found = values(parse(letter.content).fields, "subject") if letter else []
+    found = field_values(parse(letter.content).fields, "subject") if letter else []
     if not found:
         return ""
     decoded = decode_value(found[0])

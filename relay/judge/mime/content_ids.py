@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import Leaf
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def uses_ids(part: Part) -> bool:
     """Say whether a container has an id, or a parameter names by its id where to begin (RFC 2387 section 3.2)."""
     if any(name == "start" or name.startswith("start*") for name, _ in part.media.parameters):
         return True
-    return not isinstance(part, Leaf) and (bool(values(part.fields, "content-id")) or any(map(uses_ids, part.children)))
+    return not isinstance(part, Leaf) and (
+        bool(field_values(part.fields, "content-id")) or any(map(uses_ids, part.children))
+    )
 
 
 def ordinals_of(leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
@@ -32,7 +34,7 @@ def ordinals_of(leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
     ordinals: dict[bytes, int] = {}
     folded: set[bytes] = set()
     for number, leaf in enumerate(leaves):
-        if values(leaf.fields, "content-id"):
+        if field_values(leaf.fields, "content-id"):
             name = content_id(leaf.fields)
             # Of ids that differ in case only some readers take the first.
             if name is None or name.lower() in folded:
@@ -44,5 +46,5 @@ def ordinals_of(leaves: Sequence[Leaf]) -> Mapping[bytes, int]:
 
 def content_id(fields: Fields) -> bytes | None:
     """Give the id of a part, without its angle brackets; None where it has none, or one that is not plain."""
-    found = [_PLAIN_ID.fullmatch(unfold(value).strip()) for value in values(fields, "content-id")]
+    found = [_PLAIN_ID.fullmatch(unfold(value).strip()) for value in field_values(fields, "content-id")]
     return found[0][1] if len(found) == 1 and found[0] else None

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from relay.core.ruling import DEFAULT, Action, Ruling
-from relay.judge.mime.headers import decode_value, unfold, values
+from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import has_attachment
 from relay.judge.rules.links import links
 from relay.judge.rules.pattern_text import any_of, is_local
@@ -200,7 +200,7 @@ class MessageView:
         """As a reader sees them; raw where that is not certain."""
         if name in self._decoded:
             return self._decoded[name]
-        found = values(self._message.fields, name)
+        found = field_values(self._message.fields, name)
         decoded = [decode_value(raw, structured=structured) for raw in found]
         return [unfold(raw).strip() if text is None else text for raw, text in zip(found, decoded, strict=True)]
 

@@ -109,7 +109,7 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
     source = _decode_to_utf8(octets, charset)
     if source is None:
         return None
-    pieces = []
+    pieces: list[bytes] = []
     start = 0
     for found in _SPACE_IN_VALUE.finditer(source):
         pieces += (_WHITE_SPACE.sub(b" ", source[start : found.start(1)]), found[1].replace(b"\r\n", b"\n"))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.judge.mime import message
-from relay.judge.mime.headers import decode_parameters, decode_value, parse_parametric
+from relay.judge.mime.headers import decode_parameters, decode_value, parse_parameterised
 from relay.judge.mime.message import Leaf, Multipart, parse
-from relay.judge.mime.transfer import LINE_LIMIT, decode_pieces, decode_transfer
+from relay.judge.mime.transfer import LINE_LIMIT, decode_chunks, decode_transfer
 
 
 def wire(text: str) -> bytes:
@@ -221,7 +221,7 @@ def test_an_encoded_word_adds_no_syntax_to_a_structured_field() -> None:
     ],
 )
 def test_parameters(raw: str, readable: list[tuple[str, str]]) -> None:
-    value = parse_parametric(raw.encode())
+    value = parse_parameterised(raw.encode())
     assert value is not None
     assert decode_parameters(value.parameters) == [(name, text.encode()) for name, text in readable]
 
@@ -230,7 +230,7 @@ def test_parameters(raw: str, readable: list[tuple[str, str]]) -> None:
     "raw", ["", "; a=b", "a/b; c", "a/b; c=d e=f", "a/b (comment); c=d", 'a/b; c="d" e', "a/b; c="]
 )
 def test_parameters_that_cannot_be_read(raw: str) -> None:
-    assert parse_parametric(raw.encode()) is None
+    assert parse_parameterised(raw.encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -256,19 +256,19 @@ def test_transfer_encodings(encoding: str, body: bytes, octets: bytes | None) ->
     assert decode_transfer(body, encoding) == octets
 
 
-def pieces(body: bytes, encoding: str, chunk: int) -> bytes | None:
-    found = decode_pieces(body, encoding, chunk=chunk)
+def decode_in_chunks(body: bytes, encoding: str, chunk: int) -> bytes | None:
+    found = decode_chunks(body, encoding, chunk=chunk)
     return None if found is None else b"".join(found)
 
 
 def test_padding_ends_base64_also_between_chunks() -> None:
-    assert pieces(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", 6) == b"abcdefghijk"
-    assert pieces(b"YWI=\r\nYWJj", "base64", 6) is None
-    assert pieces(b"a=3D\r\nb=3D\r\n", "quoted-printable", 6) == b"a=\r\nb=\r\n"
+    assert decode_in_chunks(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", 6) == b"abcdefghijk"
+    assert decode_in_chunks(b"YWI=\r\nYWJj", "base64", 6) is None
+    assert decode_in_chunks(b"a=3D\r\nb=3D\r\n", "quoted-printable", 6) == b"a=\r\nb=\r\n"
 
 
 def test_a_line_of_quoted_printable_longer_than_a_chunk_is_one_piece() -> None:
-    assert pieces(b"a=3Dbcdefg\r\nh", "quoted-printable", 6) == b"a=bcdefg\r\nh"
+    assert decode_in_chunks(b"a=3Dbcdefg\r\nh", "quoted-printable", 6) == b"a=bcdefg\r\nh"
     assert decode_transfer(b"a" * (LINE_LIMIT + 1), "quoted-printable") is None
 
 
@@ -285,6 +285,6 @@ def test_base64_by_lines_gives_the_same_as_all_at_once(
     junk, at = spoiling
     letters = base64.b64encode(data)
     body = newline.join(letters[start : start + width] for start in range(0, len(letters), width)) + newline
-    assert pieces(body, "base64", chunk) == data
+    assert decode_in_chunks(body, "base64", chunk) == data
     spoilt = body[:at] + junk + body[at:]
-    assert pieces(spoilt, "base64", chunk) == pieces(spoilt, "base64", 10_000)
+    assert decode_in_chunks(spoilt, "base64", chunk) == decode_in_chunks(spoilt, "base64", 10_000)
