@@ -53,7 +53,7 @@ def kept_copies(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with _maildir_at(url.path) as path:
-            KeptCopies(path).try_out()
+            KeptCopies(path).check()
     except OSError as error:
         yield Finding("record.keep", f"{url}: {_not_written(url.path, error)}", f"{_FOLDER}, with room on its disk")
     else:

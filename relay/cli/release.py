@@ -64,7 +64,7 @@ async def _release(settings: Settings, record: str, only: Sequence[str], again: 
         return False
     keep = KeptCopies(settings.record.keep.path)
     try:
-        with keep.alone():
+        with keep.lock():
             return await _release_alone(settings, keep, record, only, again)
     except FileNotFoundError:
         _tell_none(settings, keep, record)

@@ -419,7 +419,7 @@ def test_release_marks_nothing_where_the_upstream_is_not_reached(place: Place) -
 
 def test_release_sends_nothing_while_another_one_does(place: Place) -> None:
     path = kept(place)
-    with place.keep.alone():
+    with place.keep.lock():
         told = place.call("release", "000000000001")
     assert told.exit_code == 1
     assert told.stderr == f"error: another relay release works in {place.folder}/kept; try again when it has ended\n"

@@ -43,10 +43,10 @@ def test_a_stale_page_is_named(tmp_path: Path) -> None:
     main([str(tmp_path)])
     main([str(tmp_path), "--check"])
     (tmp_path / "docs" / "settings.md").write_text("old")
-    with pytest.raises(SystemExit, match=r"stale: docs/settings.md; write anew with `python -m relay.settings.render"):
+    with pytest.raises(SystemExit, match=r"out of date: docs/settings.md; run `python -m relay.settings.render"):
         main([str(tmp_path), "--check"])
     (tmp_path / "config" / "relay.toml").unlink()
-    with pytest.raises(SystemExit, match=r"stale: config/relay.toml, docs/settings.md"):
+    with pytest.raises(SystemExit, match=r"out of date: config/relay.toml, docs/settings.md"):
         main([str(tmp_path), "--check"])
 
 
