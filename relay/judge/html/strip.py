@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from relay.judge.rules.ignores import Ignores
     from relay.judge.rules.url_ignores import IgnoredSpan, ScanBudget, UrlIgnores
 
-# Nothing in these patterns backtracks (`*+`), so that a hostile page costs no time. Groups are written `(?>...)`: before
-# Python 3.11.5 `(...)*+` matches too little, and too much (gh-106052).
+# Nothing in these patterns backtracks (`*+`), so that a hostile page costs no time. Groups are `(?>...)`: `(...)*+` is
+# wrong before Python 3.11.5 (gh-106052), where it matches too little, and too much.
 _VALUE = rb"\"[^\"]*+\"|'[^']*+'|[^\s\"'=<>`]++"
 _ATTRIBUTE = rb" ([^\s\"'<>/=]++)(?>(?: ?= ?(%b))?)" % _VALUE
 _ATTRIBUTES = rb"(?>(?: [^\s\"'<>/=]++(?>(?: ?= ?(?:%b))?)){0,100}) ?/?>" % _VALUE
