@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.explain.tree import Row, rows
-from relay.judge.fingerprint.decoded import decode_message
-from relay.judge.rules.rule import MatchTarget, MessageView
+from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,19 +104,17 @@ def _ruled(exhibit: ExplainedMessage) -> Ruled:
 
 
 def _matches(rule: Rule, exhibit: ExplainedMessage) -> Iterator[Matched]:
-    sender = exhibit.reverse_path or b""
-    sight = MessageView(exhibit.message, decode_message(exhibit.message, sender).body.texts, sender)
     for condition in rule.conditions:
         seen = (exhibit.folded.encode("utf-8", "surrogateescape"),)
         yield from _first_match(
-            condition, seen if condition.what is MatchTarget.RECIPIENT else tuple(sight.texts(condition))
+            condition, seen if condition.on_recipient else tuple(exhibit.judged.view.values(condition))
         )
     if rule.attachment is not None:
         yield Matched(_ATTACHMENT, str(rule.attachment).lower(), "")
 
 
 def _first_match(condition: Condition, seen: tuple[bytes, ...]) -> Iterator[Matched]:
-    name = f"header.{condition.header}" if condition.what is MatchTarget.HEADER else str(condition.what)
+    name = f"header.{condition.header}" if condition.target is MatchTarget.HEADER else str(condition.target)
     for value in seen:
         for pattern in condition.patterns:
             if pattern.search(value):
@@ -133,16 +130,16 @@ def _notes(exhibit: ExplainedMessage, judge: Judge) -> Iterator[str]:
     if exhibit.form.broken in _CUT_OFF:
         yield "a file that was cut off looks like this"
     if exhibit.recipient is None:
-        for rule in exhibit.judged.candidates[:-1]:
+        for rule in exhibit.judged.matching_rules[:-1]:
             who = _patterns(rule)
             yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {who}: give --recipient'
     asking = [
-        rule.name for rule in judge.rules if any(each.what is MatchTarget.REVERSE_PATH for each in rule.conditions)
+        rule.name for rule in judge.rules if any(each.target is MatchTarget.REVERSE_PATH for each in rule.conditions)
     ]
     if asking and exhibit.reverse_path is None:
         yield f"some rules look at the reverse-path ({', '.join(asking)}), and the file names none: give --reverse-path"
 
 
 def _patterns(rule: Rule) -> str:
-    asked = [condition.patterns for condition in rule.conditions if condition.what is MatchTarget.RECIPIENT]
+    asked = [condition.patterns for condition in rule.conditions if condition.target is MatchTarget.RECIPIENT]
     return " and ".join(" or ".join(pattern.text for pattern in patterns) for patterns in asked)

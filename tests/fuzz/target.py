@@ -6,7 +6,7 @@ import time
 import tracemalloc
 import zlib
 
-from parts.remembered import forget
+from parts.remembered import clear_caches
 
 from relay.core.envelope import Recipient, fold
 from relay.core.ruling import Action
@@ -71,7 +71,7 @@ def examine(content: bytes) -> None:
 def measure(content: bytes) -> None:
     """Hold time and memory against their bounds."""
     _examine(content)  # What is loaded once, such as tables of characters, is no cost of this input.
-    forget()
+    clear_caches()
     start = time.process_time()
     tracemalloc.start()
     try:
@@ -88,7 +88,7 @@ def _examine(content: bytes) -> None:
     plain, full = _look(PLAIN, content), _look(FULL, content)
     said = _said(plain), _said(full)
     if zlib.crc32(content) % _FORGOTTEN == 0:
-        forget()
+        clear_caches()
     assert said[0] == _said(_look(PLAIN, content)), "not the same twice, remembered or not"
     assert said[1] == _said(_look(FULL, content)), "not the same twice, remembered or not, with ignores"
     assert said[0] != _said(_look(PLAIN, content + b"y")), "a letter at the end does not count"

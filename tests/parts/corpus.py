@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from parts.judging import avideo_judge
 from relay.core.envelope import Recipient
-from relay.judge.judge import VERSION
+from relay.judge.fingerprint.digest import VERSION
 
 if TYPE_CHECKING:
     from relay.judge.judge import Judge, MessageAnalysis

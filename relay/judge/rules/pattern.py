@@ -1,6 +1,7 @@
-"""Operators' patterns: RE2, which takes linear time whatever the pattern and the text, so no pattern stalls the relay.
+"""Operators' patterns, in RE2 syntax.
 
-The syntax is RE2's; texts are UTF-8 octets. `(?i)` ignores case, `^` and `$` are the ends of the text.
+RE2 takes linear time for every pattern and text, so no pattern stalls the relay. Texts are UTF-8 octets. `(?i)` ignores
+case; `^` and `$` are the ends of the text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MEMORY = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern, compiled. Raises `ValueError` that says what is wrong and quotes the part."""
+    """A compiled pattern. Raises `ValueError` that names the fault and quotes the part: `missing ) at "(foo"`."""
 
     text: str
     _regexp: Any = field(init=False, repr=False, compare=False)
@@ -35,20 +36,20 @@ class Pattern:
         object.__setattr__(self, "_regexp", compiled)
 
     def search(self, octets: bytes) -> bool:
-        """Say whether it matches anywhere."""
+        """Returns whether the pattern matches anywhere."""
         return self._regexp.search(octets) is not None
 
     def fullmatch(self, octets: bytes) -> bool:
-        """Say whether it matches the whole."""
+        """Returns whether the pattern matches all octets."""
         return self._regexp.fullmatch(octets) is not None
 
     def spans(self, octets: bytes) -> Iterator[tuple[int, int]]:
-        """Give begin and end of every match that is not empty, from left to right, none overlapping."""
+        """Yields start and end of all matches that are not empty, from left to right, without overlaps."""
         return (found.span() for found in self._regexp.finditer(octets) if found.end() > found.start())
 
 
 def _reason(error: re2.error) -> str:
-    """RE2 says `missing ): (foo`: what, and where."""
-    said = error.args[0] if error.args else b""
-    what, colon, part = (said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).partition(": ")
-    return f'{what} at "{part}"' if colon else what
+    """Returns the message with its parts in order. RE2 writes `missing ): (foo`: fault, colon, part of the pattern."""
+    raw = error.args[0] if error.args else b""
+    fault, colon, part = (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)).partition(": ")
+    return f'{fault} at "{part}"' if colon else fault

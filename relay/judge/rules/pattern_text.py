@@ -1,4 +1,4 @@
-"""What can be told of a pattern by its text. In doubt the answer is the careful one."""
+"""What the text of a pattern tells about its matches. In doubt the answers are the cautious ones."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-# A caret that begins a class (`[^a]`) asks about no end.
-_END = re.compile(r"(?<!\[)\^|\$")
-_ESCAPED_ENDS = frozenset("AzbBQ")
-# In one of many lines these would mean something else: the ends of all, literal text without an end, flags turned off.
-_ABOUT_THE_WHOLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
+# A caret at the start of a class (`[^a]`) is not an anchor.
+_ANCHOR = re.compile(r"(?<!\[)\^|\$")
+_ESCAPED_ANCHORS = frozenset("AzbBQ")
+# These have another meaning in one of several joined lines: ends of the whole text, literal text without an end, flags
+# turned off.
+_NOT_JOINABLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
 
 
 def is_local(text: str) -> bool:
-    """Say whether what the pattern finds in a piece of a text, it finds in the whole text too."""
+    """Returns whether every match in a piece of a text is a match in the whole text too."""
     escaped = _ESCAPED.findall(text)
-    return _ESCAPED_ENDS.isdisjoint(escaped) and not _END.search(_ESCAPED.sub("", text))
+    return _ESCAPED_ANCHORS.isdisjoint(escaped) and not _ANCHOR.search(_ESCAPED.sub("", text))
 
 
-def any_of(texts: Collection[str]) -> Pattern | None:
-    """Join patterns: what one of them finds in a text, this one finds in many texts joined as lines. None in doubt."""
-    if not texts or any(map(_ABOUT_THE_WHOLE.search, texts)):
+def join_patterns(texts: Collection[str]) -> Pattern | None:
+    """Returns a pattern that matches values joined by line feeds wherever one of the patterns matches a value.
+
+    Returns None if that is not certain.
+    """
+    if not texts or any(map(_NOT_JOINABLE.search, texts)):
         return None
     try:
         return Pattern("(?m)" + "|".join(f"(?:{text})" for text in texts))
     except ValueError:
-        return None  # Each is small enough, all together are not.
+        return None  # Each pattern is small enough, all together are too large.

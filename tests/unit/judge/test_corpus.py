@@ -9,7 +9,7 @@ import pytest
 from parts.corpus import BOB, CORPUS, DIGESTS, FAMILIES, MESSAGES, PAIRS, digests, judge_file, name
 
 from relay.core.ruling import Action
-from relay.judge.judge import VERSION
+from relay.judge.fingerprint.digest import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
