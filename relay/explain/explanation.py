@@ -129,7 +129,9 @@ def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
             yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {patterns}: give --recipient'
     if message.reverse_path is None and (
         names := [
-            rule.name for rule in judge.rules if any(each.target is MatchTarget.REVERSE_PATH for each in rule.conditions)
+            rule.name
+            for rule in judge.rules
+            if any(each.target is MatchTarget.REVERSE_PATH for each in rule.conditions)
         ]
     ):
         yield f"some rules look at the reverse-path ({', '.join(names)}), and the file names none: give --reverse-path"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.digest import begin_digest, fingerprint
 from relay.judge.fingerprint.normal_form import normalise
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import parse
 from relay.judge.rules.ignores import Ignores
 from relay.judge.rules.matching import MessageView, PatternPrefilter, matching_rules
@@ -58,7 +58,7 @@ class MessageAnalysis:
     def __init__(self, judge: Judge, message: Message, reverse_path: bytes) -> None:
         # All slow steps run here, since a large message is analysed in a thread.
         self._judge = judge
-        self.message_id = _message_id(values(message.fields, "message-id"))
+        self.message_id = _message_id(field_values(message.fields, "message-id"))
         """The Message-ID for records: printable ASCII, or empty."""
         self.received = message.received
         """The raw values of the `Received` fields, top first."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.html.style_sheet import may_hold_link, split_style
 from relay.judge.mime.content_ids import ordinals_of
-from relay.judge.mime.headers import decode_value, values
+from relay.judge.mime.headers import decode_value, field_values
 from relay.judge.mime.message import Leaf
-from relay.judge.mime.transfer import decode_pieces
+from relay.judge.mime.transfer import decode_chunks
 from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def length_and_digest(pieces: Iterable[bytes]) -> bytes:
 def _header_fields(fields: Fields, reverse_path: bytes) -> Iterator[Field]:
     hashed = [field for field in fields if field[0] in _HASHED_FIELDS]
     for name, (label, structured) in _HASHED_FIELDS.items():
-        raw_values = values(hashed, name)
+        raw_values = field_values(hashed, name)
         for raw in raw_values:
             text = decode_value(raw, structured=structured)
             yield Field(f"{label} (raw)", raw) if text is None else Field(label, text)
@@ -146,7 +146,7 @@ def _leaves(part: Part) -> Iterator[Leaf]:
 
 
 def _decode_leaf(leaf: Leaf) -> LeafContent:
-    pieces = decode_pieces(leaf.body, leaf.encoding)
+    pieces = decode_chunks(leaf.body, leaf.encoding)
     kind = leaf.media.kind
     charset = leaf.media.get("charset")
     label = () if charset is None else (Field("charset", charset),)

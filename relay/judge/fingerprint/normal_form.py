@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.judge.fingerprint.decoded import CACHED_BODIES, Field, LeafContent, length_and_digest
 from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
-from relay.judge.mime.headers import decode_parameters, decode_value, unfold, values
+from relay.judge.mime.headers import decode_parameters, decode_value, field_values, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.rules.url_ignores import ScanBudget
 from relay.judge.text.decode import TEXT_LIMIT, read_text
@@ -72,7 +72,7 @@ def normalise(decoded: DecodedMessage, ignores: Ignores) -> NormalForm:
 def _mime_version(fields: Fields) -> Iterator[Field]:
     """Yields a MIME-Version that counts. Without version 1.0 some readers show the source (RFC 2045 section 4)."""
     if any(name in _DECODING_FIELDS for name, _ in fields):
-        version = b" ".join(values(fields, "mime-version")).strip()
+        version = b" ".join(field_values(fields, "mime-version")).strip()
         if not version.startswith(b"1.0"):
             yield Field("MIME-Version", version)
 

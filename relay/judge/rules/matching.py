@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.judge.mime.headers import decode_value, unfold, values
+from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import has_attachment
 from relay.judge.rules.links import find_links
 from relay.judge.rules.pattern import is_local, join_patterns
@@ -111,6 +111,6 @@ class MessageView:
 
     def _header(self, name: str) -> Sequence[bytes]:
         """Returns the values of a field as a reader sees them, or raw where decoding is uncertain."""
-        raw_values = values(self._message.fields, name)
+        raw_values = field_values(self._message.fields, name)
         decoded = [decode_value(raw, structured=name == "from") for raw in raw_values]
         return [unfold(raw).strip() if text is None else text for raw, text in zip(raw_values, decoded, strict=True)]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from parts.corpus import BOB, MESSAGES, digests, look
+from parts.corpus import BOB, MESSAGES, digests, judge_file
 from parts.judging import avideo_judge
-from parts.letters import File, Letter, Way, write, write_by_email
+from parts.mailers import File, Mail, Mailer, write, write_by_email
 
 from relay.core.envelope import fold
 from relay.judge.judge import Judge
@@ -44,8 +44,8 @@ LINES = st.lists(LATIN, max_size=5).map("\n".join)
 FILES = st.lists(
     st.builds(File, st.sampled_from(["a.pdf", "b.pdf", "march.pdf"]), st.binary(max_size=80)), max_size=2
 ).map(tuple)
-LETTERS = st.builds(
-    Letter,
+MAILS = st.builds(
+    Mail,
     subject=LATIN.map(lambda text: f"S{text}"),
     name=st.text("abcäöü", min_size=1, max_size=8),
     plain=LINES,
@@ -53,8 +53,8 @@ LETTERS = st.builds(
     files=FILES,
 )
 OTHERS = ["Date: x", "Message-ID: <2@b>", "To: y", "X-Mailer: z", "Received: by q", "DKIM-Signature: b=1", "Cc: c"]
-WAYS = st.builds(
-    Way,
+MAILERS = st.builds(
+    Mailer,
     encoding=st.sampled_from(["8bit", "quoted-printable", "base64"]),
     charset=st.sampled_from(["utf-8", "iso-8859-1", "windows-1252", "UTF-8"]),
     words=st.sampled_from(["Q", "B", "split"]),
@@ -70,39 +70,39 @@ def fingerprint(content: bytes, judge: Judge = JUDGE) -> str:
     return judge(content, b"contact@example.org").fingerprint(BOB)
 
 
-def seen(letter: Letter) -> tuple[object, ...]:
+def seen(mail: Mail) -> tuple[object, ...]:
     """Returns what a reader can tell apart: white space is folded, letters are composed."""
-    texts = (letter.subject, letter.name, letter.plain, letter.html)
-    return tuple(re.sub("[ \n]+", " ", unicodedata.normalize("NFC", text)).strip(" ") for text in texts), letter.files
+    texts = (mail.subject, mail.name, mail.plain, mail.html)
+    return tuple(re.sub("[ \n]+", " ", unicodedata.normalize("NFC", text)).strip(" ") for text in texts), mail.files
 
 
 # What does not count.
 
 
-@given(LETTERS, WAYS, WAYS)
-def test_encoding_charset_and_layout_do_not_count(letter: Letter, first: Way, second: Way) -> None:
-    assert fingerprint(write(letter, first)) == fingerprint(write(letter, second))
+@given(MAILS, MAILERS, MAILERS)
+def test_encoding_charset_and_layout_do_not_count(mail: Mail, first: Mailer, second: Mailer) -> None:
+    assert fingerprint(write(mail, first)) == fingerprint(write(mail, second))
 
 
-@given(LETTERS)
-def test_raw_utf_8_in_a_header_does_not_count(letter: Letter) -> None:
-    assert fingerprint(write(letter, Way(words="raw"))) == fingerprint(write(letter, Way(words="Q")))
+@given(MAILS)
+def test_raw_utf_8_in_a_header_does_not_count(mail: Mail) -> None:
+    assert fingerprint(write(mail, Mailer(words="raw"))) == fingerprint(write(mail, Mailer(words="Q")))
 
 
-@given(LETTERS, st.sampled_from(["8bit", "quoted-printable", "base64"]), WAYS)
-def test_the_library_that_wrote_the_message_does_not_count(letter: Letter, encoding: str, way: Way) -> None:
-    assert fingerprint(write_by_email(letter, encoding)) == fingerprint(write(letter, way))
+@given(MAILS, st.sampled_from(["8bit", "quoted-printable", "base64"]), MAILERS)
+def test_the_library_that_wrote_the_message_does_not_count(mail: Mail, encoding: str, mailer: Mailer) -> None:
+    assert fingerprint(write_by_email(mail, encoding)) == fingerprint(write(mail, mailer))
 
 
 @given(SHOWN, SHOWN)
 def test_decomposed_letters_do_not_count(subject: str, plain: str) -> None:
-    letter = Letter(subject=subject, plain=plain)
+    mail = Mail(subject=subject, plain=plain)
     composed, decomposed = (
-        replace(letter, **{part: unicodedata.normalize(form, getattr(letter, part)) for part in ("subject", "plain")})
+        replace(mail, **{part: unicodedata.normalize(form, getattr(mail, part)) for part in ("subject", "plain")})
         for form in ("NFC", "NFD")
     )
-    way = Way(words="B")
-    assert fingerprint(write(composed, way)) == fingerprint(write(decomposed, way))
+    mailer = Mailer(words="B")
+    assert fingerprint(write(composed, mailer)) == fingerprint(write(decomposed, mailer))
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100))
@@ -113,14 +113,14 @@ def test_folding_is_idempotent(text: str) -> None:
 
 @given(st.sampled_from(["bob", "Bob.B", "BOB+news"]), st.sampled_from(["example.org", "Example.ORG", "bücher.example"]))
 def test_the_spelling_of_a_recipient_does_not_count(local: str, domain: str) -> None:
-    analysis = JUDGE(write(Letter()), b"")
+    analysis = JUDGE(write(Mail()), b"")
     spellings = [f"{local}@{domain}", f"{local.upper()}@{domain.upper()}", f'"{local}"@{domain}', f"{local}@{domain}."]
     assert len({analysis.fingerprint(fold(spelling.encode())) for spelling in spellings}) == 1
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a+b", "a.b", "ab"]), min_size=2, max_size=2, unique=True))
 def test_different_mailboxes_have_different_fingerprints(locals_: list[str]) -> None:
-    analysis = JUDGE(write(Letter()), b"")
+    analysis = JUDGE(write(Mail()), b"")
     first, second = (analysis.fingerprint(fold(f"{local}@example.org".encode())) for local in locals_)
     assert first != second
 
@@ -128,9 +128,9 @@ def test_different_mailboxes_have_different_fingerprints(locals_: list[str]) -> 
 # What counts.
 
 
-@given(LETTERS, LETTERS, WAYS, WAYS)
+@given(MAILS, MAILS, MAILERS, MAILERS)
 def test_two_letters_are_equal_only_if_a_reader_sees_no_difference(
-    one: Letter, other: Letter, first: Way, second: Way
+    one: Mail, other: Mail, first: Mailer, second: Mailer
 ) -> None:
     same = fingerprint(write(one, first)) == fingerprint(write(other, second))
     assert same == (seen(one) == seen(other))
@@ -139,40 +139,40 @@ def test_two_letters_are_equal_only_if_a_reader_sees_no_difference(
 VISIBLE = st.sampled_from("0123456789abcXYZäß€😀\u200b\u202e\u00a0\u0301")
 
 
-@given(LETTERS, st.sampled_from(["subject", "name", "plain", "html"]), st.integers(0), VISIBLE)
-@example(Letter(), "plain", 0, "\u200b")
-def test_one_more_character_counts(letter: Letter, part: str, at: int, character: str) -> None:
-    text = getattr(letter, part)
+@given(MAILS, st.sampled_from(["subject", "name", "plain", "html"]), st.integers(0), VISIBLE)
+@example(Mail(), "plain", 0, "\u200b")
+def test_one_more_character_counts(mail: Mail, part: str, at: int, character: str) -> None:
+    text = getattr(mail, part)
     # In HTML the place is in the text, since a tag is not displayed. A combining mark joins the letter before it.
     place = at % (len(text) + 1) if part != "html" else 3
-    other = replace(letter, **{part: text[:place] + character + text[place:]})
-    way = Way(words="B")
-    assert seen(letter) != seen(other)
-    assert fingerprint(write(letter, way)) != fingerprint(write(other, way))
+    other = replace(mail, **{part: text[:place] + character + text[place:]})
+    mailer = Mailer(words="B")
+    assert seen(mail) != seen(other)
+    assert fingerprint(write(mail, mailer)) != fingerprint(write(other, mailer))
 
 
 @given(st.lists(st.builds(File, st.sampled_from("ab"), st.binary(max_size=3)), max_size=3), st.permutations(range(3)))
 def test_files_count_by_name_octets_order_and_number(files: list[File], order: list[int]) -> None:
     others = [files[place] for place in order if place < len(files)]
-    first, second = (Letter(files=tuple(some)) for some in (files, others))
+    first, second = (Mail(files=tuple(some)) for some in (files, others))
     assert (fingerprint(write(first)) == fingerprint(write(second))) == (files == others)
     if files:
-        assert fingerprint(write(first)) != fingerprint(write(Letter(files=tuple(files[:-1]))))
+        assert fingerprint(write(first)) != fingerprint(write(Mail(files=tuple(files[:-1]))))
 
 
 @given(st.text("ab", min_size=3, max_size=6), st.lists(st.integers(0, 6), min_size=2, max_size=2))
 def test_moving_text_between_fields_changes_the_fingerprint(text: str, cuts: list[int]) -> None:
     """Cuts one text into subject, name, plain text, HTML and files in two places."""
 
-    def cut(at: int) -> list[Letter]:
+    def cut(at: int) -> list[Mail]:
         head, tail = text[:at], text[at:]
         return [
-            Letter(subject=f"s{head}", name=f"{tail}n"),
-            Letter(name=f"n{head}", plain=f"{tail}t"),
-            Letter(plain=f"t{head}", html=f"{tail}h"),
-            Letter(html=f"h{head}", files=(File(f"{tail}f", b""),)),
-            Letter(files=(File(f"f{head}", tail.encode()),)),
-            Letter(files=(File("f", head.encode()), File("g", tail.encode()))),
+            Mail(subject=f"s{head}", name=f"{tail}n"),
+            Mail(name=f"n{head}", plain=f"{tail}t"),
+            Mail(plain=f"t{head}", html=f"{tail}h"),
+            Mail(html=f"h{head}", files=(File(f"{tail}f", b""),)),
+            Mail(files=(File(f"f{head}", tail.encode()),)),
+            Mail(files=(File("f", head.encode()), File("g", tail.encode()))),
         ]
 
     for first, second in zip(*map(cut, cuts), strict=True):
@@ -221,7 +221,7 @@ WORDS = ["style", "text", "comment", "key", "campaign", "path", "query"]
 
 def page(**words: str) -> bytes:
     words["text"] = f"at {words['text']}"
-    return write(Letter(html=PAGE.format(**words)), Way())
+    return write(Mail(html=PAGE.format(**words)), Mailer())
 
 
 @given(
@@ -252,7 +252,7 @@ def test_the_normal_form_lists_what_was_ignored(words: dict[str, str], name: str
 @given(st.sampled_from(["recoverPass?user=b&recoverpass=", "x?cache=", "a.php?utm_source=", "?"]), TOKENS, TOKENS)
 def test_tokens_in_links_count_under_the_default_rules(link: str, one: str, other: str) -> None:
     first, second = (
-        Letter(html=f"<a href='https://example.org/{link}{token}'>x</a>", plain="same") for token in (one, other)
+        Mail(html=f"<a href='https://example.org/{link}{token}'>x</a>", plain="same") for token in (one, other)
     )
     assert (fingerprint(write(first)) == fingerprint(write(second))) == (one == other)
 
@@ -305,7 +305,7 @@ def test_earlier_messages_do_not_change_a_fingerprint(before: list[object]) -> N
     for path in before:
         fingerprint(path.read_bytes(), judge)  # type: ignore[attr-defined]
     content = MESSAGES[0].read_bytes()
-    assert fingerprint(content, judge) == look(MESSAGES[0]).fingerprint(BOB)
+    assert fingerprint(content, judge) == judge_file(MESSAGES[0]).fingerprint(BOB)
 
 
 @pytest.mark.parametrize("seed", ["0", "4711"])
