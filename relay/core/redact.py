@@ -1,4 +1,4 @@
-"""Removes mail addresses from foreign text, such as an upstream's reply."""
+"""Removes mail addresses from texts that other programs wrote, such as an upstream's reply."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.explain.message_parts import PartSummary, readable, summarise_parts
-from relay.judge.fingerprint.decoded import decode_message
-from relay.judge.rules.rule import MatchTarget, MessageView
+from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,18 +99,16 @@ def _applied_rule(message: ExplainedMessage) -> AppliedRule:
 
 
 def _matched_conditions(rule: Rule, message: ExplainedMessage) -> Iterator[MatchedCondition]:
-    reverse_path = message.reverse_path or b""
-    view = MessageView(message.parsed, decode_message(message.parsed, reverse_path).body.texts, reverse_path)
     recipient = (message.folded_recipient.encode("utf-8", "surrogateescape"),)
     for condition in rule.conditions:
-        texts = recipient if condition.what is MatchTarget.RECIPIENT else tuple(view.texts(condition))
+        texts = recipient if condition.on_recipient else tuple(message.analysis.view.values(condition))
         yield from _first_match(condition, texts)
     if rule.attachment is not None:
         yield MatchedCondition("attachment", str(rule.attachment).lower(), "")
 
 
 def _first_match(condition: Condition, texts: tuple[bytes, ...]) -> Iterator[MatchedCondition]:
-    name = f"header.{condition.header}" if condition.what is MatchTarget.HEADER else str(condition.what)
+    name = f"header.{condition.header}" if condition.target is MatchTarget.HEADER else str(condition.target)
     for text in texts:
         for pattern in condition.patterns:
             if pattern.search(text):
@@ -127,17 +124,19 @@ def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
     if message.normal_form.broken in _TRUNCATED:
         yield "a truncated file looks like this"
     if message.recipient is None:
-        for rule in message.analysis.candidates[:-1]:
+        for rule in message.analysis.matching_rules[:-1]:
             patterns = _recipient_patterns(rule)
             yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {patterns}: give --recipient'
     if message.reverse_path is None and (
         names := [
-            rule.name for rule in judge.rules if any(each.what is MatchTarget.REVERSE_PATH for each in rule.conditions)
+            rule.name
+            for rule in judge.rules
+            if any(each.target is MatchTarget.REVERSE_PATH for each in rule.conditions)
         ]
     ):
         yield f"some rules look at the reverse-path ({', '.join(names)}), and the file names none: give --reverse-path"
 
 
 def _recipient_patterns(rule: Rule) -> str:
-    conditions = [condition for condition in rule.conditions if condition.what is MatchTarget.RECIPIENT]
+    conditions = [condition for condition in rule.conditions if condition.target is MatchTarget.RECIPIENT]
     return " and ".join(" or ".join(pattern.text for pattern in condition.patterns) for condition in conditions)

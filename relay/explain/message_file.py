@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient, fold
 from relay.core.ruling import Ruling
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import Message, parse
 from relay.settings.units import format_size
 
@@ -110,7 +110,7 @@ def _read_content(path: Path, limit: int) -> bytes:
 
 def _return_path(parsed: Message) -> bytes | None:
     """Returns the reverse-path, which final delivery stores as a field (RFC 5321 section 4.4), or None."""
-    found = [unfold(value).strip() for value in values(parsed.fields, "return-path")]
+    found = [unfold(value).strip() for value in field_values(parsed.fields, "return-path")]
     if len(found) == 1 and found[0][:1] == b"<" and found[0][-1:] == b">":
         return found[0][1:-1]
     return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from relay.explain.message_parts import NumberedPart, decoded_bytes, number_parts, readable
-from relay.judge.mime.headers import unfold, values
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.text.decode import decode_text, fold_text
 
@@ -115,7 +115,7 @@ def _decoded_text(leaf: Leaf) -> str | None:
 
 
 def _joined_values(fields: Fields, name: str) -> str | None:
-    found = values(fields, name)
+    found = field_values(fields, name)
     return "\n".join(readable(unfold(value).strip()) for value in found) if found else None
 
 

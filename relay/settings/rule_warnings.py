@@ -74,11 +74,11 @@ def _covers(first: RuleTable, second: RuleTable) -> bool:
 
 
 def _matches_all(condition: Condition) -> bool:
-    return condition.what is MatchTarget.RECIPIENT and any(each.text == _EVERYTHING for each in condition.patterns)
+    return condition.target is MatchTarget.RECIPIENT and any(each.text == _EVERYTHING for each in condition.patterns)
 
 
 def _wider(wide: Condition, narrow: Condition) -> bool:
-    return (wide.what, wide.header) == (narrow.what, narrow.header) and set(wide.patterns) >= set(narrow.patterns)
+    return wide.key == narrow.key and set(wide.patterns) >= set(narrow.patterns)
 
 
 def _rule(place: str, rule: RuleTable) -> Iterator[str]:

@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from relay.judge.mime.headers import decode_value, unfold, values
+from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import parse
 from relay.simulate.replay import GAPS
 
@@ -103,7 +103,7 @@ def _near_miss(archive: Archive, group: NearMissGroup) -> dict[str, Any]:
 def _subject(archive: Archive, number: int) -> str:
     """Returns the subject. It is read again, so that it need not be kept for every message."""
     archived = archive.read(number)
-    found = values(parse(archived.content).fields, "subject") if archived else []
+    found = field_values(parse(archived.content).fields, "subject") if archived else []
     if not found:
         return ""
     decoded = decode_value(found[0])

@@ -16,7 +16,7 @@ from relay import __version__
 from relay.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAIR = [str(ROOT / "tests" / "corpus" / "different" / f"avideo-recovery.{letter}.eml") for letter in "ab"]
+PAIR = [str(ROOT / "tests" / "corpus" / "avideo" / "different" / f"avideo-recovery.{letter}.eml") for letter in "ab"]
 COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
 
 

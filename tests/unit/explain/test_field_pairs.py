@@ -17,7 +17,7 @@ END = Field("end of parts", b"")
 
 
 def form(*fields: Field) -> NormalForm:
-    return NormalForm(fields, ())
+    return NormalForm(fields)
 
 
 def plain(text: bytes) -> tuple[Field, ...]:

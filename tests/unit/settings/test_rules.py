@@ -56,7 +56,7 @@ def test_an_own_rule_takes_the_place_of_a_presets_rule_of_its_name() -> None:
     judge = build_judge(settings)
     subjects = {b"Message From Site Tube (Your Site test)": "default", b"Probe 7": "avideo: test mail"}
     for subject, name in subjects.items():
-        assert [rule.name for rule in judge(b"Subject: %b\r\n\r\nHello" % subject, b"").candidates] == [name]
+        assert [rule.name for rule in judge(b"Subject: %b\r\n\r\nHello" % subject, b"").matching_rules] == [name]
 
 
 def test_an_own_ignore_takes_the_place_of_a_presets_ignore_of_its_name() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts.archived import as_mbox, notices, write_folder, write_maildir
+from parts.corpus import CORPUS, MESSAGES
 
 from relay.judge.mime.message import HEADER_LIMIT
 from relay.simulate import archive as archive_module
@@ -20,7 +21,6 @@ from relay.simulate.mbox import unpack
 
 FROM = b"From a@b Sun Mar  1 10:57:00 2026\n"
 HEAD = b"Date: Sun, 1 Mar 2026 10:57:00 +0000\nSubject: x\n"
-CORPUS = Path(__file__).parents[2] / "corpus"
 
 
 def read(*paths: Path) -> Archive:
@@ -185,7 +185,7 @@ def test_a_folder_of_files_is_read_to_its_ground_and_no_mail_is_skipped(tmp_path
 
 def test_the_corpus_is_mail() -> None:
     with read(CORPUS) as found:
-        files = len(list(CORPUS.glob("*/*.eml")))
+        files = len(MESSAGES)
         assert len(found) + found.files.skipped >= files
         assert found.problems == []
         assert len(found) + found.date_sources["none"] > files * 0.9

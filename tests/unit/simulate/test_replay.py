@@ -6,7 +6,6 @@ import dataclasses
 import tracemalloc
 from array import array
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from parts.archived import Delivered, as_mbox, notices
 from parts.avideo import Sending, comment, notification, recovery
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
+from parts.corpus import MESSAGES
 from parts.judging import avideo_judge
 
 from relay.core.claim import Fingerprint
@@ -30,11 +30,11 @@ from relay.simulate.seen_messages import SeenMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from parts.avideo_pairs import Pair
 
 ANNA, BERT = "anna@example.test", "bert@example.test"
-CORPUS = Path(__file__).parents[2] / "corpus"
 
 
 def simulate(
@@ -199,7 +199,7 @@ def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
     Nor is it one where the header section cannot be read: then the fields count too that the delivery added.
     """
     judge = avideo_judge()
-    mails = [path.read_bytes() for path in sorted(CORPUS.glob("*/*.eml"))[::4]]
+    mails = [path.read_bytes() for path in MESSAGES[::4]]
     repeats = 0
     folder = tmp_path / "mails"
     folder.mkdir()
