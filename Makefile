@@ -36,6 +36,7 @@ fix: $(VENV)/dev ## format, mend what lint can mend, write the generated pages a
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m relay.settings.render .
+	$(BIN)/python -m tests.parts.pages
 
 bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py

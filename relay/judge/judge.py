@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from relay.judge.fingerprint.decoded import decode_message
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _MESSAGE_ID_LIMIT = 250
 """Characters."""
+_NOT_PRINTABLE = re.compile(rb"[^ -~]")
 
 
 class Judge:
@@ -40,22 +42,14 @@ class Judge:
         self.rules = tuple(rules)
         self.prefilter = PatternPrefilter(self.rules)
         shared = Ignores(ignore)
-        self._ignores = {
-            rule: Ignores((*ignore, *rule.ignore)) if rule.ignore else shared for rule in (*rules, NO_RULE)
-        }
-        self._rulings = {rule: ruling_for(rule, window, observe=observe) for rule in self._ignores}
+        self.ignores = {rule: Ignores((*ignore, *rule.ignore)) if rule.ignore else shared for rule in (*rules, NO_RULE)}
+        """What does not count under each rule."""
+        self.rulings = {rule: ruling_for(rule, window, observe=observe) for rule in self.ignores}
+        """The decision if a rule wins."""
 
     def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
         """Analyses content as recipients will get it. Accepts any bytes."""
         return MessageAnalysis(self, parse(content), reverse_path)
-
-    def ignores(self, rule: Rule) -> Ignores:
-        """Returns what does not count under a rule."""
-        return self._ignores[rule]
-
-    def ruling(self, rule: Rule) -> Ruling:
-        """Returns the decision for recipients for which a rule wins."""
-        return self._rulings[rule]
 
 
 class MessageAnalysis:
@@ -69,13 +63,12 @@ class MessageAnalysis:
         self.received = message.received
         """The raw values of the `Received` fields, top first."""
         decoded = decode_message(message, reverse_path)
-        headers = {"subject": decoded.header_values("Subject"), "from": decoded.header_values("From")}
-        self.view = MessageView(message, decoded.body.texts, reverse_path, headers, judge.prefilter)
+        self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter)
         """The values that rules look at."""
         self.matching_rules = matching_rules(judge.rules, self.view)
         """The rules that can win, in order. The last one matches every recipient, the others depend on it."""
         *self._conditional, self._last = self.matching_rules
-        ignores = {rule: judge.ignores(rule) for rule in self.matching_rules}
+        ignores = {rule: judge.ignores[rule] for rule in self.matching_rules}
         self._forms = {each: normalise(decoded, each) for each in dict.fromkeys(ignores.values())}
         digests = {each: begin_digest(form) for each, form in self._forms.items()}
         self._digests = {rule: digests[each] for rule, each in ignores.items()}
@@ -89,11 +82,11 @@ class MessageAnalysis:
 
     def ruling(self, recipient: Recipient) -> Ruling:
         """Returns the decision for a recipient."""
-        return self._judge.ruling(self.rule(recipient))
+        return self._judge.rulings[self.rule(recipient)]
 
     def normal_form(self, rule: Rule) -> NormalForm:
         """Returns what counts of the message under one of its matching rules."""
-        return self._forms[self._judge.ignores(rule)]
+        return self._forms[self._judge.ignores[rule]]
 
     def fingerprint(self, recipient: Recipient) -> Fingerprint:
         """Returns the fingerprint for a recipient."""
@@ -101,7 +94,4 @@ class MessageAnalysis:
 
 
 def _message_id(found: Sequence[bytes]) -> str:
-    text = unfold(found[0]).strip()[:_MESSAGE_ID_LIMIT].decode("ascii", "replace") if found else ""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
+    return _NOT_PRINTABLE.sub(b"?", unfold(found[0]).strip()[:_MESSAGE_ID_LIMIT]).decode() if found else ""

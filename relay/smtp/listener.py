@@ -78,7 +78,7 @@ class Listener:
         last_words = min(_LAST_WORDS, limit / 4)
         if await self._wait_quiet(limit - last_words):
             return True
-        self._relay.claims.give_up()
+        self._relay.claims.end_waits()
         return await self._wait_quiet(last_words)
 
     async def close(self) -> None:

@@ -373,7 +373,7 @@ def test_an_mbox_is_sent_to_simulate(tmp_path: Path) -> None:
     shown = explain(write(tmp_path / "mail", stored))
     assert shown.exit_code == 0
     assert "broken       a header line is not a field" in shown.stdout
-    assert 'its first line begins with "From ", as in an mbox: take it away, or use `relay simulate`' in shown.stdout
+    assert 'its first line begins with "From ", as in an mbox: remove the line, or use `relay simulate`' in shown.stdout
 
 
 def test_what_the_relay_refuses_for_its_size_is_not_read(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_file_that_was_cut_off_is_judged_by_its_raw_bytes(tmp_path: Path, end:
     shown = explain(write(tmp_path / "cut.eml", mail[: mail.rindex(end)] if end != b"To: bob" else mail[:40]))
     assert shown.exit_code == 0
     assert f"  broken       {reason}: its raw bytes count\n" in shown.stdout
-    assert "  note         a file that was cut off looks like this\n" in shown.stdout
+    assert "  note         a truncated file looks like this\n" in shown.stdout
     assert re.search(r"^    raw (body|content) +\d+ bytes, blake2b ", shown.stdout, re.MULTILINE)
 
 

@@ -20,11 +20,11 @@ from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer
 from parts.waiting import until
 
-from relay.claims.clocks import ServerClock
-from relay.claims.maintenance import WRITE_BACK
 from relay.claims.manager import ClaimManager
+from relay.claims.redis.server_clock import ServerClock
 from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BatchingStoreClient
+from relay.claims.write_back import WRITE_BACK_BATCH
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -612,7 +612,7 @@ async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server:
     guard = BatchingStoreClient(RedisStore(redis_server.url), limit=20)
     book = ClaimManager(guard, lease=30, clock=time.monotonic)
     await guard.start()
-    terms = {Fingerprint(f"v1:{number}"): ClaimTerms(600, "one") for number in range(WRITE_BACK * 20)}
+    terms = {Fingerprint(f"v1:{number}"): ClaimTerms(600, "one") for number in range(WRITE_BACK_BATCH * 20)}
     await book.claim(terms, MINE)
     await book.settle(MINE, dict.fromkeys(terms, ORIGINAL), [], terms)
     redis_server.flush()

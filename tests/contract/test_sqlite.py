@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from relay.claims.clocks import Boot
+from relay.claims.sqlite.boot import Boot
 from relay.claims.sqlite.commands import _RECORDS, _SWEEPS
 from relay.claims.sqlite.store import SqliteStore
 from relay.claims.wire_form import encode

@@ -20,8 +20,8 @@ from relay.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from relay.claims.clocks import ServerClock
     from relay.claims.redis.commands import Request
+    from relay.claims.redis.server_clock import ServerClock
     from relay.claims.redis.servers import KeyOf, Write
 
 _NOBODY = "no node serves the slot of this key"

@@ -132,7 +132,7 @@ def answer(command: Command, reply: object) -> Answer:
         return reply
     match command:
         case Confirm() | Release() | Note():
-            return Done(taken=isinstance(command, Confirm) and _is_anothers(command, reply))
+            return Done(claim_lost=isinstance(command, Confirm) and _is_anothers(command, reply))
         case AskGeneration():
             return Generation(reply.decode("ascii", "replace") if isinstance(reply, bytes) else "")
         case Claim() | Renew() if reply == 1:

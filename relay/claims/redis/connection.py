@@ -11,8 +11,8 @@ import hiredis
 from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from relay.claims.clocks import ServerClock
 from relay.claims.redis.connect import Address, words
+from relay.claims.redis.server_clock import ServerClock
 from relay.core.claim import Unknown
 from relay.core.errors import StoreError
 

@@ -11,9 +11,9 @@ from relay.core.claim import Unknown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from relay.claims.clocks import ServerClock
     from relay.claims.redis.commands import Request
     from relay.claims.redis.connection import ServerConnection, Unreachable
+    from relay.claims.redis.server_clock import ServerClock
     from relay.core.errors import StoreError
 
 T = TypeVar("T")

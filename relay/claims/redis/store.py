@@ -32,8 +32,8 @@ from relay.core.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from relay.claims.clocks import ServerClock
     from relay.claims.redis.commands import Request
+    from relay.claims.redis.server_clock import ServerClock
     from relay.claims.redis.server_info import ServerInfo
     from relay.claims.redis.servers import Servers
     from relay.core.claim import Answer, Command, Entry

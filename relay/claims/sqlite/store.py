@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.claims.clocks import Boot, this_boot
 from relay.claims.sqlite import commands as sql
+from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
 from relay.core.claim import MOST_RECORDS
 from relay.core.errors import StoreError

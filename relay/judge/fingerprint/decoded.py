@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.html.style_sheet import may_hold_link, split_style
 from relay.judge.mime.content_ids import ordinals_of
-from relay.judge.mime.headers import decode_value, field_values, unfold
+from relay.judge.mime.headers import decode_value, field_values
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.transfer import decode_chunks
 from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
@@ -82,13 +82,6 @@ class DecodedMessage:
     message: Message
     header: tuple[Field, ...]
     body: DecodedBody
-
-    def header_values(self, label: str) -> list[bytes]:
-        """Returns the values of a header field that counts, as a reader sees them, or raw where that is uncertain."""
-        raw = f"{label} (raw)"
-        return [
-            value if name == label else unfold(value).strip() for name, value in self.header if name in (label, raw)
-        ]
 
 
 def decode_message(message: Message, reverse_path: bytes) -> DecodedMessage:

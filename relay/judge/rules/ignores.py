@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
-from relay.judge.rules.pattern_text import is_local
+from relay.judge.rules.pattern import is_local
 from relay.judge.rules.url_ignores import IgnoredSpan, UrlIgnores, find_urls
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ class Ignores:
         """For URLs in a text."""
         self._texts = [each for each in ignore if isinstance(each, Text)]
         self._comments = [each for each in ignore if isinstance(each, Comment)]
-        self._attributes: dict[bytes, list[Attribute]] = {}
+        self.attributes: dict[bytes, list[Attribute]] = {}
+        """For values of attributes, by the attribute's name in lower case."""
         for each in ignore:
             if isinstance(each, Attribute):
-                self._attributes.setdefault(each.attribute.lower().encode(), []).append(each)
-        self.attributes = tuple(self._attributes)
-        """The names of attributes to look at for other reasons than URLs, in lower case."""
+                self.attributes.setdefault(each.attribute.lower().encode(), []).append(each)
         self.looks_at_text = bool(self._texts or self.bare)
         self.looks_at_comments = bool(self._comments)
 
@@ -75,7 +74,7 @@ class Ignores:
 
     def in_attribute(self, name: bytes, value: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
         """Yields what to ignore in the value of an attribute that `attributes` names."""
-        for each in self._attributes.get(name, ()):
+        for each in self.attributes.get(name, ()):
             yield from _matches(each.name, each.value, value, budget)
 
     def in_comment(self, inside: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:

@@ -1,21 +1,30 @@
 """Operators' patterns, in RE2 syntax.
 
 RE2 takes linear time for every pattern and text, so no pattern stalls the relay. Texts are UTF-8 octets. `(?i)` ignores
-case; `^` and `$` are the ends of the text.
+case; `^` and `$` are the ends of the text. `is_local` and `join_patterns` examine a pattern's text, and in doubt give
+the cautious answer.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import re2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _MEMORY = 4 << 20
 """Bytes that one compiled pattern may take."""
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+# A caret at the start of a class (`[^a]`) is not an anchor.
+_ANCHOR = re.compile(r"(?<!\[)\^|\$")
+_ESCAPED_ANCHORS = frozenset("AzbBQ")
+# These have another meaning in one of several joined lines: ends of the whole text, literal text without an end, flags
+# turned off.
+_NOT_JOINABLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,25 @@ class Pattern:
     def spans(self, octets: bytes) -> Iterator[tuple[int, int]]:
         """Yields start and end of all matches that are not empty, from left to right, without overlaps."""
         return (found.span() for found in self._regexp.finditer(octets) if found.end() > found.start())
+
+
+def is_local(text: str) -> bool:
+    """Returns whether every match in a piece of a text is a match in the whole text too."""
+    escaped = _ESCAPED.findall(text)
+    return _ESCAPED_ANCHORS.isdisjoint(escaped) and not _ANCHOR.search(_ESCAPED.sub("", text))
+
+
+def join_patterns(texts: Collection[str]) -> Pattern | None:
+    """Returns a pattern that matches texts joined by line feeds wherever one of the patterns matches a text.
+
+    Returns None if that is not certain.
+    """
+    if not texts or any(map(_NOT_JOINABLE.search, texts)):
+        return None
+    try:
+        return Pattern("(?m)" + "|".join(f"(?:{text})" for text in texts))
+    except ValueError:
+        return None  # Each pattern is small enough, all together are too large.
 
 
 def _reason(error: re2.error) -> str:

@@ -20,7 +20,7 @@ from relay.judge.rules.url_ignores import ScanBudget
 
 U = "https://t.example.org/v.jpg"
 BOB = Recipient("bob@example.org")
-AVIDEO = avideo_judge().ignores(NO_RULE)
+AVIDEO = avideo_judge().ignores[NO_RULE]
 UTM = Parameter("utm", "utm_source")
 CLOCK = Text("clock", Pattern("[0-9]{2}:[0-9]{2}"))
 HEAD = "Subject: x\nFrom: a@b\nMIME-Version: 1.0\nContent-Type: text/"

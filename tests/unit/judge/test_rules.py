@@ -12,9 +12,9 @@ from relay.core.envelope import Recipient
 from relay.core.ruling import Action, Ruling
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.ignore import Text
+from relay.judge.rules.links import find_links
 from relay.judge.rules.matching import PatternPrefilter
-from relay.judge.rules.pattern import Pattern
-from relay.judge.rules.pattern_text import is_local, join_patterns
+from relay.judge.rules.pattern import Pattern, is_local, join_patterns
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
 
 ANNA, BOB = Recipient("anna@example.org"), Recipient("bob@shop.example")
@@ -210,6 +210,19 @@ def test_the_prefilter_keeps_all_values_that_a_rule_matches(patterns: list[str],
     for each in rules:
         (condition,) = each.conditions
         assert condition.holds(prefilter.filter_values(condition, values)) == condition.holds(values)
+
+
+@given(
+    st.lists(PATTERNS, min_size=1, max_size=4),
+    st.lists(st.builds(b"%b a://%b %b".__mod__, st.tuples(*[st.text("aAb&; ", max_size=4).map(str.encode)] * 3))),
+)
+def test_the_prefilter_keeps_all_texts_with_a_link_that_a_rule_matches(patterns: list[str], texts: list[bytes]) -> None:
+    rules = [rule(f"rule {number}", link=pattern) for number, pattern in enumerate(patterns)]
+    kept = PatternPrefilter(rules).filter_texts(texts)
+    for each in rules:
+        (condition,) = each.conditions
+        found, expected = ([link for text in some for link in find_links(text)] for some in (kept, texts))
+        assert condition.holds(found) == condition.holds(expected)
 
 
 @given(PATTERNS, st.text("aAb \n", max_size=9).map(str.encode), st.integers(0, 9), st.integers(0, 9))

@@ -1,12 +1,8 @@
-"""Clocks that nobody can set back: a server's as we know it, and the one that this host counts since it booted."""
+"""A Redis server's clock as this process knows it."""
 
 from __future__ import annotations
 
 import math
-import secrets
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,21 +30,3 @@ class ServerClock:
     def at(self, moment: float) -> float:
         """Give the server's time at a moment of ours."""
         return moment + self._ahead
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One run of this host: its id, and the seconds since it began, asleep or awake, by a clock that nobody can set."""
-
-    id: str
-    clock: Callable[[], float]
-
-
-def this_boot() -> Boot:
-    """Give this host's. Where it tells none, every process has one of its own, and only the wall clock is shared."""
-    try:
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        number = time.CLOCK_BOOTTIME
-    except (OSError, AttributeError):
-        return Boot(secrets.token_hex(8), time.monotonic)
-    return Boot(boot_id, lambda: time.clock_gettime(number))

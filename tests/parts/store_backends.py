@@ -1,4 +1,4 @@
-"""Places where claims are kept, with a hand on their time: what the tests of the store contract run on."""
+"""The stores that the contract tests run on. A test can move the time of each."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 NAMES = ("memory", "sqlite", "redis", "sentinel", "cluster")
 _TIMEOUT = 60.0
-"""Seconds. Here nothing fails: what takes long does so because the machine is busy."""
+"""Seconds. Nothing fails here: a slow answer means that the machine is busy."""
 
 
-class Place(Protocol):
-    """One file, one server, one dict."""
+class Backend(Protocol):
+    """One server, file or dict."""
 
     def store(self, most_records: int = MOST_RECORDS) -> Store:
-        """Give one more store at this place, as another process would have it."""
+        """Returns another store on the same data, as another process would open it."""
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for what is kept here."""
+        """Lets time pass for the data."""
 
     def clear(self) -> None:
-        """Forget all; for the next example."""
+        """Deletes all data, for the next example."""
 
 
 class _Clock:
@@ -80,7 +80,7 @@ class _Sqlite:
 
 
 class _Redis:
-    """Redis has its own clock; to let time pass is to shorten what the keys have left, and to date records back."""
+    """Redis has its own clock. To let time pass, this shortens the keys' remaining time and dates records back."""
 
     def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
         self._url = url
@@ -111,8 +111,8 @@ class _Redis:
 
 
 @contextlib.contextmanager
-def place(name: str, folder: Path) -> Iterator[Place]:
-    """Give the place of this name."""
+def backend(name: str, folder: Path) -> Iterator[Backend]:
+    """Yields the backend with this name, one of NAMES."""
     match name:
         case "memory":
             yield _Memory()

@@ -1,4 +1,4 @@
-"""What the header section of an archived message tells of its delivery: when, to whom, from whom. Never strict.
+"""Reads from a header section when an archived message was delivered, to whom, and from whom. Never strict.
 
 Trace fields are read from the top: the last hop wrote its own there (RFC 5321 section 4.4).
 """
@@ -19,82 +19,78 @@ if TYPE_CHECKING:
     from relay.core.envelope import Recipient
 
 UNKNOWN = "unknown"
-"""The recipient of a message that names none, and the source that says so."""
+"""The recipient of a message that names no recipient, and the name of that source."""
 
 _FIELD = re.compile(
     rb"(?im)^(received|delivery-date|date|return-path|x-original-to|delivered-to|envelope-to|to|cc)[ \t]*:"
     rb"(.*(?:\n[ \t].*)*)"
 )
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_ONE_RECIPIENT = {"x-original-to": "X-Original-To", "delivered-to": "Delivered-To", "envelope-to": "Envelope-To"}
+_DELIVERY_RECIPIENT = {"x-original-to": "X-Original-To", "delivered-to": "Delivered-To", "envelope-to": "Envelope-To"}
 _LONGEST_DATE = 200
 _EARLIEST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
 LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
-"""Seconds since the Unix epoch. The zone may lead beyond what has a name."""
+"""Seconds since the Unix epoch. A zone may move a date beyond the years that `datetime` supports."""
 
-# The date of asctime, with the zone that some programs put on either side of the year.
+# The date of asctime, with the zone that some programs put before or after the year.
 _ASCTIME = re.compile(
     r"([A-Z][a-z]{2}) {1,2}([0-9]{1,2}) ([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?) (?:([A-Z]{1,5}|[+-][0-9]{4}) )?([0-9]{4})"
     r"(?: ([+-][0-9]{4}))?"
 )
-_NAMED_TIME = re.compile(rb"([0-9]{9,10})\.")
+_TIME_IN_NAME = re.compile(rb"([0-9]{9,10})\.")
 
-# RFC 5322 section 3.4, generously: quoted strings and comments hide what is special; then a comma ends an address.
+# RFC 5322 section 3.4, loosely: quoted strings and comments may hold separators; without them, a comma ends an address.
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"(?!@)', re.DOTALL)
 _COMMENT = re.compile(rb"\([^()]*\)")
 _GROUP = re.compile(rb"^[^<>@]*:")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 
 
-class Dated(NamedTuple):
-    """A time in seconds since the Unix epoch, and where it stood."""
+class DeliveryDate(NamedTuple):
+    """A time in seconds since the Unix epoch, and the field that gave it."""
 
     at: float
     source: str
 
 
-class Addressed(NamedTuple):
-    """Recipients, and where they stood."""
+class DeliveryRecipients(NamedTuple):
+    """Recipients, and the field that named them."""
 
     recipients: tuple[Recipient, ...]
     source: str
 
 
-class Heading:
-    """The fields that matter here. `from_line` is the mbox line before the message, or empty."""
+class DeliveryFields:
+    """The fields about the delivery. `from_line` is the mbox line before the message, or empty."""
 
     def __init__(self, head: bytes, from_line: bytes = b"") -> None:
         blank = _BLANK_LINE.search(head)
         self._from_line = from_line
         self._fields: dict[str, list[bytes]] = {}
-        for found in _FIELD.finditer(head, 0, blank.start() + 1 if blank else len(head)):
-            self._fields.setdefault(found[1].decode("ascii").lower(), []).append(unfold(found[2]).strip())
+        for field in _FIELD.finditer(head, 0, blank.start() + 1 if blank else len(head)):
+            self._fields.setdefault(field[1].decode("ascii").lower(), []).append(unfold(field[2]).strip())
 
-    def date(self) -> Dated | None:
-        """Give when it was delivered, as far as the message itself tells."""
-        for source, at in self._dates():
-            if at is not None:
-                return Dated(at, source)
-        return None
+    def date(self) -> DeliveryDate | None:
+        """Returns the delivery time from the first source that has a usable one, or None."""
+        return next((DeliveryDate(at, source) for source, at in self._dates() if at is not None), None)
 
     def _dates(self) -> Iterator[tuple[str, float | None]]:
         yield "Received", parse_date(self._top("received").rpartition(b";")[2])
         yield "Delivery-date", parse_date(self._top("delivery-date"))
-        yield "From_ line", _from_line_date(self._from_line)
+        yield "From_ line", _parse_from_line(self._from_line)
         yield "Date", parse_date(self._top("date"))
 
-    def addressed(self) -> Addressed:
-        """Give who got it: by what the delivery wrote, else all whom To and Cc name."""
-        for name, source in _ONE_RECIPIENT.items():
-            if recipients := _recipients(self._top(name)):
-                return Addressed(recipients, source)
-        written = b",".join(self._fields.get("to", []) + self._fields.get("cc", []))
-        if recipients := _recipients(written):
-            return Addressed(recipients, "To and Cc")
-        return Addressed((fold(UNKNOWN.encode()),), UNKNOWN)
+    def recipients(self) -> DeliveryRecipients:
+        """Returns the recipients that the delivery recorded, else all addresses in To and Cc, else `UNKNOWN`."""
+        for name, source in _DELIVERY_RECIPIENT.items():
+            if recipients := _addresses(self._top(name)):
+                return DeliveryRecipients(recipients, source)
+        if recipients := _addresses(b",".join(self._fields.get("to", []) + self._fields.get("cc", []))):
+            return DeliveryRecipients(recipients, "To and Cc")
+        return DeliveryRecipients((fold(UNKNOWN.encode()),), UNKNOWN)
 
     def reverse_path(self) -> bytes | None:
-        """Give the reverse-path, empty for `<>`, or None where no Return-Path tells it."""
+        """Returns the reverse-path from Return-Path, empty for `<>`, or None without such a field."""
         if "return-path" not in self._fields:
             return None
         value = self._top("return-path")
@@ -106,7 +102,10 @@ class Heading:
 
 
 def parse_date(octets: bytes) -> float | None:
-    """Read a date of RFC 5322 section 3.3, old zones too, or give None. A leap second is the one before it."""
+    """Parses a date (RFC 5322 section 3.3, with obsolete zones). Returns seconds since the Unix epoch, or None.
+
+    A leap second counts as the second before it.
+    """
     try:
         parts = parsedate_tz(octets[:_LONGEST_DATE].decode("ascii", "replace"))
         if parts is None:
@@ -119,24 +118,24 @@ def parse_date(octets: bytes) -> float | None:
     return at if _EARLIEST <= at <= LATEST else None
 
 
-def name_date(name: bytes) -> float | None:
-    """Give the time with which the name of a Maildir file begins."""
-    found = _NAMED_TIME.match(name)
-    return float(found[1]) if found else None
+def parse_file_name(name: bytes) -> float | None:
+    """Returns the time at the beginning of a Maildir file name, in seconds since the Unix epoch, or None."""
+    match = _TIME_IN_NAME.match(name)
+    return float(match[1]) if match else None
 
 
-def _from_line_date(line: bytes) -> float | None:
-    """RFC 4155: in UTC where no zone is given."""
-    text = line[:_LONGEST_DATE].decode("ascii", "replace")
-    found = _ASCTIME.search(text)
-    if not found:
-        # Some programs write it as in a field.
+def _parse_from_line(line: bytes) -> float | None:
+    """Parses the date of a From_ line (RFC 4155). Without a zone it is UTC."""
+    match = _ASCTIME.search(line[:_LONGEST_DATE].decode("ascii", "replace"))
+    if not match:
+        # Some programs write the date of a header field.
         return parse_date(line.partition(b" ")[2].partition(b" ")[2])
-    month, day, time, zone, year, late_zone = found.groups()
+    month, day, time, zone, year, late_zone = match.groups()
     return parse_date(f"{day} {month} {year} {time} {late_zone or zone or '+0000'}".encode())
 
 
-def _recipients(value: bytes) -> tuple[Recipient, ...]:
+def _addresses(value: bytes) -> tuple[Recipient, ...]:
+    """Returns the distinct addresses of a field, folded."""
     bare = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value))
     found: dict[Recipient, None] = {}
     for item in re.split(rb"[,;]", bare):

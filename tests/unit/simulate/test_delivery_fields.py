@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.simulate.heading import Heading, name_date, parse_date
+from relay.simulate.delivery_fields import DeliveryFields, parse_date, parse_file_name
 
 NOON = 1772362620.0  # 2026-03-01 10:57 UTC
 RECEIVED = b"Received: from a\n by b; Sun, 1 Mar 2026 11:57:00 +0100\n"
@@ -28,7 +28,7 @@ FROM = b"From a@b  Sun Mar  1 10:57:02 2026\n"
     ],
 )
 def test_the_date_comes_from_the_last_hop_that_tells(head: bytes, from_line: bytes, source: str, after: float) -> None:
-    assert Heading(head, from_line).date() == (NOON + after, source)
+    assert DeliveryFields(head, from_line).date() == (NOON + after, source)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_date_comes_from_the_last_hop_that_tells(head: bytes, from_line: byt
     ],
 )
 def test_from_lines_of_many_programs_are_read(line: bytes, seconds: float) -> None:
-    assert Heading(b"", line).date() == (NOON + seconds, "From_ line")
+    assert DeliveryFields(b"", line).date() == (NOON + seconds, "From_ line")
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_dates_are_read_or_not_usable(text: bytes, seconds: float | None) -> Non
 @given(st.one_of(st.binary(), st.text("0123456789:+-, MarGT", max_size=40).map(str.encode)))
 def test_no_date_and_no_heading_breaks_anything(octets: bytes) -> None:
     parse_date(octets)
-    heading = Heading(b"To: %b\nReturn-Path: %b\nReceived: ;%b\n" % (octets, octets, octets), b"From " + octets)
+    heading = DeliveryFields(b"To: %b\nReturn-Path: %b\nReceived: ;%b\n" % (octets, octets, octets), b"From " + octets)
     heading.date()
-    assert heading.addressed().recipients
+    assert heading.recipients().recipients
     heading.reverse_path()
 
 
 def test_the_name_of_a_maildir_file_begins_with_its_time() -> None:
-    assert name_date(b"1772362620.M1P2.host:2,S") == NOON
-    assert name_date(b"msg.1772362620") is None
+    assert parse_file_name(b"1772362620.M1P2.host:2,S") == NOON
+    assert parse_file_name(b"msg.1772362620") is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_name_of_a_maildir_file_begins_with_its_time() -> None:
     ],
 )
 def test_recipients_come_from_the_delivery_else_from_to_and_cc(head: bytes, recipients: list[str], source: str) -> None:
-    assert Heading(head + b"Subject: x\n").addressed() == (tuple(recipients), source)
+    assert DeliveryFields(head + b"Subject: x\n").recipients() == (tuple(recipients), source)
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_recipients_come_from_the_delivery_else_from_to_and_cc(head: bytes, reci
     [(b"Return-Path: <a@b>\n", b"a@b"), (b"Return-path: <>\n", b""), (b"Return-Path: a@b\n", b"a@b"), (b"", None)],
 )
 def test_the_reverse_path_is_empty_unknown_or_known(head: bytes, reverse_path: bytes | None) -> None:
-    assert Heading(head + b"From: x@y\n").reverse_path() == reverse_path
+    assert DeliveryFields(head + b"From: x@y\n").reverse_path() == reverse_path

@@ -1,4 +1,4 @@
-"""What a simulation found, as data: the form of `--json`, which the text is written from too."""
+"""The result of a simulation as data, for `--json` and for the text report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from relay.simulate.replay import GAPS
 if TYPE_CHECKING:
     from relay.simulate.archive import Archive
     from relay.simulate.near_misses import NearMissGroup
-    from relay.simulate.replay import Group, Replay
+    from relay.simulate.replay import CopyGroup, Replay
 
 VERSION = 1
-"""Of the form. Fields may be added to it; what changes or takes away one raises this."""
+"""The version of the result. A new field does not raise it; a changed or removed field does."""
 _LONGEST_SUBJECT = 100
 _SHOWN_PROBLEMS = 1_000
 
 
-def report(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any]:
-    """Give all that was found; of groups and near misses the `top` most frequent. It names no addresses."""
+def build_result(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any]:
+    """Returns all counts, and the `top` most frequent groups and near misses. It contains no addresses."""
     totals = replay.totals
     groups = sorted(replay.groups.values(), key=lambda group: (-group.repeats, -group.copies, group.number))
-    kinds = sorted(replay.near.kinds.values(), key=lambda kind: (-kind.pairs, kind.number))
+    near_misses = sorted(replay.near_misses.groups.values(), key=lambda group: (-group.pairs, group.number))
     return {
         "version": VERSION,
         "messages": totals.messages,
@@ -45,10 +45,10 @@ def report(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any]:
                 "rule": ruling.rule,
                 "action": ruling.action.value,
                 "window_seconds": ruling.window,
-                "recipients": tally.recipients,
-                "repeats": tally.repeats,
+                "recipients": counts.recipients,
+                "repeats": counts.repeats,
             }
-            for ruling, tally in sorted(replay.tallies.items(), key=lambda item: (-item[1].repeats, item[0].rule))
+            for ruling, counts in sorted(replay.by_ruling.items(), key=lambda item: (-item[1].repeats, item[0].rule))
         ],
         "windows": [
             {"window_seconds": window, "recipients": count}
@@ -56,24 +56,24 @@ def report(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any]:
         ],
         "gaps": [
             {"from_seconds": begin, "to_seconds": end, "copies": count}
-            for (begin, end), count in zip(pairwise(GAPS), replay.gaps, strict=True)
+            for (begin, end), count in zip(pairwise(GAPS), replay.by_gap, strict=True)
         ],
         "groups_in_all": len(groups),
         "groups": [_group(archive, group) for group in groups[:top]],
-        "near_miss_pairs": replay.near.pairs,
-        "near_misses": [_near_miss(archive, kind) for kind in kinds[:top]],
+        "near_miss_pairs": replay.near_misses.pairs,
+        "near_misses": [_near_miss(archive, group) for group in near_misses[:top]],
         "dates": dict(archive.date_sources.most_common()),
-        "addressed_by": dict(totals.addressed_by.most_common()),
-        "reverse_paths": dict(totals.sent_by.most_common()),
+        "addressed_by": dict(totals.recipient_sources.most_common()),
+        "reverse_paths": dict(totals.reverse_path_sources.most_common()),
         "broken": dict(totals.broken.most_common()),
-        "skipped_files": archive.places.skipped,
-        "repeated_files": archive.places.repeated,
+        "skipped_files": archive.files.skipped,
+        "repeated_files": archive.files.repeated,
         "problems_in_all": len(archive.problems),
         "problems": [problem._asdict() for problem in archive.problems[:_SHOWN_PROBLEMS]],
     }
 
 
-def _group(archive: Archive, group: Group) -> dict[str, Any]:
+def _group(archive: Archive, group: CopyGroup) -> dict[str, Any]:
     return {
         "subject": _subject(archive, group.number),
         "messages": group.messages,
@@ -84,26 +84,26 @@ def _group(archive: Archive, group: Group) -> dict[str, Any]:
     }
 
 
-def _near_miss(archive: Archive, kind: NearMissGroup) -> dict[str, Any]:
-    difference = kind.difference
+def _near_miss(archive: Archive, group: NearMissGroup) -> dict[str, Any]:
+    difference = group.difference
     return {
-        "subject": _subject(archive, kind.number),
-        "pairs": kind.pairs,
+        "subject": _subject(archive, group.number),
+        "pairs": group.pairs,
         "field": difference.label,
         "places": difference.places,
         "before": _text(difference.before),
         "first": _text(difference.first),
         "second": _text(difference.second),
         "after": _text(difference.after),
-        "shortest_gap_seconds": kind.shortest,
-        "longest_gap_seconds": kind.longest,
+        "shortest_gap_seconds": group.shortest,
+        "longest_gap_seconds": group.longest,
     }
 
 
 def _subject(archive: Archive, number: int) -> str:
-    """Read it once more: so it need not be kept for every message."""
-    letter = archive.read(number)
-    found = field_values(parse(letter.content).fields, "subject") if letter else []
+    """Returns the subject. It is read again, so that it need not be kept for every message."""
+    archived = archive.read(number)
+    found = field_values(parse(archived.content).fields, "subject") if archived else []
     if not found:
         return ""
     decoded = decode_value(found[0])
@@ -112,7 +112,7 @@ def _subject(archive: Archive, number: int) -> str:
 
 
 def _text(octets: bytes) -> str:
-    # In the normalised form NUL stands for what was left out. A piece may begin or end inside a character.
+    # In a normalised form NUL stands for an ignored piece. A piece may begin or end inside a character.
     return octets.decode("utf-8", "replace").replace("\0", "[ignored]")
 
 

@@ -1,4 +1,4 @@
-"""How `relay simulate` writes its report for people."""
+"""Writes the result of a simulation as text."""
 
 from __future__ import annotations
 
@@ -17,88 +17,86 @@ _SUBJECT = 60
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Write a report on one message at least."""
-    yield from _archive(found)
+def report_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines about a result of `relay.simulate.result` with at least one message."""
+    yield from _archive(result)
     yield ""
-    yield from _result(found)
-    yield from _rules(found)
-    if found["groups_in_all"]:
-        yield from _windows(found)
-        yield from _gaps(found)
-    if found["groups"]:
-        yield from _groups(found)
-    if found["near_misses"]:
-        yield from _near_misses(found)
+    yield from _suppressed(result)
+    yield from _rules(result)
+    if result["groups_in_all"]:
+        yield from _windows(result)
+        yield from _gaps(result)
+    if result["groups"]:
+        yield from _groups(result)
+    if result["near_misses"]:
+        yield from _near_misses(result)
 
 
-def many(count: int, word: str) -> str:
-    """Write a number of things."""
+def count_of(count: int, word: str) -> str:
+    """Returns a number with its noun, such as `1 file` or `1,200 files`."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
-def _archive(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{many(found['messages'], 'message')} from {found['from']} to {found['to']}"
-    yield f"  for           {many(found['recipients'], 'recipient')}, added up over the messages"
-    yield f"  dated by      {_sources(found['dates'])}"
-    yield f"  recipients by {_sources(found['addressed_by'])}"
-    yield f"  reverse-paths {_sources(found['reverse_paths'])}"
-    if found["broken"]:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in found["broken"].items())
-        yield f"  broken        {sum(found['broken'].values()):,}, whose raw bytes count: {reasons}"
+def _archive(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{count_of(result['messages'], 'message')} from {result['from']} to {result['to']}"
+    yield f"  for           {count_of(result['recipients'], 'recipient')}, added up over the messages"
+    yield f"  dated by      {_sources(result['dates'])}"
+    yield f"  recipients by {_sources(result['addressed_by'])}"
+    yield f"  reverse-paths {_sources(result['reverse_paths'])}"
+    if result["broken"]:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in result["broken"].items())
+        yield f"  broken        {sum(result['broken'].values()):,}, whose raw bytes count: {reasons}"
 
 
-def _result(found: dict[str, Any]) -> Iterator[str]:
-    counts = found["suppressed"]
-    window = format_duration(found["window_seconds"])
-    yield click.style(
-        f"With dedup.window = {window}, {counts['recipients']:,} of {many(found['recipients'], 'recipient')} would "
-        "have got no second copy",
-        bold=True,
-    )
-    part = f", {counts['messages_in_part']:,} more to some of their recipients" if counts["messages_in_part"] else ""
-    yield f"  {many(counts['messages'], 'message')} would not have been forwarded at all{part}"
+def _suppressed(result: dict[str, Any]) -> Iterator[str]:
+    counts = result["suppressed"]
+    window = format_duration(result["window_seconds"])
+    recipients = f"{counts['recipients']:,} of {count_of(result['recipients'], 'recipient')}"
+    title = f"With dedup.window = {window}, {recipients} would not have received a second copy"
+    yield click.style(title, bold=True)
+    part = f", {counts['messages_in_part']:,} more for some of them" if counts["messages_in_part"] else ""
+    yield f"  {count_of(counts['messages'], 'message')} would have been suppressed for all their recipients{part}"
     if counts["observed_recipients"]:
-        yield f"  {many(counts['observed_recipients'], 'recipient')} more only counted: observe"
+        yield f"  {count_of(counts['observed_recipients'], 'more recipient')} only counted (action observe)"
     if counts["same_message_id"]:
         yield (
-            f"  {counts['same_message_id']:,} carry the Message-ID of the copy before: the sender tried again, or the "
-            "archive holds a message twice"
+            f"  {counts['same_message_id']:,} have the Message-ID of the copy before: the sender tried again, or the "
+            "archive contains a message twice"
         )
 
 
-def _rules(found: dict[str, Any]) -> Iterator[str]:
+def _rules(result: dict[str, Any]) -> Iterator[str]:
     rows = [("rule", "action", "window", "recipients", "repeats")]
-    for row in found["rules"]:
+    for row in result["rules"]:
         exempt = row["action"] == "exempt"
         window, repeats = ("", "") if exempt else (format_duration(row["window_seconds"]), f"{row['repeats']:,}")
         rows.append((printable(row["rule"]), row["action"], window, f"{row['recipients']:,}", repeats))
     yield from _table("By rule", "<<>>>", rows)
 
 
-def _windows(found: dict[str, Any]) -> Iterator[str]:
+def _windows(result: dict[str, Any]) -> Iterator[str]:
     rows = [("dedup.window", "repeats", "")]
     rows += [
         (
             format_duration(row["window_seconds"]),
             f"{row['recipients']:,}",
-            "in force" if row["window_seconds"] == found["window_seconds"] else "",
+            "in force" if row["window_seconds"] == result["window_seconds"] else "",
         )
-        for row in found["windows"]
+        for row in result["windows"]
     ]
     yield from _table("By window", ">><", rows)
 
 
-def _gaps(found: dict[str, Any]) -> Iterator[str]:
+def _gaps(result: dict[str, Any]) -> Iterator[str]:
     yield from _heading("Gaps between copies for one recipient")
-    most = max(row["copies"] for row in found["gaps"])
-    for row in found["gaps"]:
+    most = max(row["copies"] for row in result["gaps"])
+    for row in result["gaps"]:
         name = f"{_gap(row['from_seconds'])} to {_gap(row['to_seconds'])}"
         bar = "█" * -(-row["copies"] * _BAR // most) if most else ""
         yield f"  {name:>16}  {row['copies']:>7,}  {bar}".rstrip()
 
 
-def _groups(found: dict[str, Any]) -> Iterator[str]:
+def _groups(result: dict[str, Any]) -> Iterator[str]:
     rows = [("repeats", "copies", "messages", "gaps", "subject")]
     rows += [
         (
@@ -108,17 +106,19 @@ def _groups(found: dict[str, Any]) -> Iterator[str]:
             _between(row),
             _short(row["subject"]) or "(none)",
         )
-        for row in found["groups"]
+        for row in result["groups"]
     ]
-    title = f"Most repeated ({len(found['groups'])} of {found['groups_in_all']:,})"
+    title = f"Most repeated ({len(result['groups'])} of {result['groups_in_all']:,})"
     yield from _table(title, ">>><<", rows)
 
 
-def _near_misses(found: dict[str, Any]) -> Iterator[str]:
-    title = f"Near misses: {many(found['near_miss_pairs'], 'pair')} of one subject and recipient, one piece different"
+def _near_misses(result: dict[str, Any]) -> Iterator[str]:
+    title = (
+        f"Near misses: {count_of(result['near_miss_pairs'], 'pair')} of one subject and recipient, one piece different"
+    )
     yield from _heading(title)
-    for row in found["near_misses"]:
-        yield f"  {many(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or '(no subject)'}"
+    for row in result["near_misses"]:
+        yield f"  {count_of(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or '(no subject)'}"
         removed = click.style(f"[-{printable(row['first'])}-]", fg="red")
         added = click.style(f"{{+{printable(row['second'])}+}}", fg="green")
         where = f" ({row['places']} places)" if row["places"] > 1 else ""
@@ -126,7 +126,7 @@ def _near_misses(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(title: str, sides: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Write a table. `sides` says for each column whether it is flush left or right, as in a format string."""
+    """Yields a table. `sides` has the alignment of each column, `<` or `>`, as in a format string."""
     yield from _heading(title)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
