@@ -105,7 +105,7 @@ def _decode_body(leaves: tuple[Leaf, ...], is_small: bool) -> DecodedBody:
     return DecodedBody(leaves, contents, tuple(texts), ordinals_of(leaves), is_small)
 
 
-# Without this cache a twin or the next mail of a bulk takes 78 % longer for 50 recipients, 109 % for one (medians of
+# Without this cache a twin or the next mail of a bulk takes 76 % longer for 50 recipients, 108 % for one (medians of
 # `make bench` runs in pairs). Bodies never seen cost 3 % less without it.
 _decode_small_body = lru_cache(CACHED_BODIES)(_decode_body)
 

@@ -40,7 +40,7 @@ def fingerprint(shared: hashlib.blake2b, recipient: Recipient) -> Fingerprint:
 
 
 # One site's mails share a style sheet, which is four fifths of a notification. Without this cache a twin or the next
-# mail of a bulk takes 4 to 9 % longer, a body never seen 3 % (medians of `make bench` runs in pairs).
+# mail of a bulk takes 5 to 9 % longer, a body never seen 3 % (medians of `make bench` runs in pairs).
 @lru_cache(_CACHED_STYLE_SHEETS)
 def _style_digest(style: bytes) -> bytes:
     return hashlib.blake2b(style).digest()

@@ -117,7 +117,7 @@ def _strip_body(body: DecodedBody, ignores: Ignores, ids_count: bool) -> _Stripp
     return _StrippedBody(contents, tuple(ignored), generated)
 
 
-# Without this cache a twin or the next mail of a bulk takes 43 % longer for 50 recipients, 63 % for one (medians of
+# Without this cache a twin or the next mail of a bulk takes 43 % longer for 50 recipients, 61 % for one (medians of
 # `make bench` runs in pairs). Bodies never seen cost 2 % less without it.
 _strip_small_body = lru_cache(CACHED_BODIES)(_strip_body)
 

@@ -84,7 +84,7 @@ class MessageView:
         self._texts = texts
         self._reverse_path = reverse_path
         self._prefilter = prefilter
-        # Several rules look at one target. Without this cache a message takes 5 to 18 % longer under the default rules.
+        # Several rules look at one target. Without this cache a message takes 5 to 15 % longer under the default rules.
         self._values: dict[str, Sequence[bytes]] = {}
 
     def has_attachment(self) -> bool:
