@@ -531,25 +531,27 @@ async def test_a_round_trip_that_is_cancelled_inside_the_store_counts_as_a_hang(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-async def test_the_worker_survives_a_bug_of_its_code(
-    client: BatchingStoreClient,
-    store: FakeStore,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    error: type[BaseException],
+async def test_the_worker_survives_an_error_outside_of_a_call(
+    store: FakeStore, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
+    """The clock fails when the worker reads it, between two calls of the store."""
+    failures = [error()]
+
+    def clock() -> float:
+        task = asyncio.current_task()
+        if failures and task is not None and task.get_name() == "store client":
+            raise failures.pop()
+        return 0.0
+
+    client = BatchingStoreClient(store, limit=LONG, clock=clock, probe_every=0.001)
+    await client.start()
     changes = StateChanges(client)
-
-    def broken() -> None:
-        raise error
-
     async with asyncio.timeout(LONG):
-        with monkeypatch.context() as patch:
-            patch.setattr(client, "_next_batch", broken)
-            assert are_unknown(await client.ask([peek(1)]), 1)
+        assert are_unknown(await client.ask([peek(1)]), 1)
         await changes.until(up=True)
         assert await client.ask([peek(1)]) == answers_to(peek(1))
     assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True]
+    await client.close()
 
 
 async def test_a_lasting_bug_in_the_store_is_logged_once(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from pathlib import Path
 
@@ -342,8 +341,12 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
 @hypothesis_settings(deadline=None)
 @given(st.sampled_from(sorted(KEYS)), st.text())
 def test_any_text_is_settings_or_a_settings_error(key: str, text: str) -> None:
-    with contextlib.suppress(SettingsError):
-        load(None, {key: text}, {})
+    problems, source = "", ""
+    try:
+        source = load(None, {key: text}, {}).provenance[key]
+    except SettingsError as error:
+        problems = str(error)
+    assert problems.startswith((key, key.partition(".")[0])) or source == "flag --set"
 
 
 def test_a_section_is_no_key() -> None:
