@@ -31,7 +31,7 @@ from relay.runtime.tasks import Tasks
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
 from relay.settings.sources import default_secret_file
-from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SmtpUrl, SqliteUrl
+from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.listener import Listener
 from relay.smtp.session import SessionLimits
 from relay.transaction import Dependencies, Policy
@@ -222,15 +222,15 @@ def build_pseudonyms(settings: Settings) -> Pseudonyms:
 
 
 def build_store(settings: Settings) -> Store:
-    """Give the store that the settings name, not opened yet."""
+    """Returns the store that the settings name, not opened yet."""
     match settings.store.url:
         case SqliteUrl(path):
-            # Under the guard's limit, so that a locked file is heard to be one and not taken for a hang.
+            # Shorter than the store's timeout, so that a locked file is reported as such and not as a hang.
             return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
         case MemoryUrl():
             return MemoryStore()
-        case redis:
-            return RedisStore(redis.url, timeout=settings.store.timeout)
+        case RedisUrl(_, servers):
+            return RedisStore(servers, timeout=settings.store.timeout)
 
 
 def build_upstream(

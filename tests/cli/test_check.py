@@ -14,11 +14,10 @@ from parts.logged import wait_logged
 from parts.ports import HOST, free_port
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
-from parts.redis_server import RedisServer
+from parts.redis_server import RedisServer, redis_store
 from parts.relay_process import Finished, run_relay
 
 from relay.claims.redis.server_info import ServerInfo
-from relay.claims.redis.store import RedisStore
 from relay.cli import main
 from relay.cli.check_redis import findings
 
@@ -353,7 +352,8 @@ async def test_a_cluster_that_lacks_a_node_still_works() -> None:
     assert looked.status == 0
     gone = f"{HOST}:{gone_node.port}"
     assert (
-        f"warn  store.url: redis at {gone}: connection refused: who is asked about there is forwarded" in looked.stdout
+        f"warn  store.url: redis at {gone}: connection refused: mail whose claims belong there is forwarded"
+        in looked.stdout
     )
 
 
@@ -369,7 +369,7 @@ async def test_sentinels_are_asked_for_the_master() -> None:
 
 
 async def test_a_clock_that_goes_wrong_is_warned_of(persisting: RedisServer) -> None:
-    store = RedisStore(persisting.url)
+    store = redis_store(persisting.url)
     for wrong, words in ((-5.0, "s ahead of this host's"), (5.0, "s behind this host's")):
         [warning] = findings(await store.survey(wall=lambda off=wrong: time.time() + off))
         assert not warning.fails
@@ -381,7 +381,7 @@ async def test_a_clock_that_goes_wrong_is_warned_of(persisting: RedisServer) -> 
 
 def test_clocks_that_differ_from_one_another_are_warned_of() -> None:
     def server(name: str, ahead: float) -> ServerInfo:
-        return ServerInfo(name, ahead=ahead, version=(7, 0), evicts="noeviction", persists=True)
+        return ServerInfo(name, ahead=ahead, version=(7, 0), eviction_policy="noeviction", persists=True)
 
     [warning] = findings([server("h:1", 1.2), server("h:2", -1.3), server("h:3", 0.0)])
     assert warning.text.startswith("the clock of h:1 is 2.5 s ahead of that of h:2: windows change")

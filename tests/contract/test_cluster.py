@@ -13,10 +13,10 @@ from parts.desk import people
 from parts.ports import HOST, free_port
 from parts.redis_cluster import RedisCluster, shared_cluster
 from parts.redis_scripted import bulk, listening, saying
+from parts.redis_server import redis_store
 from parts.waiting import until, until_told
 from redis.crc import key_slot
 
-from relay.claims.redis.store import RedisStore
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from parts.peer import ScriptedPeer
     from parts.redis_server import RedisServer
 
+    from relay.claims.redis.store import RedisStore
     from relay.core.claim import Answer
 
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -56,7 +57,7 @@ def cluster() -> RedisCluster:
 
 @pytest_asyncio.fixture
 async def store(cluster: RedisCluster) -> AsyncIterator[RedisStore]:
-    store = RedisStore(cluster.url)
+    store = redis_store(cluster.url)
     await store.open()
     yield store
     await store.close()
@@ -146,7 +147,7 @@ async def opens(store: RedisStore) -> bool:
 
 async def test_any_one_node_is_enough_to_find_the_others(cluster: RedisCluster) -> None:
     url = f"redis+cluster://{HOST}:{free_port()},{HOST}:{cluster.nodes[2].port}"
-    store = RedisStore(url)
+    store = redis_store(url)
     assert await store.execute(claims()) == [Won()] * len(KEYS)
     await store.close()
 
@@ -176,6 +177,7 @@ class ScriptedNode:
             b"TIME": b"*2\r\n" + bulk(b"9") + bulk(b"0"),
             b"INFO": bulk(b"run_id:%d" % self.life),
             b"SLOTS": b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n" + bulk(HOST.encode()) + b":%d\r\n" % self.master,
+            b"COMMAND": b"*0\r\n",
             b"CLUSTER": bulk(f"cluster_state:{self.state}\ncluster_current_epoch:{self.epoch}".encode()),
             b"EVAL": b":1\r\n" if self.epoch == 1 else b"-MOVED 1 %s:%d\r\n" % (HOST.encode(), self.master),
         }
@@ -187,7 +189,7 @@ async def test_a_master_that_another_has_replaced_is_noticed_once() -> None:
     node = ScriptedNode()
     async with listening(saying(node)) as one, listening(saying(node)) as other:
         node.master = one
-        store = RedisStore(f"redis+cluster://{HOST}:{one},{HOST}:{other}")
+        store = redis_store(f"redis+cluster://{HOST}:{one},{HOST}:{other}")
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         node.ends, node.life = True, 2
         await store.open()
@@ -208,7 +210,7 @@ async def test_of_nodes_that_disagree_the_latest_that_serves_is_believed() -> No
         for node, port in zip(nodes, ports, strict=True):
             node.master = port
         for seeds in (ports, ports[::-1]):
-            store = RedisStore(f"redis+cluster://{','.join(f'{HOST}:{port}' for port in seeds)}")
+            store = redis_store(f"redis+cluster://{','.join(f'{HOST}:{port}' for port in seeds)}")
             assert [server.name for server in await store.survey()] == [f"{HOST}:{ports[0]}"]
             await store.close()
 
@@ -217,7 +219,7 @@ async def test_an_identity_once_heard_outlives_its_node(store: RedisStore, clust
     identity = await store.identity()
     cluster.node_of("smtp-dedup:identity").kill()
     assert await store.identity() == identity
-    fresh = RedisStore(cluster.url)
+    fresh = redis_store(cluster.url)
     with pytest.raises(StoreError, match=r"no identity .*connection refused"):
         await fresh.identity()
     await fresh.close()
@@ -237,7 +239,7 @@ async def test_one_server_and_a_cluster_are_told_apart(cluster: RedisCluster, re
         (f"redis+cluster://{HOST}:{redis_server.port}", "cluster support disabled"),
         (f"redis://{HOST}:{cluster.nodes[0].port}", r"belongs to a cluster; write redis\+cluster://"),
     ):
-        store = RedisStore(url)
+        store = redis_store(url)
         with pytest.raises(StoreError, match=mend):
             await store.execute(claims())
         await store.close()
@@ -250,10 +252,10 @@ async def test_a_password_opens_all_nodes(cluster: RedisCluster) -> None:
             client.config_set("requirepass", "sesame")
             client.connection_pool.connection_kwargs["password"] = "sesame"
             stack.callback(client.config_set, "requirepass", "")
-        store = RedisStore(cluster.url.replace("//", "//:sesame@"))
+        store = redis_store(cluster.url.replace("//", "//:sesame@"))
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         await store.close()
-        store = RedisStore(cluster.url.replace("//", "//:simsim@"))
+        store = redis_store(cluster.url.replace("//", "//:simsim@"))
         with pytest.raises(StoreError, match="invalid username-password pair") as caught:
             await store.execute(claims())
         assert "simsim" not in str(caught.value)
@@ -324,7 +326,7 @@ async def test_no_answer_is_older_than_a_generation_that_is_new(cluster: RedisCl
     generation = cluster.node_of("smtp-dedup:generation")
     key = next(key for key in KEYS if cluster.node_of(name(key)) is not generation)
     holder = cluster.node_of(name(key))
-    store = RedisStore(cluster.url, timeout=20)
+    store = redis_store(cluster.url, timeout=20)
     await store.execute([AskGeneration(), Confirm(key, ORIGINAL, 600)])
     reader, writer = await asyncio.open_connection(HOST, generation.port)
     writer.write(b"PING\r\n")

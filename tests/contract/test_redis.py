@@ -17,13 +17,12 @@ import uvloop
 from parts.desk import people
 from parts.ports import free_port
 from parts.redis_scripted import bulk, closed, listening, saying
-from parts.redis_server import RedisServer
+from parts.redis_server import RedisServer, redis_store
 from parts.waiting import until
 
 from relay.claims.clocks import ServerClock
 from relay.claims.maintenance import WRITE_BACK
 from relay.claims.manager import ClaimManager
-from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BatchingStoreClient
 from relay.core.claim import (
     AskGeneration,
@@ -46,7 +45,7 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
-from relay.core.errors import SettingsError, StoreError
+from relay.core.errors import StoreError
 
 if TYPE_CHECKING:
     import contextlib
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
     from parts.certificates import Authority
     from parts.desk import OpenDesk
     from parts.peer import ScriptedPeer
+
+    from relay.claims.redis.store import RedisStore
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -67,7 +68,7 @@ MANY = [Claim(Fingerprint(f"v1:{number}"), MINE, 30, 600) for number in range(50
 
 @pytest_asyncio.fixture
 async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis_server.url)
+    store = redis_store(redis_server.url)
     await store.open()
     yield store
     await store.close()
@@ -178,12 +179,12 @@ def test_a_connection_reset_while_idle_costs_nothing_on_uvloop_either() -> None:
 
     async def reset_once() -> None:
         async with listening(serve) as port:
-            store = RedisStore(at(port))
+            store = redis_store(at(port))
             assert await store.execute([CLAIM]) == [Won()]
             no_delay = struct.pack("ii", 1, 0)  # a close with this is a reset
             writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_delay)
             writers[0].transport.abort()
-            await until(store._servers._link._connection._writer.is_closing, "the connection reset")
+            await until(store._servers._connection._connection._writer.is_closing, "the connection reset")
             assert await store.execute([CLAIM]) == [Won()]
             assert len(writers) == 2
             await store.close()
@@ -228,7 +229,7 @@ async def test_without_leave_to_ask_who_it_is_a_server_serves(redis_server: Redi
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-info")
         try:
-            store = RedisStore(redis_server.url)
+            store = redis_store(redis_server.url)
             assert await store.execute([CLAIM]) == [Won()]
             client.client_kill_filter(_type="normal", skipme=True)
             assert await store.execute([CLAIM]) == [Won()]
@@ -284,7 +285,7 @@ MIDWAY = 250
 
 async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server: RedisServer) -> None:
     async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
-        store = RedisStore(at(port))
+        store = redis_store(at(port))
         await store.execute([CLAIM])
         assert await store.execute(MANY * 2) == [Won()] * 100, "what is my own already is won again"
         await store.close()
@@ -292,7 +293,7 @@ async def test_a_connection_cut_between_two_answers_is_asked_again(redis_server:
 
 async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> None:
     async with cutting(redis_server.port, after=MIDWAY, cuts=2) as port:
-        store = RedisStore(at(port))
+        store = redis_store(at(port))
         with pytest.raises(StoreError, match="redis at"):
             await store.execute(MANY * 2)
         assert await store.execute(MANY) == [Won()] * 50
@@ -306,7 +307,7 @@ async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
         next(calls)
 
     async with listening(hang_up) as port:
-        store = RedisStore(at(port))
+        store = redis_store(at(port))
         with pytest.raises(StoreError):
             await store.execute([CLAIM])
         assert next(calls) == 1, "the library tries nothing again by itself"
@@ -370,7 +371,7 @@ class Skewed:
 @pytest.mark.parametrize("jump", [1000.0, -1000.0, 0.07], ids=["back", "forward", "drift"])
 async def test_a_server_whose_clock_was_set_is_asked_again(redis_server: RedisServer, jump: float) -> None:
     clock = Skewed()
-    store = RedisStore(redis_server.url, clock=clock)
+    store = redis_store(redis_server.url, clock=clock)
     second = Fingerprint("v1:second")
     await store.execute([Claim(second, MINE, 30, 600)])
     clock.jumped = jump
@@ -385,7 +386,7 @@ async def test_a_server_whose_clock_was_set_is_asked_again(redis_server: RedisSe
 async def test_a_new_connection_learns_the_clock_anew(redis_server: RedisServer) -> None:
     """Behind the same address there may be another server now."""
     clock = Skewed()
-    store = RedisStore(redis_server.url, clock=clock)
+    store = redis_store(redis_server.url, clock=clock)
     await store.execute([CLAIM])
     with redis_server.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)
@@ -423,12 +424,12 @@ def test_a_servers_clock_is_never_thought_to_be_ahead() -> None:
 )
 async def test_errors_are_said_in_few_words(url: str, words: str) -> None:
     with pytest.raises(StoreError) as caught:
-        await RedisStore(url).open()
+        await redis_store(url).open()
     assert re.fullmatch(words, str(caught.value))
 
 
 async def test_a_handshake_broken_off_is_begun_anew(redis_server: RedisServer) -> None:
-    store = RedisStore(redis_server.url)
+    store = redis_store(redis_server.url)
     redis_server.pause()
     opening = asyncio.create_task(store.open())
     await asyncio.wait([opening], timeout=0.1)
@@ -471,13 +472,13 @@ async def test_a_server_with_a_password(redis_server: RedisServer) -> None:
         client.config_set("requirepass", "sesame")
         try:
             for url in (f"redis://{place}", f"redis://:simsim@{place}"):
-                store = RedisStore(url)
+                store = redis_store(url)
                 with pytest.raises(StoreError) as caught:
                     await store.execute([CLAIM])
                 assert place in str(caught.value)
                 assert "simsim" not in str(caught.value)
                 await store.close()
-            store = RedisStore(f"redis://:sesame@{place}")
+            store = redis_store(f"redis://:sesame@{place}")
             assert await store.execute([CLAIM]) == [Won()]
             await store.close()
         finally:
@@ -486,7 +487,7 @@ async def test_a_server_with_a_password(redis_server: RedisServer) -> None:
 
 async def test_a_server_that_is_loading() -> None:
     async with listening(saying(lambda _: b"-LOADING Redis is loading the dataset in memory\r\n")) as port:
-        store = RedisStore(at(port))
+        store = redis_store(at(port))
         for ask in (lambda: store.execute([CLAIM, PEEK]), store.identity):
             with pytest.raises(StoreError, match="loading the dataset"):
                 await ask()
@@ -495,21 +496,12 @@ async def test_a_server_that_is_loading() -> None:
 
 async def test_a_unix_socket() -> None:
     with RedisServer(unix=True) as server:
-        store = RedisStore(server.url)
+        store = redis_store(server.url)
         assert await store.execute([CLAIM]) == [Won()]
         server.kill()
         with pytest.raises(StoreError, match=f"redis at {server.socket}"):
             await store.execute([CLAIM])
         await store.close()
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://:sesame@localhost?ssl_keyfile=x", "http://:sesame@localhost", "redis://:sesame@localhost:x"]
-)
-def test_a_url_that_cannot_be(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"store\.url") as caught:
-        RedisStore(url)
-    assert "sesame" not in str(caught.value)
 
 
 # Records and forgetting
@@ -551,7 +543,7 @@ async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisSto
 
 async def test_a_record_of_a_broken_off_batch_is_told_once(redis_server: RedisServer) -> None:
     async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
-        store = RedisStore(at(port))
+        store = redis_store(at(port))
         await store.execute([NOTE, *MANY * 2])
         with redis_server.client() as client:
             assert client.xlen(STREAM) == 2
@@ -609,7 +601,7 @@ async def test_what_changes_while_it_is_looked_at_is_not_forgotten(
 
 async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server: RedisServer) -> None:
     """The server has come back empty, and hears of thousands of acceptances while an operator forgets them."""
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=20)
+    guard = BatchingStoreClient(redis_store(redis_server.url), limit=20)
     book = ClaimManager(guard, lease=30, clock=time.monotonic)
     await guard.start()
     terms = {Fingerprint(f"v1:{number}"): ClaimTerms(600, "one") for number in range(WRITE_BACK * 20)}
@@ -634,7 +626,7 @@ async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server:
 
 
 async def forgotten(redis_server: RedisServer, matches: Callable[[Entry], bool]) -> int:
-    operator = RedisStore(redis_server.url)
+    operator = redis_store(redis_server.url)
     try:
         return await operator.forget(matches)
     finally:
@@ -694,8 +686,8 @@ async def test_a_server_behind_tls(authority: Authority) -> None:
     tls = {"tls-port": str(free_port()), "tls-auth-clients": "no", "tls-ca-cert-file": str(authority.certificate)}
     with RedisServer(options=tls | {"tls-cert-file": certificate, "tls-key-file": certificate}):
         url = f"rediss://localhost:{tls['tls-port']}/1?ssl_ca_certs={authority.certificate}"
-        store = RedisStore(url)
+        store = redis_store(url)
         assert await store.execute([CLAIM]) == [Won()]
         await store.close()
         with pytest.raises(StoreError, match="certificate verify failed"):
-            await RedisStore(url.partition("?")[0]).open()
+            await redis_store(url.partition("?")[0]).open()

@@ -14,9 +14,9 @@ from parts.desk import people
 from parts.ports import HOST, free_port
 from parts.redis_scripted import bulk, listening, saying
 from parts.redis_sentinel import SERVICE, SentinelSet, shared_sentinels
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.core.claim import Claim, Confirm, Fingerprint, Held, Original, Sent, Token, Won
 from relay.core.errors import StoreError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from parts.desk import Desk, OpenDesk
     from parts.peer import ScriptedPeer
     from parts.redis_scripted import Serve
+
+    from relay.claims.redis.store import RedisStore
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -42,7 +44,7 @@ def sentinels() -> SentinelSet:
 
 @pytest_asyncio.fixture
 async def store(sentinels: SentinelSet) -> AsyncIterator[RedisStore]:
-    store = RedisStore(sentinels.url)
+    store = redis_store(sentinels.url)
     yield store
     await store.close()
 
@@ -71,17 +73,17 @@ async def test_a_sentinel_that_hangs_or_is_gone_costs_nothing(sentinels: Sentine
     ports = [sentinel.port for sentinel in sentinels.sentinels]
     with stopped(sentinels, 1):
         async with asyncio.timeout(0.35):  # that of one look is 0.4
-            store = RedisStore(sentinels.url)
+            store = redis_store(sentinels.url)
             assert await store.execute([CLAIM]) == [Won()]
             await store.close()
-    store = RedisStore(url(sentinels, [free_port(), *ports[1:]]))
+    store = redis_store(url(sentinels, [free_port(), *ports[1:]]))
     assert await store.execute([CLAIM]) == [Won()]
     await store.close()
 
 
 async def test_one_sentinel_of_three_is_enough(sentinels: SentinelSet) -> None:
     with stopped(sentinels, 2):
-        store = RedisStore(sentinels.url)
+        store = redis_store(sentinels.url)
         assert await store.execute([CLAIM]) == [Won()]
         await store.close()
 
@@ -114,7 +116,7 @@ async def test_whom_most_sentinels_name_is_the_master() -> None:
     async with contextlib.AsyncExitStack() as stack:
         ports += [await stack.enter_async_context(listening(server(number))) for number in range(2)]
         votes = [await stack.enter_async_context(listening(sentinel(number))) for number in (0, 1, 0, 1, 1)]
-        store = RedisStore(f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in votes)}/{SERVICE}")
+        store = redis_store(f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in votes)}/{SERVICE}")
         assert await store.execute([CLAIM]) == [Won()]
         assert asked == [1]
         await store.close()
@@ -122,12 +124,12 @@ async def test_whom_most_sentinels_name_is_the_master() -> None:
 
 async def test_no_sentinel_at_all(sentinels: SentinelSet) -> None:
     ports = sorted(free_port() for _ in range(2))
-    store = RedisStore(url(sentinels, ports))
+    store = redis_store(url(sentinels, ports))
     with pytest.raises(StoreError) as caught:
         await store.execute([CLAIM])
     assert str(caught.value).startswith(f"redis {SERVICE} of the sentinels {HOST}:{ports[0]},{HOST}:{ports[1]}: ")
     assert f"sentinel {HOST}:{ports[0]}: connection refused" in str(caught.value)
-    silent = RedisStore(sentinels.url)
+    silent = redis_store(sentinels.url)
     with (
         stopped(sentinels, 3),
         pytest.raises(StoreError, match=r"sentinel 127\.0\.0\.1:[0-9]+: no answer within 0\.4 s"),
@@ -141,7 +143,7 @@ async def test_a_service_that_nobody_knows(sentinels: SentinelSet) -> None:
         (url(sentinels, [sentinels.master().port]), "unknown command"),
     ):
         with pytest.raises(StoreError, match=words):
-            await RedisStore(place).open()
+            await redis_store(place).open()
 
 
 async def test_who_is_named_and_is_no_master_is_not_asked(store: RedisStore, sentinels: SentinelSet) -> None:
@@ -169,12 +171,12 @@ async def test_passwords_of_servers_and_of_sentinels_are_two(sentinels: Sentinel
             client.execute_command("ACL", "SETUSER", "default", "resetpass", ">open%word")
             stack.callback(client.execute_command, "ACL", "SETUSER", "default", "nopass")
         given = sentinels.url.replace("//", "//relay:sesame@") + "?db=1&sentinel_password=open%25word"
-        store = RedisStore(given)
+        store = redis_store(given)
         assert await store.execute([CLAIM]) == [Won()]
         await store.close()
         for wrong in (given.replace("sesame", "simsim"), given.replace("open", "simsim"), given.partition("?")[0]):
             with pytest.raises(StoreError) as caught:
-                await RedisStore(wrong).open()
+                await redis_store(wrong).open()
             assert "simsim" not in str(caught.value)
         with master.client() as client:
             assert client.info("keyspace")["db1"]["keys"] == 1

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -15,9 +15,25 @@ from redis.retry import Retry
 
 from parts.ports import HOST, free_port
 from parts.waiting import block_until
+from relay.claims.redis.store import RedisStore
+from relay.settings.urls import RedisUrl, parse_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from relay.claims.redis.servers import RedisServers
+
+
+def redis_store(url: str, **options: Any) -> RedisStore:
+    """Returns the store that a URL names."""
+    return RedisStore(redis_servers(url), **options)
+
+
+def redis_servers(url: str) -> RedisServers:
+    """Returns the servers that a URL names."""
+    parsed = parse_store(url)
+    assert isinstance(parsed, RedisUrl)
+    return parsed.servers
 
 
 class RedisServer:

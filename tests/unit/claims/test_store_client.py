@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BATCH, BatchingStoreClient
 from relay.core.claim import (
     Answer,
@@ -625,7 +625,7 @@ async def test_closing_what_never_started(store: FakeStore) -> None:
 
 
 async def test_a_stopped_redis_costs_two_limits_and_is_asked_again_when_it_goes_on(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=0.2, probe_every=0.01)
+    guard = BatchingStoreClient(redis_store(redis_server.url), limit=0.2, probe_every=0.01)
     await guard.start()
     changes = Changes(guard)
     key, token = Fingerprint("v1:a"), Token("t")
@@ -642,7 +642,7 @@ async def test_a_stopped_redis_costs_two_limits_and_is_asked_again_when_it_goes_
 
 
 async def test_a_killed_redis_is_noticed_at_once_and_its_return_too(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=LONG, probe_every=0.01)
+    guard = BatchingStoreClient(redis_store(redis_server.url), limit=LONG, probe_every=0.01)
     await guard.start()
     changes = Changes(guard)
     before = guard.identity
@@ -656,7 +656,7 @@ async def test_a_killed_redis_is_noticed_at_once_and_its_return_too(redis_server
 
 
 async def test_a_loop_held_up_longer_than_the_limit_still_reads_its_answer(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=0.1)
+    guard = BatchingStoreClient(redis_store(redis_server.url), limit=0.1)
     await guard.start()
     many = [Claim(Fingerprint(f"v1:{number}"), Token("t"), 30, 600) for number in range(BATCH)]
     redis_server.pause()
