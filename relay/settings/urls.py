@@ -208,6 +208,7 @@ def _redis_servers(scheme: str, text: str) -> RedisServers:
         password=url.password or "",
         sentinel_password=options.pop("sentinel_password", ""),
         tls=_tls(options) if scheme == "rediss" else None,
+        hosts=hosts,
     )
 
 

@@ -43,6 +43,8 @@ class RedisServers:
     sentinel_password: str = field(default="", repr=False)
     tls: Mapping[str, str | bool] | None = None
     """Options of redis-py, such as `ssl_ca_certs`. None: without TLS."""
+    hosts: str = field(default="", compare=False)
+    """The addresses as the URL writes them, for errors."""
 
     def __str__(self) -> str:
-        return self.socket or ",".join(map(str, self.addresses))
+        return self.socket or self.hosts
