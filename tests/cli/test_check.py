@@ -323,7 +323,7 @@ async def test_a_redis_that_evicts_is_warned_of(persisting: RedisServer, policy:
     looked = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
     assert looked.status == 0
     assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in looked.stdout
-    assert '\n      to mend: write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET ' in looked.stdout
+    assert '\n      to mend: write "maxmemory-policy noeviction" in its redis.conf, or run CONFIG SET ' in looked.stdout
     assert ("all our keys have an expiry" in looked.stdout) == (policy == "volatile-ttl")
 
 
@@ -331,7 +331,7 @@ async def test_a_redis_that_keeps_nothing_is_warned_of(redis_server: RedisServer
     looked = await warned(redis_server)
     assert looked.status == 0
     assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in looked.stdout
-    assert '\n      to mend: write "appendonly yes" in its redis.conf, or say CONFIG SET ' in looked.stdout
+    assert '\n      to mend: write "appendonly yes" in its redis.conf, or run CONFIG SET ' in looked.stdout
 
 
 async def test_what_may_not_be_looked_at_is_said(persisting: RedisServer) -> None:

@@ -102,6 +102,17 @@ async def test_only_the_keys_of_a_node_that_is_gone_are_unknown(store: RedisStor
     await until_told(lambda: all_told(store), "the node asked again")
 
 
+async def test_a_node_that_is_away_from_the_start_costs_only_its_own_keys(cluster: RedisCluster) -> None:
+    where = by_node(cluster)
+    gone, *others = cluster.nodes
+    gone.kill()
+    store = redis_store(cluster.url)
+    answers = dict(zip(KEYS, await store.execute(claims()), strict=True))
+    assert kinds([answers[key] for key in where[gone.port]]) == {Unknown}
+    assert kinds([answers[key] for node in others for key in where[node.port]]) == {Won}
+    await store.close()
+
+
 async def all_told(store: RedisStore) -> bool:
     return Unknown not in kinds(await store.execute(claims()))
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _STEP = 0.3
 """The part of the timeout that each step of a batch may take: a pipeline, the slot map, a second pipeline."""
+_STEPS = 3
 _CHECK_INTERVAL = 1.0
 """Seconds between two checks of nodes that do not answer."""
 _DOWN = "cluster is down"
@@ -75,11 +76,14 @@ class Cluster:
 
     async def ask(self, items: Sequence[T], key: KeyOf[T], write: Write[T]) -> list[object]:
         """Asks each node for its keys, and once more for those that have moved or were not answered."""
+        due = self._clock() + self._limit * _STEPS
         await self._ensure_slot_map()
         replies: list[object] = [Unreachable(f"{self._name}: no node serves the slot of this key")] * len(items)
         if again := await self._exchange(dict(enumerate(items)), key, write, replies):
             await self._read_slot_map()
-            await self._exchange({number: items[number] for number in again}, key, write, replies, redirect=True)
+            moved = {number: items[number] for number in again}
+            # Redirections are followed one by one, so they get all the time that is left.
+            await self._exchange(moved, key, write, replies, redirect_for=max(self._limit, due - self._clock()))
         return replies
 
     async def ask_all(self, requests: Sequence[Request]) -> dict[str, Replies]:
@@ -134,21 +138,22 @@ class Cluster:
         write: Write[T],
         replies: list[object],
         *,
-        redirect: bool = False,
+        redirect_for: float = 0,
     ) -> list[int]:
         """Asks for the items, by their numbers in `replies`. Returns the numbers that are worth a second try."""
         numbers_of: dict[ClusterNode, list[int]] = defaultdict(list)
         for number, item in items.items():
             if node := self._node_of(key(item)):
                 numbers_of[node].append(number)
+        # A redirection may have named a node that was unknown.
+        await self._check(node for node in numbers_of if node.name not in self._run_ids | self._away)
         asked_at = self._clock()
-        answered = await self._send(
-            {
-                node: [TIME, *write([items[number] for number in numbers], self._clocks[node.name])]
-                for node, numbers in numbers_of.items()
-            },
-            redirect=redirect,
-        )
+        asked: dict[ClusterNode, list[Request]] = {}
+        for node, numbers in numbers_of.items():
+            # The clock of a node that is away may be unknown.
+            written = [] if node.name in self._away else write([items[n] for n in numbers], self._clocks[node.name])
+            asked[node] = [TIME, *written]
+        answered = await self._send(asked, redirect_for=redirect_for)
         again: list[int] = []
         for node, answers in answered.items():
             time, *rest = [answers] * (1 + len(numbers_of[node])) if isinstance(answers, Unreachable) else answers
@@ -167,21 +172,17 @@ class Cluster:
         return replies
 
     async def _send(
-        self, asked: Mapping[ClusterNode, Sequence[Request]], *, redirect: bool = False
+        self, asked: Mapping[ClusterNode, Sequence[Request]], *, redirect_for: float = 0
     ) -> dict[ClusterNode, Replies]:
-        """Sends one pipeline to each node that is not away. `redirect`: follow MOVED and ASK, command by command."""
-        pipelines = {
-            node: self._client.pipeline()
-            for node, requests in asked.items()
-            if requests and node.name not in self._away
-        }
+        """Sends one pipeline to each node that serves. Follows MOVED and ASK if there are `redirect_for` seconds."""
+        pipelines = {node: self._client.pipeline() for node in asked if node.name not in self._away}
         for node, pipeline in pipelines.items():
             for request in asked[node]:
                 pipeline.execute_command(*request, target_nodes=node)
         results = await run_within(
-            self._limit,
+            redirect_for or self._limit,
             {
-                node: pipeline.execute(raise_on_error=False, allow_redirections=redirect)
+                node: pipeline.execute(raise_on_error=False, allow_redirections=redirect_for > 0)
                 for node, pipeline in pipelines.items()
             },
         )
@@ -243,13 +244,16 @@ class Cluster:
         manager.startup_nodes = {name: node for name, node in answering.items() if self._epochs[name] == latest}
         try:
             async with asyncio.timeout(self._limit):
-                await (manager.initialize() if before else client.initialize())
+                await manager.initialize()
+                primaries = {node.name: node for node in client.get_primaries()}
+                await self._check(node for name, node in primaries.items() if name not in self._run_ids | self._away)
+                for name in self._away:
+                    manager.move_node_to_end_of_cached_nodes(name)  # the client asks the first one for COMMAND
+                await client.initialize()
         except _FAILURES as error:
             if not before:
                 raise self.error(reason(error)) from error
             return
-        primaries = {node.name: node for node in client.get_primaries()}
-        await self._check(node for name, node in primaries.items() if name not in self._run_ids)
         # A replica that was promoted may know less.
         self.restarts += len(before - primaries.keys())
         self._run_ids = {name: each for name, each in self._run_ids.items() if name in primaries}
@@ -281,6 +285,8 @@ class Cluster:
             state = await node.execute_command("CLUSTER", "INFO")
             epoch = re.search(rb"^cluster_current_epoch:(\d+)", state, re.MULTILINE)
             self._epochs[node.name] = int(epoch[1]) if epoch else 0
+            if b"cluster_slots_assigned:0\r" in state:
+                raise ResponseError("no node has a slot")
             if b"cluster_state:fail" in state:
                 raise ResponseError(f"the {_DOWN}")
 
