@@ -76,7 +76,7 @@ def kinds(answers: Sequence[Answer]) -> set[type]:
 
 
 def by_node(cluster: RedisCluster) -> dict[int, list[Fingerprint]]:
-    """Give the keys by the port of their node."""
+    """Returns the keys by the port of their node."""
     ports = {key: cluster.node_of(name(key)).port for key in KEYS}
     return {node.port: [key for key in KEYS if ports[key] == node.port] for node in cluster.nodes}
 
@@ -99,7 +99,7 @@ async def test_only_the_keys_of_a_node_that_is_gone_are_unknown(store: RedisStor
     alone = await store.execute(claims(keys=where[gone.port]))
     assert kinds(alone) == {Unknown}, "the others answer, so the store is not down"
     gone.start()
-    await until_told(lambda: all_told(store), "the node asked again")
+    await until_told(lambda: all_answered(store), "the node is asked again")
 
 
 async def test_a_node_that_is_away_from_the_start_costs_only_its_own_keys(cluster: RedisCluster) -> None:
@@ -113,11 +113,11 @@ async def test_a_node_that_is_away_from_the_start_costs_only_its_own_keys(cluste
     await store.close()
 
 
-async def all_told(store: RedisStore) -> bool:
+async def all_answered(store: RedisStore) -> bool:
     return Unknown not in kinds(await store.execute(claims()))
 
 
-async def test_a_node_that_hangs_holds_the_others_up_once(store: RedisStore, cluster: RedisCluster) -> None:
+async def test_a_node_that_hangs_delays_the_others_once_a_second(store: RedisStore, cluster: RedisCluster) -> None:
     where = by_node(cluster)
     hanging, *others = cluster.nodes
     await store.execute(claims())
@@ -133,7 +133,7 @@ async def test_a_node_that_hangs_holds_the_others_up_once(store: RedisStore, clu
         await store.open()
     assert time.monotonic() - begun < 4, "each for itself they would cost 16 s"
     hanging.resume()
-    await until_told(lambda: all_told(store), "the node asked again")
+    await until_told(lambda: all_answered(store), "the node is asked again")
 
 
 async def test_without_any_node_the_store_is_down(store: RedisStore, cluster: RedisCluster) -> None:
@@ -151,7 +151,7 @@ async def test_without_any_node_the_store_is_down(store: RedisStore, cluster: Re
 async def opens(store: RedisStore) -> bool:
     try:
         await store.open()
-        return await all_told(store)
+        return await all_answered(store)
     except StoreError:
         return False
 
@@ -172,7 +172,7 @@ async def test_a_node_that_was_restarted_is_noticed_once(store: RedisStore, clus
 
 
 class ScriptedNode:
-    """A node that says what the test wants of itself and of the cluster."""
+    """A node that replies what the test wants about itself and the cluster."""
 
     def __init__(self, epoch: int = 1, state: str = "ok") -> None:
         self.epoch, self.state = epoch, state
@@ -245,13 +245,13 @@ async def test_forgetting_without_a_node_is_refused(store: RedisStore, cluster: 
     assert await store.execute([AskGeneration()]) == [Generation("")]
 
 
-async def test_one_server_and_a_cluster_are_told_apart(cluster: RedisCluster, redis_server: RedisServer) -> None:
-    for url, mend in (
+async def test_one_server_and_a_cluster_are_distinguished(cluster: RedisCluster, redis_server: RedisServer) -> None:
+    for url, remedy in (
         (f"redis+cluster://{HOST}:{redis_server.port}", "cluster support disabled"),
         (f"redis://{HOST}:{cluster.nodes[0].port}", r"belongs to a cluster; write redis\+cluster://"),
     ):
         store = redis_store(url)
-        with pytest.raises(StoreError, match=mend):
+        with pytest.raises(StoreError, match=remedy):
             await store.execute(claims())
         await store.close()
 
@@ -308,7 +308,7 @@ async def test_a_slot_is_followed_while_it_moves_and_after(store: RedisStore, cl
 
 
 def moves(node: RedisServer) -> int:
-    """Count how often a node has answered that another serves the slot."""
+    """Returns how often a node has replied that another one serves the slot."""
     with node.client() as client:
         return int(client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"])
 
@@ -333,7 +333,7 @@ async def test_what_moves_while_it_is_looked_for_is_forgotten(store: RedisStore,
 
 
 async def test_no_answer_is_older_than_a_generation_that_is_new(cluster: RedisCluster) -> None:
-    """The one node tells what it holds; then that is forgotten; then the other tells of the new generation."""
+    """One node answers with its claim; then that is forgotten; then the other node answers with the new generation."""
     generation = cluster.node_of("smtp-dedup:generation")
     key = next(key for key in KEYS if cluster.node_of(name(key)) is not generation)
     holder = cluster.node_of(name(key))
@@ -403,12 +403,12 @@ async def test_twins_at_one_relay_stay_one_while_a_master_is_away(
                 assert (await desk.relay.metrics()).value("smtp_dedup_store_up") == 1, "two of three answer"
                 await asyncio.to_thread(cluster.nodes[0].start)
     assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
-    # It came back empty: what it had confirmed is gone, and all that it missed is written.
+    # The node came back empty: what it held is gone, and all that it missed is written.
     await until(lambda: sent_in(cluster) >= len(everyone) + 1 - len(before), "written what the node missed")
 
 
 def sent_in(cluster: RedisCluster) -> int:
-    """Count the acceptances that the cluster holds."""
+    """Returns the number of acceptances in the cluster."""
     count = 0
     for node in cluster.nodes:
         with node.client() as client:
@@ -416,7 +416,7 @@ def sent_in(cluster: RedisCluster) -> int:
     return count
 
 
-async def test_nodes_restarted_empty_are_told_what_was_sent_though_nobody_asks_them(
+async def test_nodes_restarted_empty_while_idle_receive_what_was_sent(
     peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
 ) -> None:
     desk = await open_desk(upstream=peer.url, store=cluster.url)
@@ -454,7 +454,7 @@ async def test_two_relays_send_one_copy_while_slots_move(
 
 
 def move_some(cluster: RedisCluster) -> int:
-    """Bring half of the slots with claims in them from one node to the next, and say how many."""
+    """Moves half of the slots with claims from one node to the next. Returns their number."""
     source, target = cluster.nodes[0], cluster.nodes[1]
     held = source.keys()
     some = sorted({key_slot(key.encode()) for key in held if key.startswith("smtp-dedup:v")})[::2]

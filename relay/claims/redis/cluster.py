@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _STEP = 0.3
 """The part of the timeout that each step of a batch may take: a pipeline, the slot map, a second pipeline."""
 _STEPS = 3
+"""Steps in a batch that needs all of them."""
 _CHECK_INTERVAL = 1.0
 """Seconds between two checks of nodes that do not answer."""
 _DOWN = "cluster is down"
