@@ -1,4 +1,4 @@
-"""What Redis adds: the connection and its ends, refusals of the server, strangers' values, expiry."""
+"""What only Redis has: lost connections, refusals by the server, values that no relay wrote, expiry."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisSe
         b"s" + b"9" * 5_000 + b' {"record": "", "message_id": "", "reply": "", "accepted_at": 0}',
     ],
 )
-async def test_a_strangers_value_is_never_taken_for_sent(
+async def test_a_value_that_no_relay_wrote_never_counts_as_sent(
     store: RedisStore, redis_server: RedisServer, value: bytes, left: int | None
 ) -> None:
     with redis_server.client() as client:
@@ -123,7 +123,7 @@ async def test_a_strangers_value_is_never_taken_for_sent(
     assert isinstance(claimed, Unknown | Won)
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     (answer,) = await store.execute([PEEK])
-    assert isinstance(answer, Sent), "an acceptance mends it"
+    assert isinstance(answer, Sent), "an acceptance overwrites it"
 
 
 async def test_an_entry_without_expiry_is_free(store: RedisStore, redis_server: RedisServer) -> None:
@@ -169,7 +169,7 @@ async def test_a_connection_lost_while_idle_costs_nothing(store: RedisStore, red
 
 
 def test_a_connection_reset_while_idle_costs_nothing_on_uvloop_either() -> None:
-    """It closes the transport by itself, and has its own word for that when we write."""
+    """uvloop closes the transport, and raises RuntimeError at the next write."""
     replies = {b"TIME": b"*2\r\n" + bulk(b"9") + bulk(b"0"), b"EVAL": b":1\r\n"}
     writers: list[asyncio.StreamWriter] = []
 
@@ -200,13 +200,13 @@ async def test_a_restart_costs_nothing_and_is_noticed(store: RedisStore, redis_s
     assert store.restarts == 1
     redis_server.restart()
     await store.open()
-    assert store.restarts == 2, "also by who only looks whether it answers"
+    assert store.restarts == 2, "an idle check notices it as well"
     await store.execute([CLAIM])
     await store.open()
     assert store.restarts == 2
 
 
-async def test_a_redis_restarted_empty_is_told_what_was_sent_though_nobody_asks_it(
+async def test_a_redis_restarted_empty_while_idle_receives_what_was_sent(
     peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
 ) -> None:
     one = await open_desk(upstream=peer.url, store=redis_server.url)
@@ -225,7 +225,7 @@ async def test_a_redis_restarted_empty_is_told_what_was_sent_though_nobody_asks_
     assert peer.copies() == dict.fromkeys(mine + theirs, 1)
 
 
-async def test_without_leave_to_ask_who_it_is_a_server_serves(redis_server: RedisServer) -> None:
+async def test_a_server_that_refuses_info_serves(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-info")
         try:
@@ -253,7 +253,7 @@ def at(port: int) -> str:
 
 
 def cutting(port: int, *, after: int, cuts: int) -> contextlib.AbstractAsyncContextManager[int]:
-    """Stand between store and server: cut the first `cuts` connections after so many bytes of answers to scripts."""
+    """A proxy that cuts the first `cuts` connections after `after` bytes of replies to scripts."""
     counter = itertools.count()
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: asyncio.Event) -> None:
@@ -300,7 +300,7 @@ async def test_a_connection_cut_twice_is_an_error(redis_server: RedisServer) -> 
         await store.close()
 
 
-async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
+async def test_a_server_that_closes_at_once_is_connected_to_once() -> None:
     calls = itertools.count()
 
     async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
@@ -310,7 +310,7 @@ async def test_a_server_that_hangs_up_at_the_greeting_is_called_once() -> None:
         store = redis_store(at(port))
         with pytest.raises(StoreError):
             await store.execute([CLAIM])
-        assert next(calls) == 1, "the library tries nothing again by itself"
+        assert next(calls) == 1, "the library does not retry"
         await store.close()
 
 
@@ -331,7 +331,7 @@ async def test_answers_of_a_cancelled_batch_are_never_read(store: RedisStore, re
 async def test_what_is_carried_out_after_its_end_leaves_no_entry(
     store: RedisStore, redis_server: RedisServer, over: str
 ) -> None:
-    """The guard has given up; what was asked lies in the socket of a server that is stopped."""
+    """The caller has given up; the commands wait in the socket of a server that is stopped."""
     second, third = Fingerprint("v1:second"), Fingerprint("v1:third")
     if over == "a claim":
         await store.execute([CLAIM, Claim(second, MINE, 0.9, 600)])
@@ -360,7 +360,7 @@ async def test_what_is_carried_out_late_ends_when_it_would_have(store: RedisStor
 
 
 class Skewed:
-    """Our clock; when it jumps, the server's has been set the other way, as far as we can see."""
+    """This host's clock. A jump looks as if the server's clock had been set the other way."""
 
     jumped = 0.0
 
@@ -384,7 +384,7 @@ async def test_a_server_whose_clock_was_set_is_asked_again(redis_server: RedisSe
 
 
 async def test_a_new_connection_learns_the_clock_anew(redis_server: RedisServer) -> None:
-    """Behind the same address there may be another server now."""
+    """Another server may have the same address now."""
     clock = Skewed()
     store = redis_store(redis_server.url, clock=clock)
     await store.execute([CLAIM])
@@ -422,13 +422,13 @@ def test_a_servers_clock_is_never_thought_to_be_ahead() -> None:
         ("unix:///nowhere/redis.sock", "redis at /nowhere/redis.sock: no such file or directory"),
     ],
 )
-async def test_errors_are_said_in_few_words(url: str, words: str) -> None:
+async def test_errors_are_short(url: str, words: str) -> None:
     with pytest.raises(StoreError) as caught:
         await redis_store(url).open()
     assert re.fullmatch(words, str(caught.value))
 
 
-async def test_a_handshake_broken_off_is_begun_anew(redis_server: RedisServer) -> None:
+async def test_a_handshake_that_was_cancelled_starts_again(redis_server: RedisServer) -> None:
     store = redis_store(redis_server.url)
     redis_server.pause()
     opening = asyncio.create_task(store.open())
@@ -510,7 +510,7 @@ NOTE = Note("rec-1", "{}", 600)
 STREAM, GENERATION = "smtp-dedup:records", "smtp-dedup:generation"
 
 
-async def told(store: RedisStore) -> list[str]:
+async def texts_of_records(store: RedisStore) -> list[str]:
     return [text async for text in store.records(600)]
 
 
@@ -526,10 +526,10 @@ async def test_records_that_cannot_be_kept_cost_no_claim(store: RedisStore, redi
     assert isinstance(noted, Unknown)
     assert isinstance((await store.execute([NOTE]))[0], Unknown)
     with pytest.raises(StoreError, match=r"redis at .*WRONGTYPE"):
-        await told(store)
+        await texts_of_records(store)
 
 
-async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_a_user_who_may_not_write_records_can_still_claim(store: RedisStore, redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-xadd")
         try:
@@ -541,17 +541,17 @@ async def test_a_user_who_may_not_write_records_keeps_his_claims(store: RedisSto
     assert await store.execute([NOTE]) == [Done()]
 
 
-async def test_a_record_of_a_broken_off_batch_is_told_once(redis_server: RedisServer) -> None:
+async def test_a_record_of_a_broken_batch_is_read_once(redis_server: RedisServer) -> None:
     async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
         store = redis_store(at(port))
         await store.execute([NOTE, *MANY * 2])
         with redis_server.client() as client:
             assert client.xlen(STREAM) == 2
-        assert await told(store) == ["{}"]
+        assert await texts_of_records(store) == ["{}"]
         await store.close()
 
 
-async def test_what_no_relay_wrote_into_the_stream_is_passed_over(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_what_no_relay_wrote_into_the_stream_is_skipped(store: RedisStore, redis_server: RedisServer) -> None:
     strange = [
         {"a": "b"},
         {"record": "r", "keep": "soon", "text": "{}"},
@@ -562,7 +562,7 @@ async def test_what_no_relay_wrote_into_the_stream_is_passed_over(store: RedisSt
         for fields in strange:
             client.xadd(STREAM, fields)
     await store.execute([NOTE])
-    assert await told(store) == ["{}", "\N{REPLACEMENT CHARACTER}", "long"]
+    assert await texts_of_records(store) == ["{}", "\N{REPLACEMENT CHARACTER}", "long"]
 
 
 async def test_records_older_than_they_are_kept_leave_the_stream(store: RedisStore, redis_server: RedisServer) -> None:
@@ -573,7 +573,7 @@ async def test_records_older_than_they_are_kept_leave_the_stream(store: RedisSto
         assert client.xlen(STREAM) <= 100
 
 
-async def test_an_entry_of_an_earlier_version_names_nobody(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_an_entry_of_an_earlier_version_names_no_recipient(store: RedisStore, redis_server: RedisServer) -> None:
     value = b's600000 {"record":"rec-1","message_id":"<1@example.org>","reply":"250 ok","accepted_at":1.0}'
     with redis_server.client() as client:
         client.set(NAME, value, px=590_000)
@@ -585,9 +585,7 @@ async def test_an_entry_of_an_earlier_version_names_nobody(store: RedisStore, re
     assert [(entry.key, entry.original, entry.recipient) for entry in seen] == [(KEY, ORIGINAL, "")]
 
 
-async def test_what_changes_while_it_is_looked_at_is_not_forgotten(
-    store: RedisStore, redis_server: RedisServer
-) -> None:
+async def test_what_changes_after_it_was_read_is_not_forgotten(store: RedisStore, redis_server: RedisServer) -> None:
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
 
     def matches(_: Entry) -> bool:
@@ -633,7 +631,9 @@ async def forgotten(redis_server: RedisServer, matches: Callable[[Entry], bool])
         await operator.close()
 
 
-async def test_what_lands_behind_the_first_look_is_forgotten_too(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_what_arrives_behind_the_first_scan_is_forgotten_too(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     late = "smtp-dedup:v1:late"
     looks = iter([True])
@@ -648,7 +648,7 @@ async def test_what_lands_behind_the_first_look_is_forgotten_too(store: RedisSto
     assert late not in set(redis_server.keys())
 
 
-async def test_strangers_keys_do_not_stop_forgetting(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_keys_that_no_relay_wrote_do_not_stop_forgetting(store: RedisStore, redis_server: RedisServer) -> None:
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     with redis_server.client() as client:
         client.rpush("smtp-dedup:list", "x")
@@ -676,7 +676,7 @@ async def test_forgetting_that_is_refused_is_an_error(store: RedisStore, redis_s
     with pytest.raises(StoreError, match="connection refused"):
         await store.forget(lambda _: True)
     with pytest.raises(StoreError, match="connection refused"):
-        await told(store)
+        await texts_of_records(store)
     redis_server.start()
     assert await store.execute([AskGeneration()]) == [Generation("")]
 

@@ -1,4 +1,4 @@
-"""What Redis Sentinel adds: who is the master, and what happens when that changes."""
+"""What only Redis Sentinel has: the choice of the master, and failover."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def url(sentinels: SentinelSet, ports: list[int], service: str = SERVICE) -> str
 
 @contextlib.contextmanager
 def stopped(sentinels: SentinelSet, count: int) -> Iterator[None]:
-    """Let some sentinels hang."""
+    """Stops some sentinels, so that they hang."""
     pids = [sentinel.process.pid for sentinel in sentinels.sentinels[:count]]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -88,7 +88,7 @@ async def test_one_sentinel_of_three_is_enough(sentinels: SentinelSet) -> None:
         await store.close()
 
 
-async def test_whom_most_sentinels_name_is_the_master() -> None:
+async def test_the_server_that_most_sentinels_name_is_the_master() -> None:
     asked: list[int] = []
     ports: list[int] = []
 
@@ -137,7 +137,7 @@ async def test_no_sentinel_at_all(sentinels: SentinelSet) -> None:
         await silent.open()
 
 
-async def test_a_service_that_nobody_knows(sentinels: SentinelSet) -> None:
+async def test_a_service_that_no_sentinel_knows(sentinels: SentinelSet) -> None:
     for place, words in (
         (url(sentinels, [sentinels.sentinels[0].port], "nobody"), 'the sentinels know no service "nobody"'),
         (url(sentinels, [sentinels.master().port]), "unknown command"),
@@ -146,7 +146,7 @@ async def test_a_service_that_nobody_knows(sentinels: SentinelSet) -> None:
             await redis_store(place).open()
 
 
-async def test_who_is_named_and_is_no_master_is_not_asked(store: RedisStore, sentinels: SentinelSet) -> None:
+async def test_a_server_that_is_named_but_no_master_is_not_asked(store: RedisStore, sentinels: SentinelSet) -> None:
     master = sentinels.master()
     [replica] = [server for server in sentinels.servers if server is not master]
     with master.client() as client:
@@ -186,7 +186,7 @@ async def test_passwords_of_servers_and_of_sentinels_are_two(sentinels: Sentinel
 
 
 async def test_a_master_that_was_demoted_is_left(store: RedisStore, sentinels: SentinelSet) -> None:
-    """Nobody has cut our connection: the refusal alone tells of it."""
+    """The connection stays open: only the refusal shows it."""
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     master = sentinels.master()
     with master.client() as client:
@@ -271,7 +271,7 @@ async def both_back(*desks: Desk) -> None:
         )
 
 
-async def test_one_relay_doubles_nothing_when_the_master_is_killed(
+async def test_one_relay_sends_no_duplicate_when_the_master_is_killed(
     peer: ScriptedPeer, open_desk: OpenDesk, sentinels: SentinelSet
 ) -> None:
     desk = await open_desk(upstream=peer.url, store=sentinels.url)
@@ -292,6 +292,6 @@ async def test_one_relay_doubles_nothing_when_the_master_is_killed(
 
 
 def sent_in(sentinels: SentinelSet) -> int:
-    """Count the acceptances that the master holds."""
+    """Returns the number of acceptances on the master."""
     with sentinels.master().client() as client:
         return sum((client.get(key) or b"")[:1] == b"s" for key in client.scan_iter("smtp-dedup:v*"))

@@ -50,7 +50,7 @@ def test_any_user_survives_being_written(user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "remedy"),
     [
         ("smtp://user:xyzzy@mail", "write smtp://USER@HOST and put .* the file that upstream.password_file names"),
         ("smtps://user:xyz/zy@mail", "write smtps://USER@HOST and put"),
@@ -74,8 +74,8 @@ def test_any_user_survives_being_written(user: str) -> None:
         ("smtp://ma\nil", "holds a control character"),
     ],
 )
-def test_a_wrong_upstream_is_told_its_mend(text: str, mend: str) -> None:
-    with pytest.raises(ValueError, match=mend) as error:
+def test_a_wrong_upstream_has_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as error:
         parse_upstream(text)
     assert "zy" not in str(error.value)
     assert "xyz" not in str(error.value)
@@ -141,7 +141,7 @@ def test_both_passwords_of_sentinel_are_decoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "remedy"),
     [
         ("redis+sentinel://h:26379", "the name of the service is missing; write for example redis[+]sentinel://HOST"),
         ("redis+sentinel://h,i/", "the name of the service is missing"),
@@ -181,8 +181,8 @@ def test_both_passwords_of_sentinel_are_decoded() -> None:
         ("unix://run/redis.sock", "the path of the socket is missing"),
     ],
 )
-def test_a_wrong_store_is_told_its_mend(text: str, mend: str) -> None:
-    with pytest.raises(ValueError, match=mend) as error:
+def test_a_wrong_store_has_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as error:
         parse_store(text)
     assert "zy" not in str(error.value)
     assert "xyz" not in str(error.value)
