@@ -324,7 +324,7 @@ async def test_a_redis_that_evicts_is_warned_of(persisting: RedisServer, policy:
     assert looked.status == 0
     assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in looked.stdout
     assert '\n      to mend: write "maxmemory-policy noeviction" in its redis.conf, or run CONFIG SET ' in looked.stdout
-    assert ("all our keys have an expiry" in looked.stdout) == (policy == "volatile-ttl")
+    assert ("all keys of the relay have an expiry" in looked.stdout) == (policy == "volatile-ttl")
 
 
 async def test_a_redis_that_keeps_nothing_is_warned_of(redis_server: RedisServer) -> None:
