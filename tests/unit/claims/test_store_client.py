@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BATCH, BatchingStoreClient
 from relay.core.claim import (
     Answer,
@@ -635,7 +635,7 @@ async def test_a_client_that_never_started_can_be_closed(store: FakeStore) -> No
 
 
 async def test_a_paused_redis_costs_two_limits_and_is_asked_again_when_it_resumes(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=0.2, probe_every=0.01)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.2, probe_every=0.01)
     await client.start()
     changes = StateChanges(client)
     key, token = Fingerprint("v1:a"), Token("t")
@@ -652,7 +652,7 @@ async def test_a_paused_redis_costs_two_limits_and_is_asked_again_when_it_resume
 
 
 async def test_a_killed_redis_is_down_at_once_and_its_return_is_noticed(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=LONG, probe_every=0.01)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=LONG, probe_every=0.01)
     await client.start()
     changes = StateChanges(client)
     before = client.identity
@@ -666,7 +666,7 @@ async def test_a_killed_redis_is_down_at_once_and_its_return_is_noticed(redis_se
 
 
 async def test_an_answer_is_read_after_a_stall_of_the_loop_longer_than_the_limit(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=0.1)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.1)
     await client.start()
     many = [Claim(Fingerprint(f"v1:{number}"), Token("t"), 30, 600) for number in range(BATCH)]
     redis_server.pause()
