@@ -52,6 +52,7 @@ fix: $(VENV)/dev ## format, fix what ruff can fix, write the generated pages aga
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m relay.settings.render .
+	$(BIN)/python -m tests.parts.pages
 
 bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py

@@ -253,7 +253,7 @@ class Transaction:
     async def _has_lost_claims(self, won: Sequence[Recipient]) -> bool:
         """Returns whether another process took a claim after its lease ended. After a fault: False, so we send."""
         with self._guard("assure"):
-            return bool(await self._relay.claims.assure(self._judgement.terms(won), self._token))
+            return bool(await self._relay.claims.find_lost_claims(self._judgement.terms(won), self._token))
         return False
 
     async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
@@ -285,7 +285,7 @@ class Transaction:
         """Waits until a claim of another owner changes. Returns False at the deadline or when the service ends."""
         left = deadline - self._relay.clock()
         keys = [self._judgement.fingerprints[recipient] for recipient in recipients]
-        return left > 0 and await self._relay.claims.changed(keys, left)
+        return left > 0 and await self._relay.claims.wait_for_change(keys, left)
 
     async def _record(self, report: Report, content: Content) -> None:
         """Writes the record of a suppression before the client hears the reply. A fault loses the record only."""

@@ -1,8 +1,7 @@
-"""Claims: who may deliver a fingerprint, and what has been sent before. `relay.core.claim` holds the words.
+"""Claims: which transaction may deliver a fingerprint, and what was accepted before.
 
-book.py table.py upkeep.py    what this process holds and knows; leases, polling, writing back
-guard.py                      the only caller of a store: one round trip at a time, limits, the breaker
-memory.py sqlite.py redis.py  the stores, one contract (tests/test_store_contract.py)
-*_commands.py sqlite_file.py  commands as SQL and as Redis requests; the SQLite file and its schema
-codec.py                      an acceptance as text
+`manager` is what transactions use. It keeps this process's knowledge in `local_table`; `lease_renewal`, `remote_claims`
+and `write_back` keep the table and the store in step. `store_client` is the only caller of a store, behind a
+`circuit_breaker`. The stores are `memory`, `sqlite` and `redis`; they share one contract (`tests/contract`) and import
+neither each other nor the manager. The commands and the life cycle of a claim are in `relay.core`.
 """

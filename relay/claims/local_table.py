@@ -1,4 +1,4 @@
-"""What one process holds and knows: a table without I/O. Times in seconds, by the clock it is given."""
+"""The claims and acceptances that one process knows: a table without I/O. Times in seconds, by the clock passed in."""
 
 from __future__ import annotations
 
@@ -16,102 +16,104 @@ Verdict: TypeAlias = Won | Held | Sent
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
-    """A claim that somebody holds, and who waits for its end."""
+class HeldClaim:
+    """A claim that is held, and the transactions that wait for its end."""
 
     window: float
-    until: float
-    """When the lease in the store ends, as far as we heard."""
+    lease_end: float
+    """When the lease in the store ends, as last reported."""
     waiters: set[asyncio.Future[None]] = field(default_factory=set, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
-class OwnHold(Hold):
-    """Held by a transaction of this process. It outlives its lease here: its owner is alive."""
+class OwnClaim(HeldClaim):
+    """A claim of a transaction of this process. It does not end with its lease: its owner is alive."""
 
     token: Token
-    taken: bool = False
-    """Whether another process has taken it since: our lease had run out."""
+    lost: bool = False
+    """Whether another process took the claim after our lease had ended."""
 
 
 @dataclass(slots=True, eq=False)
-class RemoteHold(Hold):
-    """Held by another process."""
+class RemoteClaim(HeldClaim):
+    """A claim of another process."""
 
 
 @dataclass(slots=True)
 class Acceptance:
-    """An acceptance: when by our clock, and whether this process was the one that delivered it, to whom."""
+    """A message that the upstream has accepted for a recipient."""
 
     original: Original
     at: float
     window: float
-    ours: bool
+    delivered_here: bool
+    """Whether this process delivered it."""
     recipient: str = ""
 
 
 class LocalTable:
-    """Holds and acceptances. Whoever waits for a hold is woken when it ends."""
+    """Held claims and acceptances by fingerprint. The end of a claim wakes its waiters."""
 
     def __init__(self, clock: Callable[[], float], remembered: int) -> None:
         self.clock = clock
-        self.holds: dict[Fingerprint, Hold] = {}
-        self.known: OrderedDict[Fingerprint, Acceptance] = OrderedDict()
+        self.claims: dict[Fingerprint, HeldClaim] = {}
+        self.acceptances: OrderedDict[Fingerprint, Acceptance] = OrderedDict()
         self.unwritten: dict[Fingerprint, None] = {}
-        """Acceptances that the store has not confirmed, oldest first; what was tried in vain is behind the rest."""
-        self.voided = 0
-        """How often all acceptances became void: whoever has looked one up before such a moment looks again."""
+        """Acceptances that the store has not confirmed, oldest first; those that failed are at the end."""
+        self.generation_changes = 0
+        """How often all acceptances were dropped. A caller that looked one up before such a change looks again."""
         self._generation: str | None = None
         self._remembered = remembered
 
     def look_up(self, key: Fingerprint, token: Token, window: float) -> Verdict | None:
-        """Give what the table says of a key to the owner of `token`, or None where the store must be asked."""
+        """Returns the verdict for the owner of `token`. None if only the store can decide."""
         now = self.clock()
-        hold = self.holds.get(key)
-        if isinstance(hold, OwnHold) and hold.token == token:
-            return Won() if hold.until > now else None
-        if hold and (isinstance(hold, OwnHold) or hold.until > now):
-            return Held(hold.until - now)
-        known = self.known.get(key)
-        if known and now - known.at < min(window, known.window):
-            return Sent(known.original, now - known.at)
+        claim = self.claims.get(key)
+        if isinstance(claim, OwnClaim) and claim.token == token:
+            return Won() if claim.lease_end > now else None
+        if claim and (isinstance(claim, OwnClaim) or claim.lease_end > now):
+            return Held(claim.lease_end - now)
+        acceptance = self.acceptances.get(key)
+        if acceptance and now - acceptance.at < min(window, acceptance.window):
+            return Sent(acceptance.original, now - acceptance.at)
         return None
 
-    def own(self, key: Fingerprint, token: Token) -> OwnHold | None:
-        """Give the hold of this transaction, if it has one."""
-        hold = self.holds.get(key)
-        return hold if isinstance(hold, OwnHold) and hold.token == token else None
+    def own_claim(self, key: Fingerprint, token: Token) -> OwnClaim | None:
+        """Returns the claim if the transaction with this token holds it."""
+        claim = self.claims.get(key)
+        return claim if isinstance(claim, OwnClaim) and claim.token == token else None
 
     @property
-    def owned(self) -> dict[Fingerprint, OwnHold]:
-        """All holds of this process."""
-        return {key: hold for key, hold in self.holds.items() if isinstance(hold, OwnHold)}
+    def own_claims(self) -> dict[Fingerprint, OwnClaim]:
+        """All claims of this process."""
+        return {key: claim for key, claim in self.claims.items() if isinstance(claim, OwnClaim)}
 
     @property
-    def awaited(self) -> dict[Fingerprint, RemoteHold]:
-        """All holds of other processes that somebody here waits for."""
-        return {key: hold for key, hold in self.holds.items() if isinstance(hold, RemoteHold) and hold.waiters}
+    def awaited_claims(self) -> dict[Fingerprint, RemoteClaim]:
+        """The claims of other processes for which transactions of this process wait."""
+        return {key: claim for key, claim in self.claims.items() if isinstance(claim, RemoteClaim) and claim.waiters}
 
-    def hold(self, key: Fingerprint, hold: Hold) -> None:
-        """Note who holds it. Whoever waited for the one before waits for this one."""
-        before = self.holds.get(key)
+    def set_claim(self, key: Fingerprint, claim: HeldClaim) -> None:
+        """Stores a claim. The waiters of an earlier claim of this key wait for the new one."""
+        before = self.claims.get(key)
         if before:
-            hold.waiters = before.waiters
-        self.holds[key] = hold
+            claim.waiters = before.waiters
+        self.claims[key] = claim
 
-    def hear(self, key: Fingerprint, answer: Held | Sent, window: float, asked_at: float) -> None:
-        """Note what the store says another process does, or did, with a key."""
+    def apply_answer(self, key: Fingerprint, answer: Held | Sent, window: float, asked_at: float) -> None:
+        """Stores what the store answered about a key of another process."""
         match answer:
             case Sent(original, age):
-                self.know(key, Acceptance(original, asked_at - age, min(window, answer.window), ours=False))
+                acceptance = Acceptance(original, asked_at - age, min(window, answer.window), delivered_here=False)
+                self.add_acceptance(key, acceptance)
             case Held(remaining):
-                self.hold(key, RemoteHold(window, asked_at + remaining))
+                self.set_claim(key, RemoteClaim(window, asked_at + remaining))
 
-    def hear_generation(self, answer: Answer) -> None:
-        """Give up all acceptances when something was forgotten in the store since it last told its generation.
+    def apply_generation(self, answer: Answer) -> None:
+        """Drops all acceptances if the store's generation has changed: an operator has forgotten some of them.
 
-        Also those that the store has yet to hear of: a duplicate is better than a copy withheld that an operator freed.
-        A store that names none was wiped, or never forgot: it is to hear of everything.
+        Those that are not yet in the store are dropped too: a duplicate is better than suppressing a copy that an
+        operator freed. A store without a generation was wiped, or has never forgotten anything: nothing is dropped.
         """
         if not isinstance(answer, Generation):
             return
@@ -119,48 +121,47 @@ class LocalTable:
         if before is None or answer.name:
             self._generation = answer.name
         if before is not None and self._generation != before:
-            self.known.clear()
+            self.acceptances.clear()
             self.unwritten.clear()
-            self.voided += 1
+            self.generation_changes += 1
 
-    def free(self, key: Fingerprint) -> None:
-        """End a hold."""
-        hold = self.holds.pop(key, None)
-        if hold:
-            _wake(hold)
+    def end_claim(self, key: Fingerprint) -> None:
+        """Removes a claim and wakes its waiters."""
+        claim = self.claims.pop(key, None)
+        if claim:
+            _wake(claim)
 
     def release(self, key: Fingerprint, token: Token) -> None:
-        """End the hold of this transaction, if it has one."""
-        if self.own(key, token):
-            self.free(key)
+        """Ends the claim if the transaction with this token holds it."""
+        if self.own_claim(key, token):
+            self.end_claim(key)
 
-    def know(self, key: Fingerprint, known: Acceptance) -> None:
-        """Note an acceptance; it ends the hold. The oldest entries go when they are over or too many."""
-        self.known[key] = known
-        self.known.move_to_end(key)
-        self.free(key)
-        while self.known:
-            oldest, entry = next(iter(self.known.items()))
-            if len(self.known) <= self._remembered and self.clock() - entry.at < entry.window:
+    def add_acceptance(self, key: Fingerprint, acceptance: Acceptance) -> None:
+        """Stores an acceptance and ends the claim. Drops the oldest acceptances that have expired or are too many."""
+        self.acceptances[key] = acceptance
+        self.acceptances.move_to_end(key)
+        self.end_claim(key)
+        while self.acceptances:
+            oldest, entry = next(iter(self.acceptances.items()))
+            if len(self.acceptances) <= self._remembered and self.clock() - entry.at < entry.window:
                 break
-            del self.known[oldest]
+            del self.acceptances[oldest]
             self.unwritten.pop(oldest, None)
 
-    def drop_lapsed(self) -> None:
-        """Forget claims of other processes whose lease has ended, as far as we heard."""
+    def drop_expired_claims(self) -> None:
+        """Ends the claims of other processes whose lease has ended, as last reported."""
         now = self.clock()
-        for key, hold in list(self.holds.items()):
-            if isinstance(hold, RemoteHold) and hold.until <= now:
-                self.free(key)
+        for key, claim in list(self.claims.items()):
+            if isinstance(claim, RemoteClaim) and claim.lease_end <= now:
+                self.end_claim(key)
 
     def wake_all(self) -> None:
-        """Wake everybody."""
-        for hold in self.holds.values():
-            _wake(hold)
+        """Wakes all waiters."""
+        for claim in self.claims.values():
+            _wake(claim)
 
 
-def _wake(hold: Hold) -> None:
-    """Let all who wait for a hold look again."""
-    for waiter in hold.waiters:
+def _wake(claim: HeldClaim) -> None:
+    for waiter in claim.waiters:
         if not waiter.done():
             waiter.set_result(None)

@@ -1,8 +1,8 @@
-"""The claims of this process, as a transaction sees them: claim, assure, settle, wait.
+"""The claims of this process, as transactions use them: claim, settle, wait.
 
-Twins inside the process meet in the table and wake each other by event; the store arbitrates between processes and
-remembers over restarts. While the store is away the table goes on alone: that is all the degraded mode there is.
-While it answers, the table says "sent" only after a look at the store's generation: what an operator has forgotten is
+Twins within the process meet in the local table and wake each other by event. The store arbitrates between processes
+and survives restarts. While the store is down, the table works alone; this is the only degraded mode. While the store
+answers, the table reports "sent" only after it has compared the store's generation: what an operator has forgotten is
 free at once, here too.
 """
 
@@ -12,9 +12,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from relay.claims.local_table import Acceptance, LocalTable, OwnHold, Verdict
-from relay.claims.maintenance import POLL_EVERY, ClaimMaintenance
+from relay.claims.lease_renewal import LeaseRenewal
+from relay.claims.local_table import Acceptance, LocalTable, OwnClaim, Verdict
+from relay.claims.remote_claims import POLL_EVERY, RemoteClaims
+from relay.claims.write_back import WriteBack
 from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Held, Release, Sent, Won
+from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -25,14 +28,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("relay.store")
 
 REMEMBERED = 200_000
-"""Sent fingerprints that the process keeps; beyond that the oldest are left to the store alone."""
+"""Acceptances that the process keeps. The oldest beyond that number are in the store only."""
 
 
 class ClaimManager:
     """All claims of a process. Times in seconds, by a monotonic clock.
 
-    `on_lost(count)` hears of claims that another process took while their owner here delivered: a lease had run out, or
-    the store had lost it. Each is counted once.
+    `on_lost(count)` is called with the number of claims that another process took while a transaction of this process
+    delivered: the lease had ended, or the store had lost it. Each is counted once.
     """
 
     def __init__(
@@ -49,53 +52,65 @@ class ClaimManager:
         self._lease = lease
         self._clock = clock
         self._table = LocalTable(clock, remembered)
-        self._upkeep = ClaimMaintenance(self._table, store, lease, poll_every)
+        self._lease_renewal = LeaseRenewal(self._table, store, lease)
+        self._remote_claims = RemoteClaims(self._table, store, poll_every)
+        self._write_back = WriteBack(self._table, store)
+        self._releases = Tasks()
         self._on_lost = on_lost
         self._closing = False
-        self.renew = self._upkeep.renew
-        self.store_returned = self._upkeep.store_returned
 
     def start(self) -> None:
-        """Begin to renew leases."""
-        self._upkeep.start()
+        """Starts to renew leases."""
+        self._lease_renewal.start()
 
     async def close(self) -> None:
-        """End renewing, polling and writing back, and write what can still be written."""
-        self.give_up()
-        await self._upkeep.close()
+        """Ends the background loops and writes what can still be written."""
+        self.end_waits()
+        await self._releases.finished()
+        await self._lease_renewal.close()
+        await self._remote_claims.close()
+        await self._write_back.close()
 
-    def give_up(self) -> None:
-        """Let everybody who waits hear that it is over."""
+    def end_waits(self) -> None:
+        """Ends all waits, now and later: the service ends. No background loop starts after this."""
         self._closing = True
-        self._upkeep.end()
         self._table.wake_all()
+
+    def store_returned(self) -> None:
+        """Renews all leases and writes all acceptances of this process: the store may have lost them."""
+        self._write_back.add_own_acceptances()
+        if not self._closing:
+            self._lease_renewal.renew_soon()
+            self._write_back.restart()
 
     @property
     def held(self) -> int:
-        """How many fingerprints a transaction of this process is delivering."""
-        return len(self._table.owned)
+        """The number of claims that transactions of this process hold."""
+        return len(self._table.own_claims)
 
     async def claim(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
-        """Claim all keys at once, without waiting for anybody. In doubt a key is won."""
-        verdicts = self._take(terms, token)
-        asked = {key: terms[key] for key in terms if key not in verdicts}
-        known = {key: terms[key] for key, verdict in verdicts.items() if isinstance(verdict, Sent)}
-        if not asked and not known:
+        """Claims all keys at once, without waiting for other owners. In doubt a key is won."""
+        verdicts = self._claim_locally(terms, token)
+        unknown = {key: terms[key] for key in terms if key not in verdicts}
+        sent = {key: terms[key] for key, verdict in verdicts.items() if isinstance(verdict, Sent)}
+        if not unknown and not sent:
             return verdicts
-        voided = self._table.voided
+        generation_changes = self._table.generation_changes
         try:
-            verdicts |= await self._ask_store(asked, token)
-            if known and self._table.voided != voided:
-                verdicts |= await self.claim(known, token)  # forgotten, perhaps: what we knew of them is worth nothing
+            verdicts |= await self._ask_store(unknown, token)
+            if sent and self._table.generation_changes != generation_changes:
+                verdicts |= await self.claim(sent, token)  # an operator may have forgotten them
         except asyncio.CancelledError:
-            self._give_back(list(asked), token)
+            self._release_abandoned(list(unknown), token)
             raise
         return verdicts
 
-    async def assure(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Held | Sent]:
-        """Claim again what our own lease no longer covers; give the keys that somebody else has taken meanwhile.
+    async def find_lost_claims(
+        self, terms: Mapping[Fingerprint, ClaimTerms], token: Token
+    ) -> dict[Fingerprint, Held | Sent]:
+        """Claims again what our lease no longer covers, and returns the keys that another owner has taken meanwhile.
 
-        To be asked right before content goes out. Without delay as long as all leases run.
+        To be called right before the content is sent. Asks nothing of the store as long as all leases run.
         """
         verdicts = await self.claim(terms, token)
         lost = {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
@@ -111,91 +126,95 @@ class ClaimManager:
         released: Iterable[Fingerprint],
         terms: Mapping[Fingerprint, ClaimTerms],
     ) -> None:
-        """Record what the upstream accepted, free what it did not, and wake whoever waits for either.
+        """Records what the upstream accepted, frees what it did not, and wakes the waiters of both.
 
         `terms` names every accepted key, and may name more.
         """
         now = self._clock()
         released = list(released)
-        ours = {key: own for key in (*accepted, *released) if (own := self._table.own(key, token))}
+        claims = {key: claim for key in (*accepted, *released) if (claim := self._table.own_claim(key, token))}
         commands: list[Command] = []
         for key, original in accepted.items():
             window, recipient = terms[key].window, terms[key].recipient
-            self._table.know(key, Acceptance(original, now, window, ours=True, recipient=recipient))
+            acceptance = Acceptance(original, now, window, delivered_here=True, recipient=recipient)
+            self._table.add_acceptance(key, acceptance)
             self._table.unwritten[key] = None
             commands.append(Confirm(key, original, window, recipient=recipient, token=token))
         for key in released:
             self._table.release(key, token)
             commands.append(Release(key, token))
         answers = await self._store.ask(commands)
-        self._upkeep.note_written(commands, answers)
+        self._write_back.remove_confirmed(commands, answers)
+        if not self._closing:
+            self._write_back.start()
         for key, answer in zip([*accepted, *released], answers, strict=True):
-            if key in ours and answer == Done(taken=True):
-                ours[key].taken = True  # a renewal would have told, had we not stood still
-        self._note_taken([key for key, own in ours.items() if own.taken], accepted)
+            if key in claims and answer == Done(claim_lost=True):
+                claims[key].lost = True  # no renewal has noticed it if the process was stopped for a while
+        self._report_lost([key for key, claim in claims.items() if claim.lost], accepted)
 
-    async def changed(self, keys: Sequence[Fingerprint], timeout: float) -> bool:  # noqa: ASYNC109 - ends by event too
-        """Wait until one of the keys that were held is not held as before. False after `timeout` s, or at the end."""
+    async def wait_for_change(self, keys: Sequence[Fingerprint], timeout: float) -> bool:  # noqa: ASYNC109 - ends by event too
+        """Waits until one of the claims changes. Returns False after `timeout` seconds, or when the service ends."""
         if self._closing:
             return False
-        holds = [hold for key in keys if (hold := self._table.holds.get(key))]
-        if len(holds) < len(keys):
+        claims = [claim for key in keys if (claim := self._table.claims.get(key))]
+        if len(claims) < len(keys):
             return True
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for hold in holds:
-            hold.waiters.add(woken)
-        self._upkeep.poll()
+        for claim in claims:
+            claim.waiters.add(woken)
+        self._remote_claims.watch()
         try:
             async with asyncio.timeout(timeout):
                 await woken
         except TimeoutError:
             return False
         finally:
-            for hold in holds:
-                hold.waiters.discard(woken)
+            for claim in claims:
+                claim.waiters.discard(woken)
         return not self._closing
 
-    def _take(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
-        """Give what the table says, and hold the rest in the same breath: twins in this process meet here."""
-        until = self._clock() + self._lease
+    def _claim_locally(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
+        """Returns the verdicts of the table and claims all other keys in it, so that twins in this process wait."""
+        lease_end = self._clock() + self._lease
         verdicts: dict[Fingerprint, Verdict] = {}
-        for key, its in terms.items():
-            verdict = self._table.look_up(key, token, its.window)
+        for key, key_terms in terms.items():
+            verdict = self._table.look_up(key, token, key_terms.window)
             if verdict is None:
-                self._table.hold(key, OwnHold(its.window, until, token))
+                self._table.set_claim(key, OwnClaim(key_terms.window, lease_end, token))
             else:
                 verdicts[key] = verdict
         return verdicts
 
     async def _ask_store(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
         asked_at = self._clock()
-        claims = [Claim(key, token, self._lease, its.window) for key, its in terms.items()]
-        told, *answers = await self._store.ask([AskGeneration(), *claims])
-        self._table.hear_generation(told)  # before the answers, which are as new as it is, or newer
+        claims = [Claim(key, token, self._lease, key_terms.window) for key, key_terms in terms.items()]
+        generation, *answers = await self._store.ask([AskGeneration(), *claims])
+        self._table.apply_generation(generation)  # before the answers, which are at least as new
         verdicts: dict[Fingerprint, Verdict] = {}
-        for (key, its), answer in zip(terms.items(), answers, strict=True):
+        for (key, key_terms), answer in zip(terms.items(), answers, strict=True):
             if isinstance(answer, Held | Sent):
-                self._table.hear(key, answer, its.window, asked_at)
+                self._table.apply_answer(key, answer, key_terms.window, asked_at)
                 verdicts[key] = answer
             else:
-                verdicts[key] = Won()  # what the store does not know, this process decides alone
-        if any(isinstance(verdict, Held) for verdict in verdicts.values()):
-            self._upkeep.poll()  # twins here that waited for the first of them wait for the owner elsewhere from now on
+                verdicts[key] = Won()  # if the store does not know, this process decides alone
+        if not self._closing and any(isinstance(verdict, Held) for verdict in verdicts.values()):
+            self._remote_claims.watch()  # twins that waited for this claim now wait for the other process
         return verdicts
 
-    def _give_back(self, keys: Sequence[Fingerprint], token: Token) -> None:
-        """Free what was claimed for somebody who is gone: the store may have given it, or yet give it, to nobody."""
+    def _release_abandoned(self, keys: Sequence[Fingerprint], token: Token) -> None:
+        """Releases keys whose transaction was cancelled. The store may have granted them, or may do so later."""
         if keys:
-            self._upkeep.release(keys, token)
+            releases = [Release(key, token) for key in keys]
+            self._releases.start(self._store.ask(releases), "release abandoned claims")
         for key in keys:
             self._table.release(key, token)
 
-    def _note_taken(self, taken: Sequence[Fingerprint], accepted: Container[Fingerprint]) -> None:
-        """Say which claims turned out, too late for `assure`, to have been taken by another process."""
-        if taken:
-            self._on_lost(len(taken))
+    def _report_lost(self, lost: Sequence[Fingerprint], accepted: Container[Fingerprint]) -> None:
+        """Reports claims that another process took, found too late for `find_lost_claims`."""
+        if lost:
+            self._on_lost(len(lost))
             _log.warning(
                 "another process took %d claims while we delivered; %d recipients may have got a second copy",
-                len(taken),
-                sum(key in accepted for key in taken),
+                len(lost),
+                sum(key in accepted for key in lost),
             )

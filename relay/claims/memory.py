@@ -1,4 +1,4 @@
-"""Claims and records in dicts of this process: for trying out and for tests. Nothing survives a restart."""
+"""A store in dicts of this process, for trials and for tests. Nothing survives a restart."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from relay.core.claim import (
     Sent,
     Won,
 )
+from relay.core.life_cycle import Condition, State, find_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from relay.core.claim import Answer, Command, Fingerprint, Original, Token
+    from relay.core.claim import Answer, Command, Fingerprint, KeyCommand, Original, Token
 
 _SWEEP_AFTER = 1_000
-"""Commands between two sweeps, at least; with more entries left, as many as those, so that it costs each O(1)."""
+"""The least number of commands between two sweeps. With more entries it is their number, so that the cost for each
+command is O(1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ _Entry: TypeAlias = _HeldEntry | _SentEntry
 
 
 class MemoryStore:
-    """The contract in its plainest form."""
+    """Claims by the table in `relay.core.life_cycle`, and records."""
 
     restarts = 0
 
@@ -75,33 +77,33 @@ class MemoryStore:
         self._until_sweep = _SWEEP_AFTER
 
     async def open(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands, in order."""
+        """Carries out all commands, in order."""
         now = self._clock()
-        answers = [self._carry_out(command, now) for command in commands]
+        answers = [self._execute_one(command, now) for command in commands]
         self._sweep(len(commands), now)
         return answers
 
     async def identity(self) -> str:
-        """Give the id this object was born with."""
+        """Returns the random id of this object."""
         return self._identity
 
     async def records(self, age: float) -> AsyncIterator[str]:
-        """Give the records that stand here now."""
+        """Yields the records that are stored now."""
         now = self._clock()
         for record in reversed(list(self._records.values())):
             if now - record.at <= age and now < record.until:
                 yield record.note.text
 
     async def sent(self) -> AsyncIterator[Entry]:
-        """Give what stands here now."""
+        """Yields the acceptances that are stored now."""
         for entry in self._sent():
             yield entry
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what matches. Nobody asks meanwhile: one generation is both the one before it and the one after it."""
+        """Frees what matches. No command can come between: one new generation serves before and after."""
         self._generation = secrets.token_hex(8)
         freed = [entry.key for entry in self._sent() if matches(entry)]
         for key in freed:
@@ -109,7 +111,7 @@ class MemoryStore:
         return len(freed)
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def _sent(self) -> list[Entry]:
         now = self._clock()
@@ -119,39 +121,32 @@ class MemoryStore:
             if isinstance(entry, _SentEntry) and now < entry.until
         ]
 
-    def _carry_out(self, command: Command, now: float) -> Answer:
+    def _execute_one(self, command: Command, now: float) -> Answer:
         match command:
-            case Claim():
-                return self._claim(command, now)
-            case Peek(key, window):
-                return self._state(key, window, now)
-            case Renew(key, token, lease):
-                return self._renew(key, token, now, lease)
             case AskGeneration():
                 return Generation(self._generation)
-            case Confirm(key, original, window, age, recipient) if age < window:
-                taken = self._is_anothers(command, now)
-                self._entries[key] = _SentEntry(original, now - age, now - age + window, recipient)
-                return Done(taken)
-            case Release(key, token) if self._holds(key, token):
-                del self._entries[key]
             case Note():
                 self._note(command, now)
-        return Done()
+                return Done()
+        entry = self._entry(command.key, now)
+        row = find_row(_state(entry), type(command), _condition(command, entry, now))
+        match command:
+            case Claim(key, token, lease) | Renew(key, token, lease) if row.new_state is State.HELD:
+                self._entries[key] = _HeldEntry(token, now + lease)
+            case Confirm(key, original, window, age, recipient) if row.new_state is State.SENT:
+                self._entries[key] = _SentEntry(original, now - age, now - age + window, recipient)
+            case Release(key) if row.new_state is State.FREE:
+                del self._entries[key]
+        return row.answer if isinstance(row.answer, Won | Free | Done) else _describe(entry, now)
 
-    def _claim(self, claim: Claim, now: float) -> Won | Held | Sent:
-        state = self._state(claim.key, claim.window, now)
-        if not isinstance(state, Free) and not self._holds(claim.key, claim.token):
-            return state
-        self._entries[claim.key] = _HeldEntry(claim.token, now + claim.lease)
-        return Won()
-
-    def _renew(self, key: Fingerprint, token: Token, now: float, lease: float) -> Done | Free | Held | Sent:
-        state = self._state(key, float("inf"), now)
-        if not isinstance(state, Held) or not self._holds(key, token):
-            return state
-        self._entries[key] = _HeldEntry(token, now + lease)
-        return Done()
+    def _entry(self, key: Fingerprint, now: float) -> _Entry | None:
+        """Returns what the key holds, unless its time is over. An acceptance from the future counts as none."""
+        match self._entries.get(key):
+            case _HeldEntry(until=until) as entry if now < until:
+                return entry
+            case _SentEntry(since=since, until=until) as entry if since <= now < until:
+                return entry
+        return None
 
     def _note(self, note: Note, now: float) -> None:
         before = self._records.pop(note.record_id, None)
@@ -160,31 +155,43 @@ class MemoryStore:
         while self._weight > self._most_records and len(self._records) > 1:
             self._weight -= self._records.popitem(last=False)[1].note.weight
 
-    def _holds(self, key: Fingerprint, token: Token) -> bool:
-        entry = self._entries.get(key)
-        return isinstance(entry, _HeldEntry) and entry.token == token
-
-    def _is_anothers(self, confirm: Confirm, now: float) -> bool:
-        match self._entries.get(confirm.key):
-            case _HeldEntry(token, until) if now < until:
-                return token != confirm.token
-            case _SentEntry(original, _, until) if now < until:
-                return original.id != confirm.original.id
-        return False
-
-    def _state(self, key: Fingerprint, window: float, now: float) -> Free | Held | Sent:
-        match self._entries.get(key):
-            case _HeldEntry(_, until) if now < until:
-                return Held(until - now)
-            case _SentEntry(original, since, until) if now < until and 0 <= now - since < window:
-                return Sent(original, now - since, until - since)
-        return Free()
-
     def _sweep(self, executed: int, now: float) -> None:
-        """Forget what has run out, now and then: without this, keys asked for once would stay for ever."""
+        """Removes expired entries now and then. Otherwise keys that are asked for only once would stay for ever."""
         self._until_sweep -= executed
         if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}
             self._records = OrderedDict((name, record) for name, record in self._records.items() if now < record.until)
             self._weight = sum(record.note.weight for record in self._records.values())
             self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._records))
+
+
+def _state(entry: _Entry | None) -> State:
+    match entry:
+        case _HeldEntry():
+            return State.HELD
+        case _SentEntry():
+            return State.SENT
+    return State.FREE
+
+
+def _condition(command: KeyCommand, entry: _Entry | None, now: float) -> Condition:
+    """Returns which of the conditions in the table of the life cycle holds."""
+    match command, entry:
+        case Confirm(window=window, age=age), _ if age >= window:
+            return Condition.PAST_WINDOW
+        case Confirm(original=original), _SentEntry(before):
+            return Condition.SAME_MESSAGE if original.id == before.id else Condition.OTHER_MESSAGE
+        case Claim(window=window) | Peek(window=window), _SentEntry(since=since):
+            return Condition.IN_WINDOW if now - since < window else Condition.PAST_WINDOW
+        case ((Claim() | Confirm() | Renew() | Release()), _HeldEntry(token)):
+            return Condition.SAME_TOKEN if command.token == token else Condition.OTHER_TOKEN
+    return Condition.IN_WINDOW
+
+
+def _describe(entry: _Entry | None, now: float) -> Free | Held | Sent:
+    match entry:
+        case _HeldEntry(_, until):
+            return Held(until - now)
+        case _SentEntry(original, since, until):
+            return Sent(original, now - since, until - since)
+    return Free()

@@ -1,4 +1,4 @@
-"""An acceptance as one line of JSON, and back: its `Original`, and to whom. What cannot be read is no exception."""
+"""An acceptance as one line of JSON: its `Original` and its recipient. Reading raises nothing on damaged text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(original: Original, recipient: str = "") -> str:
-    """Write it as compact ASCII; a surrogate from an 8-bit reply survives the round trip."""
+    """Returns compact ASCII, such as `{"record":"4f1d","message_id":"<1@example.org>","reply":"2.0.0 Ok",…}`.
+
+    A surrogate from an 8-bit reply is preserved.
+    """
     text = _encode(original)
     return f'{text[:-1]},"recipient":{_write(recipient)}}}' if recipient else text
 
@@ -30,7 +33,7 @@ def _encode(original: Original) -> str:
 
 
 def decode(text: str | bytes) -> Original | None:
-    """Read the original; fields that a later version added are ignored."""
+    """Returns the original, or None if the text is damaged. Ignores fields that a later version may have added."""
     try:
         fields = json.loads(text)
         original = Original(
@@ -48,7 +51,7 @@ def decode(text: str | bytes) -> Original | None:
 
 
 def decode_recipient(text: str | bytes) -> str:
-    """Read to whom it was sent; empty where the entry does not say, as that of an earlier version."""
+    """Returns the recipient. Empty if the text has none, as that of an earlier version."""
     try:
         recipient = json.loads(text)["recipient"]
     except (ValueError, TypeError, LookupError, RecursionError):

@@ -1,9 +1,11 @@
-"""The command `relay`: one file a subcommand, imported when it is asked for."""
+"""The command `relay`. Each subcommand is a file of its name, imported when it is run.
+
+Commands may import every package of the relay; no package imports them.
+"""
 
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import io
 import os
@@ -13,23 +15,21 @@ from typing import Any
 import click
 
 from relay import __version__
+from relay.cli.exit_status import replace_closed_stdout, shared_exit_statuses
 
 _COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
-EX_IOERR, INTERRUPTED = 74, 130
-"""Exit codes of any command: its result cannot be written (sysexits.h); Ctrl-C."""
 
 
 class _Commands(click.Group):
-    """Subcommands by name; `relay --help` stays quick because it imports nothing heavy."""
+    """Subcommands by name. `relay --version` and a wrong name are answered without importing any of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the names in the order in which one meets them."""
+        """Returns the names in the order in which a new user needs them."""
         del ctx
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Imports a command and returns it."""
         if cmd_name not in _COMMANDS:
             near = difflib.get_close_matches(cmd_name, _COMMANDS, 1)
             if near:
@@ -38,24 +38,24 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"relay.cli.{cmd_name}"), cmd_name)
         return command
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parses the arguments. `--help` and `--version` print their result here."""
+        replace_closed_stdout()
+        with shared_exit_statuses():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. Nothing that ends it from outside looks like one of its own answers."""
-        try:
+        """Runs a command."""
+        with shared_exit_statuses():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            click.echo(f"error: the result cannot be written: {error.strerror}; make room and try again", err=True)
-            ctx.exit(EX_IOERR)
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Try it: relay demo. Then: relay check, relay serve.",
+    epilog="""\b
+Try it: relay demo. Then: relay check, relay serve.
+Every command ends with status 74 if its result cannot be written, and with 130 on Ctrl-C.""",
 )
 @click.version_option(__version__, prog_name="smtp-dedup-relay")
 @click.pass_context
@@ -64,5 +64,5 @@ def main(ctx: click.Context) -> None:
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         ctx.color = False
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that is not UTF-8 has no arrow and no ellipsis.
+        # A terminal that does not use UTF-8 cannot show the arrow and the ellipsis.
         sys.stdout.reconfigure(errors="backslashreplace")

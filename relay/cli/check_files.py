@@ -1,4 +1,4 @@
-"""What `relay check` says of files and folders: can they be written, or made? Looking leaves nothing behind."""
+"""The tests of `relay check` for files and folders: can they be written or created? They leave nothing behind."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 from relay.cli.finding import Caution, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from relay.settings import Settings
     from relay.settings.urls import MaildirUrl
 
 _SECRET = "record.secret_file"  # noqa: S105 - the name of the key
-_FOLDER = "name a folder that this user may write"
-_FILE = "name a file in a folder that this user may write"
+_FOLDER_REMEDY = "name a folder that this user may write"
+_FILE_REMEDY = "name a file in a folder that this user may write"
 
 
 @contextlib.contextmanager
-def stand_in(path: Path) -> Iterator[Path]:
-    """Give the path where it exists, else one beside where it would be made. Raises `OSError`."""
+def trial_path(path: Path) -> Iterator[Path]:
+    """Yields the path if it exists, else one in a temporary folder beside the place where it would be created.
+
+    Raises `OSError` if nothing can be created there.
+    """
     if path.exists():
         yield path
         return
@@ -32,78 +35,66 @@ def stand_in(path: Path) -> Iterator[Path]:
         yield Path(trial, path.name)
 
 
-def maildir(url: MaildirUrl) -> Finding:
-    """Look at the Maildir of upstream.url."""
+def check_maildir(url: MaildirUrl) -> Finding:
+    """Tests the Maildir of `upstream.url`."""
     from relay.runtime.files import try_maildir
 
-    try:
-        with _maildir_at(url.path) as path:
-            try_maildir(path)
-    except OSError as error:
-        return Finding("upstream.url", f"{url}: {_not_written(url.path, error)}", _FOLDER)
-    return Finding("upstream.url", f"{url} can be written")
+    return _check_maildir("upstream.url", url, try_maildir, _FOLDER_REMEDY)
 
 
-def kept_copies(settings: Settings) -> Iterator[Finding]:
-    """Look at the Maildir of record.keep, where copies are kept."""
+def check_kept_copies(settings: Settings) -> Iterator[Finding]:
+    """Tests the Maildir of `record.keep`, if suppressed copies are kept."""
     from relay.records.kept_copies import KeptCopies
 
-    url = settings.record.keep
-    if url is None:
-        return
+    if url := settings.record.keep:
+        remedy = f"{_FOLDER_REMEDY}, with room on its disk"
+        yield _check_maildir("record.keep", url, lambda path: KeptCopies(path).check(), remedy)
+
+
+def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], remedy: str) -> Finding:
+    """Tests a Maildir, or if it is not there yet a trial one in it or beside the place for it."""
     try:
-        with _maildir_at(url.path) as path:
-            KeptCopies(path).try_out()
+        # `cur` is the last folder of a Maildir to be created.
+        with trial_path(url.path / "cur") as last:
+            test(last.parent)
     except OSError as error:
-        yield Finding("record.keep", f"{url}: {_not_written(url.path, error)}", f"{_FOLDER}, with room on its disk")
-    else:
-        yield Finding("record.keep", f"{url} can be written")
+        fault = f"cannot be {'written' if url.path.exists() else 'made'}: {error.strerror or error}"
+        return Finding(key, f"{url}: {fault}", remedy)
+    return Finding(key, f"{url} can be written")
 
 
-def secret(settings: Settings) -> Iterator[Finding]:
-    """Look at the secret that addresses in records are hashed with, where they are."""
+def check_secret(settings: Settings) -> Iterator[Finding]:
+    """Tests the secret with which addresses in records are hashed, if they are hashed."""
     from relay.settings.sources import default_secret_file
 
     if settings.record.addresses:
         return
     named = settings.record.secret_file
     path = named or default_secret_file(settings, os.environ)
-    # Without the default one the relay works: its records cannot be searched for addresses then.
+    # The relay works without its default secret file, but then records cannot be searched by address.
     kind = Finding if named else Caution
     if path is None:
-        yield kind(_SECRET, "there is no state folder for it, so records cannot be searched for addresses", _FILE)
+        yield kind(_SECRET, "there is no state folder for it, so records cannot be searched by address", _FILE_REMEDY)
         return
-    there = path.exists()
-    if reason := _why_no_secret(path):
-        yield kind(_SECRET, f"{path}: {reason[0]}", reason[1])
+    exists = path.exists()
+    if fault := _secret_fault(path):
+        yield kind(_SECRET, f"{path}: {fault[0]}", fault[1])
     else:
-        yield Finding(_SECRET, f"{path} can be read" if there else f"{path} is not there yet and can be made")
+        yield Finding(_SECRET, f"{path} can be read" if exists else f"{path} is not there yet and can be made")
 
 
-def _why_no_secret(path: Path) -> tuple[str, str] | None:
-    """Give what is wrong with it, and the mend."""
+def _secret_fault(path: Path) -> tuple[str, str] | None:
+    """Returns what is wrong with the secret file and the remedy; None if it can be used."""
     from relay.core.errors import SettingsError
     from relay.records.secret import ensure_secret
 
     trial = path
     try:
-        with stand_in(path) as trial:
+        with trial_path(path) as trial:
             ensure_secret(trial, None)
     except OSError as error:
-        return f"cannot be made: {error.strerror or error}", _FILE
+        return f"cannot be made: {error.strerror or error}", _FILE_REMEDY
     except SettingsError as error:
-        reason, _, mend = str(error).removeprefix(f"{_SECRET} {trial}: ").partition("; ")
-        return reason, mend
+        reason, _, remedy = str(error).removeprefix(f"{_SECRET} {trial}: ").partition("; ")
+        return reason, remedy
     return None
-
-
-@contextlib.contextmanager
-def _maildir_at(path: Path) -> Iterator[Path]:
-    """Give the folder where it is a Maildir, else another one in it, or beside where it would be made."""
-    # The last of its folders to be made.
-    with stand_in(path / "cur") as last:
-        yield last.parent
-
-
-def _not_written(path: Path, error: OSError) -> str:
-    return f"cannot be {'written' if path.exists() else 'made'}: {error.strerror or error}"

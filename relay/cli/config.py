@@ -1,4 +1,4 @@
-"""`relay config`: the settings in force, and where each came from."""
+"""`relay config`: the effective settings, each with its source."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
     from relay.settings import Loaded
 
 
-@click.command(short_help="Show the settings in force, and where each comes from.")
+@click.command(
+    short_help="Show the effective settings, and where each comes from.",
+    epilog="""\b
+Examples:
+  relay config
+  relay config -c /etc/smtp-dedup-relay/relay.toml --set dedup.window=1h
+  RELAY_UPSTREAM__URL=smtps://user@mail.example.com relay config
+Exit status: 0 the settings are valid, 78 they are wrong.""",
+)
 @settings_options
 def config(loaded: Loaded) -> None:
-    """Show the settings in force as TOML, each with its source. Passwords are masked.
+    """Show the effective settings as TOML, each with its source. Passwords are masked.
 
-    Rules and ignores stand below, in the order of matching; those of presets as comments.
-
-    \b
-    Examples:
-      relay config
-      relay config -c /etc/smtp-dedup-relay/relay.toml --set dedup.window=1h
-      RELAY_UPSTREAM__URL=smtps://user@mail.example.com relay config
-    """  # noqa: D301 - click reads the escape as "keep these lines"
+    Rules and ignores follow at the end, in the order in which they are tried. Those of presets are comments.
+    """
     from relay.settings.render import effective_toml
 
     click.echo(effective_toml(loaded), nl=False)

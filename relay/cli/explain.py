@@ -1,4 +1,4 @@
-"""`relay explain`: what counts of a message, and whether two are equal."""
+"""`relay explain`: what counts in a message, and whether two are equal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from relay.settings.sources import Loaded
 
 _STDIN = Path("-")
-_MOST_EDITS = 20
-_MOST_IN_FULL = 10_000
+_EDITS = 20
+_EDITS_IN_FULL = 10_000
 _JSON_VERSION = 1
 EQUAL, DIFFERENT, UNREADABLE = 0, 1, 2
 
 
 @click.command(
-    short_help="Show what counts of a message, or whether two are equal.",
+    short_help="Show what counts in a message, or whether two are equal.",
     epilog="""\b
 Examples:
   relay explain notice.eml
@@ -34,13 +34,17 @@ Examples:
 Exit status: 0 equal (or one file), 1 different, 2 unreadable, 78 the settings are wrong.""",
 )
 @click.argument("files", nargs=-1, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
-@click.option("--recipient", metavar="ADDRESS", help="Whose rule and fingerprint to show; without it nobody's.")
+@click.option(
+    "--recipient",
+    metavar="ADDRESS",
+    help="The recipient whose rule and fingerprint to show.  [default: no recipient]",
+)
 @click.option(
     "--reverse-path",
     metavar="ADDRESS",
-    help="The envelope sender; <> for none.  [default: what the Return-Path field says]",
+    help="The envelope sender; <> for none.  [default: from the Return-Path field]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, in which nothing is shortened.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, in which no value is shortened.")
 @click.option("--full", is_flag=True, help="Shorten nothing, and show every difference.")
 @file_options
 def explain(
@@ -54,19 +58,20 @@ def explain(
 ) -> None:
     """Show the parts, the rule, the normalised form and the fingerprint of a message, or say why two are equal or not.
 
-    The file - is standard input. docs/explain.md tells how to read the output.
+    The file - is standard input. docs/explain.md explains the output.
     """
     from relay.settings.rules import build_judge
 
-    _check(files, recipient)
+    _check_arguments(files, recipient)
     judge = build_judge(loaded.settings)
-    exhibits = [_read(path, judge, recipient, reverse_path, loaded.settings.limits.message_size) for path in files]
-    (_write_json if as_json else _write)(exhibits, judge, full=full)
-    if len(exhibits) > 1 and len({exhibit.judged.fingerprint(exhibit.folded) for exhibit in exhibits}) > 1:
+    limit = loaded.settings.limits.message_size
+    messages = [_read(path, judge, recipient, reverse_path, limit) for path in files]
+    (_write_json if as_json else _write_text)(messages, judge, full=full)
+    if len({message.fingerprint for message in messages}) > 1:
         sys.exit(DIFFERENT)
 
 
-def _check(files: tuple[Path, ...], recipient: str | None) -> None:
+def _check_arguments(files: tuple[Path, ...], recipient: str | None) -> None:
     if not files:
         raise click.UsageError("Missing argument 'A.eml'.")
     if len(files) > 2 or files.count(_STDIN) > 1:  # noqa: PLR2004 - A and B
@@ -80,52 +85,52 @@ def _check(files: tuple[Path, ...], recipient: str | None) -> None:
 
 
 def _read(path: Path, judge: Judge, recipient: str | None, reverse_path: str | None, limit: int) -> ExplainedMessage:
-    from relay.explain.message_file import UnreadableError, read
+    from relay.explain.message_file import UnreadableError, read_message
     from relay.runtime.terminal import printable
 
     sender = None
     if reverse_path is not None:
         sender = reverse_path.strip().removeprefix("<").removesuffix(">").encode("utf-8", "surrogateescape")
     try:
-        exhibit = read(path, judge, recipient=recipient, reverse_path=sender, limit=limit)
+        message = read_message(path, judge, recipient=recipient, reverse_path=sender, limit=limit)
     except UnreadableError as error:
         click.echo(f"error: {printable(str(path))}: {error}", err=True)
         sys.exit(UNREADABLE)
-    if not exhibit.content:
+    if not message.content:
         click.echo(f"warning: {printable(str(path))}: empty; judged as a message of no bytes", err=True)
-    return exhibit
+    return message
 
 
-def _write(exhibits: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
-    from relay.explain.comparison import comparison
-    from relay.explain.explanation import explanation
-    from relay.explain.paint import Painter
+def _write_text(messages: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
+    from relay.explain.comparison import compare_messages
+    from relay.explain.explanation import explain_message
+    from relay.explain.text_report import TextReport
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    painter = Painter(full=full, colour=colour)
-    found = [explanation(exhibit, judge) for exhibit in exhibits]
-    if len(exhibits) == 1:
-        lines = painter.one(found[0])
+    report = TextReport(full=full, colour=colour)
+    explanations = [explain_message(message, judge) for message in messages]
+    if len(messages) == 1:
+        lines = report.one_message(explanations[0])
     else:
-        lines = painter.two(comparison(*exhibits, most=_most(full=full)), *found)
+        lines = report.two_messages(compare_messages(*messages, limit=_edit_limit(full=full)), *explanations)
     for line in lines:
         click.echo(line, color=colour)
 
 
-def _write_json(exhibits: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
+def _write_json(messages: list[ExplainedMessage], judge: Judge, *, full: bool) -> None:
     from dataclasses import asdict
 
-    from relay.explain.comparison import comparison
-    from relay.explain.explanation import explanation
+    from relay.explain.comparison import compare_messages
+    from relay.explain.explanation import explain_message
 
-    compared = asdict(comparison(*exhibits, most=_most(full=full))) if len(exhibits) > 1 else None
-    said = {
+    several = len(messages) > 1
+    answer = {
         "version": _JSON_VERSION,
-        "messages": [asdict(explanation(exhibit, judge)) for exhibit in exhibits],
-        "comparison": compared,
+        "messages": [asdict(explain_message(message, judge)) for message in messages],
+        "comparison": asdict(compare_messages(*messages, limit=_edit_limit(full=full))) if several else None,
     }
-    click.echo(json.dumps(said, indent=2))
+    click.echo(json.dumps(answer, indent=2))
 
 
-def _most(*, full: bool) -> int:
-    return _MOST_IN_FULL if full else _MOST_EDITS
+def _edit_limit(*, full: bool) -> int:
+    return _EDITS_IN_FULL if full else _EDITS

@@ -1,4 +1,4 @@
-"""What one look of `relay check` gave."""
+"""The result of one test that `relay check` makes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from relay.runtime.terminal import printable
 
 @dataclass(frozen=True)
 class Finding:
-    """The setting it is about, what was found, and how to mend it (empty when it is well)."""
+    """What was found about one setting. It fails if there is a remedy."""
 
     key: str
+    """The setting, such as `store.url`."""
     text: str
-    mend: str = ""
+    remedy: str = ""
 
     @property
     def fails(self) -> bool:
         """Whether the relay would not work."""
-        return bool(self.mend)
+        return bool(self.remedy)
 
     @property
-    def word(self) -> str:
-        """Give what stands at the head of its line; all are as wide."""
-        return click.style("FAIL", fg="red", bold=True) if self.mend else click.style("ok  ", fg="green")
+    def label(self) -> str:
+        """The start of the line: `ok`, `FAIL` or `warn`, padded to one width."""
+        return click.style("FAIL", fg="red", bold=True) if self.remedy else click.style("ok  ", fg="green")
 
     def __str__(self) -> str:
-        # A server may have said anything.
-        return f"{self.word}  {self.key}: {printable(self.text)}" + (
-            f"\n      to mend: {self.mend}" if self.mend else ""
+        # The text may quote a server, which can send anything.
+        return f"{self.label}  {self.key}: {printable(self.text)}" + (
+            f"\n      to fix: {self.remedy}" if self.remedy else ""
         )
 
 
 class Caution(Finding):
-    """The relay works, but an operator should know."""
+    """The relay works, but an operator should know this."""
 
     fails = False
-    word = click.style("warn", fg="yellow")
+    label = click.style("warn", fg="yellow")

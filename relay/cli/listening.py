@@ -1,4 +1,4 @@
-"""Can the addresses of the settings be listened on, and if not, is it a relay that holds them?"""
+"""Whether the relay can listen on the addresses of its settings, and if not, whether a relay already does."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.settings.addresses import HostPort
 
-_ANSWER_WAIT = 5.0
+_ANSWER_LIMIT = 5.0
 """Seconds."""
 _OUR_NAME = b"smtp-dedup-relay"
-"""Stands in the greeting of a relay and in the `Server` field of its HTTP answers."""
+"""A relay sends this in its SMTP greeting and in the `Server` field of its HTTP responses."""
 _REQUESTS = {"listen.address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\n"}
 _IN_USE = os.strerror(errno.EADDRINUSE)
 
 
 def addresses(settings: Settings) -> dict[str, HostPort]:
-    """Give the addresses to listen on, by their keys."""
+    """Returns the addresses to listen on, by the setting that names each."""
     both = {"listen.address": settings.listen.address, "http.address": settings.http.address}
     return {key: address for key, address in both.items() if address is not None}
 
 
-def obstacle(address: HostPort) -> str:
-    """Say why it cannot be listened on; empty when it can."""
+def bind_error(address: HostPort) -> str:
+    """Returns the reason why the relay cannot listen on an address; empty if it can."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the relay itself does: connections that ended a moment ago are no obstacle, a listener is.
+        # As the relay itself does: a listener is in the way, connections in TIME_WAIT are not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))
@@ -39,24 +39,24 @@ def obstacle(address: HostPort) -> str:
 
 
 def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
-    """Say whether a relay answers there, where the obstacle is that somebody holds it."""
+    """Returns whether the address is in use, which `reason` says, and a relay answers there."""
     if reason != _IN_USE:
         return False
-    request, said = _REQUESTS[key], b""
+    request, received = _REQUESTS[key], b""
     end = b"\r\n\r\n" if request else b"\n"
     try:
-        with socket.create_connection((address.host, address.port), timeout=_ANSWER_WAIT) as line:
-            line.sendall(request)
-            while end not in said:
-                more = line.recv(512)
+        with socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT) as connection:
+            connection.sendall(request)
+            while end not in received:
+                more = connection.recv(512)
                 if not more:
                     break
-                said += more
+                received += more
     except OSError:
         return False
-    return _OUR_NAME in said
+    return _OUR_NAME in received
 
 
-def mend(key: str, reason: str) -> str:
-    """Say what is to be done about an obstacle."""
-    return f"choose another {key}" + (", or end what holds it" if reason == _IN_USE else "")
+def listen_remedy(key: str, reason: str) -> str:
+    """Returns the remedy for an address that cannot be listened on for this reason."""
+    return f"choose another {key}" + (", or stop the program that uses it" if reason == _IN_USE else "")

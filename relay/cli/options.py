@@ -1,4 +1,4 @@
-"""The flags that commands share, and the settings that come of them."""
+"""The flags that several commands share, and the settings that result from them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,26 @@ if TYPE_CHECKING:
 
     from relay.settings import Loaded
 
-EX_CONFIG = 78
-"""The exit code for wrong settings (sysexits.h); systemd shows it as CONFIG."""
-
 _CONFIG = click.option(
     "-c",
     "--config",
     "config_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml where it exists]",
+    help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml if it exists]",
 )
 _SET = click.option(
     "--set",
     "assignments",
     metavar="SECTION.KEY=VALUE",
     multiple=True,
-    help="Any setting, such as limits.recipients=500. May be given several times; beats all others.",
+    help="Any setting, such as limits.recipients=500. Can be repeated. Overrides file, environment and other flags.",
 )
 _STORE = click.option(
     "--store",
     metavar="URL",
-    help="Where the relay remembers: sqlite:PATH, redis://HOST or memory:; for Sentinel and Cluster see "
-    "docs/settings.md.  [store.url]",
+    help="Where the relay stores claims and records: sqlite:PATH, redis://HOST or memory:. For Sentinel and Cluster "
+    "see docs/settings.md.  [store.url]",
 )
 _SHORTHANDS = [
     click.option("--listen", metavar="HOST:PORT", help="Where SMTP clients connect.  [listen.address]"),
@@ -54,19 +51,21 @@ _SHORTHANDS = [
         metavar="DURATION",
         help="How long a message suppresses its repeats, such as 10m; 0 = off.  [dedup.window]",
     ),
-    click.option("--http", metavar="HOST:PORT", help='Where metrics and health are; "" = nowhere.  [http.address]'),
+    click.option(
+        "--http", metavar="HOST:PORT", help='Where metrics and health checks are served; "" = off.  [http.address]'
+    ),
     click.option(
         "--observe",
         flag_value="observe",
-        help='Forward everything, only count what would be suppressed.  [dedup.mode = "observe"]',
+        help='Forward everything, and only count what would be suppressed.  [dedup.mode = "observe"]',
     ),
 ]
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags, and as its first argument the settings that they, environment and file make.
+    """Adds the flags for settings to a command, and passes the loaded settings as its first argument.
 
-    Doubts about them are warnings on stderr. Wrong settings end the command with 78, and stderr says how to mend them.
+    Warnings about the settings go to stderr. Wrong settings raise `SettingsError`.
     """
 
     @functools.wraps(command)
@@ -75,51 +74,42 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
             click.echo(f"warning: {printable(warning)}", err=True)
         command(loaded, **options)
 
-    return _give(warned, [_CONFIG, *_SHORTHANDS, _SET])
+    return _add(warned, [_CONFIG, *_SHORTHANDS, _SET])
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `-c` and `--set` alone, and the settings as `settings_options` does, without doubts about them.
-
-    For commands that serve nothing themselves.
-    """
-    return _give(command, [_CONFIG, _SET])
+    """Adds only `-c` and `--set`, and prints no warnings: for commands that only read rules."""
+    return _add(command, [_CONFIG, _SET])
 
 
 def store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command also `--store`. For those that ask what a relay remembers."""
-    return _give(command, [_CONFIG, _STORE, _SET])
+    """Adds `-c`, `--store` and `--set`, and prints no warnings: for commands that read the store of a relay."""
+    return _add(command, [_CONFIG, _STORE, _SET])
 
 
-def _give(command: Callable[..., None], given: Sequence[Callable[..., Any]]) -> Callable[..., None]:
+def _add(command: Callable[..., None], flags: Sequence[Callable[..., Any]]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_settings(config_file: Path | None, assignments: Sequence[str], **options: Any) -> None:
-        # Not at the top: help needs none of it, and it takes most of the time of a start.
+        # Imported here because `--help` does not need them, and they take most of the start-up time.
         from relay.settings import load
         from relay.settings.sources import OPTIONS
 
         shorthands = {name: options.pop(name.removeprefix("--"), None) for name in OPTIONS}
-        flags = {name: value for name, value in shorthands.items() if value is not None}
-        try:
-            loaded = load(config_file, flags | _assigned(assignments), os.environ)
-        except SettingsError as error:
-            for line in str(error).splitlines():
-                click.echo(f"error: {printable(line)}", err=True)
-            raise click.exceptions.Exit(EX_CONFIG) from None
-        command(loaded, **options)
+        given = {name: value for name, value in shorthands.items() if value is not None}
+        command(load(config_file, given | _assigned(assignments), os.environ), **options)
 
     decorated: Callable[..., None] = with_settings
-    for option in reversed(given):
-        decorated = option(decorated)
+    for flag in reversed(flags):
+        decorated = flag(decorated)
     return decorated
 
 
 def _assigned(assignments: Sequence[str]) -> dict[str, str]:
-    flags = {}
+    values = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
-            # Only the first word: the rest may be a secret.
+            # Only the first word is shown: the rest may be a secret.
             raise SettingsError(f'--set {assignment.split(" ")[0]}: "=" is missing; write --set SECTION.KEY=VALUE')
-        flags[key.strip()] = value.strip()
-    return flags
+        values[key.strip()] = value.strip()
+    return values

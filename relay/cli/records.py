@@ -1,4 +1,4 @@
-"""Records for people and for programs: times, spans, addresses, and the question which records somebody means."""
+"""What the commands about records share: reading their arguments, and writing times, durations and records."""
 
 from __future__ import annotations
 
@@ -17,79 +17,86 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _ID = re.compile(r"[0-9a-fA-F]{12}")
-# RFC 5321 section 4.1.1.3: the one address that needs no domain.
-_SOMETHING = re.compile(r"(?is)[0-9a-f]{12}|h:[0-9a-f]{16}|postmaster|<.+>|.*@.*")
-_SPANS = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
+# RFC 5321 section 4.1.1.3: postmaster is the one address that needs no domain.
+_QUERY = re.compile(r"(?is)[0-9a-f]{12}|h:[0-9a-f]{16}|postmaster|<.+>|.*@.*")
+_UNITS = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
+"""From how many seconds on a unit is used, its length in seconds, and its name."""
 
 
-def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read the duration that a flag gives, such as `90s`, `10m` or `2d`."""
-    from relay.settings.units import parse_duration
+def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Returns the seconds of a duration flag, such as `90s`, `10m` or `2d`."""
+    from relay.settings.units import parse_duration as parse
 
     del ctx, param
     try:
-        return None if value is None else parse_duration(value)
+        return None if value is None else parse(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def something(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Read an argument that names something: an ID, a Message-ID, an address or the name of one in records."""
+def parse_record_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Returns the ID of a record in lower case."""
+    del ctx, param
+    if not _ID.fullmatch(value.strip()):
+        raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits")
+    return value.strip().lower()
+
+
+def parse_query(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Checks an argument that is an ID, a Message-ID, an address or the hash of an address."""
     from relay.runtime.terminal import printable
 
     del ctx, param
-    if value is None or _SOMETHING.fullmatch(value.strip()):
+    if value is None or _QUERY.fullmatch(value.strip()):
         return value
-    said = f"'{printable(value)}' is no address, id or Message-ID" if value.strip() else "it is empty"
-    raise click.BadParameter(f"{said}; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>")
+    fault = f"'{printable(value)}' is no address, id or Message-ID" if value.strip() else "it is empty"
+    raise click.BadParameter(f"{fault}; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody asks for, in every way in which it can be meant: ID, Message-ID or address."""
+class Query:
+    """What the user asks for: an ID, or a Message-ID or address, which cannot be told apart by their form."""
 
     written: str
     record: str
+    """An ID in lower case, or empty."""
     message_id: str
+    """Without angle brackets, or empty."""
     recipients: frozenset[str]
+    """The address as records may contain it."""
 
     @classmethod
-    def read(cls, written: str, names: Pseudonyms | None) -> Wanted:
-        """Read an argument. Without `names` addresses are found only where they stand unhashed."""
+    def parse(cls, written: str, pseudonyms: Pseudonyms | None) -> Query:
+        """Reads an argument. Without `pseudonyms` addresses are found only in records that contain them unhashed."""
         from relay.records.pseudonyms import address
         from relay.records.selection import bare
 
         written = written.strip()
         if _ID.fullmatch(written):
             return cls(written, written.lower(), "", frozenset())
-        recipients = names.find(written) if names else frozenset((str(address(written)),))
+        recipients = pseudonyms.find(written) if pseudonyms else frozenset((str(address(written)),))
         return cls(written, "", bare(written), recipients)
 
-    def recipient_of(self, repeat: Repeat) -> bool:
-        """Say whether the address is the one that was asked for."""
+    def matches_recipient(self, repeat: Repeat) -> bool:
+        """Returns whether this recipient was asked for."""
         return repeat.recipient in self.recipients
 
-    def is_record(self, record: Record) -> bool:
-        """Say whether the record itself was asked for, by its id or its Message-ID."""
+    def matches_record(self, record: Record) -> bool:
+        """Returns whether the suppressed message was asked for, by its ID or Message-ID."""
+        return self._matches(record.id, record.message_id)
+
+    def matches_original(self, original: Original | None) -> bool:
+        """Returns whether the earlier message was asked for, by its ID or Message-ID."""
+        return original is not None and self._matches(original.id, original.message_id)
+
+    def _matches(self, id_: str, message_id: str) -> bool:
         from relay.records.selection import bare
 
-        return bool(
-            (self.record and record.id == self.record)
-            or (self.message_id and bare(record.message_id) == self.message_id)
-        )
-
-    def is_original(self, original: Original | None) -> bool:
-        """Say whether the message that was repeated was asked for."""
-        from relay.records.selection import bare
-
-        return original is not None and bool(
-            (self.record and original.id == self.record)
-            or (self.message_id and bare(original.message_id) == self.message_id)
-        )
+        return id_ == self.record if self.record else bool(self.message_id) and bare(message_id) == self.message_id
 
 
-def names_of(settings: Settings) -> Pseudonyms | None:
-    """Give how addresses stand in records here; None where no secret was made yet. Raises `SettingsError`."""
+def find_pseudonyms(settings: Settings) -> Pseudonyms | None:
+    """Returns how records here contain addresses; None if there is no secret yet. Raises `SettingsError`."""
     from relay.records.pseudonyms import Pseudonyms
     from relay.records.secret import find_secret
     from relay.settings.sources import default_secret_file
@@ -99,29 +106,31 @@ def names_of(settings: Settings) -> Pseudonyms | None:
 
 
 def timestamp(seconds: float) -> str:
-    """Write seconds since the epoch as in the log, without their fractions."""
+    """Formats seconds since the Unix epoch as the log does, but without fractions: `2025-03-01T10:00:34Z`."""
     try:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
         return "an unknown time"
 
 
-def span(seconds: float) -> str:
-    """Write a duration in one unit."""
-    for least, length, unit in _SPANS:
+def duration(seconds: float) -> str:
+    """Formats a duration in one unit, such as `34 s` or `5 min`."""
+    for least, length, unit in _UNITS:
         if seconds >= least:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things."""
+    """Formats a number with its noun, such as `2 recipients`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def as_json(record: Record) -> dict[str, object]:
-    """Give a record for programs."""
-    return {
+def json_line(record: Record) -> str:
+    """Formats a record as one line of JSON, for programs."""
+    import json
+
+    fields = {
         "id": record.id,
         "time": timestamp(record.at),
         "message_id": record.message_id,
@@ -141,6 +150,7 @@ def as_json(record: Record) -> dict[str, object]:
         "ignored": {rule: list(pieces) for rule, pieces in record.ignored.items()},
         "kept": record.kept,
     }
+    return json.dumps(fields)
 
 
 def _original(original: Original) -> dict[str, object]:

@@ -1,17 +1,18 @@
-"""`relay release`: forward a kept copy after all."""
+"""`relay release`: forwards a kept copy of a suppressed message."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.exit_status import CommandError, run
 from relay.cli.options import store_options
+from relay.cli.records import parse_record_id
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from relay.cli.resend import Answer
     from relay.core.record import SuppressedCopy
@@ -29,140 +30,128 @@ Exit status: 0 the upstream accepted it for all, 1 it did not or there is no cop
 78 the settings are wrong.""",
 )
 @store_options
-@click.argument("record", metavar="ID")
-@click.option("--to", "only", metavar="ADDRESS", multiple=True, help="Only to this recipient; may be given repeatedly.")
-@click.option("--again", is_flag=True, help="Also to those whom it was released to before.")
+@click.argument("record", metavar="ID", callback=parse_record_id)
+@click.option("--to", "only", metavar="ADDRESS", multiple=True, help="Send it to this recipient only. Can be repeated.")
+@click.option("--again", is_flag=True, help="Send it also to recipients to whom it was released before.")
 def release(loaded: Loaded, record: str, only: tuple[str, ...], again: bool) -> None:
-    """Forward a kept copy to the recipients that it was suppressed for, through the upstream, byte for byte.
+    """Forward a kept copy, byte for byte, through the upstream to the recipients for whom it was suppressed.
 
-    Copies are kept where record.keep = "maildir:PATH" is set. Whom one was released to is remembered: nobody gets it
-    twice without --again. Nothing else changes: later copies are still suppressed as repeats of the first one;
-    `relay forget ID` frees them.
+    Copies are kept if record.keep = "maildir:PATH" is set. The file notes to whom a copy was released: no recipient
+    gets a second one without --again. Later copies are still suppressed as repeats of the first message;
+    `relay forget ID` frees them. The ID is in the output of `relay suppressed`.
     """
-    from relay.cli.store_access import run
-
-    run(_release(loaded.settings, record.strip().lower(), only, again))
-
-
-class _Kept(NamedTuple):
-    """A kept copy, and whom it was released to."""
-
-    copy: SuppressedCopy
-    released: frozenset[bytes]
+    run(_release(loaded.settings, record, only, again))
 
 
 async def _release(settings: Settings, record: str, only: Sequence[str], again: bool) -> bool:
     from relay.records.kept_copies import KeptCopies
 
-    if not re.fullmatch(r"[0-9a-f]{12}", record):
-        raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits", param_hint="'ID'")
     if settings.record.keep is None:
-        _error(
-            'record.keep is off, so no copy is kept; with record.keep = "maildir:PATH" those are that are suppressed '
-            "from then on"
+        raise CommandError(
+            'record.keep is off, so no copy is kept; with record.keep = "maildir:PATH" the copies are kept that are '
+            "suppressed from then on"
         )
-        return False
     keep = KeptCopies(settings.record.keep.path)
     try:
-        with keep.alone():
-            return await _release_alone(settings, keep, record, only, again)
+        with keep.lock():
+            answers = await _resend(settings, keep, record, only, again)
     except FileNotFoundError:
-        _tell_none(settings, keep, record)
+        raise _not_kept(settings, keep, record) from None
     except BlockingIOError:
-        _error(f"another relay release works in {keep.path}; try again when it has ended")
+        raise CommandError(f"another relay release works in {keep.path}; try again when it has ended") from None
     except OSError as error:
-        _error(f"record.keep {error.filename or keep.path}: {error.strerror}; run this as a user who may write there")
-    return False
+        raise CommandError(
+            f"record.keep {error.filename or keep.path}: {error.strerror}; run this as a user who may write there"
+        ) from error
+    _report(answers, record, " --to ADDRESS" if only else "")
+    return True
 
 
-async def _release_alone(settings: Settings, keep: KeptCopies, record: str, only: Sequence[str], again: bool) -> bool:
+async def _resend(
+    settings: Settings, keep: KeptCopies, record: str, only: Sequence[str], again: bool
+) -> Mapping[bytes, Answer]:
     from relay.cli.resend import resend
     from relay.settings.sources import upstream_password
 
     found = keep.find(record)
     if found is None:
-        _tell_none(settings, keep, record)
-        return False
-    place, kept = found, _read(found, record)
-    paths = _chosen(kept, record, only, again) if kept else ()
-    if not kept or not paths:
-        return False
+        raise FileNotFoundError
+    file, (copy, released) = found, _read(found, record)
+    paths = _chosen(copy, released, record, only, again)
 
-    def mark(taken: Sequence[bytes]) -> None:
-        nonlocal place
-        place = keep.mark_released(place, record, kept.copy, kept.released | set(taken))
+    def mark(sent: Sequence[bytes]) -> None:
+        nonlocal file
+        file = keep.mark_released(file, record, copy, released | set(sent))
 
-    answers = await resend(settings, upstream_password(settings), kept.copy, paths, mark)
-    return _tell(answers, record, " --to ADDRESS" if only else "")
+    return await resend(settings, upstream_password(settings), copy, paths, mark)
 
 
-def _read(place: KeptFile, record: str) -> _Kept | None:
+def _read(file: KeptFile, record: str) -> tuple[SuppressedCopy, frozenset[bytes]]:
+    """Returns the copy, and the forward-paths to which it was released. Raises `CommandError` if it is damaged."""
     from relay.records.copy_format import DamagedError, decode, released
 
+    octets = file.path.read_bytes()
     try:
-        octets = place.path.read_bytes()
         copy = decode(octets, record)
-        return _Kept(copy, frozenset(copy.paths) if place.released else released(octets))
+        return copy, frozenset(copy.paths) if file.released else released(octets)
     except DamagedError as error:
-        _error(f"{place.path}: {error}; it is not sent")
-    return None
+        raise CommandError(f"{file.path}: {error}; it is not sent") from error
 
 
-def _chosen(kept: _Kept, record: str, only: Sequence[str], again: bool) -> tuple[bytes, ...]:
-    """Give whom to send it to: those that are meant, and who have not got it by an earlier release."""
+def _chosen(
+    copy: SuppressedCopy, released: Collection[bytes], record: str, only: Sequence[str], again: bool
+) -> tuple[bytes, ...]:
+    """Returns the forward-paths to send to: those asked for, without those that an earlier release has served."""
     from relay.core.envelope import fold
     from relay.records.pseudonyms import address
 
     wanted = {address(written): written for written in only}
-    strange = wanted.keys() - {fold(path) for path in kept.copy.paths}
-    for recipient in sorted(strange):
-        _error(f"{record} was not suppressed for {wanted[recipient]}")
-    if strange:
-        return ()
-    meant = [path for path in kept.copy.paths if not wanted or fold(path) in wanted]
-    chosen = tuple(path for path in meant if again or path not in kept.released)
+    unknown = wanted.keys() - {fold(path) for path in copy.paths}
+    if unknown:
+        raise CommandError(*(f"{record} was not suppressed for {wanted[recipient]}" for recipient in sorted(unknown)))
+    asked = [path for path in copy.paths if not wanted or fold(path) in wanted]
+    chosen = tuple(path for path in asked if again or path not in released)
     if not chosen:
-        _error(f"{record} was released before; relay release {record} --again sends it once more")
-    for path in meant if chosen else ():
+        raise CommandError(f"{record} was released before; relay release {record} --again sends it once more")
+    for path in asked:
         if path not in chosen:
             click.echo(f"note: {_shown(path)} got it by an earlier release; not sent again", err=True)
     return chosen
 
 
-def _tell(answers: Mapping[bytes, Answer], record: str, to: str) -> bool:
+def _report(answers: Mapping[bytes, Answer], record: str, to: str) -> None:
+    """Shows the upstream's answers. Raises `CommandError` unless it accepted the copy for all recipients."""
     from relay.core.reply import Reply
 
     accepted = unclear = 0
     for path, answer in answers.items():
         if isinstance(answer, Reply):
-            said = f"{answer.code} {answer.text}"
+            text = f"{answer.code} {answer.text}"
             accepted += answer.positive
         else:
-            said = f"no reply after the dot: {answer.reason}"
+            text = f"no reply after the dot: {answer.reason}"
             unclear += 1
-        click.echo(f"{_shown(path)}  {printable(said)}")
+        click.echo(f"{_shown(path)}  {printable(text)}")
+    messages = []
     if refused := len(answers) - accepted - unclear:
-        _error(f"not accepted for {refused} of {len(answers)}; to try again: relay release {record}{to}")
+        messages.append(f"not accepted for {refused} of {len(answers)}; to try again: relay release {record}{to}")
     if unclear:
-        _error(
-            f"for {unclear} of {len(answers)} nobody knows whether it was accepted; relay release {record} --again"
-            f"{to} sends it once more, perhaps a second copy"
+        messages.append(
+            f"for {unclear} of {len(answers)} it is unknown whether the upstream accepted it; "
+            f"relay release {record} --again{to} sends it once more, perhaps a second copy"
         )
-    return accepted == len(answers)
+    if messages:
+        raise CommandError(*messages)
 
 
-def _tell_none(settings: Settings, keep: KeptCopies, record: str) -> None:
+def _not_kept(settings: Settings, keep: KeptCopies, record: str) -> CommandError:
     from relay.settings.units import format_duration
 
-    _error(
+    return CommandError(
         f"no copy of {record} is kept in {keep.path}; copies stay for {format_duration(settings.record.keep_for)} "
-        f"(record.keep_for), and only of suppressed messages. relay why {record} tells what is recorded"
+        f"(record.keep_for), and only of suppressed messages. relay why {record} shows what is recorded"
     )
 
 
 def _shown(path: bytes) -> str:
     return printable(path.decode("utf-8", "backslashreplace"))
-
-
-def _error(text: str) -> None:
-    click.echo(f"error: {text}", err=True)

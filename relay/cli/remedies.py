@@ -1,4 +1,4 @@
-"""What is to be done where a server does not do what the settings ask of it: by what it said."""
+"""The remedy for a server that does not work as the settings expect, by its error message."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ _STORE = (
     (r"unknown command .?SENTINEL", "it is no sentinel: name the sentinels in store.url, or write redis://HOST"),
     (r"know no service", "correct the name of the service, behind the hosts in store.url"),
     (r"no node has a slot", "assign its slots (redis-cli --cluster fix HOST:PORT), or name another cluster"),
-    (r"called without any password configured", "it has no password: take that out of store.url"),
+    (r"called without any password configured", "it has no password: remove the password from store.url"),
     (r"(?i)NOAUTH|authentication required", "write its password in store.url: redis://:PASSWORD@HOST"),
     (r"(?i)WRONGPASS|invalid username-password|invalid password", "write the right password (and user) in store.url"),
-    (r"NOPERM|(?i:no permissions)", "let the user of store.url do that (ACL SETUSER)"),
+    (r"NOPERM|(?i:no permissions)", "allow this command to the user in store.url (ACL SETUSER)"),
     (r"READONLY|read only replica", "it is a replica: name the master in store.url"),
-    (r"certificate verify failed", "name the authority in store.url: rediss://HOST?ssl_ca_certs=FILE"),
+    (r"certificate verify failed", "name the CA file in store.url: rediss://HOST?ssl_ca_certs=FILE"),
     (r"(?i)DB index", "correct the number of the database in store.url"),
 )
 
 
-def mend_store(error: BaseException) -> str:
-    """Say what is to be done about a Redis that could not be used."""
-    told = next((mend for pattern, mend in _STORE if re.search(pattern, str(error))), "")
-    return told or _mend_name(error, "store.url") or "start it, or correct store.url"
+def store_remedy(error: BaseException) -> str:
+    """Returns the remedy for a Redis that could not be used."""
+    matching = next((remedy for pattern, remedy in _STORE if re.search(pattern, str(error))), "")
+    return matching or _host_name_remedy(error, "store.url") or "start it, or correct store.url"
 
 
-def mend_upstream(error: BaseException, key: str) -> str:
-    """Say what is to be done about a mail server that could not be reached."""
+def upstream_remedy(error: BaseException, key: str) -> str:
+    """Returns the remedy for a mail server that could not be reached. `key` is the setting that names it."""
     if "was not ready for mail" in str(error):
-        return f"is it an SMTP server? See what it waits for, or correct {key}"
-    return _mend_name(error, key) or f"start it, or correct {key}"
+        return f"check that it is an SMTP server and why it does not answer, or correct {key}"
+    return _host_name_remedy(error, key) or f"start it, or correct {key}"
 
 
-def _mend_name(error: BaseException, key: str) -> str:
-    """Say what is to be done where a host has no address; empty where that is not why."""
+def _host_name_remedy(error: BaseException, key: str) -> str:
+    """Returns the remedy for a host name without an address; empty if the error has another cause."""
     cause: BaseException | None = error
     while cause and not isinstance(cause, socket.gaierror):
         cause = cause.__cause__ or cause.__context__

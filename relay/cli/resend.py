@@ -1,4 +1,4 @@
-"""A kept copy on its way through the upstream once more."""
+"""The delivery of a kept copy for `relay release`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ async def resend(
     paths: Sequence[bytes],
     mark: Callable[[Sequence[bytes]], None],
 ) -> Mapping[bytes, Answer]:
-    """Send a copy to these paths, and give what the upstream said to each.
+    """Sends a copy to these forward-paths, and returns the upstream's answer for each.
 
-    `mark` notes who gets it, before the content goes out: a process that is killed then sends nobody a second copy
-    later. It is taken back where it is sure that nobody got it. What it raises ends the work.
+    Calls `mark` with the recipients before the content goes out: if this process is killed then, a later release
+    sends them no second copy. Calls it with none when it is certain that the upstream accepted nothing. What `mark`
+    raises ends the delivery.
     """
     from relay.core.delivery import NotSent, Unclear
     from relay.core.envelope import Envelope
@@ -36,15 +37,15 @@ async def resend(
     delivery = upstream.begin(Envelope(copy.reverse_path, copy.parameters))
     try:
         answers: dict[bytes, Answer] = {path: await delivery.rcpt(path) for path in paths}
-        taken = _positive(answers)
-        if taken:
-            answers |= await delivery.prepare(taken)
-            taken = _positive({path: answers[path] for path in taken})
-        if taken:
-            mark(taken)
+        accepted = _positive(answers)
+        if accepted:
+            answers |= await delivery.prepare(accepted)
+            accepted = _positive({path: answers[path] for path in accepted})
+        if accepted:
+            mark(accepted)
             outcome = await delivery.send(b"", copy.content)
             answer = UNREACHABLE if isinstance(outcome, NotSent) else outcome
-            answers |= dict.fromkeys(taken, answer)
+            answers |= dict.fromkeys(accepted, answer)
             if not isinstance(answer, Unclear) and not answer.positive:
                 mark(())
         return answers

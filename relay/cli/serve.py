@@ -1,4 +1,4 @@
-"""`relay serve`: run until SIGTERM or SIGINT; both drain."""
+"""`relay serve`: runs the relay until SIGTERM or SIGINT, which let transactions finish."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import EX_CONFIG, settings_options
+from relay.cli.exit_status import CommandError
+from relay.cli.options import settings_options
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from relay.core.errors import CannotListenError
     from relay.service import Service
     from relay.settings import Loaded, Settings
@@ -22,14 +25,17 @@ if TYPE_CHECKING:
 Example:
   relay serve --upstream smtp://127.0.0.1:25 --store redis://127.0.0.1 --window 15m
 Then point the application's SMTP host and port at 127.0.0.1:2525.
-Exit status: 0 ended as asked, 1 an address is taken or the drain was cut short,
+Exit status: 0 ended as asked, 1 an address is in use or the drain was cut short,
 78 the settings are wrong.""",
 )
 @settings_options
 def serve(loaded: Loaded) -> None:
-    """Run the relay until SIGTERM or SIGINT. Both let running transactions finish; a second one ends at once."""
+    """Run the relay until SIGTERM or SIGINT.
+
+    Both let running transactions finish, for limits.drain at most. A second signal ends the relay at once.
+    """
     from relay import __version__
-    from relay.core.errors import CannotListenError, SettingsError
+    from relay.core.errors import CannotListenError
     from relay.monitor.logs import configure, log
     from relay.service import serve as run
     from relay.settings.sources import upstream_password
@@ -37,7 +43,7 @@ def serve(loaded: Loaded) -> None:
     settings = loaded.settings
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
-    def ready(service: Service) -> None:
+    def log_start(service: Service) -> None:
         fields = {
             "version": __version__,
             "listen": service.address,
@@ -51,17 +57,12 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        drained = _run(run(settings, upstream_password(settings), ready))
-    except SettingsError as error:
-        lines.stop()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EX_CONFIG)
+        drained = _run(run(settings, upstream_password(settings), log_start))
     except CannotListenError as error:
+        # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
+        raise CommandError(*_listen_errors(error, settings)) from error
+    finally:
         lines.stop()
-        _tell(error, settings)
-        # Not 78, after which systemd would leave it: whoever holds the address may end.
-        sys.exit(1)
-    lines.stop()
     sys.exit(0 if drained else 1)
 
 
@@ -70,21 +71,23 @@ def _fallbacks(settings: Settings) -> dict[str, object]:
     return {"fallback_upstreams": urls} if urls else {}
 
 
-def _tell(error: CannotListenError, settings: Settings) -> None:
-    """Tell of every address that cannot be had, not only of the first."""
-    from relay.cli.listening import addresses, held_by_relay, mend, obstacle
+def _listen_errors(error: CannotListenError, settings: Settings) -> list[str]:
+    """Returns a message for every address that cannot be listened on, not only for the first."""
+    from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
 
+    messages = []
     for key, address in addresses(settings).items():
-        reason = error.reason if key == error.key else obstacle(address)
+        reason = error.reason if key == error.key else bind_error(address)
         if reason:
             holder = ", by a relay" if held_by_relay(key, address, reason) else ""
-            told = f'{key} = "{address}": cannot listen there: {reason}{holder}; {mend(key, reason)}'
-            click.echo(f"error: {told}", err=True)
+            remedy = listen_remedy(key, reason)
+            messages.append(f'{key} = "{address}": cannot listen there: {reason}{holder}; {remedy}')
+    return messages
 
 
-def _run(main: object) -> bool:
+def _run(main: Coroutine[object, object, bool]) -> bool:
     try:
         import uvloop
-    except ImportError:  # not every platform has it; asyncio's own loop is slower, nothing else
-        return asyncio.run(main)  # type: ignore[arg-type]
-    return uvloop.run(main)  # type: ignore[arg-type]
+    except ImportError:  # not available on every platform; asyncio's own loop is slower, but works the same
+        return asyncio.run(main)
+    return uvloop.run(main)

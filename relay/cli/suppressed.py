@@ -1,4 +1,4 @@
-"""`relay suppressed`: the records, one a line."""
+"""`relay suppressed`: lists the records, one per line."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.exit_status import run
 from relay.cli.options import store_options
-from relay.cli.records import seconds
+from relay.cli.records import counted, duration, json_line, parse_duration, timestamp
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import TypeAlias
 
     from relay.core.record import Record
     from relay.settings import Loaded, Settings
-
-    Row: TypeAlias = tuple[str, ...]
-    """The cells of a line."""
 
 
 @click.command(
@@ -27,69 +24,61 @@ if TYPE_CHECKING:
 Examples:
   relay suppressed --since 1h
   relay suppressed --since 7d --json | jq .recipients[].rule
-Exit status: 0 also where nothing was suppressed, 1 the store cannot be read,
+Exit status: 0 also if nothing was suppressed, 1 the store cannot be read,
 78 the settings are wrong.""",
 )
 @store_options
 @click.option(
-    "--since", metavar="DURATION", callback=seconds, default="24h", show_default=True, help="How far to look back."
+    "--since",
+    metavar="DURATION",
+    callback=parse_duration,
+    default="24h",
+    show_default=True,
+    help="How far to look back.",
 )
-@click.option("--json", "json_lines", is_flag=True, help="One JSON object a line, with all that is recorded.")
+@click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole record.")
 def suppressed(loaded: Loaded, since: float, json_lines: bool) -> None:
-    """List the messages that were suppressed, or would have been where the relay only observes; the latest last.
+    """List the messages that were suppressed, or would have been if the relay only observes. The latest is last.
 
-    Each line: time, id (relay why ID tells more), recipients, how long after the message that it repeats and that
-    one's id, outcome, rule.
+    Each line shows the time, the ID (for `relay why ID`), the number of recipients, which earlier message it repeats
+    and after how long, the outcome, and the rule.
     """
-    from relay.cli.store_access import run
-
     run(_list(loaded.settings, since, json_lines))
 
 
 async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
-    import json
+    from relay.cli.store_access import open_access, records
 
-    from relay.cli.records import as_json, counted, span
-    from relay.cli.store_access import reach, records
-
-    objects: list[str] = []
-    rows: list[Row] = []
-    recipients = 0
-    async with reach(settings) as reached:
-        async for record in records(reached, since):
-            if json_lines:
-                objects.append(json.dumps(as_json(record)))
-            else:
-                rows.append(_row(record))
-            recipients += len(record.repeats)
-    lines = objects or list(_aligned(rows))
-    for line in reversed(lines):
+    async with open_access(settings) as access:
+        found = [record async for record in records(access, since)]
+    found.reverse()
+    for line in map(json_line, found) if json_lines else _table(found):
         click.echo(line)
-    period = f"in the last {span(since)}"
-    if lines:
-        total = f"{counted(len(lines), 'message')} to {counted(recipients, 'recipient')} {period}"
+    period = f"in the last {duration(since)}"
+    if found:
+        recipients = sum(len(record.repeats) for record in found)
+        summary = f"{counted(len(found), 'message')} to {counted(recipients, 'recipient')} {period}"
     else:
-        total = f"nothing was suppressed {period}" + (
+        summary = f"nothing was suppressed {period}" + (
             "" if settings.record.keep_for else "; record.keep_for is 0, so nothing is recorded"
         )
-    click.echo(total, err=True)
+    click.echo(summary, err=True)
     return True
 
 
-def _aligned(rows: Sequence[Row]) -> Iterator[str]:
+def _table(found: Sequence[Record]) -> Iterator[str]:
+    rows = [_cells(record) for record in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _row(record: Record) -> Row:
-    from relay.cli.records import counted, span, timestamp
-
+def _cells(record: Record) -> tuple[str, ...]:
     originals = {repeat.original.id: repeat.age for repeat in record.repeats if repeat.original}
     if originals:
         original, age = next(iter(originals.items()))
         others = f" and {len(originals) - 1} more" if len(originals) > 1 else ""
-        repeated = f"{span(age)} after {printable(original)}{others}"
+        repeated = f"{duration(age)} after {printable(original)}{others}"
     else:
         repeated = "while its first copy was under way"
     return (

@@ -1,4 +1,4 @@
-"""`relay why`: what became of a message, and of which earlier one it is a repeat."""
+"""`relay why`: explains which earlier message a suppressed one repeats, and why the two are equal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.exit_status import run
 from relay.cli.options import store_options
-from relay.cli.records import something
+from relay.cli.records import Query, counted, duration, find_pseudonyms, json_line, parse_query, timestamp
+from relay.core.outcome import Outcome
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from relay.cli.records import Wanted
     from relay.core.claim import Original
     from relay.core.record import Record, Repeat
     from relay.settings import Loaded, Settings
@@ -37,86 +38,80 @@ Exit status: 0 found, 1 nothing is recorded or the store cannot be read,
 78 the settings are wrong.""",
 )
 @store_options
-@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS", callback=something)
-@click.option("--json", "json_lines", is_flag=True, help="One JSON object a line, with all that is recorded.")
+@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS", callback=parse_query)
+@click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole record.")
 def why(loaded: Loaded, what: str, json_lines: bool) -> None:
-    """Explain what was suppressed, of which earlier message it is a repeat, and why the two are equal.
+    """Explain what was suppressed, which earlier message it repeats, and why the two are equal.
 
-    ID stands in the reply to the client, in the log line and in `relay suppressed`; it may be that of the suppressed
-    message or of the one that it repeats. A Message-ID likewise. For an ADDRESS all that was suppressed for it.
+    The ID is in the reply to the client, in the log line, and in the output of `relay suppressed`. An ID or
+    Message-ID can be that of the suppressed message or of the one that it repeats. An ADDRESS shows all that was
+    suppressed for this recipient.
     """
-    from relay.cli.store_access import run
-
     run(_explain(loaded.settings, what, json_lines))
 
 
 async def _explain(settings: Settings, what: str, json_lines: bool) -> bool:
-    import json
+    from relay.cli.store_access import MAX_AGE, open_access, records
 
-    from relay.cli.records import Wanted, as_json, names_of
-    from relay.cli.store_access import EVER, reach, records
-
-    names = names_of(settings)
-    wanted = Wanted.read(what, names)
-    async with reach(settings) as reached:
-        found = [(record, repeats) async for record in records(reached, EVER) if (repeats := _meant(record, wanted))]
+    pseudonyms = find_pseudonyms(settings)
+    query = Query.parse(what, pseudonyms)
+    async with open_access(settings) as access:
+        found = [(record, repeats) async for record in records(access, MAX_AGE) if (repeats := _asked(record, query))]
     if not found:
-        _tell_nothing(settings, wanted, secret=names is not None)
+        _report_none(settings, query)
+        if query.recipients and pseudonyms is None:
+            click.echo(
+                "note: there is no record.secret_file here yet, so addresses that were hashed elsewhere are not found",
+                err=True,
+            )
         return False
     found.reverse()
     if json_lines:
         for record, _ in found:
-            click.echo(json.dumps(as_json(record)))
-        return True
-    click.echo("\n\n".join(_paragraphs(found, wanted, settings)))
+            click.echo(json_line(record))
+    else:
+        click.echo("\n\n".join(_paragraphs(found, query, settings)))
     return True
 
 
-def _meant(record: Record, wanted: Wanted) -> list[Repeat]:
-    """Give what of a record was asked for: all of it, what repeats one message, or what one recipient missed."""
-    if wanted.is_record(record):
+def _asked(record: Record, query: Query) -> list[Repeat]:
+    """Returns the part of a record that was asked for: all, what repeats one message, or what one recipient missed."""
+    if query.matches_record(record):
         return list(record.repeats)
-    return [repeat for repeat in record.repeats if wanted.recipient_of(repeat) or wanted.is_original(repeat.original)]
+    return [one for one in record.repeats if query.matches_recipient(one) or query.matches_original(one.original)]
 
 
-def _tell_nothing(settings: Settings, wanted: Wanted, *, secret: bool) -> None:
+def _report_none(settings: Settings, query: Query) -> None:
     from relay.settings.units import format_duration
 
     keep_for = settings.record.keep_for
     kept = f"records are kept for {format_duration(keep_for)}" if keep_for else "record.keep_for is 0: none are kept"
     click.echo(
-        f"error: no suppression of {printable(wanted.written)} is recorded; {kept}. A message that was forwarded "
-        "leaves a record only once a copy of it is suppressed, else its line in the log.",
+        f"error: no suppression of {printable(query.written)} is recorded; {kept}. A message that was forwarded is in "
+        "the log, and leaves a record only when a copy of it is suppressed.",
         err=True,
     )
-    if wanted.recipients and not secret:
-        click.echo(
-            "note: there is no record.secret_file here yet, so addresses that were hashed elsewhere are not found",
-            err=True,
-        )
 
 
-def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], wanted: Wanted, settings: Settings) -> Iterator[str]:
-
+def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, settings: Settings) -> Iterator[str]:
     originals = dict.fromkeys(
-        repeat.original for _, repeats in found for repeat in repeats if wanted.is_original(repeat.original)
+        repeat.original for _, repeats in found for repeat in repeats if query.matches_original(repeat.original)
     )
     for original in originals:
         if original:
-            accepted, *more = _accepted(original)
-            yield "\n".join([f"{printable(original.id)} was {accepted}", *more, "Its copies were suppressed:"])
+            accepted, details = _accepted(original)
+            yield f"{printable(original.id)} was {accepted}\n{details}\nIts copies were suppressed:"
     for record, repeats in found:
-        yield "\n".join(_record(record, repeats, wanted, settings))
+        yield "\n".join(_record_lines(record, repeats, query, settings))
 
 
-def _record(record: Record, repeats: Sequence[Repeat], wanted: Wanted, settings: Settings) -> Iterator[str]:
-    from relay.cli.records import span, timestamp
-
-    head = click.style(f"{printable(record.id)}  {timestamp(record.at)}", bold=True)
-    yield f"{head}  {span(max(0.0, time.time() - record.at))} ago"
+def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, settings: Settings) -> Iterator[str]:
+    title = click.style(f"{printable(record.id)}  {timestamp(record.at)}", bold=True)
+    yield f"{title}  {duration(max(0.0, time.time() - record.at))} ago"
     yield _row("message", f"{_message_id(record.message_id)}, from {printable(record.sender) or '<>'}")
-    for same in _alike(repeats):
-        yield from _case(same, wanted)
+    # Recipients for whom the same was decided, for the same reason, are shown together.
+    for _, same in groupby(sorted(repeats, key=_decision), _decision):
+        yield from _decision_lines(list(same), query)
     rules = dict.fromkeys(repeat.rule for repeat in repeats)
     for rule in rules:
         of_rule = f" (rule {printable(rule)})" if len(rules) > 1 else ""
@@ -126,38 +121,27 @@ def _record(record: Record, repeats: Sequence[Repeat], wanted: Wanted, settings:
     yield _row("copy", _copy(record, settings))
 
 
-def _alike(repeats: Sequence[Repeat]) -> Iterator[list[Repeat]]:
-    """Give together the recipients for whom the same was decided, for the same reason."""
-
-    def case(repeat: Repeat) -> tuple[str, str, str]:
-        return repeat.outcome.value, repeat.rule, repeat.original.id if repeat.original else ""
-
-    for _, same in groupby(sorted(repeats, key=case), case):
-        yield list(same)
+def _decision(repeat: Repeat) -> tuple[str, str, str]:
+    return repeat.outcome.value, repeat.rule, repeat.original.id if repeat.original else ""
 
 
-def _case(same: Sequence[Repeat], wanted: Wanted) -> Iterator[str]:
-    from relay.cli.records import counted, span
-    from relay.core.outcome import Outcome
-
+def _decision_lines(same: Sequence[Repeat], query: Query) -> Iterator[str]:
     first = same[0]
-    whom = f"{counted(len(same), 'recipient')}: {_recipients(same, wanted)}"
+    recipients = f"{counted(len(same), 'recipient')}: {_recipients(same, query)}"
     if first.outcome is Outcome.SUPPRESSED:
-        yield _row("suppressed", f"for {whom}")
+        yield _row("suppressed", f"for {recipients}")
     else:
-        yield _row("forwarded", f"all the same, because it was only observed, to {whom}")
+        yield _row("forwarded", f"all the same, because it was only observed, to {recipients}")
     if first.original:
-        accepted, *more = _accepted(first.original)
-        yield _row("repeats", f"{printable(first.original.id)}, {span(first.age)} older, {accepted}")
-        yield from (_row("", line) for line in more)
+        accepted, details = _accepted(first.original)
+        yield _row("repeats", f"{printable(first.original.id)}, {duration(first.age)} older, {accepted}")
+        yield _row("", details)
     else:
         yield _row("repeats", "a message that was under way at that moment")
     yield _row("rule", printable(first.rule))
 
 
 def _accepted(original: Original) -> tuple[str, str]:
-    from relay.cli.records import timestamp
-
     return (
         f"accepted by the upstream at {timestamp(original.accepted_at)}",
         f"{_message_id(original.message_id)}; the upstream said: {printable(original.reply) or 'nothing'}",
@@ -176,13 +160,14 @@ def _row(label: str, text: str) -> str:
 
 
 def _message_id(message_id: str) -> str:
-
     return f"Message-ID {printable(message_id)}" if message_id else "no Message-ID"
 
 
-def _recipients(repeats: Sequence[Repeat], wanted: Wanted) -> str:
-
-    named = [printable(wanted.written if wanted.recipient_of(one) else one.recipient) for one in repeats[:_MOST_NAMED]]
+def _recipients(repeats: Sequence[Repeat], query: Query) -> str:
+    named = [
+        printable(query.written if query.matches_recipient(repeat) else repeat.recipient)
+        for repeat in repeats[:_MOST_NAMED]
+    ]
     more = len(repeats) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 

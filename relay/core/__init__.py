@@ -1,1 +1,4 @@
-"""Judgement and words: pure, without I/O, clock, randomness or logging."""
+"""The values that all packages share: envelopes, replies, claims, outcomes. Pure: no I/O, clock, randomness or logging.
+
+Imports no other package of the relay.
+"""

@@ -1,11 +1,7 @@
-"""The claim: the exclusive right to deliver one fingerprint, and the words in which a store is asked about it.
+"""The claim: the exclusive right to deliver one fingerprint. Commands to a store, and its answers.
 
-    free ──Claim(token, lease)──▶ held ──Confirm──▶ sent ──window ends──▶ free
-     ▲                             │ Release (same token only), or the lease runs out
-     └─────────────────────────────┘
-
-A store answers a batch of commands, one answer a command, at most one key a command. Commands are safe to repeat: an
-answer that got lost is asked for again.
+`relay.core.life_cycle` defines what each command does. A store takes commands in batches and returns one answer for
+each. A command is about one key at most, and is safe to repeat: the answer may have been lost.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ Fingerprint = NewType("Fingerprint", str)
 """Versioned digest of a message for one recipient, such as `v1:3f…`: printable ASCII, at most 80 characters."""
 
 Token = NewType("Token", str)
-"""A random name of one transaction of one process; who knows it may renew and release the claim."""
+"""A random name of one transaction. Only a command with the same token renews or releases a claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +22,28 @@ class Original:
     """The accepted message that later copies repeat."""
 
     id: str
-    """The id that stood in the log when it was accepted."""
+    """The id of its transaction, which the log shows."""
     message_id: str
     """Its Message-ID field, or empty."""
     reply: str
-    """What the upstream said when it took it; with Postfix the queue id stands there."""
+    """The text of the upstream's reply. Postfix's contains the queue id."""
     accepted_at: float
-    """Seconds since the Unix epoch by the accepting host's clock. For people; ages never come from it."""
+    """Seconds since the Unix epoch by the clock of the host that delivered it. For people only, never for ages."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimTerms:
-    """On what terms a fingerprint is claimed."""
+    """The terms on which a fingerprint is claimed."""
 
     window: float
     """Seconds."""
     recipient: str = ""
-    """Whose it is, as records name him: what `relay forget` finds him by."""
+    """The recipient as records name it, by which `relay forget` finds the acceptance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a store holds of an acceptance; `age` in seconds, `recipient` as in its `ClaimTerms`."""
+    """An acceptance in a store. `age` in seconds, `recipient` as in its `ClaimTerms`."""
 
     key: Fingerprint
     original: Original
@@ -57,9 +53,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take the fingerprint for `lease` seconds unless it is held, or was sent less than `window` seconds ago.
+    """Claims the fingerprint for `lease` seconds unless it is held, or was sent less than `window` seconds ago.
 
-    A key that holds this very token is won: the answer to an earlier Claim may have been lost.
+    A key that holds the same token is won: the answer to an earlier Claim may have been lost.
     """
 
     key: Fingerprint
@@ -70,7 +66,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Ask for the state without changing it: `Free`, `Held` or `Sent` (younger than `window` seconds)."""
+    """Reads the state without changing it: `Free`, `Held` or `Sent` (less than `window` seconds ago)."""
 
     key: Fingerprint
     window: float
@@ -78,10 +74,10 @@ class Peek:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Write that the upstream has accepted it, whatever the key holds: acceptance is a fact, not a right.
+    """Records that the upstream has accepted the message, whatever the key holds.
 
-    `window` is the whole window in seconds, `age` how much of it has passed already. `token` is that of the claim by
-    which it was delivered; the answer says whether somebody else had the key by then.
+    `window` is the whole window in seconds, and `age` the seconds of it that have passed. `token` is that of the claim
+    under which the message was delivered: the answer reports whether that claim was lost.
     """
 
     key: Fingerprint
@@ -94,7 +90,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Hold the fingerprint for `lease` more seconds if it still holds this token. `Done`, or else what it holds."""
+    """Extends the lease to `lease` seconds from now if the key holds this token: `Done`, else the state of the key."""
 
     key: Fingerprint
     token: Token
@@ -103,7 +99,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Free the fingerprint if it still holds this token. `Done` in any case."""
+    """Frees the fingerprint if the key holds this token. `Done` in any case."""
 
     key: Fingerprint
     token: Token
@@ -111,76 +107,81 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class AskGeneration:
-    """Ask whether anything was forgotten: `Generation`. Asked before other commands, it is not newer than they are."""
+    """Reads the store's `Generation`. In front of other commands of a batch, it is not newer than their answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Keep the record of a suppression for `keep_for` seconds. A second one with the same id takes its place."""
+    """Stores a record for `keep_for` seconds. Replaces an earlier record with the same id."""
 
     record_id: str
     text: str
-    """One line of ASCII, as `core.record` writes it."""
+    """One line of ASCII, in the format of `core.record`."""
     keep_for: float
 
     @property
     def weight(self) -> int:
-        """As how many records it counts: one for each KiB begun. That of many recipients is long."""
+        """The number of records it counts as: one for each KiB begun. A record of many recipients is long."""
         return 1 + len(self.text) // 1024
 
 
 MOST_RECORDS = 100_000
-"""Records that a store keeps, by their weight, as near as it can count: some 100 MB. Beyond that the oldest go,
-whatever their `keep_for`."""
+"""The total weight of the records that a store keeps, about 100 MB. The oldest beyond that are deleted, whatever their
+`keep_for`. A store may count roughly."""
 
-Command: TypeAlias = Claim | Peek | Confirm | Renew | Release | AskGeneration | Note
+KeyCommand: TypeAlias = Claim | Peek | Confirm | Renew | Release
+"""A command about one key."""
+Command: TypeAlias = KeyCommand | AskGeneration | Note
 
 
 @dataclass(frozen=True, slots=True)
 class Won:
-    """The claim is ours."""
+    """The transaction now holds the claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Nobody holds it and no copy was accepted inside the window. Also a `Renew` that came too late."""
+    """The key is not held, and no copy was accepted within the window. `Renew` was too late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Somebody else is delivering it; his lease ends in `remaining` seconds unless he renews it."""
+    """Another transaction holds the claim. Its lease ends in `remaining` seconds unless it is renewed."""
 
     remaining: float
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The upstream took a copy `age` seconds ago."""
+    """The upstream accepted a copy `age` seconds ago."""
 
     original: Original
     age: float
     window: float = field(default=math.inf, compare=False)
-    """Seconds; with it the copy was settled, whatever the window of whoever asks."""
+    """Seconds. The window of the accepted copy, not that of the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """The command was carried out."""
 
-    taken: bool = False
-    """By a `Confirm`, over what another token held, or another acceptance than this one."""
+    claim_lost: bool = False
+    """Whether a `Confirm` found the claim of another token, or the acceptance of another message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Changes whenever something is forgotten: what a process knows by itself is void then. Empty: never yet."""
+    """A random name that changes when an operator forgets acceptances: what a process has kept itself is void then.
+
+    Empty if nothing was ever forgotten.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The store could not say, for this key. In doubt the message is forwarded."""
+    """The store could not answer for this key. In doubt the message is forwarded."""
 
     reason: str
 

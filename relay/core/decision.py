@@ -1,4 +1,4 @@
-"""What to do with each recipient, and what to tell the client: decisions as data, no I/O."""
+"""Decides what to do for each recipient, and the reply to the client. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Each recipient stands in exactly one of `forward`, `suppress` and `wait`."""
+    """The next step for each recipient. Each one is in exactly one of `forward`, `suppress` and `wait`."""
 
     forward: tuple[Recipient, ...]
     suppress: Mapping[Recipient, Sent]
     wait: tuple[Recipient, ...]
     observed: Mapping[Recipient, Sent | Held]
-    """Of those to forward, the repeats that are only observed: their claims are not ours to settle."""
+    """The repeats in `forward` that are only observed. Their claims belong to others and must not be settled."""
 
 
 def plan(verdicts: Mapping[Recipient, Won | Held | Sent], observe: Collection[Recipient] = frozenset()) -> Plan:
-    """Forward what was won, suppress what was sent inside the window, wait for what somebody else is delivering.
+    """Returns the plan: won claims are forwarded, repeats suppressed, claims that others hold awaited.
 
-    Those that are only observed are forwarded whatever holds, and never wait.
+    Recipients in `observe` are always forwarded and never wait.
     """
     forward: list[Recipient] = []
     wait: list[Recipient] = []
@@ -49,17 +49,17 @@ def plan(verdicts: Mapping[Recipient, Won | Held | Sent], observe: Collection[Re
 
 
 def suppressed(record: str, sent: Sent) -> Result:
-    """Tell the client that an equal copy was accepted before, and under which id the log explains it."""
+    """Returns the result for a repeat. Its reply names the record that explains it, and the age of the first copy."""
     reply = Reply.of(250, f"2.0.0 Ok: duplicate, record {record}, first sent {sent.age:.0f} s ago")
     return Result(Outcome.SUPPRESSED, reply, sent.original, sent.age)
 
 
 def answered(reply: Reply, repeat: Sent | Held | None = None) -> Result:
-    """Give the outcome that the upstream's reply means, 2yz being acceptance; `repeat` if it was only observed."""
+    """Returns the result of the upstream's reply after the dot. `repeat` is given if a repeat was only observed."""
     if reply.permanent:
         return Result(Outcome.REFUSED, reply)
     if not reply.positive:
-        # 421 would close a session that is ours, and 3yz would ask for content that the client has sent already.
+        # 421 would close the client's session, and 3yz would ask for content that the client has already sent.
         return Result(Outcome.DEFERRED, reply.for_client() if reply.transient else Reply(451, reply.lines))
     accepted = reply.as_acceptance()
     if repeat is None:
@@ -70,10 +70,10 @@ def answered(reply: Reply, repeat: Sent | Held | None = None) -> Result:
 
 
 def reply_for(results: Collection[Result]) -> Reply:
-    """Fold the outcomes of all recipients into the one reply that SMTP has for them.
+    """Returns the one reply for all recipients.
 
-    250 only when each is done, in the upstream's own words if it was asked at all. Otherwise 4yz, so that the client
-    tries again and only the rest is sent; 5yz when all of the rest were refused for good.
+    It is 250 only if every outcome is in `DONE`, with the upstream's text if any copy was forwarded. Otherwise it is
+    4yz, so that the client tries again and only the rest is sent; 5yz if all of the rest were refused permanently.
     """
     failed = [result for result in results if result.outcome not in DONE]
     if failed:

@@ -1,4 +1,4 @@
-"""What the story needs of an upstream: one narrow interface, and expected failures as values."""
+"""The interface to the upstream that `relay.transaction` uses. Expected failures are values."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The connection or the patience ended between the final dot and its reply (RFC 1047)."""
+    """The connection or its time limit ended between the final dot and the reply (RFC 1047)."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The connection ended before the final dot: nothing was delivered, and `prepare` may be asked again."""
+    """The connection ended before the final dot: nothing was delivered, and `prepare` may be called again."""
 
     reason: str
 
 
 class Delivery(Protocol):
-    """One transaction with the upstream. It survives a lost connection as long as no final dot was sent."""
+    """One transaction with the upstream. Before the final dot it survives the loss of its connection."""
 
     async def rcpt(self, path: bytes) -> Reply:
-        """Pass a recipient on and give the upstream's own reply; opens the transaction at the first one."""
+        """Passes a recipient on and returns the upstream's reply. The first recipient opens the transaction."""
 
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
-        """Make these the recipients, and ask to send: narrower, reopened or just as it stands.
+        """Makes `paths` the recipients, reopening the transaction if they have changed, and sends DATA.
 
-        Gives a reply for each path. Where one is positive, the upstream waits for the content for exactly those.
+        Returns a reply for each path. If any is positive, the upstream waits for the content for exactly those paths.
         """
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
-        """Send the content below the `received` field, and its final dot, once. Only after a positive `prepare`."""
+        """Sends `received`, the content and the final dot, once. Call it only after a positive `prepare`."""
 
     async def finish(self) -> None:
-        """Give the connection back, or close it where its state is not known. May be called at any time, repeatedly."""
+        """Returns the connection to the pool, or closes it. May be called at any time, repeatedly."""
 
 
 class Upstream(Protocol):
-    """The MTA we forward to."""
+    """The MTA or MTAs to which the relay forwards."""
 
     def begin(self, envelope: Envelope) -> Delivery:
-        """Make a transaction. Nothing is sent before its first recipient."""
+        """Returns a delivery. Nothing is sent before its first recipient."""
 
     def size_limit(self) -> int | None:
-        """Give the largest message that the upstream was heard to take, in bytes (RFC 1870), or None."""
+        """Returns the largest message size in bytes that the upstream has offered (RFC 1870), or None."""
 
     def offers(self, keyword: str) -> bool:
-        """Say whether the upstream was heard to offer an extension, such as `SMTPUTF8`."""
+        """Returns whether the upstream has offered an extension, such as `SMTPUTF8`."""
 
     def states(self) -> Mapping[str, bool]:
-        """Give the MTAs in order of preference, by host and port, and whether each is used now."""
+        """Returns the MTAs in order of preference, as `host:port`, and whether each is used now."""
 
     async def probe(self) -> None:
-        """Reach the upstream once, to learn what it offers. Raises `UpstreamError`."""
+        """Connects once, to learn what the upstream offers. Raises `UpstreamError`."""
 
     async def close(self) -> None:
-        """Close all connections that are not in use. Never raises."""
+        """Closes all connections that are not in use. Never raises."""

@@ -1,7 +1,6 @@
 """Envelope, forward-path and recipient (RFC 5321 section 2.3.1).
 
-A path is kept as the bytes that the client wrote between the angle brackets; a recipient is what it folds to, for
-comparing only.
+A path is the bytes between the angle brackets, as the client wrote them. A recipient is a folded path, for comparing.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ Recipient = NewType("Recipient", str)
 """A folded forward-path: equal for all spellings of one mailbox."""
 
 NULL_REVERSE_PATH = b""
-"""What `MAIL FROM:<>` carries (RFC 5321 section 4.5.5): a notification that must never be answered by another one."""
+"""The path of `MAIL FROM:<>` (RFC 5321 section 4.5.5): a notification, which must never cause another one."""
 
 _QUOTED_LOCAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _CAPITALS = re.compile("[^\\u0130\\u212a]+")
-# RFC 5322 section 3.2.3: atext, and dots between atoms. What is only this needs no quotes.
+# RFC 5322 section 3.2.3: atext, and dots between atoms. Such a local part needs no quotes.
 _DOT_ATOM = re.compile(r"[^\s()<>\[\]:;@\\,.\"]+(?:\.[^\s()<>\[\]:;@\\,.\"]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What MAIL said: the reverse-path (empty for `<>`) and the parameters to pass on, such as `BODY=8BITMIME`."""
+    """The reverse-path (empty for `<>`), and the parameters of MAIL to pass on, such as `BODY=8BITMIME`."""
 
     reverse_path: bytes
     parameters: tuple[bytes, ...] = ()
 
 
 def fold(path: bytes) -> Recipient:
-    """Give the recipient that a forward-path means.
+    """Returns the recipient that a forward-path names. Example: `"Anna"@Example.ORG` becomes `anna@example.org`.
 
-    Domain to its lower-case A-label (RFC 5890), local part to lower case, needless quotes off; plus-tags and dots stay.
-    Any bytes fold to something, and what cannot be understood folds to itself in lower case.
+    The domain becomes its lower-case A-label (RFC 5890), the local part lower case without needless quotes; plus-tags
+    and dots stay. Any bytes can be folded: a path that is not valid becomes lower case.
     """
     text = path.decode("utf-8", "surrogateescape")
     local, at, domain = text.rpartition("@")
@@ -55,8 +54,8 @@ def _fold_local(local: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """Make letters lower-case, but for those that would become ASCII: the Kelvin sign is another mailbox than k."""
-    return text.lower() if text.isascii() else _CAPITALS.sub(lambda found: found[0].lower(), text)
+    """Returns the text in lower case, except letters that would become ASCII: the Kelvin sign is not the letter k."""
+    return text.lower() if text.isascii() else _CAPITALS.sub(lambda match: match[0].lower(), text)
 
 
 def _fold_domain(domain: str) -> str:

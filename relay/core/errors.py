@@ -1,28 +1,28 @@
-"""The exceptions of the relay. Expected failures are values: a `Reply`, an `Outcome`, an `Unknown`. These are the rest.
+"""The relay's exceptions. Expected failures are values: a `Reply`, an `Outcome`, an `Unknown`. These are the others.
 
 RelayError
-├── SettingsError      the settings are wrong; the message names the source and the mend       exit 78
-├── CannotListenError  an address to listen on cannot be had now; it may pass                    exit 1
-├── StoreError         the store did not do what it was asked; meets `claims.guard`
-└── UpstreamError      no transaction with the upstream could be had; meets `upstream.delivery`
-    ├── UpstreamDown       it cannot be reached, or it answered the greeting with 4yz: worth another try
-    ├── UpstreamRefused    it answered and will not have us (TLS, AUTH, greeting 5yz): trying again changes nothing
-    └── UpstreamBusy       all our pooled connections stayed in use
+├── SettingsError      wrong settings; the message names the source and the remedy             exit status 78
+├── CannotListenError  an address to listen on is not available now, but may be later           exit status 1
+├── StoreError         the store did not do what it was asked; caught in `claims.store_client`
+└── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
+    ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
+    ├── UpstreamRefused    it refuses the relay (TLS, AUTH, greeting 5yz): another attempt changes nothing
+    └── UpstreamBusy       all pooled connections stayed in use
 """
 
 from __future__ import annotations
 
 
 class RelayError(Exception):
-    """The root of the tree."""
+    """The base class of the relay's exceptions."""
 
 
 class SettingsError(RelayError):
-    """Settings that cannot be used. `str()` is meant for the operator."""
+    """The settings cannot be used. `str()` is a message for the operator, one line for each wrong setting."""
 
 
 class CannotListenError(RelayError):
-    """The address of this setting cannot be listened on. `reason` is the system's word for it."""
+    """The relay cannot listen on the address of a setting. `reason` is the system's error message."""
 
     def __init__(self, key: str, address: str, reason: str) -> None:
         super().__init__(f'{key} = "{address}": cannot listen there: {reason}')
@@ -31,20 +31,20 @@ class CannotListenError(RelayError):
 
 
 class StoreError(RelayError):
-    """A store failed as a whole: refused, hanging, full, not ours to read."""
+    """A store failed as a whole: it refused, did not answer, is full, or is not readable."""
 
 
 class UpstreamError(RelayError):
-    """No usable connection to the upstream."""
+    """There is no usable connection to the upstream."""
 
 
-class UpstreamDown(UpstreamError):  # noqa: N818 - it says what the upstream is
-    """Nobody answers, or the one that does asks us to come back later."""
+class UpstreamDown(UpstreamError):  # noqa: N818 - the name describes the upstream
+    """The upstream does not answer, or asks to try again later."""
 
 
-class UpstreamRefused(UpstreamError):  # noqa: N818 - it says what the upstream is
-    """The upstream answers and does not want us: TLS, AUTH or a 5yz greeting."""
+class UpstreamRefused(UpstreamError):  # noqa: N818 - the name describes the upstream
+    """The upstream answers and refuses the relay: TLS, AUTH or a 5yz greeting."""
 
 
-class UpstreamBusy(UpstreamError):  # noqa: N818 - it says what the upstream is
+class UpstreamBusy(UpstreamError):  # noqa: N818 - the name describes the upstream
     """Every pooled connection was in use for longer than a transaction may wait for one."""

@@ -12,25 +12,24 @@ if TYPE_CHECKING:
 
 
 class Outcome(enum.StrEnum):
-    """What became of a message for one recipient. The values are the labels of `smtp_dedup_recipients_total`."""
+    """The outcome of a message for one recipient. The values are labels of `smtp_dedup_recipients_total`."""
 
     FORWARDED = "forwarded"
-    """The upstream took it."""
+    """The upstream accepted the message."""
     SUPPRESSED = "suppressed"
-    """A repeat of a copy that the upstream took inside the window."""
+    """A repeat of a copy that the upstream accepted within the window."""
     WOULD_SUPPRESS = "would_suppress"
-    """A repeat, forwarded all the same because the relay only observes."""
+    """A repeat that was forwarded, because the relay only observes."""
     REFUSED = "refused"
-    """The upstream said 5yz after it had taken the recipient."""
+    """The upstream accepted the recipient and later replied 5yz."""
     DEFERRED = "deferred"
-    """The client was told to try again: 4yz, unreachable, or a wait that ended."""
+    """The client is asked to try again: 4yz, upstream unreachable, or a wait that ended."""
     UNCERTAIN = "uncertain"
     """The upstream connection ended between the final dot and its reply (RFC 1047)."""
 
 
 DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
-"""The outcomes after which the client may forget the message."""
-
+"""The outcomes after which the client need not retry."""
 
 REPEATS = frozenset({Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
 """The outcomes of a repeat: each leaves a record."""
@@ -38,7 +37,7 @@ REPEATS = frozenset({Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An outcome and its reply; for a repeat also the earlier message it equals, which is `age` seconds old."""
+    """An outcome and its reply. For a repeat: the earlier message too, accepted `age` seconds ago."""
 
     outcome: Outcome
     reply: Reply

@@ -1,4 +1,4 @@
-"""The trace field that the relay adds (RFC 5321 section 4.4), which also carries the mark against mail loops."""
+"""The `Received` field that the relay adds (RFC 5321 section 4.4). It contains the mark against mail loops."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from email.utils import formatdate
 
 MOST_HOPS = 100
-"""`Received` fields in a message that is going round in circles (RFC 5321 section 6.3 asks for at least 100)."""
+"""`Received` fields from which a message counts as looping (RFC 5321 section 6.3 requires at least 100)."""
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 _LONGEST_NAME = 255
 
 
 def received_field(*, helo: bytes, peer: str, hostname: str, loop_id: str, transaction_id: str, now: float) -> bytes:
-    """Give the whole field with its CRLF. `now` in seconds since the Unix epoch; `peer` is an IP address."""
+    """Returns the field with its CRLF. `now` in seconds since the Unix epoch; `peer` is an IP address."""
     name = _UNSAFE.sub(b"?", helo)[:_LONGEST_NAME].decode("ascii") or "unknown"
     literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     return (

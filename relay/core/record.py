@@ -1,7 +1,6 @@
-"""The record of a suppression: which earlier message it repeats, by which rule and by which normalised form.
+"""The record of a suppression: which earlier message was repeated, by which rule, and what was compared.
 
-No content, no subject; addresses as the caller names them, which by default is a keyed hash. It is kept in the store
-as one line of JSON.
+A record holds no content and no subject. Addresses are pseudonyms unless `record.addresses` is on.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """What was decided for one recipient, and why."""
+    """A repeat for one recipient, and why it is one."""
 
     recipient: str
     outcome: Outcome
@@ -27,17 +26,17 @@ class Repeat:
     rule: str
     fingerprint: str
     age: float
-    """Seconds from the acceptance of the original to the end of this message; 0 where it was still under delivery."""
+    """Seconds from the acceptance of the original to the end of this message; 0 while the original was in delivery."""
     original: Original | None
-    """None where it was still under delivery, which only observing does not wait for."""
+    """None while the original was in delivery. Only observe mode does not wait for its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message of which at least one recipient got nothing, or would have got nothing."""
+    """One message that was suppressed, or would have been, for at least one recipient."""
 
     id: str
-    """The id that stands in the 250 reply and in the log."""
+    """The transaction id that the 250 reply and the log show."""
     at: float
     """Seconds since the Unix epoch, by the clock of the relay's host."""
     message_id: str
@@ -45,20 +44,20 @@ class Record:
     """The reverse-path."""
     repeats: tuple[Repeat, ...]
     forms: Mapping[str, tuple[str, ...]]
-    """By rule: the fields that counted and a digest of each, such as `Subject 1c9f03a2`."""
+    """The fields that were compared, by rule name, each with a digest: `{"default": ("Subject 1c9f03a2", …)}`."""
     ignored: Mapping[str, tuple[str, ...]]
-    """By rule: the names of what did not count."""
+    """The names of the ignores that applied, by rule name: `{"default": ("avideo: image cache",)}`."""
     kept: str = ""
-    """The name of the kept copy, or empty."""
+    """The file name of the kept copy, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuppressedCopy:
-    """A copy that somebody got nothing of, and what it takes to send it after all."""
+    """A suppressed copy with the envelope that is needed to send it later."""
 
     reverse_path: bytes
     paths: tuple[bytes, ...]
-    """Forward-paths that it was suppressed for, as the client wrote them."""
+    """The forward-paths that it was suppressed for, as the client wrote them, without brackets."""
     content: Content
     parameters: tuple[bytes, ...] = ()
-    """Of MAIL, such as `BODY=8BITMIME`."""
+    """Parameters of MAIL, such as `BODY=8BITMIME`."""

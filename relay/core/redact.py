@@ -1,4 +1,4 @@
-"""Takes mail addresses out of texts that others wrote, such as an upstream's reply."""
+"""Removes mail addresses from texts that other programs wrote, such as an upstream's reply."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _ADDRESS = re.compile(r'<?(?:"[^"]*"|[^\s<>"]+)@(?:\[[^\]\s]*\]|[^\s<>,;:()"\']+
 
 
 def without_addresses(text: str) -> str:
-    """Put a word in place of each mail address."""
+    """Returns the text with `<address>` in place of each mail address."""
     return _ADDRESS.sub("<address>", text)

@@ -1,6 +1,6 @@
-"""SMTP replies (RFC 5321 section 4.2) and the vocabulary of our own ones, with enhanced status codes (RFC 3463).
+"""SMTP replies (RFC 5321 section 4.2), and the relay's own ones with enhanced status codes (RFC 3463).
 
-A reply is bytes: an upstream may say 8-bit things, and the client hears them as they were said.
+The text of a reply is bytes: an upstream may send 8-bit text, and the client receives it unchanged.
 """
 
 from __future__ import annotations
@@ -13,52 +13,52 @@ _SERVICE_CLOSING = 421
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply code and the text of each line, without code and separator."""
+    """A reply code and the text of each line, without code and separator. Example: `Reply(250, (b"2.0.0 Ok",))`."""
 
     code: int
     lines: tuple[bytes, ...]
 
     @classmethod
     def of(cls, code: int, text: str) -> Reply:
-        """Make a one-line reply of our own."""
+        """Returns a reply of one line."""
         return cls(code, (text.encode("ascii", "replace"),))
 
     @property
     def positive(self) -> bool:
-        """2yz."""
+        """Whether the code is 2yz."""
         return self.code // 100 == 2  # noqa: PLR2004 - RFC 5321 section 4.2.1
 
     @property
     def transient(self) -> bool:
-        """4yz: the client may try again."""
+        """Whether the code is 4yz: the client may try again."""
         return self.code // 100 == 4  # noqa: PLR2004 - RFC 5321 section 4.2.1
 
     @property
     def permanent(self) -> bool:
-        """5yz: trying again changes nothing."""
+        """Whether the code is 5yz: a retry would receive the same reply."""
         return self.code // 100 == 5  # noqa: PLR2004 - RFC 5321 section 4.2.1
 
     @property
     def closing(self) -> bool:
-        """421: whoever says it goes on to close the connection (RFC 5321 section 3.8)."""
+        """Whether the code is 421: the sender of the reply closes the connection (RFC 5321 section 3.8)."""
         return self.code == _SERVICE_CLOSING
 
     @property
     def text(self) -> str:
-        """All lines as one, for logs and records."""
+        """All lines as one text, for logs and records."""
         return b" ".join(self.lines).decode("utf-8", "backslashreplace")
 
     def encode(self) -> bytes:
-        """Give the octets on the wire (RFC 5321 section 4.2.1: all lines but the last carry a hyphen)."""
+        """Returns the octets on the wire. All lines but the last have a hyphen (RFC 5321 section 4.2.1)."""
         *others, last = self.lines
         return b"".join(b"%d-%b\r\n" % (self.code, line) for line in others) + b"%d %b\r\n" % (self.code, last)
 
     def for_client(self) -> Reply:
-        """Give the reply as it may go to the client: 421 would close a session that is ours, so it becomes 451."""
+        """Returns an upstream's reply for the client: 421 becomes 451, because it would close the client's session."""
         return Reply(451, self.lines) if self.closing else self
 
     def as_acceptance(self) -> Reply:
-        """Any 2yz after the dot becomes 250: PHPMailer takes nothing else for success there."""
+        """Returns 250 for any 2yz after the final dot: PHPMailer treats only 250 as success there."""
         return Reply(_OK, self.lines) if self.positive else self
 
 
@@ -69,6 +69,7 @@ CLOSING = Reply.of(221, "2.0.0 Bye")
 CANNOT_VERIFY = Reply.of(252, "2.5.0 Cannot verify, send it and see")
 START_INPUT = Reply.of(354, "End data with <CR><LF>.<CR><LF>")
 DRAINING = Reply.of(421, "4.3.2 Service is shutting down, try again later")
+TOO_MANY_ERRORS = Reply.of(421, "4.7.0 Too many errors")
 TOO_MANY_SESSIONS = Reply.of(421, "4.3.2 Too many sessions, try again later")
 IDLE = Reply.of(421, "4.4.2 Idle for too long, closing")
 INTERNAL_FAULT = "4.3.0 Internal fault, try again later, id {id}"

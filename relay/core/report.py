@@ -1,4 +1,4 @@
-"""What is said about one message when it is over: one object for the log line and the metrics."""
+"""The report of a finished message, from which the log line, the metrics and the record are made."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Report:
     """One message from its final dot to its reply."""
 
     id: str
-    """The id of the transaction; it stands in our `Received` field, in replies of ours and in the log."""
+    """The transaction id. The `Received` field, replies of the relay and the log show it."""
     peer: str
+    """The client's IP address."""
     envelope: Envelope
     message_id: str
     size: int
@@ -31,32 +32,32 @@ class Report:
     results: Mapping[Recipient, Result]
     reply: Reply
     seconds: float
-    """From the final dot to the reply."""
+    """The time from the final dot to the reply."""
     rulings: Mapping[Recipient, Ruling] = field(default_factory=dict)
-    """What the rules said; empty where the message was ended without a look at it."""
+    """The ruling for each recipient; empty if the message was refused without judging it."""
 
     @property
     def exempt(self) -> str:
-        """The reason why nothing could be suppressed, or empty."""
+        """The rule or reason that exempted all recipients, or empty."""
         rulings = set(self.rulings.values())
         return rulings.pop().rule if {ruling.action for ruling in rulings} == {Action.EXEMPT} else ""
 
     def counts(self) -> Counter[Outcome]:
-        """Give the number of recipients per outcome."""
+        """Returns the number of recipients by outcome."""
         return Counter(result.outcome for result in self.results.values())
 
 
 class Reporter(Protocol):
-    """Who hears what happens: metrics and log."""
+    """Receives the events of transactions, for the log and the metrics."""
 
     def message(self, report: Report) -> None:
-        """Note a message that is over."""
+        """Reports a finished message."""
 
     def aborted(self, transaction_id: str, peer: str) -> None:
-        """Note that a client left between DATA and its final dot."""
+        """Reports that the client disconnected between DATA and the final dot."""
 
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
-        """Note a recipient that was refused at RCPT time."""
+        """Reports a recipient that was refused at RCPT."""
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
-        """Note a fault of ours, with its traceback."""
+        """Reports an internal fault in the named step."""

@@ -1,4 +1,4 @@
-"""What the rules decide for one recipient of a message."""
+"""The decision of the rules for one recipient of a message."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import enum
 from dataclasses import dataclass
 
 DEFAULT = "default"
-"""The name of what holds where no rule matches."""
+"""The rule name in a ruling for which no rule matched."""
 
 
 class Action(enum.StrEnum):
-    """What is done about repeats of a message."""
+    """What happens to repeats of a message."""
 
     DEDUPE = "dedupe"
     """They are suppressed."""
     OBSERVE = "observe"
-    """They are forwarded, and it is said what would have been suppressed."""
+    """They are forwarded and counted as `would_suppress`."""
     EXEMPT = "exempt"
-    """They are forwarded; nothing is claimed and nothing is remembered."""
+    """They are forwarded without a claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What holds for a recipient of a message: which rule says so, and the window in seconds."""
+    """The decision for one recipient of a message."""
 
     rule: str
+    """The name of the rule that won, or the reason for an exemption."""
     action: Action
     window: float
+    """Seconds."""
 
     @classmethod
     def exempt(cls, reason: str) -> Ruling:
-        """Let no rule decide: never suppress, for this reason."""
+        """Returns a ruling that forwards all copies."""
         return cls(reason, Action.EXEMPT, 0.0)

@@ -1,4 +1,4 @@
-"""What a claim store offers, and what the rest of the relay sees of it."""
+"""The interfaces of a claim store and of its client."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class StoreClient(Protocol):
-    """The guarded store: never raises; `Unknown` where it could not be asked."""
+    """A store behind a circuit breaker."""
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
-        """Give an answer for each command."""
+        """Returns an answer for each command, `Unknown` where the store could not be asked. Never raises."""
 
     @property
     def up(self) -> bool:
@@ -22,42 +22,42 @@ class StoreClient(Protocol):
 
 
 class Store(Protocol):
-    """What arbitrates between processes and remembers over restarts.
+    """Arbitrates between processes and survives restarts.
 
-    A store is asked by one caller at a time, and never again before it has answered. Only the guard calls it.
+    Only the store client calls it, one call at a time.
     """
 
     async def open(self) -> None:
-        """Make ready, and see that it answers. Raises `StoreError`; may be called again, always."""
+        """Prepares the store and checks that it answers. May be called again at any time. Raises `StoreError`."""
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands in one round trip. Raises `StoreError` when none could be answered."""
+        """Carries out all commands in one round trip. Raises `StoreError` if none could be answered."""
 
     @property
     def restarts(self) -> int:
-        """Another number whenever it may have lost what it was told: it was restarted, or another has its place."""
+        """A number that changes when the store may have lost data: it was restarted, or another server replaced it."""
 
     async def identity(self) -> str:
-        """Give the random id of this store, made by whoever asks first: the mark against mail loops."""
+        """Returns the store's random id, which the first caller generates. It marks our mail against loops."""
 
     def records(self, age: float) -> AsyncIterator[str]:
-        """Give the records that are not older than `age` seconds by the store's clock, newest first.
+        """Yields the records that are at most `age` seconds old by the store's clock, newest first.
 
-        They are read page by page, and nothing is locked in between. Raises `StoreError`.
+        Reads page by page, without a lock between two pages. Raises `StoreError`.
         """
 
     def sent(self) -> AsyncIterator[Entry]:
-        """Give what was sent and is inside its window, in no order; what moves meanwhile may come twice.
+        """Yields the acceptances within their windows, in no order. One that moves meanwhile may be yielded twice.
 
-        Read page by page as the records are. Raises `StoreError`.
+        Reads page by page, like `records`. Raises `StoreError`.
         """
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what was sent and matches, between two new generations. Gives their number. Raises `StoreError`.
+        """Frees the acceptances that match, and returns their number. Held claims stay. Raises `StoreError`.
 
-        Claims that are held stay. The first generation ends what relays write back; where this fails, it may stand. The
-        second begins when all are free: who has heard of it finds them so.
+        Begins a new generation before and another one after. The first stops relays from writing forgotten acceptances
+        back; it stays if this fails. The second begins when all are free: a relay that reads it finds them free.
         """
 
     async def close(self) -> None:
-        """Let go of everything. Never raises."""
+        """Closes all connections and files. Never raises."""

@@ -1,4 +1,4 @@
-"""Mails in the shape of AVideo's, with all that differs between two sends as parameters."""
+"""Mails like those of AVideo. The parameters are what differs between two copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SITE = "contact@videos.example"
 
 
 def notification(title: str, *, cache: str, now: datetime) -> bytes:
-    """Give a new-video notice to many: BCC only, a thumbnail with a cache value in its address."""
+    """Returns a notice of a new video to many (BCC only). The thumbnail's address contains a cache value."""
     page = f"""<html><head><title>{title}</title></head><body>
 <table><tr><td><img src="https://videos.example/logo.png" alt="Example Videos"></td></tr>
 <tr><td><img src='https://videos.example/videos/{_slug(title)}.jpg?cache={cache}' alt=""></td></tr>
@@ -24,7 +24,7 @@ def notification(title: str, *, cache: str, now: datetime) -> bytes:
 
 
 def recovery(token: str, *, now: datetime) -> bytes:
-    """Give a password recovery mail: only the link in the HTML part tells two of them apart."""
+    """Returns a password recovery mail. Two of them differ only in the link of the HTML part."""
     link = f"https://videos.example/recoverPass?user=bob&amp;recoverpass={token}"
     page = f'<html><body><p>You asked for a new password.</p><a href="{link}">Choose it here</a></body></html>'
     return _mail("Recover password", "You asked for a new password. Choose it here", page, now)

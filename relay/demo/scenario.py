@@ -1,4 +1,4 @@
-"""The scenario of the demo: what is sent, and what must come of it."""
+"""The scenario of the demo: what is sent, and the expected result of each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aiosmtpd.smtp import SMTP
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import Envelope, Session
 
+_T = TypeVar("_T")
 SUBSCRIBERS = tuple(f"subscriber{number}@example.org" for number in range(1, 51))
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something AVideo does: the same recipients get each of these contents, all at once."""
+    """Something that AVideo does: it sends each of these contents to the same recipients, all at once."""
 
     what: str
     contents: Sequence[bytes]
@@ -41,50 +42,51 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What came of a step. All counts are mails to one recipient."""
+class StepResult:
+    """The result of a step. All counts are mails to one recipient."""
 
     what: str
-    came_in: int
+    received: int
     forwarded: int
     suppressed: int
     expected: int
     why: str
 
     @property
-    def right(self) -> bool:
-        """Whether exactly the expected copies were forwarded, and every other one suppressed."""
-        return self.forwarded == self.expected and self.suppressed == self.came_in - self.expected
+    def is_expected(self) -> bool:
+        """Whether exactly the expected copies were forwarded, and all others suppressed."""
+        return self.forwarded == self.expected and self.suppressed == self.received - self.expected
 
 
-class Catcher:
-    """An upstream that takes everything and counts it."""
+class CountingUpstream:
+    """An upstream that accepts every mail and counts it."""
 
     def __init__(self) -> None:
-        self.caught: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        """Mails by recipient."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        """Listen on a free port, and give it."""
+        """Listens on a free port and returns the port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="catcher", loop=loop), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: SMTP(self, hostname="upstream", loop=loop), "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Count a copy for each recipient."""
+        """Counts a mail for each recipient."""
         del server, session
-        self.caught.update(envelope.rcpt_tos)
-        return "250 2.0.0 Ok: caught"
+        self.accepted.update(envelope.rcpt_tos)
+        return "250 2.0.0 Ok: counted"
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stops listening."""
         if self._server is not None:
             self._server.close()
 
 
 def steps() -> list[Step]:
-    """Give what is sent, in order."""
+    """Returns the steps of the scenario, in order."""
     now = datetime.now(UTC)
     later = now + timedelta(minutes=1)
     first = notification("Sunrise over Lisbon", cache="16244653051624465305", now=now)
@@ -100,19 +102,19 @@ def steps() -> list[Step]:
     ]
 
 
-async def play() -> list[Row]:
-    """Run all steps through a relay of our own, with the embedded store, and give what came of each."""
+async def run_scenario() -> list[StepResult]:
+    """Runs all steps through a separate relay with the embedded store, and returns the result of each."""
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
-        catcher = Catcher()
-        port = await catcher.start()
+        upstream = CountingUpstream()
+        port = await upstream.start()
         service = Service(_settings(port, Path(folder)))
         await service.start()
         try:
-            return [await _play(step, service, catcher) for step in steps()]
+            return [await _run_step(step, service, upstream) for step in steps()]
         finally:
             await service.drain()
             await service.close()
-            catcher.close()
+            upstream.close()
 
 
 def _settings(upstream_port: int, folder: Path) -> Settings:
@@ -126,16 +128,16 @@ def _settings(upstream_port: int, folder: Path) -> Settings:
     )
 
 
-async def _play(step: Step, service: Service, catcher: Catcher) -> Row:
-    caught, suppressed = catcher.caught.total(), _suppressed(service)
+async def _run_step(step: Step, service: Service, upstream: CountingUpstream) -> StepResult:
+    accepted, suppressed = upstream.accepted.total(), _suppressed(service)
     await _send_at_once(step, service.address)
-    return Row(
+    return StepResult(
         what=step.what,
-        came_in=len(step.contents) * len(step.recipients),
-        forwarded=catcher.caught.total() - caught,
+        received=len(step.contents) * len(step.recipients),
+        forwarded=upstream.accepted.total() - accepted,
         suppressed=int(_suppressed(service) - suppressed),
         expected=step.forwarded,
-        why=_why(step),
+        why=_reason(step),
     )
 
 
@@ -151,15 +153,15 @@ async def _send_at_once(step: Step, address: str) -> None:
             )
             senders.append(sender)
             job = {"host": host, "port": int(port), "sender": SITE, "recipients": list(step.recipients)}
-            _channel(sender.stdin).write(json.dumps(job | {"content": content.decode()}).encode() + b"\n")
+            _pipe(sender.stdin).write(json.dumps(job | {"content": content.decode()}).encode() + b"\n")
         for sender in senders:
-            await _reader(sender.stdout).readline()
+            await _pipe(sender.stdout).readline()
         for sender in senders:
-            _channel(sender.stdin).write(b"go\n")
+            _pipe(sender.stdin).write(b"go\n")
         for sender in senders:
             await sender.communicate()
     finally:
-        # Whatever ends the demo early: no process stays behind.
+        # No process stays behind, also if the demo ends early.
         for sender in senders:
             if sender.returncode is None:
                 sender.kill()
@@ -170,7 +172,7 @@ def _suppressed(service: Service) -> float:
     return service.metrics.registry.get_sample_value("smtp_dedup_recipients_total", {"outcome": "suppressed"}) or 0.0
 
 
-def _why(step: Step) -> str:
+def _reason(step: Step) -> str:
     ruling = build_judge(Settings())(step.contents[0], SITE.encode()).ruling(fold(step.recipients[0].encode()))
     if ruling.action is Action.EXEMPT:
         return f"exempt ({ruling.rule})"
@@ -181,13 +183,7 @@ def _why(step: Step) -> str:
     return "another text: no repeat"
 
 
-def _channel(stream: asyncio.StreamWriter | None) -> asyncio.StreamWriter:
+def _pipe(stream: _T | None) -> _T:
     if stream is None:
-        raise RuntimeError("the sender has no stdin")
-    return stream
-
-
-def _reader(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
-    if stream is None:
-        raise RuntimeError("the sender has no stdout")
+        raise RuntimeError("the sender has no pipe")
     return stream

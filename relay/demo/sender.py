@@ -1,6 +1,6 @@
-"""A process that sends mail as AVideo does: a connection per message, no retry. The job comes as JSON on stdin.
+"""A process that sends one message as AVideo does: a new connection, no retry. It reads the job as JSON from stdin.
 
-It says `ready` when it is about to send and waits for a line, so that several can start at one moment.
+It writes `ready` when it is connected and waits for a line, so that several processes can send at the same moment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> None:
-    """Send one message to many recipients."""
+    """Sends one message to many recipients."""
     job = json.loads(sys.stdin.readline())
     with smtplib.SMTP(job["host"], job["port"], timeout=15) as session:
         sys.stdout.write("ready\n")

@@ -1,4 +1,4 @@
-"""What `relay explain` says of two messages, as data: whether they are equal, and every difference."""
+"""Compares two messages for `relay explain`, as data: whether they are equal, in one sentence why, every difference."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.core.ruling import Action
-from relay.explain.differences import Difference, differences, place
-from relay.explain.field_pairs import differing
-from relay.explain.uncounted import Uncounted, uncounted
+from relay.explain.differences import CountedDifference, find_differences, location_of
+from relay.explain.field_pairs import pair_different_fields
+from relay.explain.uncounted import UncountedDifference, find_uncounted
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:
@@ -18,90 +18,91 @@ if TYPE_CHECKING:
     from relay.explain.edits import Edit
     from relay.explain.message_file import ExplainedMessage
 
-_LEAD = 20
-_SHOWN_IN_SENTENCE = 60
+_LONGEST_LEAD = 20
+_LONGEST_VALUE = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two messages. `suppressed` says whether the second is a repeat that is kept back; `but` why not, or how far."""
+    """Two messages compared.
+
+    `suppressed` is whether the relay would suppress the second; `but` gives the reason why not, or a shorter window.
+    """
 
     equal: bool
     sentence: str
     suppressed: bool
     but: str
-    differences: tuple[Difference, ...]
-    uncounted: tuple[Uncounted, ...]
+    differences: tuple[CountedDifference, ...]
+    uncounted: tuple[UncountedDifference, ...]
 
 
-def comparison(first: ExplainedMessage, second: ExplainedMessage, *, most: int) -> Comparison:
-    """Compare two messages to the same recipient; at most `most` edits of each text."""
-    pairs = differing(first.form, second.form)
-    equal = first.judged.fingerprint(first.folded) == second.judged.fingerprint(second.folded)
-    found = tuple(differences(pairs, first.message, second.message, most=most))
+def compare_messages(first: ExplainedMessage, second: ExplainedMessage, *, limit: int) -> Comparison:
+    """Compares two messages to the same recipient, with at most `limit` edits of each text."""
+    pairs = pair_different_fields(first.normal_form, second.normal_form)
+    equal = first.fingerprint == second.fingerprint
+    differences = tuple(find_differences(pairs, first.parsed, second.parsed, limit=limit))
     counted = {(field.part, field.label.lower()) for pair in pairs for field in pair if field}
-    rest = tuple(uncounted(first.message, second.message, counted))
-    suppressed, but = _outcome(first, second) if equal else (False, "")
-    said = _equal(first, second, rest) if equal else _different(found)
-    return Comparison(equal, said + (f"; {but}" if but else ""), suppressed, but, found, rest)
+    uncounted = tuple(find_uncounted(first.parsed, second.parsed, counted))
+    suppressed, but = _is_suppressed(first, second) if equal else (False, "")
+    sentence = _equal_sentence(first, second, uncounted) if equal else _different_sentence(differences)
+    return Comparison(equal, sentence + (f"; {but}" if but else ""), suppressed, but, differences, uncounted)
 
 
-# The sentence
-
-
-def _equal(first: ExplainedMessage, second: ExplainedMessage, rest: Sequence[Uncounted]) -> str:
+def _equal_sentence(first: ExplainedMessage, second: ExplainedMessage, uncounted: Sequence[UncountedDifference]) -> str:
     if first.content == second.content:
         return "equal: byte for byte the same"
-    names = list(dict.fromkeys(found.what for found in rest))
-    said = f"equal: they differ only in {_listed(names)}" if names else "equal: nothing that counts differs"
-    ignored = [name for name, pieces in _ignored(first).items() if pieces != _ignored(second).get(name, [])]
-    ignored += [name for name in _ignored(second) if name not in _ignored(first)]
-    return said + (f"; ignored: {_listed(ignored)}" if ignored else "")
+    names = list(dict.fromkeys(difference.what for difference in uncounted))
+    sentence = f"equal: they differ only in {_enumerate(names)}" if names else "equal: nothing that counts differs"
+    ours, theirs = _ignored_by_name(first), _ignored_by_name(second)
+    ignored = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    return sentence + (f"; ignored: {_enumerate(ignored)}" if ignored else "")
 
 
-def _ignored(exhibit: ExplainedMessage) -> dict[str, list[bytes]]:
+def _ignored_by_name(message: ExplainedMessage) -> dict[str, list[bytes]]:
     pieces: dict[str, list[bytes]] = {}
-    for name, piece in exhibit.form.ignored:
+    for name, piece in message.normal_form.ignored:
         pieces.setdefault(name, []).append(piece)
     return pieces
 
 
-def _different(found_all: Sequence[Difference]) -> str:
-    if not found_all:  # the recipient's rules leave other things out, or ours has a fault
+def _different_sentence(differences: Sequence[CountedDifference]) -> str:
+    if not differences:  # the rules of the two messages ignore different things, or this comparison has a fault
         return "different: their fingerprints differ"
-    found = found_all[0]
-    if found.only:
-        value = (found.first if found.only == "first" else found.second) or "empty"
-        said = f"only the {found.only} has {place(found)}: {_short(value)}"
-    elif found.edits:
-        said = f"{place(found)} differs ({found.hint or _changed(found.edits[0])})"
+    difference = differences[0]
+    if difference.only:
+        value = (difference.first if difference.only == "first" else difference.second) or "empty"
+        sentence = f"only the {difference.only} has {location_of(difference)}: {_shorten(value)}"
     else:
-        said = f"{place(found)} differs ({_short(found.first or '')} → {_short(found.second or '')})"
-    further = sum(max(1, len(each.edits)) for each in found_all) - 1
-    more = any(each.more for each in found_all)
-    count = f"; {'at least ' if more else ''}{further} more {'difference' if further == 1 else 'differences'}"
-    return f"different: {said}" + (count if further else "")
+        how = f"{_shorten(difference.first or '')} → {_shorten(difference.second or '')}"
+        if difference.edits:
+            how = difference.hint or _describe_edit(difference.edits[0])
+        sentence = f"{location_of(difference)} differs ({how})"
+    further = sum(max(1, len(each.edits)) for each in differences) - 1
+    at_least = "at least " if any(each.more for each in differences) else ""
+    count = f"; {at_least}{further} more {'difference' if further == 1 else 'differences'}"
+    return f"different: {sentence}" + (count if further else "")
 
 
-def _changed(edit: Edit) -> str:
-    """With a little of what stands before, as far as it belongs to the same word."""
+def _describe_edit(edit: Edit) -> str:
+    """Returns both values, led by the beginning of the word that they end."""
     word = re.split(r"\s", edit.before)[-1]
-    lead = word if len(word) <= _LEAD else f"…{word[-_LEAD:]}"
-    return f"{_short(lead + edit.first)} → {_short(lead + edit.second)}"
+    lead = word if len(word) <= _LONGEST_LEAD else f"…{word[-_LONGEST_LEAD:]}"
+    return f"{_shorten(lead + edit.first)} → {_shorten(lead + edit.second)}"
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     if not text:
         return "nothing"
-    return text if len(text) <= _SHOWN_IN_SENTENCE else f"{text[:_SHOWN_IN_SENTENCE]}…"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerate(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _outcome(first: ExplainedMessage, second: ExplainedMessage) -> tuple[bool, str]:
-    """Say whether the second of two equal messages is kept back, and why not, or how far."""
+def _is_suppressed(first: ExplainedMessage, second: ExplainedMessage) -> tuple[bool, str]:
+    """Returns whether the second of two equal messages is suppressed, and why not or for how long."""
     ours, theirs = first.ruling, second.ruling
     for which, ruling in (("the first", ours), ("the second", theirs)):
         if ruling.action is Action.EXEMPT:

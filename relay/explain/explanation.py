@@ -1,13 +1,12 @@
-"""What `relay explain` says of one message, as data: what is printed and what `--json` gives are the same."""
+"""Explains one message, as data: the text output and `--json` have the same content."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.explain.tree import Row, rows
-from relay.judge.fingerprint.decoded import decode_message
-from relay.judge.rules.rule import MatchTarget, MessageView
+from relay.explain.message_parts import PartSummary, readable, summarise_parts
+from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,14 +16,13 @@ if TYPE_CHECKING:
     from relay.judge.rules.rule import Condition, Rule
 
 _MBOX = b"From "
-_ATTACHMENT = "attachment"
-_CUT_OFF = ("no blank line after the header section", "a multipart without its closing boundary")
-"""Reasons that a file has which was not written to its end."""
+_TRUNCATED = ("no blank line after the header section", "a multipart without its closing boundary")
+"""Reasons why a truncated file is broken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
-    """A condition that holds: what it looks at, the pattern, and the value in which it was found, if it needs one."""
+class MatchedCondition:
+    """A condition that holds, its pattern, and the value that matched; a condition on attachments has no value."""
 
     condition: str
     pattern: str
@@ -32,27 +30,27 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
-    """The rule that wins and what it comes to. `window` in seconds; `reason` says why an exempt one is."""
+class AppliedRule:
+    """The rule that applies. `window` in seconds; `reason` is why the message is exempt although the rule is not."""
 
     name: str
     action: str
     window: float
     reason: str
-    matched: tuple[Matched, ...]
+    matched: tuple[MatchedCondition, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What was ignored, and the ignore that says so."""
+class IgnoredPiece:
+    """A piece that was ignored, and the name of the `[[ignore]]` that matched it."""
 
     name: str
     piece: str
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A field of the normalised form. A NUL stands for what was left out."""
+class FormField:
+    """A field of the normalised form. A NUL stands for an ignored piece."""
 
     label: str
     value: str
@@ -60,89 +58,85 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One message. Octets that are no UTF-8 are written as hexadecimal escapes; an address nobody gave is None."""
+    r"""One message. Bytes that are not UTF-8 are written as `\xNN`; unknown addresses are None."""
 
     path: str
     size: int
     fingerprint: str
     recipient: str | None
     reverse_path: str | None
-    rule: Ruled
+    rule: AppliedRule
     broken: str
     notes: tuple[str, ...]
-    parts: tuple[Row, ...]
-    ignored: tuple[Piece, ...]
-    form: tuple[Counted, ...]
+    parts: tuple[PartSummary, ...]
+    ignored: tuple[IgnoredPiece, ...]
+    form: tuple[FormField, ...]
 
 
-def explanation(exhibit: ExplainedMessage, judge: Judge) -> Explanation:
-    """Say all that is known of one message."""
-    form = exhibit.form
+def explain_message(message: ExplainedMessage, judge: Judge) -> Explanation:
+    """Returns everything that is known about one message."""
+    form = message.normal_form
     return Explanation(
-        str(exhibit.path),
-        len(exhibit.content),
-        exhibit.judged.fingerprint(exhibit.folded),
-        exhibit.recipient,
-        None if exhibit.reverse_path is None else readable(exhibit.reverse_path),
-        _ruled(exhibit),
+        str(message.path),
+        len(message.content),
+        message.fingerprint,
+        message.recipient,
+        None if message.reverse_path is None else readable(message.reverse_path),
+        _applied_rule(message),
         form.broken,
-        tuple(_notes(exhibit, judge)),
-        tuple(rows(exhibit.message)),
-        tuple(Piece(name, readable(piece)) for name, piece in form.ignored),
-        tuple(Counted(label, readable(value)) for label, value in form.fields),
+        tuple(_notes(message, judge)),
+        tuple(summarise_parts(message.parsed)),
+        tuple(IgnoredPiece(name, readable(piece)) for name, piece in form.ignored),
+        tuple(FormField(label, readable(value)) for label, value in form.fields),
     )
 
 
-def readable(octets: bytes) -> str:
-    """Give text, whatever the octets are."""
-    return octets.decode("utf-8", "backslashreplace")
-
-
-def _ruled(exhibit: ExplainedMessage) -> Ruled:
-    rule, ruling = exhibit.rule, exhibit.ruling
+def _applied_rule(message: ExplainedMessage) -> AppliedRule:
+    rule, ruling = message.rule, message.ruling
     reason = ruling.rule if ruling.rule != rule.name else ""
-    return Ruled(rule.name, str(ruling.action), ruling.window, reason, tuple(_matches(rule, exhibit)))
+    matched = tuple(_matched_conditions(rule, message))
+    return AppliedRule(rule.name, str(ruling.action), ruling.window, reason, matched)
 
 
-def _matches(rule: Rule, exhibit: ExplainedMessage) -> Iterator[Matched]:
-    sender = exhibit.reverse_path or b""
-    sight = MessageView(exhibit.message, decode_message(exhibit.message, sender).body.texts, sender)
+def _matched_conditions(rule: Rule, message: ExplainedMessage) -> Iterator[MatchedCondition]:
+    recipient = (message.folded_recipient.encode("utf-8", "surrogateescape"),)
     for condition in rule.conditions:
-        seen = (exhibit.folded.encode("utf-8", "surrogateescape"),)
-        yield from _first_match(
-            condition, seen if condition.what is MatchTarget.RECIPIENT else tuple(sight.texts(condition))
-        )
+        texts = recipient if condition.on_recipient else tuple(message.analysis.view.values(condition))
+        yield from _first_match(condition, texts)
     if rule.attachment is not None:
-        yield Matched(_ATTACHMENT, str(rule.attachment).lower(), "")
+        yield MatchedCondition("attachment", str(rule.attachment).lower(), "")
 
 
-def _first_match(condition: Condition, seen: tuple[bytes, ...]) -> Iterator[Matched]:
-    name = f"header.{condition.header}" if condition.what is MatchTarget.HEADER else str(condition.what)
-    for value in seen:
+def _first_match(condition: Condition, texts: tuple[bytes, ...]) -> Iterator[MatchedCondition]:
+    name = f"header.{condition.header}" if condition.target is MatchTarget.HEADER else str(condition.target)
+    for text in texts:
         for pattern in condition.patterns:
-            if pattern.search(value):
-                yield Matched(name, pattern.text, readable(value))
+            if pattern.search(text):
+                yield MatchedCondition(name, pattern.text, readable(text))
                 return
 
 
-def _notes(exhibit: ExplainedMessage, judge: Judge) -> Iterator[str]:
-    if exhibit.local_line_ends:
+def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
+    if message.has_lf_line_ends:
         yield "its lines end with LF; read as CRLF, as on the wire"
-    if exhibit.content.startswith(_MBOX):
-        yield 'its first line begins with "From ", as in an mbox: take it away, or use `relay simulate`'
-    if exhibit.form.broken in _CUT_OFF:
-        yield "a file that was cut off looks like this"
-    if exhibit.recipient is None:
-        for rule in exhibit.judged.candidates[:-1]:
-            who = _patterns(rule)
-            yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {who}: give --recipient'
-    asking = [
-        rule.name for rule in judge.rules if any(each.what is MatchTarget.REVERSE_PATH for each in rule.conditions)
-    ]
-    if asking and exhibit.reverse_path is None:
-        yield f"some rules look at the reverse-path ({', '.join(asking)}), and the file names none: give --reverse-path"
+    if message.content.startswith(_MBOX):
+        yield 'its first line begins with "From ", as in an mbox: remove the line, or use `relay simulate`'
+    if message.normal_form.broken in _TRUNCATED:
+        yield "a truncated file looks like this"
+    if message.recipient is None:
+        for rule in message.analysis.matching_rules[:-1]:
+            patterns = _recipient_patterns(rule)
+            yield f'the rule "{rule.name}" ({rule.action}) wins for recipients that match {patterns}: give --recipient'
+    if message.reverse_path is None and (
+        names := [
+            rule.name
+            for rule in judge.rules
+            if any(each.target is MatchTarget.REVERSE_PATH for each in rule.conditions)
+        ]
+    ):
+        yield f"some rules look at the reverse-path ({', '.join(names)}), and the file names none: give --reverse-path"
 
 
-def _patterns(rule: Rule) -> str:
-    asked = [condition.patterns for condition in rule.conditions if condition.what is MatchTarget.RECIPIENT]
-    return " and ".join(" or ".join(pattern.text for pattern in patterns) for patterns in asked)
+def _recipient_patterns(rule: Rule) -> str:
+    conditions = [condition for condition in rule.conditions if condition.target is MatchTarget.RECIPIENT]
+    return " and ".join(" or ".join(pattern.text for pattern in condition.patterns) for condition in conditions)

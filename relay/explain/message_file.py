@@ -1,4 +1,4 @@
-"""One message file as `relay explain` sees it: read, taken apart and judged."""
+"""Reads one message file for `relay explain`, parses it and analyses it."""
 
 from __future__ import annotations
 
@@ -10,77 +10,85 @@ from typing import TYPE_CHECKING
 
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient, fold
 from relay.core.ruling import Ruling
-from relay.judge.mime.headers import unfold, values
-from relay.judge.mime.message import Message, parse
+from relay.judge.mime.headers import field_values, unfold
+from relay.judge.mime.parser import parse
 from relay.settings.units import format_size
 
 if TYPE_CHECKING:
+    from relay.core.claim import Fingerprint
     from relay.judge.fingerprint.normal_form import NormalForm
     from relay.judge.judge import Judge, MessageAnalysis
+    from relay.judge.mime.message import Message
     from relay.judge.rules.rule import Rule
 
 STDIN = Path("-")
-_SEVERAL = re.compile(rb"From .*?\n\r?\nFrom ", re.DOTALL)
+_SEVERAL_MESSAGES = re.compile(rb"From .*?\n\r?\nFrom ", re.DOTALL)
 
 
 class UnreadableError(Exception):
-    """The file gives no message. Says why, and what to do."""
+    """The file cannot be read as one message. The text gives the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedMessage:
-    """A message and what was found out about it. An address that nobody gave is None."""
+    """A parsed message and its analysis. `recipient` and `reverse_path` are None if they are unknown."""
 
     path: Path
     content: bytes
-    local_line_ends: bool
-    message: Message
-    judged: MessageAnalysis
+    has_lf_line_ends: bool
+    parsed: Message
+    analysis: MessageAnalysis
     recipient: str | None
     reverse_path: bytes | None
 
     @property
-    def folded(self) -> Recipient:
-        """The recipient as rules and fingerprint see it."""
+    def folded_recipient(self) -> Recipient:
+        """The recipient as rules and fingerprints use it; empty if it is unknown."""
         return fold((self.recipient or "").encode("utf-8", "surrogateescape"))
 
     @property
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint for the recipient."""
+        return self.analysis.fingerprint(self.folded_recipient)
+
+    @property
     def rule(self) -> Rule:
-        """The rule that wins."""
-        return self.judged.rule(self.folded)
+        """The rule that applies to the recipient."""
+        return self.analysis.rule(self.folded_recipient)
 
     @property
     def ruling(self) -> Ruling:
-        """What it comes to."""
+        """The action and the window for the recipient."""
         if self.reverse_path == NULL_REVERSE_PATH:
             return Ruling.exempt("null reverse-path")
-        return self.judged.ruling(self.folded)
+        return self.analysis.ruling(self.folded_recipient)
 
     @property
-    def form(self) -> NormalForm:
-        """What counts under that rule."""
-        return self.judged.normal_form(self.rule)
+    def normal_form(self) -> NormalForm:
+        """The normalised form under that rule."""
+        return self.analysis.normal_form(self.rule)
 
 
-def read(
+def read_message(
     path: Path, judge: Judge, *, recipient: str | None, reverse_path: bytes | None, limit: int
 ) -> ExplainedMessage:
-    """Read and judge a file of at most `limit` bytes; without a reverse-path its Return-Path field says it.
+    """Reads and analyses a file of at most `limit` bytes. If `reverse_path` is None, the Return-Path field gives it.
 
     Raises `UnreadableError`.
     """
-    content = _content(path, limit)
-    local = b"\r\n" not in content and b"\n" in content
-    if local:
-        # A file of this system; on the wire lines end with CRLF.
+    content = _read_content(path, limit)
+    has_lf_line_ends = b"\r\n" not in content and b"\n" in content
+    if has_lf_line_ends:
+        # A file with local line ends; on the wire lines end with CRLF.
         content = content.replace(b"\n", b"\r\n")
-    message = parse(content)
+    parsed = parse(content)
     if reverse_path is None:
-        reverse_path = _return_path(message)
-    return ExplainedMessage(path, content, local, message, judge(content, reverse_path or b""), recipient, reverse_path)
+        reverse_path = _return_path(parsed)
+    analysis = judge(content, reverse_path or b"")
+    return ExplainedMessage(path, content, has_lf_line_ends, parsed, analysis, recipient, reverse_path)
 
 
-def _content(path: Path, limit: int) -> bytes:
+def _read_content(path: Path, limit: int) -> bytes:
     try:
         if path == STDIN:
             content = sys.stdin.buffer.read(limit + 1)
@@ -88,22 +96,22 @@ def _content(path: Path, limit: int) -> bytes:
             with path.open("rb") as file:
                 content = file.read(limit + 1)
     except IsADirectoryError:
-        raise UnreadableError("a folder; name one message file, or see what `relay simulate` says of all") from None
+        raise UnreadableError("a folder; name one message file, or use `relay simulate` for the whole folder") from None
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from None
     if len(content) > limit:
         raise UnreadableError(
             f"larger than limits.message_size ({format_size(limit)}), so the relay refuses it; "
-            "look at it all the same with --set limits.message_size=…"
+            "to look at it all the same, use --set limits.message_size=…"
         )
-    if _SEVERAL.match(content):
+    if _SEVERAL_MESSAGES.match(content):
         raise UnreadableError("an mbox with several messages; name a file with one, or use `relay simulate` for all")
     return content
 
 
-def _return_path(message: Message) -> bytes | None:
-    """Where mail is stored the reverse-path becomes a field (RFC 5321 section 4.4)."""
-    found = [unfold(value).strip() for value in values(message.fields, "return-path")]
+def _return_path(parsed: Message) -> bytes | None:
+    """Returns the reverse-path, which final delivery stores as a field (RFC 5321 section 4.4), or None."""
+    found = [unfold(value).strip() for value in field_values(parsed.fields, "return-path")]
     if len(found) == 1 and found[0][:1] == b"<" and found[0][-1:] == b">":
         return found[0][1:-1]
     return None

@@ -1,12 +1,12 @@
-"""How two messages differ where it does not count: what stands in the files, but not in the normalised form."""
+"""The differences of two messages that do not count: what differs in the files, but not in the normalised form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from relay.explain.tree import Node, nodes, octets
-from relay.judge.mime.headers import unfold, values
+from relay.explain.message_parts import NumberedPart, decoded_bytes, number_parts, readable
+from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.text.decode import decode_text, fold_text
 
@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
 
-_READ_DECODED = frozenset(("subject", "from", "reply-to", "list-id", "mime-version"))
-# Taken apart with their part.
-_OF_PARTS = ("content-type", "content-disposition")
+_COUNTED_DECODED = frozenset(("subject", "from", "reply-to", "list-id", "mime-version"))
+_PART_FIELDS = ("content-type", "content-disposition")
+"""Fields that are compared with their part."""
+_CONTENT_LABELS = frozenset(("part", "parts", "text", "bytes", "raw", "disposition"))
 _SPELLING = "spelling"
+_SPECIAL_NAMES = {"message-id": "Message-ID", "mime-version": "MIME-Version", "list-id": "List-Id"}
 
 
 @dataclass(frozen=True, slots=True)
-class Uncounted:
-    """A difference that does not count: where, what, and the two values; None where one has no such thing."""
+class UncountedDifference:
+    """A difference that does not count: the number of the part, what differs, and both values.
+
+    A value is None if the message has no such thing. Both are None if there is no value to show.
+    """
 
     part: str
     what: str
@@ -32,96 +37,91 @@ class Uncounted:
     second: str | None
 
 
-def uncounted(first: Message, second: Message, counted: Collection[tuple[str, str]]) -> Iterator[Uncounted]:
-    """Give them in order. `counted` are part number and label, in lower case, of what differs and does count."""
+def find_uncounted(
+    first: Message, second: Message, counted: Collection[tuple[str, str]]
+) -> Iterator[UncountedDifference]:
+    """Yields the differences that do not count, in order.
+
+    `counted` holds the part number and the lower-case label of each field that differs and counts.
+    """
     yield from _in_header_section(first.fields, second.fields, {label for part, label in counted if not part})
-    ours, theirs = list(nodes(first)), list(nodes(second))
-    if [_shape(node) for node in ours] != [_shape(node) for node in theirs]:
+    ours, theirs = list(number_parts(first)), list(number_parts(second))
+    if [_number_and_kind(part) for part in ours] != [_number_and_kind(part) for part in theirs]:
         return
     for one, other in zip(ours, theirs, strict=True):
         labels = {label for part, label in counted if part == one.number}
         yield from (replace(found, part=one.number) for found in _in_part(one.part, other.part, labels))
 
 
-def _shape(node: Node) -> tuple[str, str]:
-    return node.number, node.part.media.kind
+def _number_and_kind(numbered: NumberedPart) -> tuple[str, str]:
+    return numbered.number, numbered.part.media.kind
 
 
-def _in_header_section(first: Fields, second: Fields, counted: Collection[str]) -> Iterator[Uncounted]:
-    names = [name for name, _ in first], [name for name, _ in second]
-    for name in dict.fromkeys(names[0] + names[1]):
+def _in_header_section(first: Fields, second: Fields, counted: Collection[str]) -> Iterator[UncountedDifference]:
+    names, other_names = [name for name, _ in first], [name for name, _ in second]
+    for name in dict.fromkeys(names + other_names):
         if name.startswith("content-") or name in counted or f"{name} (raw)" in counted:
             continue
-        ours, theirs = _joined(first, name), _joined(second, name)
-        if ours != theirs:
-            shown = _title(name)
-            yield Uncounted("", f"{_SPELLING} of {shown}" if name in _READ_DECODED else shown, ours, theirs)
-    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
-        yield Uncounted("", "order of the header fields", None, None)
+        title = _title(name)
+        yield from _in_field(first, second, name, f"{_SPELLING} of {title}" if name in _COUNTED_DECODED else title)
+    if names != other_names and sorted(names) == sorted(other_names):
+        yield UncountedDifference("", "order of the header fields", None, None)
 
 
-def _in_part(first: Part, second: Part, counted: Collection[str]) -> Iterator[Uncounted]:
-    found = [_parameter(first, second, "boundary"), _parameter(first, second, "charset")]
-    yield from filter(None, found)
-    for name in _OF_PARTS:
-        ours, theirs = _joined(first.fields, name), _joined(second.fields, name)
-        if ours != theirs and not any(found) and not _touched(counted):
-            yield Uncounted("", f"{_SPELLING} of {_title(name)}", ours, theirs)
-    ours, theirs = _joined(first.fields, "content-id"), _joined(second.fields, "content-id")
-    if ours != theirs and "field content-id" not in counted:
-        yield Uncounted("", "Content-ID", ours, theirs)
+def _in_part(first: Part, second: Part, counted: Collection[str]) -> Iterator[UncountedDifference]:
+    content_counts = any(label in _CONTENT_LABELS or label.startswith("parameter ") for label in counted)
+    parameters = [*_in_parameter(first, second, "boundary"), *_in_parameter(first, second, "charset")]
+    yield from parameters
+    if not parameters and not content_counts:
+        for name in _PART_FIELDS:
+            yield from _in_field(first.fields, second.fields, name, f"{_SPELLING} of {_title(name)}")
+    if "field content-id" not in counted:
+        yield from _in_field(first.fields, second.fields, "content-id", "Content-ID")
     if not isinstance(first, Leaf) or not isinstance(second, Leaf):
         return
     if first.encoding != second.encoding:
-        yield Uncounted("", "transfer encoding", first.encoding, second.encoding)
-    elif first.body != second.body and octets(first) == octets(second) and not _touched(counted):
-        yield Uncounted("", f"{_SPELLING} in {first.encoding}", None, None)
-    if not _touched(counted) and _written_differently(first, second):
-        yield Uncounted("", "white space, line ends or Unicode form", None, None)
+        yield UncountedDifference("", "transfer encoding", first.encoding, second.encoding)
+    elif first.body != second.body and decoded_bytes(first) == decoded_bytes(second) and not content_counts:
+        yield UncountedDifference("", f"{_SPELLING} in {first.encoding}", None, None)
+    if not content_counts and _differ_before_folding(first, second):
+        yield UncountedDifference("", "white space, line ends or Unicode form", None, None)
 
 
-def _touched(counted: Collection[str]) -> bool:
-    """Say whether a difference in a part's content or type counts."""
-    return any(
-        label in {"part", "parts", "text", "bytes", "raw", "disposition"} or label.startswith("parameter ")
-        for label in counted
-    )
+def _in_field(first: Fields, second: Fields, name: str, what: str) -> Iterator[UncountedDifference]:
+    ours, theirs = _joined_values(first, name), _joined_values(second, name)
+    if ours != theirs:
+        yield UncountedDifference("", what, ours, theirs)
 
 
-def _parameter(first: Part, second: Part, name: str) -> Uncounted | None:
+def _in_parameter(first: Part, second: Part, name: str) -> Iterator[UncountedDifference]:
     ours, theirs = first.media.get(name), second.media.get(name)
-    return None if ours == theirs else Uncounted("", name, _text(ours), _text(theirs))
+    if ours != theirs:
+        shown = (None if value is None else readable(value) for value in (ours, theirs))
+        yield UncountedDifference("", name, *shown)
 
 
-def _written_differently(first: Leaf, second: Leaf) -> bool:
-    """Say whether two texts that read the same are not the same characters."""
-    ours, theirs = _decoded(first), _decoded(second)
+def _differ_before_folding(first: Leaf, second: Leaf) -> bool:
+    """Returns whether two texts that count as equal are not the same characters."""
+    ours, theirs = _decoded_text(first), _decoded_text(second)
     if ours is None or theirs is None or ours == theirs:
         return False
     return fold_text(ours) == fold_text(theirs)
 
 
-def _decoded(leaf: Leaf) -> str | None:
-    content = octets(leaf)
+def _decoded_text(leaf: Leaf) -> str | None:
+    content = decoded_bytes(leaf)
     charset = (leaf.media.get("charset") or b"us-ascii").decode("ascii", "replace").lower()
     return decode_text(content, charset) if content is not None and leaf.media.kind.startswith("text/") else None
 
 
-def _joined(fields: Fields, name: str) -> str | None:
-    found = values(fields, name)
-    return "\n".join(_text(unfold(value).strip()) or "" for value in found) if found else None
-
-
-def _text(octets_: bytes | None) -> str | None:
-    return None if octets_ is None else octets_.decode("utf-8", "backslashreplace")
+def _joined_values(fields: Fields, name: str) -> str | None:
+    found = field_values(fields, name)
+    return "\n".join(readable(unfold(value).strip()) for value in found) if found else None
 
 
 def _title(name: str) -> str:
-    """Write a field's name as one knows it."""
-    special = {"message-id": "Message-ID", "mime-version": "MIME-Version", "list-id": "List-Id"}
-    if name in special:
-        return special[name]
+    """Returns a field's name in its usual spelling."""
     if name.startswith(("dkim-", "arc-")):
         first, _, rest = name.partition("-")
         return f"{first.upper()}-{rest.title()}"
-    return name.title()
+    return _SPECIAL_NAMES.get(name, name.title())

@@ -1,4 +1,4 @@
-"""What is decided about one message before it is claimed: a ruling for each recipient, and the fingerprint to claim."""
+"""The judgement of one message: a ruling for each recipient, and the fingerprints to claim."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The rulings and fingerprints of one message. The default holds no decision for any recipient."""
+    """The rulings and fingerprints for the recipients of one message. By default there are no recipients."""
 
     analysis: MessageAnalysis | None = None
-    """None if the content could not be analysed."""
+    """The message under the rules, before its recipients are considered; None if the analysis failed."""
     rulings: Mapping[Recipient, Ruling] = field(default_factory=dict)
     fingerprints: Mapping[Recipient, Fingerprint] = field(default_factory=dict)
     """Of the recipients that are not exempt."""
@@ -39,7 +39,7 @@ class Judgement:
 
     @property
     def hops(self) -> int:
-        """The number of `Received` fields; 0 if the content could not be analysed."""
+        """The number of `Received` fields; 0 if the analysis failed."""
         return len(self.analysis.received) if self.analysis else 0
 
     def observed(self) -> set[Recipient]:

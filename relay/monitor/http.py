@@ -1,4 +1,4 @@
-"""`/metrics`, `/livez` and `/readyz`; and for the commands about records the way to claims that are kept in memory."""
+"""The HTTP server: `/metrics`, `/livez`, `/readyz`, and for `store.url = "memory:"` the paths that commands use."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from relay.monitor.metrics import Metrics
 
 _SERVER = "smtp-dedup-relay"
-"""By this name in the `Server` field another process knows that a relay holds the address."""
+"""The value of the `Server` field, by which `relay check` recognises a running relay."""
 _LAST_ANSWERS = 1.0
-"""Seconds that a scrape may take to finish when the relay ends."""
+"""Seconds for which shutdown waits for running requests."""
 COMMAND = "X-Relay-Command"
-"""Names what is asked for. No web page can send it from another site without asking first, and nobody says yes."""
+"""A header field that names the command. A web page of another site cannot send it without a CORS preflight, which
+the server does not answer."""
 _PORT = re.compile(r":[0-9]*\Z")
-_LARGEST_QUESTION = 16 * 1024 * 1024
+_LARGEST_REQUEST = 16 * 1024 * 1024
 """Bytes."""
 
 
 class HttpServer:
-    """Answers scrapers and health checks. `state` gives whether mail can flow, and the state of each part.
+    """Serves metrics and health checks.
 
-    `memory` is the store that no other process can reach, where it is of that kind.
+    `state` returns whether mail can flow, and the state of each part. `memory` is the memory store, if that is used:
+    commands reach it through this server only.
     """
 
     def __init__(
@@ -42,20 +44,20 @@ class HttpServer:
     ) -> None:
         self._metrics = metrics
         self._state = state
-        app = web.Application(client_max_size=_LARGEST_QUESTION)
+        app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/livez", self._get_livez)
         app.router.add_get("/readyz", self._get_readyz)
         if memory is not None:
-            desk = _MemoryStoreApi(memory)
-            app.router.add_get("/records", desk.get_records)
-            app.router.add_post("/forget", desk.post_forget)
-            app.router.add_post("/forget/preview", desk.post_preview)
-        app.on_response_prepare.append(_sign)
+            api = _MemoryStoreApi(memory)
+            app.router.add_get("/records", api.get_records)
+            app.router.add_post("/forget", api.post_forget)
+            app.router.add_post("/forget/preview", api.post_preview)
+        app.on_response_prepare.append(_set_server_field)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_LAST_ANSWERS)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and give the port. Raises `OSError`."""
+        """Listens, and returns the port. Raises `OSError`."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
@@ -63,7 +65,7 @@ class HttpServer:
         return bound
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stops listening and closes all connections."""
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
@@ -81,14 +83,14 @@ class HttpServer:
 
 
 class _MemoryStoreApi:
-    """Serves the commands of this host: its records, and what it shall forget. A store in memory never waits."""
+    """Serves the commands `suppressed`, `why` and `forget` from the memory store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def get_records(self, request: web.Request) -> web.Response:
-        """Give the records that are not older than `age` seconds, newest first, one a line."""
-        _admit(request, "records")
+        """Returns the records up to `age` seconds old, newest first, one JSON object a line."""
+        _require_local_command(request, "records")
         try:
             age = float(request.query["age"])
         except (KeyError, ValueError):
@@ -99,33 +101,36 @@ class _MemoryStoreApi:
         return web.Response(text="".join(lines), content_type="application/x-ndjson")
 
     async def post_forget(self, request: web.Request) -> web.Response:
-        """Free what a selection means, and give how many that were."""
+        """Frees the selected acceptances and returns their number."""
         return web.json_response({"freed": await self._store.forget(await _selection(request))})
 
     async def post_preview(self, request: web.Request) -> web.Response:
-        """Give how many acceptances a selection means."""
+        """Returns the number of selected acceptances."""
         return web.json_response({"found": await count(await _selection(request), self._store)})
 
 
 async def _selection(request: web.Request) -> Selection:
-    _admit(request, "forget")
+    _require_local_command(request, "forget")
     try:
         return Selection.decode(await request.read())
     except (ValueError, RecursionError) as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
 
 
-def _admit(request: web.Request, command: str) -> None:
-    """Let in who is on this host and no web page: those cannot send our field, nor a host name that is none of ours."""
+def _require_local_command(request: web.Request, command: str) -> None:
+    """Refuses requests from other hosts, through proxies, and from web pages.
+
+    A web page can neither send the command field nor (by DNS rebinding) use a loopback name as Host.
+    """
     host = _PORT.sub("", request.headers.get("Host", "")).strip("[]")
     proxied = "Forwarded" in request.headers or "X-Forwarded-For" in request.headers
-    if proxied or not (_loopback(request.remote or "") and (host == "localhost" or _loopback(host))):
+    if proxied or not (_is_loopback(request.remote or "") and (host == "localhost" or _is_loopback(host))):
         raise web.HTTPForbidden(text="only from this host, over a loopback address\n")
     if request.headers.get(COMMAND) != command:
         raise web.HTTPForbidden(text=f"the field {COMMAND}: {command} is missing\n")
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -134,6 +139,6 @@ def _loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+async def _set_server_field(request: web.Request, response: web.StreamResponse) -> None:
     del request
     response.headers["Server"] = _SERVER

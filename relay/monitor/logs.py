@@ -1,4 +1,4 @@
-"""One line per message and one per event, as JSON or for people, on stderr and off the event loop."""
+"""The log: one line for each message and each event, as JSON or for people. A thread writes the lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _PLAIN = re.compile(r"[\w@.:/+<>=-]+")
 
 
 def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> logging.handlers.QueueListener:
-    """Send all lines of the relay through a queue to `stream`; `kind` is auto, json or human. Stop what is given."""
+    """Sends all log lines through a queue to `stream`. `kind` is "auto", "json" or "human".
+
+    Returns the listener that writes the lines; call its `stop` at the end.
+    """
     human = kind == "human" or (kind == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
@@ -45,63 +48,66 @@ def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> log
 
 
 class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records over as they are: the formatters want the fields."""
+    """Queues log records unformatted, because the formatters need their fields."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
 
 
 class _Formatter(logging.Formatter):
-    """Without `addresses` sentences lose them: they may quote an upstream, tracebacks may quote anything."""
+    """Removes mail addresses from free text unless `addresses` is set.
+
+    Events may quote an upstream, and tracebacks may quote anything.
+    """
 
     def __init__(self, *, addresses: bool) -> None:
         super().__init__()
         self._addresses = addresses
 
-    def words(self, text: str) -> str:
-        """Give a text as it may be written."""
+    def redacted(self, text: str) -> str:
+        """Returns the text as it may be logged."""
         return text if self._addresses else without_addresses(text)
 
 
 class JsonFormatter(_Formatter):
-    """An object a line."""
+    """Formats a log record as one JSON object on a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give time, level, event and the fields of the record."""
+        """Returns an object with time, level, event and the fields of the record."""
         line: dict[str, Any] = {
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
-            "event": self.words(record.getMessage()),
+            "event": self.redacted(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["traceback"] = self.words(self.formatException(record.exc_info))
+            line["traceback"] = self.redacted(self.formatException(record.exc_info))
         return _escaped(json.dumps(line, ensure_ascii=False, default=str), _json_escape)
 
 
 class HumanFormatter(_Formatter):
-    """A sentence a line, the fields as key=value."""
+    """Formats a log record for people: the event, then the fields as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give time, level where it is not info, event and fields."""
+        """Returns time, level (unless info), event and fields."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
-        text = _escaped(self.words(record.getMessage()), _escape)
+        text = _escaped(self.redacted(record.getMessage()), _escape)
         line = f"{_timestamp(record.created)} {level}{text} {fields}".rstrip()
         if not record.exc_info:
             return line
-        traceback = self.words(self.formatException(record.exc_info)).split("\n")
+        traceback = self.redacted(self.formatException(record.exc_info)).split("\n")
         return "\n".join([line, *(_escaped(part, _escape) for part in traceback)])
 
 
 class MessageLog:
-    """Writes the line of each message. Without `addresses`, ids only."""
+    """Writes the line of each message. Addresses are included only if `addresses` is set."""
 
     def __init__(self, *, addresses: bool) -> None:
         self._addresses = addresses
 
     def message(self, report: Report) -> None:
-        """Say what became of a message, and which earlier ones it repeats."""
+        """Logs the outcome of a message and the earlier messages that it repeats."""
         if not log.isEnabledFor(logging.INFO):
             return
         fields: dict[str, Any] = {
@@ -130,7 +136,7 @@ class MessageLog:
         log.info("message", extra={"fields": fields})
 
     def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
-        """Say who was refused at RCPT, and in which words."""
+        """Logs a recipient that was refused at RCPT, with the reply."""
         to = {"to": recipient} if self._addresses else {}
         self.event("recipient refused", {"record": record, **self._reply(reply), "peer": peer, **to})
 
@@ -141,7 +147,7 @@ class MessageLog:
         }
 
     def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
-        """Write a line that is not about a message's end."""
+        """Logs any other event."""
         log.log(level, text, extra={"fields": fields})
 
 
@@ -164,7 +170,7 @@ def _quoted(text: str, plain: re.Pattern[str]) -> str:
 
 
 def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    """Hide what moves a cursor or begins a line: a client or an upstream may have said it."""
+    """Escapes control characters: clients and upstreams could otherwise forge lines or move the cursor."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else escape(letter) for letter in text)

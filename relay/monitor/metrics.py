@@ -1,4 +1,4 @@
-"""Counters and gauges for Prometheus. All label sets exist from the start, at 0; no label is unbounded."""
+"""The Prometheus metrics. All label sets exist from the start, at 0; no label is unbounded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """One registry for one relay; `rules` are the names of all that can match."""
+    """The metrics of one relay, in a registry that only it uses. `rules` are the names of all rules that can match."""
 
     def __init__(self, rules: Sequence[str] = (DEFAULT,)) -> None:
         registry = self.registry = CollectorRegistry()
@@ -43,14 +43,14 @@ class Metrics:
         self._recipients = {outcome: recipients.labels(outcome.value) for outcome in Outcome}
         messages = Counter(
             "smtp_dedup_messages",
-            "Messages by the class of the reply after the final dot; aborted: the client left between DATA and dot.",
+            "Messages by class of the reply to the final dot; aborted: the client left between DATA and dot.",
             ["reply"],
             registry=registry,
         )
         self._messages = {reply: messages.labels(reply) for reply in (*_REPLIES.values(), ABORTED)}
         repeats = Counter(
             "smtp_dedup_repeats",
-            "Recipients of repeats, by the rule that matched: suppressed, or only observed.",
+            "Recipients of repeats, by the rule that matched and by outcome.",
             ["rule", "outcome"],
             registry=registry,
         )
@@ -62,39 +62,47 @@ class Metrics:
             registry=registry,
         )
         self.message_seconds = Histogram(
-            "smtp_dedup_message_seconds", "From the final dot to its reply.", buckets=_SECONDS, registry=registry
+            "smtp_dedup_message_seconds", "Time from the final dot to its reply.", buckets=_SECONDS, registry=registry
         )
         self.rcpt_refused = Counter(
-            "smtp_dedup_rcpt_refused", "Recipients that were refused at RCPT time.", registry=registry
+            "smtp_dedup_rcpt_refused", "Recipients that were refused at RCPT.", registry=registry
         )
         self.exempt = Counter(
-            "smtp_dedup_exempt_messages", "Messages of which no repeat is ever suppressed.", registry=registry
+            "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )
         self.records_lost = Counter(
-            "smtp_dedup_records_lost", "Suppressions whose record or kept copy could not be written.", registry=registry
+            "smtp_dedup_records_lost",
+            "Records of suppressions, or kept copies, that could not be written.",
+            registry=registry,
         )
         self.claims_lost = Counter(
             "smtp_dedup_claims_lost",
-            "Claims that another process took while their owner still worked.",
+            "Claims that another process took while this process was delivering.",
             registry=registry,
         )
-        self.faults = Counter("smtp_dedup_faults", "Faults of the relay itself; each is in the log.", registry=registry)
+        self.faults = Counter(
+            "smtp_dedup_faults",
+            "Internal faults of the relay; each is in the log with its traceback.",
+            registry=registry,
+        )
         self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)
-        self.claims = Gauge("smtp_dedup_claims", "Fingerprints under delivery in this process.", registry=registry)
-        self.store_up = Gauge("smtp_dedup_store_up", "1 when the store answers.", registry=registry)
+        self.claims = Gauge("smtp_dedup_claims", "Claims that transactions of this process hold.", registry=registry)
+        self.store_up = Gauge("smtp_dedup_store_up", "1 if the store answers.", registry=registry)
         self.store_degraded = Gauge(
-            "smtp_dedup_store_degraded", "1 when the relay works without the store.", registry=registry
+            "smtp_dedup_store_degraded", "1 if the relay works without the store.", registry=registry
         )
         self.upstream_used = Gauge(
             "smtp_dedup_upstream_used",
-            "1, or 0 while this upstream is left alone after a failure.",
+            "1 if the upstream is in use, 0 while it is skipped after a failure.",
             ["upstream"],
             registry=registry,
         )
-        self.upstream_up = Gauge("smtp_dedup_upstream_up", "1 when the upstream was reached last.", registry=registry)
+        self.upstream_up = Gauge(
+            "smtp_dedup_upstream_up", "1 if the last attempt to reach the upstream succeeded.", registry=registry
+        )
 
     def message(self, report: Report) -> None:
-        """Count a message and each of its recipients, once."""
+        """Counts a message and each of its recipients once."""
         self._messages[_REPLIES[report.reply.code // 100]].inc()
         self.message_seconds.observe(report.seconds)
         for outcome, count in report.counts().items():
@@ -108,16 +116,16 @@ class Metrics:
             self.exempt.inc()
 
     def aborted(self) -> None:
-        """Count a message whose client left before the final dot."""
+        """Counts a message whose client disconnected before the final dot."""
         self._messages[ABORTED].inc()
 
     def set_store(self, up: bool) -> None:
-        """Note whether the store answers."""
+        """Sets whether the store answers."""
         self.store_up.set(up)
         self.store_degraded.set(not up)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Give all figures and their content type: OpenMetrics where it is asked for, else the Prometheus text."""
+        """Returns the exposition and its content type: OpenMetrics if `accept` asks for it, else Prometheus text."""
         encode: Callable[[CollectorRegistry], bytes]
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type

@@ -1,1 +1,4 @@
-"""What is kept about suppressions: records in the store, copies in a Maildir, and how both are found again."""
+"""Records of suppressions: building, writing, pseudonyms, and kept copies in a Maildir.
+
+Used by `transaction`, `service`, `monitor` and the commands. May import judge, runtime and core.
+"""

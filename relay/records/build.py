@@ -1,4 +1,4 @@
-"""Makes the record of a message from what the transaction reports and the judge found."""
+"""Builds the record of a message from the transaction's report and the analysis."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
     from relay.records.pseudonyms import Pseudonyms
 
 _MOST_FIELDS = 40
-"""Fields of a normalised form that an outline names."""
+"""Fields of a normalised form that an outline lists."""
 
 
-def record_of(report: Report, judged: MessageAnalysis, names: Pseudonyms, at: float) -> Record | None:
-    """Give the record of a message that is over, or None where no repeat was found."""
-    found = {to: result for to, result in report.results.items() if result.outcome in REPEATS}
-    if not found:
+def record_of(report: Report, analysis: MessageAnalysis, pseudonyms: Pseudonyms, at: float) -> Record | None:
+    """Returns the record of a finished message, or None if it repeated nothing. `at` in seconds since the epoch."""
+    repeats = {to: result for to, result in report.results.items() if result.outcome in REPEATS}
+    if not repeats:
         return None
-    rules = {report.rulings[to].rule: judged.rule(to) for to in found}
+    rules = {report.rulings[to].rule: analysis.rule(to) for to in repeats}
     return Record(
         id=report.id,
         at=at,
         message_id=report.message_id,
-        sender=names(fold(report.envelope.reverse_path)),
+        sender=pseudonyms(fold(report.envelope.reverse_path)),
         repeats=tuple(
             Repeat(
-                names(to),
+                pseudonyms(to),
                 result.outcome,
                 report.rulings[to].rule,
-                judged.fingerprint(to),
+                analysis.fingerprint(to),
                 result.age,
                 result.original,
             )
-            for to, result in found.items()
+            for to, result in repeats.items()
         ),
-        forms={named: outline(judged.normal_form(rule), names) for named, rule in rules.items()},
+        forms={name: outline(analysis.normal_form(rule), pseudonyms) for name, rule in rules.items()},
         ignored={
-            named: tuple(dict.fromkeys(piece.name for piece in judged.normal_form(rule).ignored))
-            for named, rule in rules.items()
+            name: tuple(dict.fromkeys(ignored.name for ignored in analysis.normal_form(rule).ignored))
+            for name, rule in rules.items()
         },
     )
 
 
-def outline(form: NormalForm, names: Pseudonyms) -> tuple[str, ...]:
-    """Name the fields of a normalised form with a digest of each: enough to compare, too little to read."""
-    shown = tuple(f"{label} {names.digest(value)}" for label, value in form.fields[:_MOST_FIELDS])
-    more = len(form.fields) - len(shown)
-    return (*shown, f"and {more} more") if more else shown
+def outline(form: NormalForm, pseudonyms: Pseudonyms) -> tuple[str, ...]:
+    """Returns each field's label with a keyed digest of its value, such as `Subject 1c9f03a2`."""
+    listed = tuple(f"{label} {pseudonyms.digest(value)}" for label, value in form.fields[:_MOST_FIELDS])
+    more = len(form.fields) - len(listed)
+    return (*listed, f"and {more} more") if more else listed

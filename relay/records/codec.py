@@ -1,4 +1,4 @@
-"""A record as one line of JSON, and back."""
+"""Converts a record to one line of JSON and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(record: Record) -> str:
-    """Write it as compact ASCII. Recipients of one original share it."""
+    """Returns the record as one line of ASCII. Each original is written once, and repeats refer to it by number."""
     originals: dict[Original, int] = {}
     repeats = []
     for repeat in record.repeats:
@@ -43,7 +43,7 @@ def encode(record: Record) -> str:
 
 
 def decode(text: str | bytes) -> Record | None:
-    """Read it, or give None: what stands in a store may be damaged. Fields of a later version are left out."""
+    """Returns the record, or None if the text is damaged. Unknown fields of later versions are ignored."""
     try:
         fields = json.loads(text)
         originals = {

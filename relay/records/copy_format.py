@@ -1,13 +1,13 @@
-"""A kept copy as a file: header fields of ours that carry the envelope, and below them the content, byte for byte.
+"""The file format of a kept copy: header fields with the envelope, then the content byte for byte.
 
     X-Relay-Record: 3f9c0a1b2c4d
     Return-Path: <contact@example.org>
-    X-Original-To: <alice@example.org>      one for each recipient that it was suppressed for
-    X-Relay-Released: <alice@example.org>   one for each of these that it was released to
-    X-Relay-Parameters: BODY=8BITMIME       where the client gave any
+    X-Original-To: <alice@example.org>      one for each recipient it was suppressed for
+    X-Relay-Released: <alice@example.org>   one for each recipient it was released to
+    X-Relay-Parameters: BODY=8BITMIME       if the client gave any
     X-Relay-Content: 1234 octets, blake2b 9f86d081884c7d65
 
-The last one ends ours: whatever follows is content, also where it begins with the same names.
+`X-Relay-Content` is the last of these fields. What follows is content, even if it begins with the same names.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ _MOST_FIELDS = 100_000
 
 
 class DamagedError(Exception):
-    """The file is no kept copy, or not any more as it was written. `str()` says what is wrong."""
+    """The file is not a kept copy, or was changed. `str()` says what is wrong."""
 
 
 def encode(record: str, copy: SuppressedCopy, released: Collection[bytes] = ()) -> bytes:
-    """Write a copy, and whom it was released to. Raises `ValueError` where a path holds a line end, which none can."""
+    """Returns the file's content. `released` holds the paths that the copy was released to.
+
+    Raises `ValueError` if an address contains a line end.
+    """
     plain = copy.content.plain
     fields = [
         (b"X-Relay-Record", record.encode("ascii")),
@@ -49,34 +52,34 @@ def encode(record: str, copy: SuppressedCopy, released: Collection[bytes] = ()) 
 
 
 def decode(octets: bytes, record: str) -> SuppressedCopy:
-    """Read the copy of this record. Raises `DamagedError`."""
-    found, at = _fields(octets)
+    """Returns the copy of this record. Raises `DamagedError`."""
+    fields, content_start = _fields(octets)
     records, reverse_paths, contents = (
-        found.get(name, []) for name in (b"X-Relay-Record", b"Return-Path", b"X-Relay-Content")
+        fields.get(name, []) for name in (b"X-Relay-Record", b"Return-Path", b"X-Relay-Content")
     )
-    paths = found.get(b"X-Original-To", [])
+    paths = fields.get(b"X-Original-To", [])
     if not (records == [record.encode("ascii")] and len(reverse_paths) == len(contents) == 1 and paths):
-        raise DamagedError("the fields on its top are not as they were written")
-    plain = octets[at:]
+        raise DamagedError("its first fields were changed")
+    plain = octets[content_start:]
     expected = _CONTENT.fullmatch(contents[0])
     if not expected or (int(expected[1]), expected[2]) != (len(plain), _digest(plain)):
-        raise DamagedError("its content was changed, or cut short")
+        raise DamagedError("its content was changed or truncated")
     return SuppressedCopy(
         reverse_path=_path(reverse_paths[0]),
         paths=tuple(map(_path, paths)),
         content=Content.from_plain(plain),
-        parameters=tuple(found.get(b"X-Relay-Parameters", ())),
+        parameters=tuple(fields.get(b"X-Relay-Parameters", ())),
     )
 
 
 def released(octets: bytes) -> frozenset[bytes]:
-    """Give the paths that a copy was released to. Raises `DamagedError`."""
-    found, _ = _fields(octets)
-    return frozenset(map(_path, found.get(b"X-Relay-Released", ())))
+    """Returns the paths that a copy was released to. Raises `DamagedError`."""
+    fields, _ = _fields(octets)
+    return frozenset(map(_path, fields.get(b"X-Relay-Released", ())))
 
 
 def _fields(octets: bytes) -> tuple[dict[bytes, list[bytes]], int]:
-    """Give our fields by name, and where the content begins."""
+    """Returns the fields by name, and the offset at which the content begins."""
     found: dict[bytes, list[bytes]] = {}
     at = 0
     for _ in range(_MOST_FIELDS):
@@ -92,7 +95,7 @@ def _fields(octets: bytes) -> tuple[dict[bytes, list[bytes]], int]:
 
 def _path(value: bytes) -> bytes:
     if not (value.startswith(b"<") and value.endswith(b">")):
-        raise DamagedError("an address on its top is not as it was written")
+        raise DamagedError("an address in its first fields was changed")
     return value[1:-1]
 
 

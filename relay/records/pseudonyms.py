@@ -1,4 +1,4 @@
-"""How addresses stand in records: as a keyed hash, so that records can be searched for one but not read for all."""
+"""Pseudonyms of addresses in records: keyed hashes, by which records can be searched but addresses not read."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _HASHED = re.compile(r"h:[0-9a-f]{16}")
 
 
 class Pseudonyms:
-    """Gives addresses their names. `plain`: they are their own names."""
+    """Replaces addresses by pseudonyms such as `h:9fdf3541722f6ccf`, or by themselves if `plain` is set."""
 
     def __init__(self, secret: bytes, *, plain: bool) -> None:
-        # Any length will do as a key then.
+        # BLAKE2b keys are limited to 64 bytes; the secret may have any length.
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"relay-records").digest()
         self._plain = plain
 
     def __call__(self, recipient: str) -> str:
-        """Give the name of a folded address. The null reverse-path stays empty."""
+        """Returns the pseudonym of a folded address. The null reverse-path stays empty."""
         return recipient if self._plain or not recipient else self._hashed(recipient)
 
     def redact(self, text: str) -> str:
-        """Give what somebody has said, without the addresses in it."""
+        """Returns foreign text without the addresses in it."""
         return text if self._plain else without_addresses(text)
 
     def digest(self, octets: bytes) -> str:
-        """Give eight hexadecimal digits, which nobody without the secret can compute for a guess."""
+        """Returns eight hexadecimal digits that only the holder of the secret can compute."""
         return hashlib.blake2b(octets, digest_size=4, key=self._key).hexdigest()
 
     def find(self, written: str) -> frozenset[str]:
-        """Give all names under which an address, spelled in any way, or a name itself may stand in records.
+        """Returns the names under which records may hold an address: in any spelling, or given as a pseudonym.
 
-        More than one, because `record.addresses` may have been another when they were written.
+        These are two, because `record.addresses` may have changed since the records were written.
         """
         if _HASHED.fullmatch(written):
             return frozenset((written,))
@@ -51,5 +51,5 @@ class Pseudonyms:
 
 
 def address(written: str) -> Recipient:
-    """Fold an address as somebody writes it on a command line, with or without angle brackets."""
+    """Folds an address from a command line, with or without angle brackets."""
     return fold(written.strip().removeprefix("<").removesuffix(">").encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""The secret that addresses in records are hashed with. Whoever has it and a list of addresses can read the records."""
+"""The secret key of the pseudonyms in records. With it and a list of addresses, records can be read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KEY = "record.secret_file"
 
 
 def ensure_secret(named: Path | None, default: Path | None) -> bytes:
-    """Give the secret of the file that the settings name, or of the default one; made where it is not there yet.
+    """Returns the secret from the file that the settings name, or else from the default file. Creates a missing file.
 
-    Raises `SettingsError` for a named file. Where the default one cannot be used, a warning says so and the secret is
-    good for this process only.
+    Raises `SettingsError` if the named file cannot be used. If the default file cannot be used, logs a warning and
+    returns a secret that this process alone uses.
     """
     if named:
         return _ensure(named)
@@ -34,15 +34,14 @@ def ensure_secret(named: Path | None, default: Path | None) -> bytes:
     except SettingsError as error:
         reason = str(error)
     _log.warning(
-        "addresses in records are hashed with a secret that ends with this process, so that they cannot be searched "
-        "for: %s",
+        "records use a temporary secret for pseudonyms, so they cannot be searched by address after a restart: %s",
         reason,
     )
     return secrets.token_bytes(32)
 
 
 def find_secret(named: Path | None, default: Path | None) -> bytes | None:
-    """Give the secret that is there already, or None. Raises `SettingsError` when it cannot be read."""
+    """Returns the secret if its file exists, or None. Raises `SettingsError` if it cannot be read."""
     path = named or default
     return _read(path) if path else None
 
@@ -65,7 +64,7 @@ def _ensure(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Make it as a whole or not at all; of several processes that begin together, the first one's stays."""
+    """Creates the file atomically. If several processes start together, the first one's secret stays."""
     own = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     write_new(own, secrets.token_hex(32).encode() + b"\n")
     try:

@@ -1,4 +1,4 @@
-"""Which acceptances are meant: as data, because it also travels to a relay that keeps its claims in memory."""
+"""Selects acceptances for `relay forget`. A selection is data, because it is also sent to a relay over HTTP."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _SETS = ("records", "message_ids", "recipients", "keys")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """An acceptance is meant when one of these holds for it."""
+    """Selects an acceptance if one of these criteria matches."""
 
     records: frozenset[str] = frozenset()
-    """Its own record id is among them."""
+    """Record ids."""
     message_ids: frozenset[str] = frozenset()
-    """Its Message-ID is, both without angle brackets."""
+    """Message-IDs without angle brackets."""
     recipients: frozenset[str] = frozenset()
-    """Its recipient is, as records name him."""
+    """Recipients as records name them: pseudonyms or addresses."""
     keys: frozenset[str] = frozenset()
-    """Its fingerprint is."""
+    """Fingerprints."""
     within: float = 0.0
-    """It is younger than this many seconds; infinity means all."""
+    """Age in seconds below which an acceptance is selected; infinity selects all."""
 
     def __call__(self, entry: Entry) -> bool:
-        """Say whether this acceptance is meant."""
+        """Returns whether the acceptance is selected."""
         return (
             entry.age < self.within
             or entry.original.id in self.records
@@ -40,13 +40,13 @@ class Selection:
         )
 
     def encode(self) -> str:
-        """Write it as JSON."""
+        """Returns the selection as JSON."""
         fields: dict[str, object] = {name: sorted(getattr(self, name)) for name in _SETS}
         return json.dumps(fields | {"within": None if math.isinf(self.within) else self.within})
 
     @classmethod
     def decode(cls, text: str | bytes) -> Selection:
-        """Read it. Raises `ValueError`."""
+        """Returns the selection that the JSON text describes. Raises `ValueError`."""
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.keys() != {*_SETS, "within"}:
             raise ValueError("not a selection")
@@ -62,10 +62,10 @@ class Selection:
 
 
 async def count(selection: Selection, store: Store) -> int:
-    """Give how many acceptances of a store are meant. Raises `StoreError`."""
+    """Returns the number of selected acceptances in a store. Raises `StoreError`."""
     return len({entry.key async for entry in store.sent() if selection(entry)})
 
 
 def bare(message_id: str) -> str:
-    """Give a Message-ID without its angle brackets."""
+    """Returns a Message-ID without angle brackets."""
     return message_id.strip().removeprefix("<").removesuffix(">")

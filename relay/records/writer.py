@@ -1,6 +1,6 @@
-"""Writes down what was suppressed, before the client hears of it; never a fault for the mail.
+"""Writes records of suppressions to the store, and suppressed copies to the Maildir, before the reply.
 
-What the store could not take waits here, bounded, and is written when the store has returned.
+A record that the store does not take waits in a bounded queue until the store is back. No failure here affects mail.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import dataclasses
 import logging
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.core.claim import Done, Note
 from relay.records.codec import encode
-from relay.records.kept_copies import MOST_CLEARED
+from relay.records.kept_copies import MOST_SWEPT
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -27,27 +28,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger("relay.records")
 
 MOST_WAITING = 10_000
-"""Records that wait for the store at most, by their weight: some 10 MB."""
+"""The largest total weight of queued records: some 10 MB."""
 _BATCH = 200
-"""Records in one round trip when the store has returned."""
+"""Queued records that are written in one round trip."""
 LONGEST_SAVE = 10.0
-"""Seconds that a client waits for the disk; its copy is lost then, or there later and unnamed in the record."""
+"""Seconds that a client waits for the disk. After that its copy is lost, or saved later but not named in the record."""
 SWEEP_EVERY = 3600.0
-"""Seconds between two looks for kept copies whose time is over."""
+"""Seconds between two sweeps for expired copies."""
 
 
 class RecordWriter:
-    """Records go to the store through its guard, copies to `keep` where copies are kept.
+    """Writes records through the store client, and copies to `copies` if copies are kept.
 
-    `keep_for` in seconds; 0 records nothing.
-    `on_lost` is called for each record, or copy, that could not be kept.
+    `keep_for` in seconds; 0 writes no records. `on_lost` is called for each record or copy that could not be written.
     """
 
     def __init__(
         self,
         store: StoreClient,
         keep_for: float,
-        keep: KeptCopies | None = None,
+        copies: KeptCopies | None = None,
         *,
         on_lost: Callable[[], object] = lambda: None,
         now: Callable[[], float] = time.time,
@@ -55,7 +55,7 @@ class RecordWriter:
     ) -> None:
         self._store = store
         self._keep_for = keep_for
-        self._keep = keep
+        self._copies = copies
         self._on_lost = on_lost
         self._now = now
         self._most_waiting = most_waiting
@@ -63,25 +63,25 @@ class RecordWriter:
         self._weight = 0
         self._tasks = Tasks()
         self._writing: asyncio.Task[None] | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def waiting(self) -> int:
-        """Records that the store has not taken yet."""
+        """The number of records that wait for the store."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begin to clear kept copies whose time is over."""
-        if self._keep and self._keep_for:
-            self._tasks.start(self._sweep_for_ever(self._keep), "sweep kept copies")
+        """Starts the sweep of expired copies."""
+        if self._copies and self._keep_for:
+            self._tasks.start_loop(partial(self._sweep, self._copies), "sweep kept copies")
 
     def store_returned(self) -> None:
-        """Write what waits, in a task of its own."""
+        """Starts writing the queued records."""
         if self._waiting and (self._writing is None or self._writing.done()):
             self._writing = self._tasks.start(self._write_waiting(), "write records")
 
     async def close(self) -> None:
-        """Write what waits, if the store still takes it, and end."""
+        """Writes the queued records if the store answers, and ends."""
         await self._tasks.cancel()
         await self._write_waiting()
         if self._waiting:
@@ -90,33 +90,33 @@ class RecordWriter:
             self._drop()
 
     async def note(self, record: Record, copy: SuppressedCopy | None) -> None:
-        """Keep a record, and the copy if copies are kept. One round trip at most; never raises."""
+        """Writes a record, and the copy if copies are kept. Takes at most one round trip and never raises."""
         if not self._keep_for:
             return
         try:
             name = await self._save(record, copy) if copy else ""
             text = encode(dataclasses.replace(record, kept=name))
             if await self._write([Note(record.id, text, self._keep_for)]):
-                self._told.discard("record")
+                self._warned.discard("record")
                 self.store_returned()
             self._bound()
         except Exception as error:  # noqa: BLE001 - a record less is better than a mail less
             self._lose("record", error)
 
     async def _save(self, record: Record, copy: SuppressedCopy) -> str:
-        if self._keep is None:
+        if self._copies is None:
             return ""
         try:
             async with asyncio.timeout(LONGEST_SAVE):
-                name = await asyncio.to_thread(self._keep.save, record.id, copy)
+                name = await asyncio.to_thread(self._copies.save, record.id, copy)
         except (OSError, ValueError) as error:
             self._lose("copy", error)
             return ""
-        self._told.discard("copy")
+        self._warned.discard("copy")
         return name
 
     async def _write(self, notes: Sequence[Note]) -> bool:
-        """Ask the store to keep them; what it does not take waits. Says whether it took any."""
+        """Writes records to the store and queues those that it does not take. Returns whether it took any."""
         left: Sequence[Note] = notes
         try:
             answers = await self._store.ask(notes)
@@ -127,7 +127,7 @@ class RecordWriter:
         return len(left) < len(notes)
 
     async def _write_waiting(self) -> None:
-        # What fails goes to the end, behind what came in meanwhile, so that one bad record holds up no other.
+        # A record that fails goes to the end of the queue, so that it does not hold up the others.
         for _ in range(0, len(self._waiting), _BATCH):
             notes = [self._take() for _ in range(min(_BATCH, len(self._waiting)))]
             if not notes or not await self._write(notes):
@@ -141,7 +141,7 @@ class RecordWriter:
 
     def _bound(self) -> None:
         if self._weight > self._most_waiting:
-            self._tell("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
+            self._warn("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
         while self._weight > self._most_waiting and len(self._waiting) > 1:
             self._drop()
 
@@ -154,19 +154,18 @@ class RecordWriter:
         reason = str(error) or repr(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.strerror}: {error.filename}"
-        self._tell(what, f"a {what} could not be kept: {reason}")
+        self._warn(what, f"a {what} could not be kept: {reason}")
 
-    def _tell(self, what: str, text: str) -> None:
-        """Say it once, until it is well again."""
-        if what not in self._told:
-            self._told.add(what)
+    def _warn(self, what: str, text: str) -> None:
+        """Logs a warning once, until a write of the same kind succeeds."""
+        if what not in self._warned:
+            self._warned.add(what)
             _log.warning("%s", text)
 
-    async def _sweep_for_ever(self, keep: KeptCopies) -> None:
-        while True:
-            try:
-                while await asyncio.to_thread(keep.sweep, self._now() - self._keep_for) == MOST_CLEARED:
-                    pass
-            except OSError as error:
-                _log.warning("kept copies whose time is over cannot be cleared: %s", error)
-            await asyncio.sleep(SWEEP_EVERY)
+    async def _sweep(self, copies: KeptCopies) -> None:
+        try:
+            while await asyncio.to_thread(copies.sweep, self._now() - self._keep_for) == MOST_SWEPT:
+                pass
+        except OSError as error:
+            _log.warning("expired kept copies cannot be removed: %s", error)
+        await asyncio.sleep(SWEEP_EVERY)

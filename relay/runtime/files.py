@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and that nobody else reads."""
+"""Files that only this user can read, and that exist completely or not at all; and the folders of a Maildir."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 MAILDIR = ("tmp", "new", "cur")
-"""The folders of a Maildir (https://cr.yp.to/proto/maildir.html), in the order in which they are made."""
+"""The folders of a Maildir (https://cr.yp.to/proto/maildir.html), in the order in which they are created."""
 
 
 def make_maildir(path: Path) -> None:
-    """Make the folders that are not there yet, for nobody else to read. Raises `OSError`."""
+    """Creates the missing folders of a Maildir, with mode 700. Raises `OSError`."""
     for folder in (path, *(path / name for name in MAILDIR)):
         if folder.is_dir():
             continue
@@ -27,7 +27,7 @@ def make_maildir(path: Path) -> None:
 
 
 def try_maildir(path: Path) -> None:
-    """Make it and see that mail can be written into it. Leaves no file behind. Raises `OSError`."""
+    """Creates a Maildir and tests that mail can be written into it. Leaves no file behind. Raises `OSError`."""
     make_maildir(path)
     trial = f".trial-{secrets.token_hex(8)}"
     write_new(path / "tmp" / trial, b"")
@@ -39,7 +39,10 @@ def try_maildir(path: Path) -> None:
 
 
 def write_new(path: Path, octets: bytes) -> None:
-    """Write a file that is not there yet, down to the disk. Leaves none behind where it fails: raises `OSError`."""
+    """Writes a new file with mode 600, and syncs it to the disk. Leaves no file behind if it fails.
+
+    Raises `FileExistsError` if the file exists, or another `OSError`.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -52,6 +55,6 @@ def write_new(path: Path, octets: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Take a file away if it is there and can be."""
+    """Removes a file. Ignores errors, such as a file that does not exist."""
     with contextlib.suppress(OSError):
         path.unlink()

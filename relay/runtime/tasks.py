@@ -99,9 +99,10 @@ async def run_within(limit: float, work: Mapping[K, Coroutine[Any, Any, T]]) -> 
         if late and loop.time() > due + LATE:
             _, late = await asyncio.wait(late, timeout=limit / 2)
     finally:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.wait(tasks.values())
+        if running := [task for task in tasks.values() if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
     return {key: _result_of(task, is_late=task in late) for key, task in tasks.items()}
 
 

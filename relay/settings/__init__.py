@@ -1,4 +1,7 @@
-"""The settings: one model that yields file, environment, flags, `config/relay.toml` and the reference page."""
+"""Settings: one model for file, environment, flags, `config/relay.toml` and the reference page; rules and presets.
+
+Used by `service` and the commands. May import judge, runtime and core.
+"""
 
 from relay.settings.model import Settings
 from relay.settings.sources import Loaded, load

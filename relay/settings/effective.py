@@ -1,6 +1,6 @@
-"""The rules and ignores in force: an operator's own, then those of the presets.
+"""The effective rules and ignores: the operator's, then those of the presets.
 
-One of his own replaces the one of a preset that has the same name.
+An operator's rule or ignore replaces the preset's one of the same name.
 """
 
 from __future__ import annotations
@@ -19,31 +19,33 @@ if TYPE_CHECKING:
 _Table = TypeVar("_Table", RuleTable, IgnoreTable)
 
 
-class InForce(NamedTuple, Generic[_Table]):
-    """A table with the preset that it comes from, or whose table it replaces; "" is none."""
+class Effective(NamedTuple, Generic[_Table]):
+    """A table, the preset that contains it, and the preset whose table it replaces; "" means none."""
 
     table: _Table
     preset: str = ""
     replaces: str = ""
 
 
-def rules(settings: Settings) -> tuple[InForce[RuleTable], ...]:
-    """Give the rules in the order of matching."""
-    return tuple(_in_force(settings.rules, [(each.name, each.rules) for each in _presets(settings)]))
+def rules(settings: Settings) -> tuple[Effective[RuleTable], ...]:
+    """Returns the rules in matching order."""
+    return tuple(_effective(settings.rules, [(each.name, each.rules) for each in _presets(settings)]))
 
 
-def ignores(settings: Settings) -> tuple[InForce[IgnoreTable], ...]:
-    """Give what does not count in any message."""
-    return tuple(_in_force(settings.ignore, [(each.name, each.ignore) for each in _presets(settings)]))
+def ignores(settings: Settings) -> tuple[Effective[IgnoreTable], ...]:
+    """Returns the ignores that apply to every message."""
+    return tuple(_effective(settings.ignore, [(each.name, each.ignore) for each in _presets(settings)]))
 
 
 def _presets(settings: Settings) -> list[Preset]:
     return [preset(name) for name in settings.dedup.presets]
 
 
-def _in_force(own: Sequence[_Table], of_presets: Sequence[tuple[str, Sequence[_Table]]]) -> Iterator[InForce[_Table]]:
+def _effective(
+    own: Sequence[_Table], of_presets: Sequence[tuple[str, Sequence[_Table]]]
+) -> Iterator[Effective[_Table]]:
     names = {table.name for table in own}
     origins = {table.name: name for name, tables in of_presets for table in tables}
-    yield from (InForce(table, replaces=origins.get(table.name, "")) for table in own)
+    yield from (Effective(table, replaces=origins.get(table.name, "")) for table in own)
     for name, tables in of_presets:
-        yield from (InForce(table, name) for table in tables if table.name not in names)
+        yield from (Effective(table, name) for table in tables if table.name not in names)

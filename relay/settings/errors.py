@@ -1,4 +1,4 @@
-"""What is said about a wrong setting: the key, its value, where that came from, and how to mend it."""
+"""Error messages about settings. Each names the key, its value, its source and a remedy."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Given: TypeAlias = Mapping[str, tuple[object, str]]
 
 
 def wrong_values(errors: Sequence[ErrorDetails], given: Given) -> list[str]:
-    """Say all that pydantic found."""
-    told = [_wrong_value(details, given) for details in errors if not _in_table(details)]
+    """Returns a message for each of pydantic's errors."""
+    messages = [_wrong_value(details, given) for details in errors if not _in_table(details)]
     for kind in TABLES:
-        if found := [details for details in errors if details["loc"][:1] == (kind,)]:
-            told += wrong_tables(kind, found, *given[kind])
-    return told
+        if in_kind := [details for details in errors if details["loc"][:1] == (kind,)]:
+            messages += wrong_tables(kind, in_kind, *given[kind])
+    return messages
 
 
 def _in_table(details: ErrorDetails) -> bool:
@@ -49,7 +49,7 @@ def _wrong_value(details: ErrorDetails, given: Given) -> str:
 
 
 def unknown_key(key: str, source: str) -> str:
-    """Say which known key may be meant."""
+    """Returns the message about an unknown key, with the most similar known key."""
     if _comes_later(key):
         return f"{key} ({source}): not in this version yet; leave it out"
     if key in SECTIONS:
@@ -60,27 +60,27 @@ def unknown_key(key: str, source: str) -> str:
 
 
 def unknown_variable(name: str) -> str:
-    """Say which known environment variable may be meant."""
+    """Returns the message about an unknown variable, with the most similar known one."""
     key = name.removeprefix("RELAY_").replace("__", ".").lower()
     if _comes_later(key):
         return f"{name} (environment): not in this version yet; unset it"
     near = _nearest(key)
-    mend = f"did you mean {environment_name(near)}?" if near else "unset it"
-    return f"{name} (environment): unknown variable; {mend}"
+    remedy = f"did you mean {environment_name(near)}?" if near else "unset it"
+    return f"{name} (environment): unknown variable; {remedy}"
 
 
 def misplaced_password(source: str) -> str:
-    """Say where the password belongs."""
+    """Returns the message about a password in the wrong place."""
     return (
-        f"{PASSWORD} ({source}): a password is not taken from here; write it to a file of its own and name that in "
+        f"{PASSWORD} ({source}): a password cannot be set here; write it to a separate file and name that file in "
         f"upstream.password_file, or set {environment_name(PASSWORD)}"
     )
 
 
 def misplaced_table(name: str, source: str) -> str:
-    """Say where rules and ignores stand."""
+    """Returns the message about a rule or ignore outside the settings file."""
     table = next(table for table in TABLES if table in name.lower())
-    return f"{name} ({source}): {WORDS[table]}s stand in the settings file only; write [[{table}]] there"
+    return f"{name} ({source}): {WORDS[table]}s can only be in the settings file; write [[{table}]] there"
 
 
 def _table_meant(key: str) -> str | None:
@@ -95,7 +95,7 @@ def _comes_later(key: str) -> bool:
 def _nearest(key: str) -> str | None:
     settable = [known for known in KEYS if known != PASSWORD]
     section, _, name = key.rpartition(".")
-    # The section first: of the keys that are called the same, the one in the section that is nearest.
+    # The section first: of keys with the same name, the one in the most similar section.
     for near_section in difflib.get_close_matches(section, SECTIONS, 1):
         names = [known.partition(".")[2] for known in settable if known.startswith(f"{near_section}.")]
         for near_name in difflib.get_close_matches(name, names, 1):

@@ -1,16 +1,16 @@
-"""Every setting of the relay: its name, kind, default, and what it means to the operator.
+"""The settings model: name, type, default and description of every setting.
 
-This is the one place. The file, the environment, the flags, `config/relay.toml` and `docs/settings.md` follow from it.
-A key that is not here is refused, so that nobody believes it acts.
+File, environment, flags, `config/relay.toml` and `docs/settings.md` are all derived from it. A key that is not in the
+model is refused, so that no operator relies on a key without effect.
 """
 
-# Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
+# Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
-from relay.settings import value_types as kinds
+from relay.settings import value_types
 from relay.settings.presets import parse_presets
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
 from relay.settings.urls import SmtpUrl
@@ -29,7 +29,7 @@ from relay.settings.value_types import (
 
 Presets: TypeAlias = Annotated[
     tuple[str, ...],
-    kinds.ValueType("list of presets"),
+    value_types.ValueType("list of presets"),
     PlainValidator(parse_presets),
     PlainSerializer(list, return_type=list[str]),
 ]
@@ -40,51 +40,51 @@ class _Section(BaseModel):
 
 
 def _key(default: object, description: str) -> Any:
-    """Declare a key with its default as an operator would write it."""
+    """Declares a key with its default as an operator would write it."""
     return Field(default=default, description=description, validate_default=True)
 
 
 class ListenSection(_Section):
-    """Where clients reach the relay."""
+    """Where clients connect."""
 
     address: Address = _key(
         "127.0.0.1:2525",
-        'Where SMTP clients connect. "0.0.0.0:2525" or "[::]:2525" takes all addresses; port 0 lets the system choose.',
+        'Address for SMTP clients. "0.0.0.0:2525" or "[::]:2525" means all addresses; with port 0 the system chooses.',
     )
     networks: Networks = _key(
         ["127.0.0.0/8", "::1/128"],
-        "Who may send: networks in CIDR form. Clients from anywhere else hear 554.",
+        "Networks whose clients may send, in CIDR form. Other clients receive 554.",
     )
 
 
 class UpstreamSection(_Section):
     """The mail server that the relay forwards to."""
 
-    url: kinds.Upstream = _key(
+    url: value_types.Upstream = _key(
         "smtp://127.0.0.1:25",
         "smtp://HOST[:25] (STARTTLS not used), smtp+starttls://HOST[:587] (STARTTLS required), smtps://HOST[:465], "
         "each with USER@ before the host to log in; or maildir:PATH, which writes accepted mail to a Maildir, for "
-        "trying out.",
+        "trials.",
     )
-    fallback_urls: kinds.Upstreams = _key(
+    fallback_urls: value_types.Upstreams = _key(
         [],
-        "Mail servers to use while the one in upstream.url cannot be reached, the preferred one first; written as "
-        "there. The next one is tried only as long as no final dot was sent, and the preferred one is used again once "
-        "it answers. A user in them logs in with the same password.",
+        "Mail servers to use while the one in upstream.url cannot be reached, in order of preference; written like "
+        "upstream.url. A message moves to the next one only before its final dot. The preferred one is used again once "
+        "it answers. Users in these URLs log in with the same password.",
     )
-    password: kinds.Secret = _key(
+    password: value_types.Secret = _key(
         None,
-        "The password for the user in upstream.url. From the environment only; beats upstream.password_file.",
+        "The password of the user in upstream.url. From the environment only; overrides upstream.password_file.",
     )
     password_file: PathOrNone = _key(
         "",
-        "File whose first line is the password for the user in upstream.url; the user whom the relay runs as must be "
-        "able to read it. Below systemd rather write RELAY_UPSTREAM__PASSWORD=... into "
-        '/etc/smtp-dedup-relay/environment, which systemd reads as root (mode 600). "" = none.',
+        "File whose first line is the password of the user in upstream.url. The relay's user must be able to read it. "
+        "Under systemd write RELAY_UPSTREAM__PASSWORD=... into /etc/smtp-dedup-relay/environment instead, which "
+        'systemd reads as root (mode 600). "" = none.',
     )
     ca_file: PathOrNone = _key(
         "",
-        'File of the certificate authorities (PEM) that may vouch for the upstream. "" = those of the system.',
+        'File of the certificate authorities (PEM) to trust for the upstream. "" = those of the system.',
     )
     verify_certificate: Switch = _key(
         True,
@@ -92,42 +92,45 @@ class UpstreamSection(_Section):
     )
     connections: Count = _key(
         20,
-        "Most connections to the upstream at one time, per process. Postfix takes 100 from all clients together.",
+        "Largest number of connections to the upstream, per process. Postfix accepts 100 from all clients together.",
     )
     connect_timeout: Timeout = _key("10s", "Longest wait for a connection, TLS and login included.")
     reply_timeout: Timeout = _key("120s", "Longest wait for the reply to a command.")
     dot_timeout: Timeout = _key(
         "9m",
-        "Longest wait for the reply after the final dot. RFC 5321 asks for 10 minutes; when it ends, nobody knows "
-        "whether the upstream took the message (dedup.on_uncertain).",
+        "Longest wait for the reply after the final dot. RFC 5321 asks for 10 minutes. After it the outcome is unknown "
+        "(see dedup.on_uncertain).",
     )
     patience: Seconds = _key(
         "20s",
-        "How long an unreachable or busy upstream is tried again before the client hears 451; once per transaction, "
-        "only before the final dot. 0 = one try. A kept connection that died meanwhile is replaced once in any case.",
+        "How long the relay retries an unreachable or busy upstream before the client receives 451; once per "
+        "transaction, before the final dot only. 0 = one try. A pooled connection that has died is replaced in any "
+        "case.",
     )
     received_field: Switch = _key(
         True,
-        "Whether a Received field is added on top of each message. Without it mail loops are not recognised.",
+        "Whether the relay adds a Received field to each message. Without it mail loops are not recognised.",
     )
 
     @model_validator(mode="after")
     def _fallbacks_are_others(self) -> Self:
         if self.fallback_urls and not isinstance(self.url, SmtpUrl):
-            raise ValueError("upstream.fallback_urls stand in for a mail server; upstream.url is a Maildir")
+            raise ValueError(
+                "upstream.fallback_urls needs a mail server in upstream.url, which is a Maildir; remove one of them"
+            )
         addresses = [url.address for url in self.smtp_urls]
         for address in addresses:
             if addresses.count(address) > 1:
-                raise ValueError(f"{address} stands twice in upstream.url and upstream.fallback_urls; write it once")
+                raise ValueError(f"{address} appears twice in upstream.url and upstream.fallback_urls; write it once")
         return self
 
     @property
     def smtp_urls(self) -> tuple[SmtpUrl, ...]:
-        """All mail servers in order of preference; none where the upstream is a Maildir."""
+        """All mail servers in order of preference; empty if the upstream is a Maildir."""
         return (self.url, *self.fallback_urls) if isinstance(self.url, SmtpUrl) else ()
 
     def key_of(self, url: SmtpUrl) -> str:
-        """Name the setting in which one of `smtp_urls` stands."""
+        """Returns the key of the setting that contains one of `smtp_urls`."""
         return "upstream.url" if url == self.url else "upstream.fallback_urls"
 
     @model_validator(mode="after")
@@ -141,116 +144,116 @@ class UpstreamSection(_Section):
 
 
 class DedupSection(_Section):
-    """What counts as a repeat, and what is done about it."""
+    """What counts as a repeat, and what happens to it."""
 
     window: Seconds = _key(
         "10m",
-        "How long after its acceptance a message suppresses repeats of itself. 0 = off. Mail servers retry after 5 to "
-        "30 minutes: write 1h where they are the senders.",
+        "How long an accepted message suppresses its repeats. 0 = off. Use 1h if the senders are mail servers, which "
+        "retry after 5 to 30 minutes.",
     )
     mode: Literal["enforce", "observe"] = _key(
         "enforce",
         '"enforce" suppresses repeats; "observe" forwards everything and counts what it would have suppressed.',
     )
-    lease: Annotated[Seconds, kinds.at_least(1)] = _key(
+    lease: Annotated[Seconds, value_types.at_least(1)] = _key(
         "30s",
-        "How long a message under delivery stays claimed when its process has died. Renewed every third of it.",
+        "How long a message stays claimed after the process that delivers it has died. Renewed every third of it.",
     )
     wait: Seconds = _key(
         "240s",
-        "Longest wait of a simultaneous repeat for the outcome of the first copy, from its own final dot; then 451. "
-        "Stay under the client's own limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
+        "Longest wait of a simultaneous repeat for the outcome of the first copy, from the repeat's final dot; then "
+        "451. Keep it below the client's limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
     )
     presets: Presets = _key(
         ["avideo"],
-        "Rules and ignores for known applications, which come after those of this file; docs/rules.md says what each "
-        "does. [] = none.",
+        "Rules and ignores for known applications, applied after those of this file; docs/rules.md describes them. "
+        "[] = none.",
     )
     on_uncertain: Literal["release", "keep"] = _key(
         "release",
-        'When the upstream vanishes after the final dot without a reply: "release" lets a retry through (perhaps a '
-        'duplicate), "keep" counts it as sent (perhaps a loss; for senders that retry by themselves).',
+        'If the upstream disconnects after the final dot without a reply: "release" forwards a retry (possibly a '
+        'duplicate), "keep" counts the message as sent (possibly a loss; for senders that retry by themselves).',
     )
 
 
 class StoreSection(_Section):
-    """Where the relay remembers what was sent."""
+    """Where the relay stores claims and records."""
 
-    url: kinds.Store = _key(
+    url: value_types.Store = _key(
         "sqlite:/var/lib/smtp-dedup-relay/relay.db",
         "sqlite:PATH; redis://[:PASSWORD@]HOST[:6379], rediss://HOST (TLS), unix:///SOCKET (Redis or Valkey 6.2 or "
-        "newer); redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST,HOST/SERVICE[?db=N] (login of the master; option "
-        "sentinel_password for the sentinels' own); redis+cluster://[:PASSWORD@]HOST[:6379],HOST; or memory:, "
-        "which forgets at restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else for root in "
-        "/var/lib/smtp-dedup-relay, for others in smtp-dedup-relay below $XDG_STATE_HOME or ~/.local/state.",
+        "newer); redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST,HOST/SERVICE[?db=N] (login of the primary; option "
+        "sentinel_password for the sentinels); redis+cluster://[:PASSWORD@]HOST[:6379],HOST; or memory:, "
+        "which loses everything at a restart. Default: relay.db in $STATE_DIRECTORY, which systemd sets; else "
+        "/var/lib/smtp-dedup-relay for root, and smtp-dedup-relay in $XDG_STATE_HOME or ~/.local/state for others.",
     )
     timeout: Timeout = _key(
         "1s",
-        "Longest wait for the store. After it mail is forwarded without asking: a duplicate is better than a loss.",
+        "Longest wait for the store. After it mail is forwarded without a claim: a duplicate is better than a loss.",
     )
 
 
 class HttpSection(_Section):
     """Metrics and health."""
 
-    address: AddressOrNone = _key("127.0.0.1:9625", 'Where /metrics, /livez and /readyz are served. "" = nowhere.')
+    address: AddressOrNone = _key("127.0.0.1:9625", 'Address for /metrics, /livez and /readyz. "" = off.')
 
 
 class RecordSection(_Section):
-    """What is kept about suppressed messages."""
+    """What the relay keeps about suppressed messages."""
 
     keep_for: Seconds = _key(
         "30d",
-        "How long the record of a suppression stays; `relay suppressed` and `relay why` read it. It holds no body. "
-        "0 = none is written.",
+        "How long records of suppressions are kept; `relay suppressed` and `relay why` read them. They hold no "
+        "content. 0 = no records.",
     )
     keep: KeepOrNone = _key(
         "",
-        "maildir:PATH keeps the suppressed messages themselves as long as their records, and `relay release` forwards "
-        'one after all. The folder holds whole mails: let only the relay read it. "" = they are not kept.',
+        "maildir:PATH keeps the suppressed messages themselves as long as their records, so that `relay release` can "
+        'send one. The folder holds whole mails: only the relay should be able to read it. "" = not kept.',
     )
     secret_file: PathOrNone = _key(
         "",
-        "File whose first line, of 32 characters or more, is the secret that mail addresses in records are hashed "
-        "with; made when it is missing. Write the same into it on all hosts of one store. "
+        "File whose first line (32 characters or more) is the key that hashes mail addresses in records; created if "
+        "missing. All hosts of one store need the same key. "
         '"" = record.key beside the file of a sqlite: store, else in the state folder.',
     )
     addresses: Switch = _key(
         False,
-        "Whether records name mail addresses. Without it they hold a hash, by which `relay why ADDRESS` finds them.",
+        "Whether records contain mail addresses. If not, they contain a hash, by which `relay why ADDRESS` finds them.",
     )
 
 
 class LimitsSection(_Section):
-    """What the relay takes at most."""
+    """Limits of what the relay accepts."""
 
     message_size: Bytes = _key(
         "50MiB",
         "Largest message. The smaller of this and the upstream's own limit is offered to clients.",
     )
-    recipients: Count = _key(1000, "Most recipients of one message; further ones hear 452.")
-    sessions: Count = _key(2000, "Most client connections at one time; further ones hear 421.")
+    recipients: Count = _key(1000, "Largest number of recipients of one message; further ones receive 452.")
+    sessions: Count = _key(2000, "Largest number of client connections; further ones receive 421.")
     session_idle: Timeout = _key(
         "300s",
-        "How long a client may be silent. Restarts on received bytes; off from the final dot to its reply.",
+        "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",
     )
     drain: Seconds = _key(
         "25s",
-        "How long running transactions may take to finish after SIGTERM. Stay under the service manager's own limit: "
-        "TimeoutStopSec (35 s in our unit) in systemd.",
+        "How long running transactions may take to finish after SIGTERM. Keep it below the service manager's limit: "
+        "TimeoutStopSec in systemd (35 s in the unit of this package).",
     )
 
 
 class LogSection(_Section):
-    """One line per message, on stderr."""
+    """The log on stderr: one line per message."""
 
     format: Literal["auto", "json", "human"] = _key("auto", '"auto" is "human" on a terminal and "json" elsewhere.')
-    level: Literal["debug", "info", "warning", "error"] = _key("info", "Least important lines that are written.")
-    addresses: Switch = _key(False, "Whether mail addresses are written. Without them lines carry ids only.")
+    level: Literal["debug", "info", "warning", "error"] = _key("info", "Lowest level that is written.")
+    addresses: Switch = _key(False, "Whether log lines contain mail addresses. If not, they contain ids only.")
 
 
 class Settings(_Section):
-    """All settings, in the order in which they are shown."""
+    """All settings, in the order of the reference page."""
 
     listen: ListenSection = Field(default_factory=ListenSection)
     upstream: UpstreamSection = Field(default_factory=UpstreamSection)
@@ -268,7 +271,7 @@ class Settings(_Section):
         if self.record.keep and self.record.keep == self.upstream.url:
             raise ValueError(
                 f"record.keep ({self.record.keep}) is the Maildir of upstream.url: suppressed mail would be delivered "
-                "there; name another"
+                "there; name another one"
             )
         return self
 
@@ -277,7 +280,7 @@ class Settings(_Section):
         listen, http = self.listen.address, self.http.address
         if http and listen.clashes_with(http):
             raise ValueError(
-                f"listen.address ({listen}) and http.address ({http}) are the same place; write another port in one, "
+                f"listen.address ({listen}) and http.address ({http}) are the same; write another port in one, "
                 'or http.address = "" for no metrics'
             )
         return self
@@ -288,13 +291,13 @@ class Settings(_Section):
             if self.listen.address.takes(url.address):
                 raise ValueError(
                     f"{self.upstream.key_of(url)} ({url}) is the relay's own listen.address ({self.listen.address}): "
-                    "mail would go round in circles; name the mail server"
+                    "mail would loop; name the mail server"
                 )
         return self
 
 
 TABLES: dict[str, type[RuleTable | IgnoreTable]] = {"rules": RuleTable, "ignore": IgnoreTable}
-"""Lists of tables, which stand in the file only."""
+"""Lists of tables. Only the file can contain them."""
 
 SECTIONS = {
     name: cast("type[_Section]", field.annotation)
@@ -303,19 +306,19 @@ SECTIONS = {
 }
 
 PASSWORD = "upstream.password"  # noqa: S105 - the name of the key
-"""The one key that comes from the environment only."""
+"""The one key that only the environment can set."""
 
 KEYS: dict[str, FieldInfo] = {
     f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in model.model_fields.items()
 }
-"""Every setting by its dotted name."""
+"""All settings by dotted key, such as `listen.address`."""
 
 
-def kind_of(key: str) -> str | None:
-    """Give what the reference page calls the kind of a dotted key; None for one of a few words."""
-    return next((item.name for item in KEYS[key].metadata if isinstance(item, kinds.ValueType)), None)
+def type_name(key: str) -> str | None:
+    """Returns the type name of a dotted key for the reference page; None if the key takes one of a few words."""
+    return next((item.name for item in KEYS[key].metadata if isinstance(item, value_types.ValueType)), None)
 
 
 def environment_name(key: str) -> str:
-    """Give the environment variable of a dotted key."""
+    """Returns the environment variable of a dotted key."""
     return "RELAY_" + key.upper().replace(".", "__")

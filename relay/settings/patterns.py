@@ -1,6 +1,6 @@
-"""Patterns and names in the tables of rules, as an operator writes them.
+"""Parses patterns and names in rules and ignores.
 
-Each function raises `ValueError` whose text says how to mend the value, and quotes the part of a pattern that is wrong.
+Each function raises `ValueError` with a remedy, and quotes the wrong part of a pattern.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from relay.settings.units import shortened
 
 _NAME_LIMIT = 80
 
-# What people know from other languages, by the beginning of what RE2 quotes.
-_MENDS = {
-    "(?=": "RE2 has no look-ahead; say in a second condition, or in a rule before this one, what else has to hold",
-    "(?!": "RE2 has no look-ahead; write a rule before this one that takes what shall not match",
-    "(?<": "RE2 has no look-behind; write what stands before as a part of the pattern",
+# Remedies for syntax of other regular expression languages, by the beginning of what RE2 quotes.
+_REMEDIES = {
+    "(?=": "RE2 has no look-ahead; use a second condition, or a rule before this one",
+    "(?!": "RE2 has no look-ahead; write a rule before this one that matches what this one must not",
+    "(?<": "RE2 has no look-behind; make the preceding text part of the pattern",
     "(?>": "RE2 has no atomic groups, and never needs them; write (?:...)",
-    "(?#": "RE2 has no comments; write it behind a # on a line of its own",
+    "(?#": "RE2 has no comments; write the comment on a separate line after #",
     "(?|": "RE2 has no branch reset; write (?:...)",
-    "(?P": "RE2 has no back-references, only (?P<name>...); write out what stands there",
+    "(?P": "RE2 has no back-references, only (?P<name>...); repeat the text itself",
     "\\Z": r"the end of the text is $ or \z",
     "\\h": r"write [ \t]",
     "\\R": r"write \r?\n",
     "\\K": "RE2 has no \\K; write the pattern without it",
     "\\u": r"write the character itself, or \x{20AC}",
-    "\\k": "RE2 has no back-references; write out what stands there",
+    "\\k": "RE2 has no back-references; repeat the text itself",
 }
-# The same by what RE2 says.
-_MENDS_BY_KIND = {
-    "no argument for repetition": "patterns are no wildcards: write .* for anything",
-    "bad repetition operator": "RE2 needs no possessive repetition; write one sign",
+# Remedies by RE2's error message.
+_REMEDIES_BY_ERROR = {
+    "no argument for repetition": "this is not a wildcard: write .* for any text",
+    "bad repetition operator": "RE2 needs no possessive repetition; write one operator",
     "invalid repetition size": "RE2 repeats 1,000 times at most; write a{1000}a* for more",
-    "pattern too large": "write it shorter, or as a list of patterns",
+    "pattern too large": "shorten it, or split it into a list of patterns",
     "trailing \\": "write \\\\ for a backslash",
 }
 _BACK_REFERENCE = re.compile(r"\\[1-9]")
@@ -45,31 +45,31 @@ _OWN_KEYS = frozenset({"subject", "from"})
 
 
 def parse_pattern(value: object) -> Pattern | None:
-    """Read one pattern; None is none."""
+    """Returns the pattern, or None for None."""
     return None if value is None else _pattern(value)
 
 
 def parse_patterns(value: object) -> tuple[Pattern, ...]:
-    """Read a pattern, or a list of them."""
+    """Returns the patterns of one pattern or of a list."""
     if not isinstance(value, list | tuple):
         return (_pattern(value),)
     if not value:
-        raise ValueError("the list is empty; name a pattern, or leave the key out")
+        raise ValueError("the list is empty; write a pattern, or remove the key")
     return tuple(map(_pattern, value))
 
 
 def parse_field_name(value: object) -> str:
-    """Read the name of a header field."""
+    """Returns the name of a header field."""
     name = str(value)
     if not _FIELD_NAME.fullmatch(name):
         raise ValueError("not the name of a header field; write for example header.X-Priority")
     if name.lower() in _OWN_KEYS:
-        raise ValueError(f"this field has a condition of its own; write {name.lower()} = in place of header.{name} =")
+        raise ValueError(f"this field has its own condition; write {name.lower()} = instead of header.{name} =")
     return name
 
 
 def parse_name(value: object) -> str:
-    """Read the name of a rule, or of what is ignored."""
+    """Returns the name of a rule or an ignore."""
     text = _text(value).strip()
     if not text or not text.isprintable() or len(text) > _NAME_LIMIT:
         raise ValueError(f'not a name; write one line of at most {_NAME_LIMIT} characters, for example "invoices"')
@@ -77,7 +77,7 @@ def parse_name(value: object) -> str:
 
 
 def parse_parameter(value: object) -> str:
-    """Read the name of a query parameter."""
+    """Returns the name of a query parameter."""
     text = _text(value)
     if not _PARAMETER.fullmatch(text):
         raise ValueError('not the name of a parameter; write for example "cache", without "?", "&" and "="')
@@ -85,7 +85,7 @@ def parse_parameter(value: object) -> str:
 
 
 def parse_attribute(value: object) -> str:
-    """Read the name of an HTML attribute."""
+    """Returns the name of an HTML attribute."""
     text = _text(value)
     if not _ATTRIBUTE.fullmatch(text):
         raise ValueError('not the name of an attribute; write for example "data-time"')
@@ -97,30 +97,30 @@ def _pattern(value: object) -> Pattern:
         return value
     text = _text(value)
     if not text:
-        raise ValueError("an empty pattern is found in everything; write '.' for any text, '^$' for none")
+        raise ValueError("an empty pattern matches everything; write '.' for any text, '^$' for empty text")
     # "\b" in double quotes is a backspace for TOML.
     if not text.isprintable():
-        raise ValueError("holds a character that nobody sees; write it in 'single quotes', where a backslash is one")
+        raise ValueError("contains an invisible character; write it in 'single quotes', where a backslash is one")
     try:
         return Pattern(text)
     except ValueError as error:
         reason = str(error)
-        raise ValueError(_QUOTED.sub(_quoted_in_short, reason) + _mend(reason)) from None
+        raise ValueError(_QUOTED.sub(_shorten_quote, reason) + _remedy(reason)) from None
 
 
-def _quoted_in_short(found: re.Match[str]) -> str:
+def _shorten_quote(found: re.Match[str]) -> str:
     return f' at "{shortened(found[1])}"'
 
 
-def _mend(reason: str) -> str:
+def _remedy(reason: str) -> str:
     found = _QUOTED.search(reason)
     quoted = found[1] if found else ""
-    for kind, mend in _MENDS_BY_KIND.items():
-        if reason.startswith(kind):
-            return f"; {mend}"
+    for error, remedy in _REMEDIES_BY_ERROR.items():
+        if reason.startswith(error):
+            return f"; {remedy}"
     if _BACK_REFERENCE.match(quoted):
-        return "; RE2 has no back-references; write out what stands there"
-    return next((f"; {mend}" for start, mend in _MENDS.items() if quoted.startswith(start)), "")
+        return "; RE2 has no back-references; repeat the text itself"
+    return next((f"; {remedy}" for start, remedy in _REMEDIES.items() if quoted.startswith(start)), "")
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Presets: rules and ignores for known applications, as data files beside the code."""
+"""Loads presets: rules and ignores for known applications, from the data files in `relay/presets`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIX = ".toml"
 
 
 class Preset(NamedTuple):
-    """What one file holds, in its order."""
+    """The rules and ignores of one file, in its order."""
 
     name: str
     rules: tuple[RuleTable, ...]
@@ -30,13 +30,13 @@ def _folder() -> Traversable:
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """Name all presets."""
+    """Returns the names of all presets."""
     return tuple(sorted(file.name.removesuffix(_SUFFIX) for file in _folder().iterdir() if file.name.endswith(_SUFFIX)))
 
 
 @functools.cache
 def preset(name: str) -> Preset:
-    """Read one of `names`."""
+    """Returns the preset of this name."""
     tables = tomllib.loads(_folder().joinpath(name + _SUFFIX).read_text("utf-8"))
     return Preset(
         name,
@@ -46,12 +46,12 @@ def preset(name: str) -> Preset:
 
 
 def parse_presets(value: object) -> tuple[str, ...]:
-    """Read a list of presets: a TOML list, or its text, or text with commas between them."""
+    """Returns the preset names of a TOML list, of its text, or of comma-separated text. Raises `ValueError`."""
     chosen = tuple(str(item) for item in parse_list(value, '["avideo"]'))
     known = " or ".join(f'"{name}"' for name in names())
     for name in chosen:
         if name not in names():
             raise ValueError(f'"{name}" is not known; write {known}, or [] for none')
         if chosen.count(name) > 1:
-            raise ValueError(f'"{name}" stands there twice; write it once')
+            raise ValueError(f'"{name}" is listed twice; write it once')
     return chosen

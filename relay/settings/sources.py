@@ -1,4 +1,4 @@
-"""Where settings come from: flag beats environment beats file beats default."""
+"""Loads settings. A flag overrides the environment, the environment the file, the file the default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from relay.core.errors import SettingsError
 from relay.settings import errors as problems
-from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, kind_of
+from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
 from relay.settings.urls import SqliteUrl
 from relay.settings.warnings import warnings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
-"""Read when it exists and no other file is named."""
+"""Read if it exists and no other file is named."""
 
 SERVICE_FOLDER = Path("/var/lib/smtp-dedup-relay")
 """The state folder of the service."""
@@ -40,14 +40,14 @@ OPTIONS = {
     "--http": "http.address",
     "--observe": "dedup.mode",
 }
-"""The flags that stand for one key."""
+"""Flags for single keys."""
 
 _VARIABLES = {environment_name(key): key for key in KEYS}
-_A_SETTING = re.compile(r"RELAY_.*__.*")
+_LIKE_A_SETTING = re.compile(r"RELAY_.*__.*")
 _TABLE_VARIABLE = re.compile(rf"RELAY_({'|'.join(TABLES)})(__.*)?", re.IGNORECASE)
-_MEASURES = [key for key in KEYS if kind_of(key) in {"duration", "size"}]
+_WITH_UNITS = [key for key in KEYS if type_name(key) in {"duration", "size"}]
 
-# Made by container tools for a service of the name "relay".
+# Variables that container tools set for a service named "relay".
 _OF_CONTAINER_TOOLS = re.compile(
     r"RELAY_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP)(_.*)?)=.*|RELAY_PORT=\w+://.*"
 )
@@ -55,17 +55,17 @@ _OF_CONTAINER_TOOLS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that can be used, where each came from by its dotted key, and what is doubtful about them."""
+    """Valid settings with the source of each key, and warnings."""
 
     settings: Settings
     provenance: Mapping[str, str]
     warnings: tuple[str, ...]
     written: Mapping[str, str] = field(default_factory=dict)
-    """Given durations and sizes as their sources write them, by dotted key."""
+    """Durations and sizes as their source writes them, by dotted key."""
 
 
 class _GivenValues:
-    """What the sources say: a later one replaces an earlier one."""
+    """The values from all sources; a later source replaces an earlier one."""
 
     def __init__(self) -> None:
         self.given: dict[str, tuple[object, str]] = {}
@@ -88,11 +88,11 @@ def load(
     default_file: Path = DEFAULT_FILE,
     user_id: int | None = None,
 ) -> Loaded:
-    """Merge all sources into settings.
+    """Merges all sources into settings.
 
-    `flags` maps one of `OPTIONS`, or a dotted key as given to `--set`, to its text; the latter wins. `user_id`
-    is that of this process unless given.
-    Raises `SettingsError` that names every wrong value, its source and the mend, and shows no secret.
+    `flags` maps a flag of `OPTIONS`, or a dotted key from `--set`, to its text; `--set` wins. `user_id` defaults to
+    that of this process. Raises `SettingsError`, which names every wrong value with its source and remedy, but no
+    secret.
     """
     found = _GivenValues()
     store_url = _store_url(environ, os.geteuid() if user_id is None else user_id)
@@ -108,12 +108,12 @@ def load(
     settings = _settings(found)
     provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
     tables_from = next((found.given[name][1] for name in TABLES if name in found.given), "")
-    written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _MEASURES}
+    written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _WITH_UNITS}
     return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings, tables_from)), written)
 
 
 def _settings(found: _GivenValues) -> Settings:
-    """Make settings of it. Raises `SettingsError` that tells all that is wrong, also what was found before."""
+    """Returns valid settings. Raises `SettingsError` with all problems, including those of the sources."""
     nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     tables: dict[str, object] = {}
     for key, (value, _) in found.given.items():
@@ -132,9 +132,9 @@ def _settings(found: _GivenValues) -> Settings:
 
 
 def upstream_password(settings: Settings) -> str | None:
-    """Give the password for the upstream from the environment or from the first line of its file, or None.
+    """Returns the upstream's password from the environment or from the first line of its file, or None.
 
-    Raises `SettingsError` when the file gives none.
+    Raises `SettingsError` if the file holds none.
     """
     upstream = settings.upstream
     if upstream.password or not upstream.password_file:
@@ -142,7 +142,9 @@ def upstream_password(settings: Settings) -> str | None:
     text = _read(upstream.password_file, "upstream.password_file")
     password = text.partition("\n")[0]
     if not password:
-        raise SettingsError(f"upstream.password_file {upstream.password_file}: its first line is empty; write it there")
+        raise SettingsError(
+            f"upstream.password_file {upstream.password_file}: its first line is empty; write the password there"
+        )
     return password
 
 
@@ -174,12 +176,12 @@ def _add_environment(found: _GivenValues, environ: Mapping[str, str]) -> None:
             found.add(_VARIABLES[name], value, f"environment {name}")
         elif _TABLE_VARIABLE.fullmatch(name):
             found.problems.append(problems.misplaced_table(name, "environment"))
-        elif _A_SETTING.fullmatch(name):
+        elif _LIKE_A_SETTING.fullmatch(name):
             found.problems.append(problems.unknown_variable(name))
 
 
 def _add_flags(found: _GivenValues, flags: Mapping[str, str]) -> None:
-    # Those given to --set last, so that they win.
+    # Values from --set come last, so they win.
     for name, value in sorted(flags.items(), key=lambda item: item[0] not in OPTIONS):
         if name == PASSWORD:
             found.problems.append(problems.misplaced_password("flag --set"))
@@ -194,30 +196,30 @@ def _unless_absent(path: Path) -> Path | None:
         path.stat()
     except FileNotFoundError:
         return None
-    except OSError:  # not ours to look at: reading it will say so
+    except OSError:  # reading the file will report this
         return path
     return path
 
 
 def state_folder(environ: Mapping[str, str], user_id: int | None = None) -> Path | None:
-    """Give where the relay keeps what outlives it, unless the settings say otherwise.
+    """Returns the default folder for persistent state, or None if there is none.
 
-    What systemd sets, else the user's own folder, else that of the service for root; None for nobody.
+    This is the folder that systemd sets, else the service's folder for root, else a folder in the user's home.
     """
-    # systemd separates several folders by colons; the first is the service's own.
+    # systemd separates several folders by colons; the first is the service's.
     if folder := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(folder)
     if (os.geteuid() if user_id is None else user_id) == 0:
         return SERVICE_FOLDER
     state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
-    # The XDG specification says that a relative path is to be ignored.
+    # The XDG Base Directory specification says that relative paths must be ignored.
     if not state.startswith("/"):
         state = f"{home.rstrip('/')}/.local/state" if home else ""
     return Path(state, "smtp-dedup-relay") if state else None
 
 
 def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path | None:
-    """Give where the secret for records lies unless `record.secret_file` names it: beside the SQLite file, if any."""
+    """Returns the default of `record.secret_file`: beside the SQLite file, else in the state folder, else None."""
     if isinstance(settings.store.url, SqliteUrl):
         return settings.store.url.path.parent / SECRET_FILE
     folder = state_folder(environ)
@@ -225,35 +227,35 @@ def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path 
 
 
 def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
-    """Give the default where it is not the model's."""
+    """Returns the default of `store.url` if it differs from the model's default, else None."""
     folder = state_folder(environ, user_id)
     return f"sqlite:{folder}/relay.db" if folder and folder != SERVICE_FOLDER else None
 
 
 def _not_read(environ: Mapping[str, str]) -> list[str]:
-    # Not errors: a variable without "__" may be somebody else's.
+    # These are warnings, not errors: a variable without "__" may belong to another program.
     single = {name.replace("__", "_"): name for name in (*_VARIABLES, FILE_VARIABLE)}
-    told = []
+    messages = []
     for name, value in environ.items():
-        if not name.startswith("RELAY_") or _A_SETTING.fullmatch(name) or name == FILE_VARIABLE:
+        if not name.startswith("RELAY_") or _LIKE_A_SETTING.fullmatch(name) or name == FILE_VARIABLE:
             continue
         if _OF_CONTAINER_TOOLS.fullmatch(f"{name}={value}"):
             continue
         near = difflib.get_close_matches(name, single, 1, 0.8)
         if name in single:
-            told.append(f"{name} is not read; write {single[name]}")
+            messages.append(f"{name} is not read; write {single[name]}")
         elif near:
-            told.append(f"{name} is not read; did you mean {single[near[0]]}?")
+            messages.append(f"{name} is not read; did you mean {single[near[0]]}?")
         else:
-            told.append(
+            messages.append(
                 f"{name} is not read; settings are called RELAY_SECTION__KEY, the settings file {FILE_VARIABLE}"
             )
-    return told
+    return messages
 
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
+        return path.read_text("utf-8-sig")  # Some editors add a byte order mark.
     except OSError as error:
         raise SettingsError(
             f"{what} {path}: {error.strerror}; name a file that exists and that this user may read"

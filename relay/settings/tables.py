@@ -1,9 +1,9 @@
-"""The tables `[[rules]]` and `[[ignore]]`: their keys, and what they come to in the words of the judgement.
+"""The tables `[[rules]]` and `[[ignore]]`, and their conversion to rules and ignores of the judge.
 
-Presets are written in the same tables.
+Presets use the same tables.
 """
 
-# Without `from __future__ import annotations`: pydantic reads the kinds when the class is made.
+# Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
@@ -26,7 +26,7 @@ _AnyTable = TypeVar("_AnyTable", bound=_Table)
 
 
 def _key(default: object, description: str, alias: str | None = None) -> Any:
-    """Declare a key. `...` as default: it must be given."""
+    """Declares a key. With `...` as default the key is required."""
     return Field(default=default, description=description, alias=alias)
 
 
@@ -39,7 +39,7 @@ def _texts(several: tuple[Pattern, ...]) -> str | list[str]:
 
 
 def _true_or_false(value: object) -> bool:
-    """Read what TOML calls a boolean: here text is a mistake, as in every other table."""
+    """Returns a TOML boolean. Text is refused, as in every other TOML table."""
     if not isinstance(value, bool):
         raise ValueError("not true or false; write one of these, without quotes")  # noqa: TRY004 - pydantic wants it
     return value
@@ -47,7 +47,7 @@ def _true_or_false(value: object) -> bool:
 
 def _own_name(name: str) -> str:
     if name.lower() == DEFAULT:
-        raise ValueError(f'"{DEFAULT}" is what holds where no rule matches; write another name')
+        raise ValueError(f'"{DEFAULT}" is the name of the rule that applies if no other matches; write another name')
     return name
 
 
@@ -55,7 +55,7 @@ def _each_field_once(headers: Mapping[str, object]) -> Mapping[str, object]:
     lower = [name.lower() for name in headers]
     twice = next((name for name in lower if lower.count(name) > 1), None)
     if twice:
-        raise ValueError(f"{twice} stands here twice; write one list of patterns")
+        raise ValueError(f"{twice} is listed twice; write one list of patterns")
     return headers
 
 
@@ -66,12 +66,12 @@ def _not_nothing(seconds: float) -> float:
 
 
 def name_twice(names: Sequence[str]) -> str | None:
-    """Say which tables have the same name; none has the empty one."""
+    """Returns a message about two tables with the same name, or None. Empty names do not count."""
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if not twice:
         return None
     numbers = " and ".join(str(number) for number, name in enumerate(names, 1) if name == twice)
-    return f'{numbers} are both called "{twice}"; give each a name of its own'
+    return f'{numbers} are both called "{twice}"; give each a unique name'
 
 
 def _each_name_once(tables: tuple[_AnyTable, ...]) -> tuple[_AnyTable, ...]:
@@ -104,7 +104,7 @@ Headers: TypeAlias = Annotated[
 Attached: TypeAlias = Annotated[bool | None, ValueType("true or false"), PlainValidator(_true_or_false)]
 Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, ValueType("duration")]
 
-_WHAT = ("parameter", "query", "text", "attribute", "comment")
+_KINDS = ("parameter", "query", "text", "attribute", "comment")
 _ONLY_BESIDE = {
     "url": ("parameter", "query"),
     "path": ("parameter", "query"),
@@ -113,49 +113,51 @@ _ONLY_BESIDE = {
 
 
 class IgnoreTable(_Table):
-    """What does not count. Exactly one of parameter, query, text, attribute and comment says what."""
+    """Defines what does not count, by exactly one of parameter, query, text, attribute and comment."""
 
-    name: Name = _key("", "What `relay explain` calls it; one is made of the rest where there is none.")
-    parameter: Parameter = _key("", "A query parameter, by name: its value does not count.")
+    name: Name = _key("", "Its name in `relay explain`; derived from the other keys if missing.")
+    parameter: Parameter = _key("", "Name of a query parameter whose value does not count.")
     query: OnePattern = _key(
-        None, "A whole query that is no list of parameters, such as the number in x.jpg?1624465305."
+        None, "Pattern of a whole query that is not a list of parameters, such as the number in x.jpg?1624465305."
     )
-    text: OnePattern = _key(None, "What matches in a text, HTML or plain.")
-    attribute: Attribute = _key("", "An attribute of HTML tags, by name: what matches `value` in it.")
-    comment: OnePattern = _key(None, "An HTML comment in which this is found: all of its inside.")
+    text: OnePattern = _key(None, "Pattern of what does not count in HTML or plain text.")
+    attribute: Attribute = _key("", "Name of an HTML attribute in which what matches `value` does not count.")
+    comment: OnePattern = _key(None, "Pattern of HTML comments whose whole content does not count.")
     url: Literal["image", "link", "any"] = _key(
         "any",
         "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or in both and in the "
         "http and https URLs of texts.",
     )
-    value: OnePattern = _key(None, "For parameter: only a value that this matches wholly. For attribute: what of it.")
-    path: OnePattern = _key(None, "For parameter and query: only in URLs that hold this before the `?`.")
+    value: OnePattern = _key(
+        None, "For parameter: the value must match completely. For attribute: the part that does not count."
+    )
+    path: OnePattern = _key(None, "For parameter and query: only in URLs in which this matches before the `?`.")
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         found = self._found()
         if len(found) != 1:
             said = " and ".join(found) if found else "nothing"
-            raise ValueError(f"says {said}; write exactly one of {', '.join(_WHAT[:-1])} and {_WHAT[-1]}")
+            raise ValueError(f"has {said}; write exactly one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]}")
         if self.attribute and not self.value:
-            raise ValueError("attribute needs a value; write the pattern of what does not count, '.+' for all of it")
+            raise ValueError("attribute needs a value; write the pattern of what does not count, or '.+' for all of it")
         for key, beside in _ONLY_BESIDE.items():
             if key in self.model_fields_set and found[0] not in beside:
-                raise ValueError(f"{key} says nothing beside {found[0]}; leave it out")
+                raise ValueError(f"{key} has no effect with {found[0]}; leave it out")
         return self
 
     def _found(self) -> list[str]:
-        return [key for key in _WHAT if getattr(self, key)]
+        return [key for key in _KINDS if getattr(self, key)]
 
     @property
     def label(self) -> str:
-        """Give its name, or the one that is made for it."""
+        """The name, or one derived from the other keys."""
         key = self._found()[0]
         what = getattr(self, key)
         return self.name or f"{key} {what.text if isinstance(what, Pattern) else what}"
 
     def ignore(self) -> Ignore:
-        """Give it as the judgement takes it."""
+        """Returns the ignore for the judge."""
         if self.query:
             return ignores.Query(self.label, self.query, UrlKind(self.url), self.path)
         if self.text:
@@ -168,40 +170,40 @@ class IgnoreTable(_Table):
 
 
 class RuleTable(_Table):
-    """What is done about repeats of some messages. All conditions have to hold; the first rule that matches wins."""
+    """Defines what happens to repeats of some messages. All conditions must match; the first matching rule wins."""
 
-    name: RuleName = _key(..., "What log, metrics and records call it. A rule of a preset with this name is replaced.")
-    subject: Patterns = _key((), "Found in the decoded Subject.")
-    from_: Patterns = _key((), "Found in the decoded From, display name included.", alias="from")
-    reverse_path: Patterns = _key((), "Found in the sender of the envelope.")
-    recipient: Patterns = _key((), "Found in a recipient of the envelope, in lower case; decides for that one only.")
-    header: Headers = _key({}, "`header.NAME`: found in another header field, decoded.")
-    link: Patterns = _key((), "Found in a link of the HTML or of a text.")
-    attachment: Attached = _key(None, "Whether something is attached.")
+    name: RuleName = _key(..., "Its name in log, metrics and records. It replaces a preset's rule of the same name.")
+    subject: Patterns = _key((), "Matches the decoded Subject.")
+    from_: Patterns = _key((), "Matches the decoded From with its display name.", alias="from")
+    reverse_path: Patterns = _key((), "Matches the envelope's reverse-path.")
+    recipient: Patterns = _key((), "Matches a recipient of the envelope in lower case; applies to that recipient only.")
+    header: Headers = _key({}, "`header.NAME`: matches another decoded header field.")
+    link: Patterns = _key((), "Matches a link in HTML or in text.")
+    attachment: Attached = _key(None, "Whether the message has an attachment.")
     action: Literal["exempt", "dedupe", "observe"] = _key(
         ...,
-        "`exempt` forwards every copy and remembers nothing; `dedupe` suppresses repeats; `observe` forwards them and "
-        "says what would have been suppressed.",
+        "`exempt` forwards every copy without a claim; `dedupe` suppresses repeats; `observe` forwards them and "
+        "reports what would have been suppressed.",
     )
-    window: Window = _key(None, "For dedupe and observe: in place of dedup.window.")
+    window: Window = _key(None, "For dedupe and observe: replaces dedup.window.")
     ignore: Annotated[tuple[IgnoreTable, ...], ValueType("list of tables")] = _key(
-        (), "For dedupe and observe: what does not count either, written as in `[[ignore]]`."
+        (), "For dedupe and observe: further ignores, written as in `[[ignore]]`."
     )
 
     @model_validator(mode="after")
     def _acts_on_something(self) -> Self:
         if not self.conditions() and self.attachment is None:
             raise ValueError(
-                "has no condition, so it would take every message; where that is meant, write recipient = '.'"
+                "has no condition, so it would match every message; if that is intended, write recipient = '.'"
             )
         if self.action == "exempt":
             for key in ("window", "ignore"):
                 if key in self.model_fields_set:
-                    raise ValueError(f'{key} says nothing beside action = "exempt"; leave it out')
+                    raise ValueError(f'{key} has no effect with action = "exempt"; leave it out')
         return self
 
     def conditions(self) -> tuple[Condition, ...]:
-        """Give what has to hold, the cheap ones first."""
+        """Returns the conditions, the cheap ones first."""
         return tuple(self._conditions())
 
     def _conditions(self) -> Iterator[Condition]:
@@ -217,7 +219,7 @@ class RuleTable(_Table):
             yield Condition(MatchTarget.LINK, self.link)
 
     def rule(self) -> Rule:
-        """Give it as the judgement takes it."""
+        """Returns the rule for the judge."""
         return Rule(
             self.name,
             Action(self.action),

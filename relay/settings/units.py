@@ -1,7 +1,7 @@
-"""Durations, sizes, whole numbers, switches and lists as an operator writes them.
+"""Parses and formats durations, sizes, whole numbers, switches and lists.
 
-Each `parse_` function takes what a TOML file, an environment variable or a flag holds, and raises `ValueError` whose
-text says how to mend it. Each `format_` function writes what its `parse_` function reads back to the same value.
+Each `parse_` function takes a value from a TOML file, an environment variable or a flag. It raises `ValueError` with a
+remedy. Each `format_` function returns text that its `parse_` function reads back to the same value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BYTES = {
     "B": 1,
 }  # largest first
 
-# Ten years are longer than anything here lasts, and far from overflow in a store.
+# Longer than any useful setting, and far from overflow in a store.
 _LONGEST = 3650 * _SECONDS["d"]
 _DURATION = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>d|h|m|s|ms|)")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[KkMGg]i?B|B|)", re.IGNORECASE)
@@ -35,14 +35,14 @@ _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no
 
 
 def parse_duration(value: object) -> float:
-    """Give the seconds of `"90s"`, `"10m"`, `"1h"`, `"2d"`, `"500ms"`, or 0, the only number that needs no unit."""
+    """Returns the seconds of `"90s"`, `"10m"`, `"1h"`, `"2d"`, `"500ms"` or 0, the only number without a unit."""
     text = _text(value)
-    found = _DURATION.fullmatch(text)
-    if not found:
+    match = _DURATION.fullmatch(text)
+    if not match:
         if _DURATION.fullmatch(text.removeprefix("-")):
             raise ValueError(f'negative; write "{text.removeprefix("-")}"')
         raise ValueError('not a duration; write for example "10m"')
-    number, unit = Decimal(found["number"]), found["unit"]
+    number, unit = Decimal(match["number"]), match["unit"]
     if number and not unit:
         choices = dict.fromkeys((f"{text}s", format_duration(float(number))))
         raise ValueError(f'"{text}" has no unit; write ' + " or ".join(f'"{choice}"' for choice in choices))
@@ -50,34 +50,34 @@ def parse_duration(value: object) -> float:
     if seconds > _LONGEST:
         raise ValueError('longer than ten years; write "3650d" or less')
     if seconds % _SECONDS["ms"]:
-        raise ValueError('finer than a millisecond; write whole ones, for example "500ms"')
+        raise ValueError('finer than a millisecond; write whole milliseconds, for example "500ms"')
     return float(seconds)
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds, to the millisecond, in the largest unit that takes a whole number."""
+    """Returns seconds, to the millisecond, as a whole number of the largest possible unit, such as `"10m"`."""
     exact = Decimal(repr(round(float(seconds), 3)))
     unit, length = next((unit, length) for unit, length in _SECONDS.items() if exact % length == 0)
     return f"{exact / length:.0f}{unit}" if exact else "0"
 
 
 def parse_size(value: object) -> int:
-    """Give the bytes of `"25MiB"` (binary), `"10MB"` (decimal) or `"1024"` (bytes)."""
-    found = _SIZE.fullmatch(_text(value))
-    if not found:
+    """Returns the bytes of `"25MiB"` (binary), `"10MB"` (decimal) or `"1024"` (bytes)."""
+    match = _SIZE.fullmatch(_text(value))
+    if not match:
         raise ValueError('not a size; write for example "25MiB"')
     factors = {unit.lower(): factor for unit, factor in _BYTES.items()}
-    return int(found["number"]) * factors[found["unit"].lower() or "b"]
+    return int(match["number"]) * factors[match["unit"].lower() or "b"]
 
 
 def format_size(size: int) -> str:
-    """Write bytes in the largest unit that takes a whole number."""
+    """Returns bytes as a whole number of the largest possible unit, such as `"25MiB"`."""
     unit, factor = next((unit, factor) for unit, factor in _BYTES.items() if size % factor == 0)
     return f"{size // factor}{unit}" if size and factor > 1 else str(size)
 
 
 def parse_count(value: object) -> int:
-    """Give a whole number of at least 1."""
+    """Returns a whole number of at least 1."""
     text = _text(value)
     if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
         raise ValueError("not a whole number above 0; write for example 20")
@@ -85,7 +85,7 @@ def parse_count(value: object) -> int:
 
 
 def parse_switch(value: object) -> bool:
-    """Give true or false; an environment variable may also say yes, no, on, off, 1 or 0."""
+    """Returns a boolean. Text may be true, false, yes, no, on, off, 1 or 0."""
     try:
         return _SWITCH[_text(value).lower()]
     except KeyError:
@@ -93,12 +93,12 @@ def parse_switch(value: object) -> bool:
 
 
 def shortened(text: str) -> str:
-    """Give the beginning of a long text: as much of a value as helps to find it."""
+    """Returns the text, cut to 200 characters for messages."""
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
 
 
 def parse_list(value: object, example: str) -> Sequence[object]:
-    """Give the items of a TOML list, of its text, or of text with commas between them. `example` shows one."""
+    """Returns the items of a TOML list, of its text, or of comma-separated text. Errors quote `example`."""
     if isinstance(value, str):
         value = _toml_list(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
     if not isinstance(value, list | tuple):

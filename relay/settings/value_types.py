@@ -1,4 +1,4 @@
-"""The kinds of value that a setting can have: how each is read, written, and named in the reference page."""
+"""The value types of settings: how each is parsed, written, and named on the reference page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """What the reference page calls it."""
+    """The name of a value type on the reference page."""
 
     name: str
 
 
 def at_least(minimum: float) -> AfterValidator:
-    """Refuse durations under `minimum` seconds."""
+    """Returns a validator that refuses durations under `minimum` seconds."""
 
     def check(seconds: float) -> float:
         if seconds < minimum:
@@ -50,7 +50,7 @@ def _secret(value: object) -> SecretStr | None:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("not UTF-8 text; write it in UTF-8") from None
-    # Container tools pass a variable that nobody has set as an empty one.
+    # Container tools pass an unset variable as an empty one.
     return SecretStr(text) if text else None
 
 
@@ -67,7 +67,7 @@ Seconds: TypeAlias = Annotated[
 """A duration in seconds; 0 is allowed."""
 
 Timeout: TypeAlias = Annotated[Seconds, at_least(0.001)]
-"""A duration in seconds; 0 would end at once and is refused."""
+"""A duration in seconds; 0 is refused."""
 
 Bytes: TypeAlias = Annotated[
     int,
@@ -137,7 +137,7 @@ Store: TypeAlias = Annotated[
     PlainValidator(urls.parse_store),
     PlainSerializer(str, return_type=str),
 ]
-"""Written with its password masked."""
+"""Written with a masked password."""
 
 Secret: TypeAlias = Annotated[
     SecretStr | None,
@@ -145,4 +145,4 @@ Secret: TypeAlias = Annotated[
     PlainValidator(_secret),
     PlainSerializer(_masked, return_type=str | None),
 ]
-"""Text that is never written out."""
+"""Text that is always masked."""

@@ -1,4 +1,4 @@
-"""What can be used as it is, and still is seldom meant."""
+"""Warnings about valid settings that are probably not intended."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from relay.settings.model import Settings
 
 LONG_DRAIN = 30
-"""Seconds. `TimeoutStopSec` in our unit is a little more."""
+"""Seconds. `TimeoutStopSec` in the systemd unit is slightly more."""
 
 
 def warnings(settings: Settings, tables_from: str = "") -> list[str]:
-    """Give one sentence for each doubt, beginning with the key to change.
+    """Returns one sentence for each warning. It begins with the key to change.
 
-    `tables_from` names the source of rules and ignores, where they have one.
+    `tables_from` names the source of rules and ignores, if there is one.
     """
     return [
         *_listen(settings),
@@ -35,14 +35,14 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
 
 def _listen(settings: Settings) -> Iterator[str]:
     listen = settings.listen
-    everybody = [str(network) for network in listen.networks if network.prefixlen == 0]
-    if everybody and not listen.address.loopback:
+    all_hosts = [str(network) for network in listen.networks if network.prefixlen == 0]
+    if all_hosts and not listen.address.loopback:
         yield (
-            f"listen.networks holds {everybody[0]} while listen.address is {listen.address}: everybody who reaches it "
-            "can send mail through this relay; name your own networks only"
+            f"listen.networks holds {all_hosts[0]} while listen.address is {listen.address}: every host that "
+            "can connect may send mail through this relay; name your own networks only"
         )
     if not listen.networks:
-        yield "listen.networks is empty: nobody can send; name the networks of your applications"
+        yield "listen.networks is empty: no client can send; name the networks of your applications"
 
 
 def _upstream(settings: Settings) -> Iterator[str]:
@@ -51,8 +51,8 @@ def _upstream(settings: Settings) -> Iterator[str]:
         return
     if not upstream.verify_certificate and any(url.security is not Security.NONE for url in urls):
         yield (
-            "upstream.verify_certificate is false: whoever sits between can read the mail and the password; "
-            "rather name the upstream's authority in upstream.ca_file"
+            "upstream.verify_certificate is false: an attacker on the network can read the mail and the password; "
+            "name the upstream's certificate authority in upstream.ca_file instead"
         )
     login = [url for url in urls if url.user is not None]
     if not login and (upstream.password or upstream.password_file):
@@ -71,34 +71,34 @@ def _dedup(settings: Settings) -> Iterator[str]:
     dedup = settings.dedup
     if 0 < dedup.window < SHORT_WINDOW:
         yield (
-            f"dedup.window is {format_duration(dedup.window)}: repeats often come later than that and will go "
-            'through; the default is "10m", and 0 turns suppression off'
+            f"dedup.window is {format_duration(dedup.window)}: repeats often come later than that and will be "
+            'forwarded; the default is "10m", and 0 turns suppression off'
         )
     if dedup.window and dedup.lease >= dedup.wait:
         yield (
             f"dedup.lease ({format_duration(dedup.lease)}) is not shorter than dedup.wait "
-            f"({format_duration(dedup.wait)}): when a process dies, clients that wait for its message hear 451 before "
-            "another takes over"
+            f"({format_duration(dedup.wait)}): if a process dies, clients that wait for its message receive 451 "
+            "before another process takes over"
         )
 
 
 def _store(settings: Settings) -> Iterator[str]:
     if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
-        yield "store.url is memory: - the relay forgets at restart what was sent, and repeats of that go through"
+        yield "store.url is memory: - after a restart the relay does not know what was sent, and forwards repeats of it"
 
 
 def _record(settings: Settings) -> Iterator[str]:
     record = settings.record
     if record.keep and not record.keep_for:
-        yield "record.keep keeps nothing while record.keep_for is 0; write how long, or leave record.keep out"
+        yield "record.keep has no effect while record.keep_for is 0; set record.keep_for, or remove record.keep"
     if record.secret_file and record.addresses:
-        yield "record.secret_file is not used, because record.addresses is true; leave it out"
+        yield "record.secret_file is not used, because record.addresses is true; remove it"
 
 
 def _limits(settings: Settings) -> Iterator[str]:
     drain = settings.limits.drain
     if drain > LONG_DRAIN:
         yield (
-            f"limits.drain is {format_duration(drain)}: systemd ends the relay by force 35s after SIGTERM; raise "
+            f"limits.drain is {format_duration(drain)}: systemd kills the relay 35s after SIGTERM; raise "
             "TimeoutStopSec in the unit above it"
         )

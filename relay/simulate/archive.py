@@ -1,4 +1,4 @@
-"""The archive: an index with a few numbers per message, and the messages, read one at a time when they are played."""
+"""An archive: an index with a few numbers for each message, and the messages, which are read one at a time."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from relay.simulate import mbox
-from relay.simulate.heading import LATEST, Heading, name_date
+from relay.simulate.delivery_fields import LATEST, DeliveryFields, parse_file_name
 from relay.simulate.mail_files import FileKind, MailFiles, Problem
-from relay.simulate.mbox import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from relay.simulate.mail_files import OpenFile
+    from relay.simulate.mail_files import MailFile
 
 LARGEST = 64 << 20
-"""Bytes of a message that is played; a larger one is left out and named."""
+"""Bytes. A larger message is left out, and is a problem."""
 UNDATED = "none"
-"""The source of the date of a message that has none."""
+"""The source of the date of a message without one."""
 
 
 class ArchivedMessage(NamedTuple):
-    """A message of the archive: what its header section tells, and its content as it travelled."""
+    """A message of the archive: the fields about its delivery, and its content as on the wire."""
 
-    heading: Heading
+    delivery: DeliveryFields
     content: bytes
 
 
@@ -36,17 +35,17 @@ class Archive:
     """Messages by number, in the order in which they were found."""
 
     def __init__(self) -> None:
-        self.places = MailFiles()
+        self.files = MailFiles()
         self.date_sources: Counter[str] = Counter()
-        """How many messages are dated by what; those without a date are left out of the index."""
+        """Messages by the source of their date. Those without a date are not in the index."""
         self.dates = array("d")
-        """Seconds since the Unix epoch."""
+        """Seconds since the Unix epoch, for each message."""
         self._paths: list[bytes] = []
         self._files = array("l")
         self._starts = array("q")
         self._sizes = array("q")
         self._open: tuple[int, int] | None = None
-        """The file that was read last, and its descriptor."""
+        """The number and the descriptor of the file that was read last."""
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -58,11 +57,11 @@ class Archive:
         self._close()
 
     def index(self, paths: Sequence[Path]) -> Iterator[int]:
-        """Look for messages; gives their number so far, again and again. What cannot be read is among `problems`."""
-        for file in self.places.find(paths):
+        """Searches for messages and yields, after each, how many are indexed. Adds to `problems` what is unreadable."""
+        for file in self.files.find(paths):
             self._paths.append(file.path)
             if file.kind is FileKind.MESSAGE:
-                self._add(file, 0, file.status.st_size, Heading(file.head))
+                self._add(file, 0, file.status.st_size, DeliveryFields(file.head))
                 yield len(self)
             elif file.kind is FileKind.MBOX:
                 yield from self._index_mbox(file)
@@ -70,49 +69,49 @@ class Archive:
     @property
     def problems(self) -> list[Problem]:
         """What could not be read."""
-        return self.places.problems
+        return self.files.problems
 
     def in_order(self) -> list[int]:
-        """Give the numbers by date; of the same second in the order in which they were found."""
+        """Returns the numbers by date, and within the same second in the order in which they were found."""
         return sorted(range(len(self)), key=self.dates.__getitem__)
 
     def read(self, number: int) -> ArchivedMessage | None:
-        """Read a message, or note why it can no longer be read."""
+        """Reads a message. If that is no longer possible, returns None and adds to `problems`."""
         start, size = self._starts[number], self._sizes[number]
         path = self._paths[self._files[number]]
         try:
             raw = os.pread(self._descriptor(self._files[number]), size, start)
         except OSError as error:
-            self._problem(path, error.strerror or str(error), start)
+            self._add_problem(path, error.strerror or str(error), start)
             return None
         if len(raw) < size:
-            self._problem(path, "it became shorter while it was read", start)
+            self._add_problem(path, "it became shorter while it was read", start)
             return None
-        from_line, content = unpack(raw) if raw.startswith(b"From ") else (b"", raw)
+        from_line, content = mbox.unpack(raw) if raw.startswith(b"From ") else (b"", raw)
         if b"\r\n" not in content:
-            # A file of this system; on the wire lines end with CRLF.
+            # A file with local line ends; on the wire lines end with CRLF.
             content = content.replace(b"\n", b"\r\n")
-        return ArchivedMessage(Heading(content, from_line), content)
+        return ArchivedMessage(DeliveryFields(content, from_line), content)
 
-    def _index_mbox(self, file: OpenFile) -> Iterator[int]:
+    def _index_mbox(self, file: MailFile) -> Iterator[int]:
         size = file.status.st_size
-        for span in mbox.spans(file.descriptor, size):
-            last = span.start + span.size == size
-            if last and span.size <= LARGEST and mbox.is_cut(os.pread(file.descriptor, span.size, span.start)):
+        for span in mbox.find_messages(file.descriptor, size):
+            is_last = span.start + span.size == size
+            if is_last and span.size <= LARGEST and mbox.is_truncated(os.pread(file.descriptor, span.size, span.start)):
                 reason = "the mbox ends in the middle of this message, which is left out"
-                self._problem(file.path, reason, span.start)
+                self._add_problem(file.path, reason, span.start)
             else:
                 from_line, _, head = span.head.partition(b"\n")
-                self._add(file, span.start, span.size, Heading(head, from_line))
+                self._add(file, span.start, span.size, DeliveryFields(head, from_line))
             yield len(self)
 
-    def _add(self, file: OpenFile, start: int, size: int, heading: Heading) -> None:
+    def _add(self, file: MailFile, start: int, size: int, delivery: DeliveryFields) -> None:
         if size > LARGEST:
-            self._problem(file.path, f"a message of {size >> 20} MiB; more than 64 MiB are left out", start)
+            self._add_problem(file.path, f"a message of {size >> 20} MiB; messages over 64 MiB are left out", start)
             return
-        at, source = heading.date() or (None, UNDATED)
+        at, source = delivery.date() or (None, UNDATED)
         if at is None and file.in_maildir:
-            at, source = name_date(os.path.basename(file.path)), "file name"  # noqa: PTH119 - octets
+            at, source = parse_file_name(os.path.basename(file.path)), "file name"  # noqa: PTH119 - octets
             if at is None:
                 at, source = min(file.status.st_mtime, LATEST), "file time"
         self.date_sources[source] += 1
@@ -123,7 +122,7 @@ class Archive:
             self._sizes.append(size)
 
     def _descriptor(self, file: int) -> int:
-        """Keep the file open that was read last: in an mbox the next message is mostly there too."""
+        """Returns the descriptor of a file. The last one stays open: the next message is often in the same mbox."""
         if self._open is None or self._open[0] != file:
             self._close()
             self._open = (file, os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC))
@@ -135,6 +134,6 @@ class Archive:
                 os.close(self._open[1])
             self._open = None
 
-    def _problem(self, path: bytes, reason: str, start: int = 0) -> None:
+    def _add_problem(self, path: bytes, reason: str, start: int) -> None:
         place = os.fsdecode(path) + (f" at byte {start}" if start else "")
-        self.places.problems.append(Problem(place, reason))
+        self.problems.append(Problem(place, reason))

@@ -1,4 +1,4 @@
-"""Messages played in the order of their dates: what the relay would have done for each recipient."""
+"""Replays messages in the order of their dates, and counts what the relay would have done for each recipient."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient
 from relay.core.ruling import Action, Ruling
 from relay.simulate.near_misses import NearMisses
-from relay.simulate.seen import SeenMessages
+from relay.simulate.seen_messages import SeenMessages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,176 +20,180 @@ if TYPE_CHECKING:
     from relay.judge.fingerprint.normal_form import Field
     from relay.judge.judge import Judge, MessageAnalysis
     from relay.simulate.archive import Archive
-    from relay.simulate.seen import EarlierCopy
+    from relay.simulate.seen_messages import EarlierCopy
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 GAPS = (
     *(0.0, 1.0, 3.0, 10.0, 30.0, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE),
     *(_HOUR, 3 * _HOUR, 12 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY),
 )
-"""Where the bars of the histogram begin, in seconds; the last one is where they end."""
+"""The bounds of the histogram's bars, in seconds."""
 WINDOWS = (10.0, _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE, _HOUR, 6 * _HOUR, _DAY)
-"""Windows that are tried beside the one in force."""
-_CONTENT_ALONE = Recipient("")
+"""Windows in seconds that are tried beside the one in force."""
+_NO_RECIPIENT = Recipient("")
 _NO_MESSAGE_ID = hash("")
 
 
 @dataclass(slots=True)
-class Tally:
-    """What came of recipients under one ruling."""
+class RulingCounts:
+    """Counts of recipients under one ruling."""
 
     recipients: int = 0
     repeats: int = 0
 
 
 @dataclass(slots=True)
-class Group:
-    """Copies of one message. Gaps in seconds."""
+class CopyGroup:
+    """Further copies of one message. Gaps in seconds."""
 
     number: int
-    """The first copy that was not the first."""
+    """The message that was the second copy."""
     messages: int = 0
-    """How many more copies came."""
+    """Further copies."""
     copies: int = 0
-    """For how many recipients, added up."""
+    """Recipients of further copies."""
     repeats: int = 0
-    """For how many of these inside the window."""
+    """Recipients of further copies inside the window."""
     shortest: float = float("inf")
     longest: float = 0.0
 
 
 @dataclass
 class Totals:
-    """Counts of messages, and of recipients added up over the messages."""
+    """Counts of messages, and of recipients summed over the messages."""
 
     messages: int = 0
     recipients: int = 0
     suppressed: int = 0
     """Recipients."""
     observed: int = 0
-    """Recipients: what would have been suppressed, but is only to be observed."""
+    """Recipients of repeats that are only observed."""
     suppressed_wholly: int = 0
-    """Messages."""
+    """Messages suppressed for all their recipients."""
     suppressed_partly: int = 0
-    """Messages."""
+    """Messages suppressed for some of their recipients."""
     same_message_id: int = 0
-    """Repeats that carry the Message-ID of the copy before."""
-    addressed_by: Counter[str] = field(default_factory=Counter)
-    sent_by: Counter[str] = field(default_factory=Counter)
+    """Repeats with the Message-ID of the copy before."""
+    recipient_sources: Counter[str] = field(default_factory=Counter)
+    reverse_path_sources: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
 
 
+class _ReplayedMessage(NamedTuple):
+    number: int
+    analysis: MessageAnalysis
+    rulings: Mapping[Recipient, Ruling]
+    copies: Mapping[Recipient, EarlierCopy | None]
+    """The earlier copy for each recipient; None for exempt ones."""
+
+
 class Replay:
-    """Plays an archive. `window` is the service's own, in seconds."""
+    """Replays an archive. `window` is `dedup.window`, in seconds."""
 
     def __init__(self, judge: Judge, archive: Archive, window: float) -> None:
         self.window = window
         self.windows = tuple(sorted({*WINDOWS, window} - {0.0}))
         self.totals = Totals()
-        self.tallies: dict[Ruling, Tally] = {}
-        self.gaps = [0] * (len(GAPS) - 1)
+        self.by_ruling: dict[Ruling, RulingCounts] = {}
+        self.by_gap = [0] * (len(GAPS) - 1)
+        """Copies for each bar of the histogram."""
         self.by_window = [0] * len(self.windows)
-        """Recipients inside the window, had the service had this one."""
-        self.groups: dict[Fingerprint, Group] = {}
-        self.near = NearMisses(self._form_again)
+        """Repeats for each of `windows`."""
+        self.groups: dict[Fingerprint, CopyGroup] = {}
+        self.near_misses = NearMisses(self._read_form)
         self._judge = judge
         self._archive = archive
-        longest = max(GAPS[-1], window, *(rule.window or 0.0 for rule in judge.rules))
-        self._memory = SeenMessages(archive.dates, longest)
+        horizon = max(GAPS[-1], window, *(rule.window or 0.0 for rule in judge.rules))
+        self._seen = SeenMessages(archive.dates, horizon)
         self._message_ids = array("q", bytes(8 * len(archive)))
 
     def play(self, number: int) -> None:
-        """Play one message; those after it are not older."""
-        letter = self._archive.read(number)
-        if letter is None:
+        """Replays one message. Call it in the order of dates."""
+        archived = self._archive.read(number)
+        if archived is None:
             return
-        recipients, source = letter.heading.addressed()
-        reverse_path = letter.heading.reverse_path()
-        judged = self._judge(letter.content, reverse_path or b"")
-        self._message_ids[number] = hash(judged.message_id)
+        recipients, source = archived.delivery.recipients()
+        reverse_path = archived.delivery.reverse_path()
+        analysis = self._judge(archived.content, reverse_path or b"")
+        self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
-        self.totals.addressed_by[source] += 1
-        self.totals.sent_by["unknown" if reverse_path is None else "Return-Path"] += 1
-        null = reverse_path == NULL_REVERSE_PATH
-        rulings = {to: Ruling.exempt("null reverse-path") if null else judged.ruling(to) for to in recipients}
-        copies = {to: self._copy(number, judged, to, rulings[to]) for to in recipients}
-        self._count(number, judged, rulings, copies)
-        self._compare(number, judged, rulings, copies)
+        self.totals.recipient_sources[source] += 1
+        self.totals.reverse_path_sources["unknown" if reverse_path is None else "Return-Path"] += 1
+        is_null = reverse_path == NULL_REVERSE_PATH
+        rulings = {to: Ruling.exempt("null reverse-path") if is_null else analysis.ruling(to) for to in recipients}
+        copies = {to: self._earlier_copy(number, analysis, to, ruling) for to, ruling in rulings.items()}
+        message = _ReplayedMessage(number, analysis, rulings, copies)
+        self._count(message)
+        self._count_group(message)
+        self._find_near_misses(message)
 
-    def _copy(self, number: int, judged: MessageAnalysis, to: Recipient, ruling: Ruling) -> EarlierCopy | None:
+    def _earlier_copy(
+        self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
+    ) -> EarlierCopy | None:
         if ruling.action is Action.EXEMPT:
             return None
-        own = judged.rule(to).window
-        tried = self.windows if own is None else (own,) * len(self.windows)
-        return self._memory.copy(judged.fingerprint(to), number, (ruling.window, *tried))
+        own_window = analysis.rule(to).window
+        tried = self.windows if own_window is None else (own_window,) * len(self.windows)
+        return self._seen.see(analysis.fingerprint(to), number, (ruling.window, *tried))
 
-    def _count(
-        self,
-        number: int,
-        judged: MessageAnalysis,
-        rulings: Mapping[Recipient, Ruling],
-        copies: Mapping[Recipient, EarlierCopy | None],
-    ) -> None:
+    def _count(self, message: _ReplayedMessage) -> None:
         suppressed = 0
-        for to, ruling in rulings.items():
-            copy = copies[to]
-            tally = self.tallies.setdefault(ruling, Tally())
-            tally.recipients += 1
+        for to, ruling in message.rulings.items():
+            counts = self.by_ruling.setdefault(ruling, RulingCounts())
+            counts.recipients += 1
+            copy = message.copies[to]
             if copy is None:
                 continue
-            self._count_copy(number, copy)
-            tally.repeats += copy.repeats[0]
-            if copy.repeats[0] and ruling.action is Action.DEDUPE:
-                suppressed += 1
-            elif copy.repeats[0]:
-                self.totals.observed += 1
+            self._count_copy(message.number, copy)
+            if copy.repeats[0]:
+                counts.repeats += 1
+                if ruling.action is Action.DEDUPE:
+                    suppressed += 1
+                else:
+                    self.totals.observed += 1
         self.totals.suppressed += suppressed
-        self.totals.suppressed_wholly += suppressed == len(rulings)
-        self.totals.suppressed_partly += 0 < suppressed < len(rulings)
-        found = [copy for copy in copies.values() if copy]
-        if found:
-            self._group(number, judged, found)
-        if broken := judged.normal_form(judged.rule(next(iter(rulings)))).broken:
+        self.totals.suppressed_wholly += suppressed == len(message.rulings)
+        self.totals.suppressed_partly += 0 < suppressed < len(message.rulings)
+        first_rule = message.analysis.rule(next(iter(message.rulings)))
+        if broken := message.analysis.normal_form(first_rule).broken:
             self.totals.broken[broken] += 1
 
     def _count_copy(self, number: int, copy: EarlierCopy) -> None:
         bar = bisect_right(GAPS, copy.gap) - 1
-        if bar < len(self.gaps):
-            self.gaps[bar] += 1
+        if bar < len(self.by_gap):
+            self.by_gap[bar] += 1
         in_force, *tried = copy.repeats
-        for place, is_repeat in enumerate(tried):
-            self.by_window[place] += is_repeat
-        name, earlier = self._message_ids[number], self._message_ids[copy.earlier]
-        self.totals.same_message_id += in_force and name == earlier != _NO_MESSAGE_ID
+        for index, is_repeat in enumerate(tried):
+            self.by_window[index] += is_repeat
+        message_id, earlier_id = self._message_ids[number], self._message_ids[copy.number]
+        self.totals.same_message_id += in_force and message_id == earlier_id != _NO_MESSAGE_ID
 
-    def _group(self, number: int, judged: MessageAnalysis, copies: Sequence[EarlierCopy]) -> None:
-        group = self.groups.setdefault(judged.fingerprint(_CONTENT_ALONE), Group(number))
+    def _count_group(self, message: _ReplayedMessage) -> None:
+        copies = [copy for copy in message.copies.values() if copy]
+        if not copies:
+            return
+        content = message.analysis.fingerprint(_NO_RECIPIENT)
+        group = self.groups.setdefault(content, CopyGroup(message.number))
         group.messages += 1
         group.copies += len(copies)
         group.repeats += sum(copy.repeats[0] for copy in copies)
         group.shortest = min(group.shortest, *(copy.gap for copy in copies))
         group.longest = max(group.longest, *(copy.gap for copy in copies))
 
-    def _compare(
-        self,
-        number: int,
-        judged: MessageAnalysis,
-        rulings: Mapping[Recipient, Ruling],
-        copies: Mapping[Recipient, EarlierCopy | None],
-    ) -> None:
-        """Look for near misses among those to whom a rule applies that may suppress."""
-        looked = [to for to, ruling in rulings.items() if ruling.action is not Action.EXEMPT]
-        if looked:
-            form = judged.normal_form(judged.rule(looked[0])).fields
-            subject = tuple(counted.value for counted in form if counted.label.startswith("Subject"))
-            keys = [(hash((subject, to)), copies[to] is None) for to in looked]
-            self.near.look(number, self._archive.dates[number], form, keys)
+    def _find_near_misses(self, message: _ReplayedMessage) -> None:
+        """Compares the message with earlier ones for the recipients that are not exempt."""
+        recipients = [to for to, ruling in message.rulings.items() if ruling.action is not Action.EXEMPT]
+        if recipients:
+            form = message.analysis.normal_form(message.analysis.rule(recipients[0])).fields
+            subject = tuple(each.value for each in form if each.label.startswith("Subject"))
+            keys = [(hash((subject, to)), message.copies[to] is None) for to in recipients]
+            self.near_misses.add(message.number, self._archive.dates[message.number], form, keys)
 
-    def _form_again(self, number: int) -> Sequence[Field] | None:
-        letter = self._archive.read(number)
-        if letter is None:
+    def _read_form(self, number: int) -> Sequence[Field] | None:
+        archived = self._archive.read(number)
+        if archived is None:
             return None
-        judged = self._judge(letter.content, letter.heading.reverse_path() or b"")
-        to = letter.heading.addressed().recipients[0]
-        return judged.normal_form(judged.rule(to)).fields
+        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"")
+        recipients, _ = archived.delivery.recipients()
+        return analysis.normal_form(analysis.rule(recipients[0])).fields

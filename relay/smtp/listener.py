@@ -1,4 +1,7 @@
-"""The listening socket, the sessions behind it, and how they end."""
+"""The listening socket and the drain. `relay.service` starts and ends it.
+
+A message begins here: each accepted connection gets a `relay.smtp.protocol.RelaySMTP`.
+"""
 
 from __future__ import annotations
 
@@ -6,105 +9,77 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
-from relay.core import reply as replies
-from relay.runtime.tasks import Tasks
 from relay.smtp.protocol import RelaySMTP
-from relay.smtp.session import Session, SessionLimits
+from relay.smtp.session import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     from relay.transaction import Dependencies
 
 _BACKLOG = 512
-_LAST_WORDS = 1.0
-"""Seconds that those who waited for others have to hear 451 when the drain's time is over."""
+_FINAL_REPLIES = 1.0
+"""Seconds at the end of a drain in which messages that wait for claims of others receive their 451."""
 
 
 class Listener:
-    """Takes clients in, and knows which of them are in the middle of a message."""
+    """Accepts clients on one address."""
 
     def __init__(self, dependencies: Dependencies, limits: SessionLimits) -> None:
-        self.limits = limits
-        self.draining = False
-        self.handlers = Tasks()
-        self.messages = Tasks()
-        self._relay = dependencies
-        self._sessions: set[Session] = set()
+        self.table = SessionTable(limits)
+        self._dependencies = dependencies
         self._server: asyncio.Server | None = None
-        self._quiet = asyncio.Event()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and give the port. Raises `OSError`."""
-        model = RelaySMTP.prepare(self._relay.policy.hostname, "smtp-dedup-relay")
+        """Listens and returns the port. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        where: dict[str, Any] = {"sock": _all_addresses(port)} if host == "::" else {"host": host, "port": port}
+        address: dict[str, Any] = {"sock": _all_addresses(port)} if host == "::" else {"host": host, "port": port}
         self._server = await loop.create_server(
-            lambda: model.connection(Session(self, self._relay)), **where, backlog=_BACKLOG
+            lambda: RelaySMTP(self.table, self._dependencies), **address, backlog=_BACKLOG
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    def enter(self, session: Session) -> bool:
-        """Take a session in; False when there are too many."""
-        if len(self._sessions) >= self.limits.sessions:
-            return False
-        self._sessions.add(session)
-        return True
-
-    def leave(self, session: Session) -> None:
-        """Forget a session."""
-        self._sessions.discard(session)
-        self.settled()
-
-    def settled(self) -> None:
-        """Look whether the drain is over."""
-        if self.draining and not self._busy():
-            self._quiet.set()
-
     @property
     def sessions(self) -> int:
-        """How many clients are connected."""
-        return len(self._sessions)
+        """The number of connected clients."""
+        return len(self.table)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new sessions and transactions are refused."""
+        return self.table.draining
 
     async def drain(self, limit: float) -> bool:
-        """Begin nothing new, and let what has begun finish. False when that took longer than `limit` seconds.
+        """Refuses new sessions and transactions with 421, and waits until those in progress have ended.
 
-        New sessions and MAIL hear 421 until `close`.
+        Returns False if that takes longer than `limit` seconds.
         """
-        self.draining = True
-        for session in list(self._sessions):
-            if not session.in_transaction:
-                session.hang_up(replies.DRAINING)
-        self.settled()
-        last_words = min(_LAST_WORDS, limit / 4)
-        if await self._wait_quiet(limit - last_words):
+        self.table.start_drain()
+        final_replies = min(_FINAL_REPLIES, limit / 4)
+        if await self._transactions_end(limit - final_replies):
             return True
-        self._relay.claims.give_up()
-        return await self._wait_quiet(last_words)
+        self._dependencies.claims.end_waits()
+        return await self._transactions_end(final_replies)
 
     async def close(self) -> None:
-        """Stop listening and end every session."""
+        """Stops listening and ends all sessions."""
         if self._server is not None:
             self._server.close()
-        for session in list(self._sessions):
-            session.hang_up(replies.DRAINING)
-        await self.handlers.cancel()
-        await self.messages.cancel()
+        self.table.close_all()
+        await self.table.handlers.cancel()
+        await self.table.messages.cancel()
 
-    async def _wait_quiet(self, limit: float) -> bool:
+    async def _transactions_end(self, limit: float) -> bool:
         try:
             async with asyncio.timeout(limit):
-                await self._quiet.wait()
-                await self.messages.finished()
+                await self.table.drained.wait()
+                await self.table.messages.finished()
         except TimeoutError:
             return False
         return True
 
-    def _busy(self) -> bool:
-        return any(session.in_transaction for session in self._sessions)
-
 
 def _all_addresses(port: int) -> socket.socket:
-    """Listen on IPv4 too where the system can; asyncio would take `::` for IPv6 alone."""
+    """Returns a socket for IPv6 and, where the system allows it, IPv4. asyncio would listen on `::` for IPv6 only."""
     return socket.create_server(
         ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=socket.has_dualstack_ipv6()
     )

@@ -1,4 +1,4 @@
-"""What a client sends, cut into command lines and content."""
+"""Cuts the bytes of a client into command lines and content. `relay.smtp.protocol` feeds and reads it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _END = b"\r\n.\r\n"
-_BEFORE_DOT_IS_SURE = b".\r"
-"""What may stand at the end of the buffer without being content."""
+_INCOMPLETE_END = b".\r"
+"""The bytes at the end of the buffer that may belong to the final dot rather than to the content."""
 _MOST_AHEAD = 64 * 1024
-"""Bytes that a client may send ahead of what is being worked on; then it has to wait."""
+"""Bytes that a client may send while no read is waiting. Then the relay stops reading from its socket."""
 
 
-class LineTooLong(Exception):  # noqa: N818 - a client's mistake, answered with 500 5.5.2
-    """A command line over the limit; it has been skipped whole."""
+class LineTooLong(Exception):  # noqa: N818 - a client's error, answered with 500 5.5.2
+    """A command line was longer than the limit. All of it has been skipped."""
 
 
-class ContentTooLarge(Exception):  # noqa: N818 - a client's mistake, answered with 552 5.3.4
-    """Content over the limit; it has been skipped up to its final dot."""
+class ContentTooLarge(Exception):  # noqa: N818 - a client's error, answered with 552 5.3.4
+    """The content was larger than the limit. It has been skipped up to and including its final dot."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.size = size
+        """Bytes."""
 
 
 class ClientGone(Exception):  # noqa: N818 - the ordinary end of a session
-    """No more input will come."""
+    """The client sends no more."""
 
 
 class Idle(Exception):  # noqa: N818 - the other ordinary end of a session
-    """Nothing was received for as long as a session may be idle."""
+    """The client sent nothing for as long as a session may be idle."""
 
 
 class Reader:
-    """Bytes in, lines and content out. `pause` and `resume` hold the client back; `idle` in seconds."""
+    """Receives bytes and returns lines and content.
+
+    `pause` and `resume` stop and restart reading from the socket. `idle` is the limit in seconds for each read; it
+    starts again when bytes arrive.
+    """
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None], idle: float) -> None:
         self._pause = pause
@@ -45,29 +50,27 @@ class Reader:
         self._buffer = bytearray()
         self._paused = False
         self._ended = False
-        self._wanted: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Appends bytes that arrived."""
         self._buffer += data
-        if self._wanted is not None:
+        if self._arrival is not None:
             self._wake()
         elif len(self._buffer) > _MOST_AHEAD and not self._paused:
             self._paused = True
             self._pause()
 
     def end(self) -> None:
-        """No more will arrive."""
+        """Notes that no more bytes will arrive."""
         self._ended = True
         self._wake()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the client has gone, or said that it has nothing more to say."""
-        return self._ended
-
     async def line(self, limit: int) -> bytes:
-        """Give the next line without its line end. Raises `LineTooLong`, `ClientGone` or `Idle`."""
+        """Returns the next line without its line end. Raises `LineTooLong`, `ClientGone` or `Idle`.
+
+        `limit` in bytes. A bare LF ends a line too.
+        """
         searched = 0
         too_long = False
         while (end := self._buffer.find(b"\n", searched)) < 0:
@@ -84,9 +87,10 @@ class Reader:
         return line.removesuffix(b"\r")
 
     async def content(self, limit: int) -> bytes:
-        """Give all up to the final dot, in its transparent form. Raises `ContentTooLarge`, `ClientGone` or `Idle`.
+        """Returns the content up to the final dot, in its transparent form. `limit` in bytes.
 
-        Only CRLF "." CRLF ends it (RFC 5321 section 4.1.1.4), or "." CRLF right away.
+        Only CRLF "." CRLF ends the content (RFC 5321 section 4.1.1.4), or "." CRLF at its very start. Raises
+        `ContentTooLarge`, `ClientGone` or `Idle`.
         """
         skipped = 0
         searched = 0
@@ -98,7 +102,7 @@ class Reader:
             if end >= 0:
                 break
             searched = max(0, len(self._buffer) - len(_END) + 1)
-            if len(self._buffer) > limit + len(_BEFORE_DOT_IS_SURE):
+            if len(self._buffer) > limit + len(_INCOMPLETE_END):
                 skipped += searched
                 del self._buffer[:searched]
                 searched = 0
@@ -110,24 +114,25 @@ class Reader:
         return content
 
     async def _more(self) -> None:
+        """Waits until more bytes have arrived."""
         if self._ended:
             raise ClientGone
         if self._paused:
             self._paused = False
             self._resume()
         loop = asyncio.get_running_loop()
-        self._wanted = loop.create_future()
-        timer = loop.call_later(self._idle, self._give_up)
+        self._arrival = loop.create_future()
+        timer = loop.call_later(self._idle, self._time_out)
         try:
-            await self._wanted
+            await self._arrival
         finally:
-            self._wanted = None
+            self._arrival = None
             timer.cancel()
 
     def _wake(self) -> None:
-        if self._wanted is not None and not self._wanted.done():
-            self._wanted.set_result(None)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
-    def _give_up(self) -> None:
-        if self._wanted is not None and not self._wanted.done():
-            self._wanted.set_exception(Idle())
+    def _time_out(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_exception(Idle())

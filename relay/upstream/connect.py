@@ -1,4 +1,4 @@
-"""From a URL to a connection on which a transaction can begin: TCP, TLS, EHLO, AUTH."""
+"""Opens a connection on which a transaction can begin: TCP, TLS, EHLO, AUTH."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from relay.core.reply import Reply
 
-# Postfix takes RSETs between accepted messages for junk (limit 100, then each command costs a second) and counts every
-# refusal, 4yz or 5yz, as an error (from 10 on each further command costs a second, at 20 it closes). A connection that
-# carried so many would make later, innocent transactions pay.
+# Postfix counts RSETs between accepted messages as junk commands (limit 100, then each command costs one second), and
+# every refusal, 4yz or 5yz, as an error (from the 10th on each command costs one second; at the 20th it closes). On a
+# connection near these limits later transactions would be slowed down for no fault of theirs.
 MOST_MESSAGES = 100
 MOST_RESETS = 50
 MOST_REFUSALS = 5
@@ -52,70 +52,75 @@ class Target:
     """Seconds for all steps up to the first MAIL."""
 
     def __str__(self) -> str:
-        """Name it for logs: without user and password."""
+        """Returns `host:port`, for logs: without user and password."""
         return f"{self.host}:{self.port}"
 
 
 class Connection:
-    """A connection that is ready for MAIL, and what it has been through."""
+    """A connection that is ready for MAIL, and what the upstream has counted on it."""
 
-    def __init__(self, wire: Wire, extensions: Mapping[str, str], born: float) -> None:
+    def __init__(self, wire: Wire, extensions: Mapping[str, str], opened_at: float) -> None:
         self.wire = wire
         self.extensions = extensions
-        self.born = born
+        self.opened_at = opened_at
+        """Seconds of the event loop's clock."""
         self.rank = 0
-        """Of its upstream in the order of preference, from 0."""
+        """The position of its upstream in the order of preference, from 0."""
         self.messages = 0
         self.resets = 0
         self.refusals = 0
-        self._reset_owed = False
+        self._reset_pending = False
 
     @property
-    def tired(self) -> bool:
-        """Another command would be answered slowly, or counted against a later message."""
+    def penalised(self) -> bool:
+        """Whether the upstream would delay a further command, or count it against a later message."""
         return self.refusals >= MOST_REFUSALS or self.resets >= MOST_RESETS
 
     def reusable(self, now: float) -> bool:
-        """Say whether another transaction may use it."""
-        return not (self.wire.ended or self.tired or self.messages >= MOST_MESSAGES or now - self.born > LONGEST_LIFE)
+        """Returns whether another transaction may use the connection. `now` in seconds of the event loop's clock."""
+        worn_out = self.messages >= MOST_MESSAGES or now - self.opened_at > LONGEST_LIFE
+        return not (self.wire.ended or self.penalised or worn_out)
 
-    def accepted(self) -> None:
-        """Count a message that the upstream took; it forgets our refusals and RSETs with it."""
+    def count_accepted(self) -> None:
+        """Counts an accepted message. The upstream then resets its counts of refusals and RSETs."""
         self.messages += 1
         self.resets = self.refusals = 0
 
     async def run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Send commands, all at once where the upstream offers PIPELINING, and count what it will hold against us."""
+        """Sends commands, all at once if the upstream offers PIPELINING, and counts the refusals.
+
+        Returns the replies. `limit` in seconds for each reply. Raises `ConnectionEnded`.
+        """
         if self._pipelining:
-            replies = await self.wire.ask(commands, limit)
+            replies = await self.wire.execute(commands, limit)
         else:
-            await self._pay_reset(limit)
-            replies = [reply for command in commands for reply in await self.wire.ask([command], limit)]
+            await self._send_pending_reset(limit)
+            replies = [await self.wire.execute_one([command], limit) for command in commands]
         self.refusals += sum(reply.permanent or reply.transient for reply in replies)
         return replies
 
     def reset(self) -> None:
-        """Leave the transaction; without PIPELINING only when the connection is used again."""
+        """Leaves the transaction. Without PIPELINING, RSET is sent when the connection is used again."""
         self.resets += 1
         if self._pipelining:
             self.wire.reset()
         else:
-            self._reset_owed = True
+            self._reset_pending = True
 
     @property
     def _pipelining(self) -> bool:
         return "pipelining" in self.extensions
 
-    async def _pay_reset(self, limit: float) -> None:
-        if self._reset_owed:
-            self._reset_owed = False
-            [reply] = await self.wire.ask([b"RSET\r\n"], limit)
+    async def _send_pending_reset(self, limit: float) -> None:
+        if self._reset_pending:
+            self._reset_pending = False
+            reply = await self.wire.execute_one([b"RSET\r\n"], limit)
             if not reply.positive:
-                raise self.wire.end(f"refused RSET: {reply.code} {reply.text}")
+                raise self.wire.abort(f"refused RSET: {reply.code} {reply.text}")
 
 
 async def connect(target: Target) -> Connection:
-    """Open a connection and introduce ourselves. Raises `UpstreamDown` or `UpstreamRefused`, saying why."""
+    """Opens a connection and sends EHLO. Raises `UpstreamDown` or `UpstreamRefused` with the reason."""
     client = aiosmtplib.SMTP(
         hostname=target.host,
         port=target.port,
@@ -131,7 +136,7 @@ async def connect(target: Target) -> Connection:
         async with asyncio.timeout(target.limit) as limit:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
-                await _introduce(client)
+                await _say_hello(client)
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
         client.close()
         if limit.expired() or isinstance(error, TimeoutError):
@@ -144,11 +149,11 @@ async def connect(target: Target) -> Connection:
     return Connection(Wire(transport), dict(client.esmtp_extensions), asyncio.get_running_loop().time())
 
 
-async def _introduce(client: aiosmtplib.SMTP) -> None:
+async def _say_hello(client: aiosmtplib.SMTP) -> None:
     try:
         await client.ehlo()
     except aiosmtplib.SMTPHeloError as refusal:
-        if refusal.code // 100 != 5:  # noqa: PLR2004 - only a server that does not know EHLO deserves HELO
+        if refusal.code // 100 != 5:  # noqa: PLR2004 - only 5yz means that the server does not know EHLO
             raise
         await client.helo()
 
@@ -168,15 +173,15 @@ def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRef
         text = f"{target} answered {error.code} {error.message}"
         return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later
     if isinstance(error, aiosmtplib.SMTPException) and not isinstance(error, OSError):
-        # STARTTLS or AUTH, of which the library gives no class of their own; its losses and timeouts are OSErrors.
+        # STARTTLS or AUTH is not offered: aiosmtplib has no class for that. Its losses and timeouts are OSErrors.
         return UpstreamRefused(f"{target} does not offer what the settings ask for: {str(error).rstrip('.')}")
     return UpstreamDown(f"no connection to {target}: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    """Give the innermost cause: "Connection refused" rather than what three libraries made of it."""
+    """Returns the innermost cause, such as "Connection refused", without the words that libraries added."""
     while error.__cause__:
         error = error.__cause__
-    if isinstance(error, OSError) and error.errno and error.errno > 0:  # those of the resolver are below
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # the resolver's numbers are negative
         return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""An upstream for trying out: accepted mail lands in a Maildir, one file per recipient, as an MTA would deliver it."""
+"""An upstream for trials: writes accepted mail to a Maildir, one file per recipient, as an MTA would deliver it."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ _RECIPIENT_OK = Reply.of(250, "2.1.5 Ok")
 
 
 class MaildirUpstream:
-    """Accepts everything."""
+    """Accepts every message. Implements `relay.core.delivery.Upstream`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def begin(self, envelope: Envelope) -> MaildirDelivery:
-        """Make a transaction."""
+        """Returns a delivery."""
         return MaildirDelivery(self.path, envelope)
 
     def size_limit(self) -> int | None:
-        """No limit of its own."""
+        """Returns None: there is no limit."""
         return None
 
     def offers(self, keyword: str) -> bool:
-        """Files take any octets and any address."""
+        """Returns True for 8BITMIME and SMTPUTF8: a file can hold any octets and any address."""
         return keyword.upper() in {"8BITMIME", "SMTPUTF8"}
 
     def states(self) -> Mapping[str, bool]:
-        """There is one, and nothing else to use."""
+        """Returns nothing: there is one upstream, and no other to choose."""
         return {}
 
     async def probe(self) -> None:
-        """Make the Maildir, or say why not. Raises `UpstreamDown`."""
+        """Creates the Maildir. Raises `UpstreamDown`."""
         try:
             await asyncio.to_thread(try_maildir, self.path)
         except OSError as error:
             raise UpstreamDown(f"the Maildir {self.path} cannot be written: {error.strerror or error}") from error
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no connection is open."""
 
 
 class MaildirDelivery:
-    """One message on its way into the Maildir."""
+    """One message. Implements `relay.core.delivery.Delivery`."""
 
     def __init__(self, path: Path, envelope: Envelope) -> None:
         self._path = path
@@ -64,17 +64,17 @@ class MaildirDelivery:
         self._recipients: list[bytes] = []
 
     async def rcpt(self, path: bytes) -> Reply:
-        """Take any recipient."""
+        """Accepts any recipient."""
         del path
         return _RECIPIENT_OK
 
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
-        """Note for whom the files will be."""
+        """Sets the recipients, one file each."""
         self._recipients = list(paths)
         return dict.fromkeys(paths, _RECIPIENT_OK)
 
     async def send(self, received: bytes, content: Content) -> Reply:
-        """Write the files; all are there before 250 is said."""
+        """Writes the files. All exist before 250 is returned."""
         body = received + content.plain
         try:
             names = await asyncio.to_thread(self._write, body)
@@ -83,22 +83,22 @@ class MaildirDelivery:
         return Reply.of(250, f"2.0.0 Ok: queued as {names[0]}")
 
     async def finish(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no connection is open."""
 
     def _write(self, body: bytes) -> list[str]:
         make_maildir(self._path)
-        # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To tells the copies apart.
+        # RFC 5321 section 4.4: the final delivery adds Return-Path. Delivered-To distinguishes the copies.
         head = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n"
         names = [_new_name() for _ in self._recipients]
         try:
             for name, recipient in zip(names, self._recipients, strict=True):
-                # Files of this system end their lines as it does.
+                # Lines in files end with LF.
                 copy = head % (self._envelope.reverse_path, recipient) + body
                 write_new(self._path / "tmp" / name, copy.replace(b"\r\n", b"\n"))
             for name in names:
                 (self._path / "tmp" / name).rename(self._path / "new" / name)
         except OSError:
-            # All or none: the client hears that none was taken, and sends them all again.
+            # All files or none: the client receives 452 for all recipients, and sends the message to all of them again.
             for name in names:
                 remove(self._path / "tmp" / name)
                 remove(self._path / "new" / name)
@@ -107,6 +107,6 @@ class MaildirDelivery:
 
 
 def _new_name() -> str:
-    """Give a name that nobody else uses, as https://cr.yp.to/proto/maildir.html wants it."""
+    """Returns a unique file name (https://cr.yp.to/proto/maildir.html)."""
     host = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
     return f"{int(time.time())}.R{uuid.uuid4().hex}.{host}"

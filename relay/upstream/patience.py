@@ -1,4 +1,4 @@
-"""How long one transaction goes on trying to reach the upstream."""
+"""The time for which one transaction tries to reach the upstream."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+"""Seconds."""
 
 
 class Patience:
-    """A budget of seconds that failed attempts and the pauses between them use up, once per transaction."""
+    """A budget of seconds for failed attempts and the pauses between them, spent once per transaction."""
 
     def __init__(
         self,
@@ -28,28 +29,28 @@ class Patience:
         self._since = clock()
 
     def begin(self) -> None:
-        """Start an attempt, or a row of them."""
+        """Begins a series of attempts."""
         self._pause = 0.0
         self.overlook()
 
     def overlook(self) -> None:
-        """Do not count what has passed since the attempt began: it was no fault of the upstream's."""
+        """Does not count the time since the attempt began: it passed through no fault of the upstream."""
         self._since = self._clock()
 
     async def pause(self) -> bool:
-        """Wait a little before the next attempt, longer each time. False when the budget is used up.
+        """Pauses before the next attempt, longer each time. Returns False if the budget is spent.
 
-        The first retry comes at once: most failures are a pooled connection that died while idle.
+        The first retry follows without a pause: most failures are pooled connections that died while idle.
         """
-        now = self._clock()
-        self._left -= now - self._since
-        self._since = now
+        self._spend()
         if self._left <= self._pause:
             return False
         await self._sleep(self._pause)
-        # Counted here, since `overlook` may follow before the next attempt.
+        self._spend()  # now, because `overlook` may follow before the next attempt
+        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        return True
+
+    def _spend(self) -> None:
         now = self._clock()
         self._left -= now - self._since
         self._since = now
-        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        return True

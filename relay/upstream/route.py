@@ -1,11 +1,11 @@
-"""Which of several upstreams a connection goes to: the first in order of preference that is not known to be away.
+"""Chooses the upstream for a connection: the first in order of preference whose circuit breaker allows it.
 
-    closed ──a failure──▶ open, for a pause ──the pause ends──▶ on trial, for a longer pause
+    closed ──a failure──▶ open, for a pause ──the pause ends──▶ half-open: one trial, then a longer pause
       ▲                                                            │
       └────────────────── a final dot is answered ─────────────────┘
 
-Health is known by real transactions only. A trial is one connection, while the others go on with the next upstream; it
-counts as failed until a final dot was answered, for an upstream may begin transactions and never end one.
+Only real transactions change a breaker. A trial is one connection; meanwhile the others use the next upstream. A trial
+counts as failed until a final dot is answered, because an upstream may begin transactions and never end one.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ log = logging.getLogger("relay.upstream")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-"""Seconds for which an upstream that failed is left alone while another one answers."""
+"""Seconds for which a breaker stays open; the pause doubles with each failure in a row."""
 
 
 class _Breaker:
-    """What is known of one upstream. Times in seconds of the route's clock."""
+    """The circuit breaker of one upstream. Times in seconds of the route's clock."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.open = False
-        self.until = 0.0
-        """When it may be tried again, if it is open."""
+        self.is_open = False
+        self.retry_at = 0.0
+        """When a trial is allowed, if the breaker is open."""
         self._pause = 0.0
 
-    def would_take(self, now: float) -> bool:
-        """Say whether a connection should try it now."""
-        return not self.open or now >= self.until
+    def allows(self, now: float) -> bool:
+        """Returns whether a connection should try the upstream now."""
+        return not self.is_open or now >= self.retry_at
 
     def begin(self, now: float) -> None:
-        """Note that somebody connects. If that is a trial, nobody else tries it meanwhile."""
-        if self.open:
-            self._leave_alone(now)
+        """Notes that a connection is being opened. If it is a trial, no other connection tries meanwhile."""
+        if self.is_open:
+            self._open(now)
 
     def fail(self, now: float) -> None:
-        """Note that it did not do what an upstream does."""
-        if self.would_take(now):  # else it is known: this was under way when it went, or the trial itself
-            self._leave_alone(now)
+        """Notes a failure. Failures while the breaker is open change nothing: they belong to earlier connections."""
+        if self.allows(now):
+            self._open(now)
 
     def close(self) -> None:
-        """Note that it has answered a final dot."""
-        self.open, self._pause = False, 0.0
+        """Notes that the upstream has answered a final dot."""
+        self.is_open, self._pause = False, 0.0
 
-    def _leave_alone(self, now: float) -> None:
+    def _open(self, now: float) -> None:
         self._pause = min(self._pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
-        self.open, self.until = True, now + self._pause
+        self.is_open, self.retry_at = True, now + self._pause
 
 
 class Route:
@@ -74,16 +74,16 @@ class Route:
         self._clock = clock
 
     async def connection(self) -> Connection:
-        """Connect to the first upstream that can be had.
+        """Connects to the first upstream that can be reached.
 
-        Raises `UpstreamError`: `UpstreamDown` if trying again may change something with one of them.
+        Raises `UpstreamError`: `UpstreamDown` if a later try may succeed with one of them.
         """
         now = self._clock()
-        ranks = [rank for rank, breaker in enumerate(self._breakers) if breaker.would_take(now)]
+        ranks = [rank for rank, breaker in enumerate(self._breakers) if breaker.allows(now)]
         errors: list[UpstreamError] = []
-        # When all are known to be away each is tried all the same, for the mail is here now: first the one whose pause
-        # ends first.
-        for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].until):
+        # If all breakers are open each upstream is tried all the same, because the mail is here now. The one whose
+        # pause ends first comes first.
+        for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].retry_at):
             try:
                 return await self._try(rank)
             except (UpstreamDown, UpstreamRefused) as error:
@@ -91,30 +91,30 @@ class Route:
                 self._fail(rank, str(error))
         raise next((error for error in errors if isinstance(error, UpstreamDown)), errors[0])
 
-    def wants(self, connection: Connection) -> bool:
-        """Say whether a kept connection is still the best that can be had.
+    def prefers(self, connection: Connection) -> bool:
+        """Returns whether a pooled connection is still the best choice.
 
-        Its upstream is not left alone since, and no preferred one waits for a trial.
+        It is not if its breaker has opened since, or if a preferred upstream may be tried again.
         """
         now = self._clock()
         *preferred, own = self._breakers[: connection.rank + 1]
-        return own.would_take(now) and not any(breaker.would_take(now) for breaker in preferred)
+        return own.allows(now) and not any(breaker.allows(now) for breaker in preferred)
 
-    def delivers(self, connection: Connection) -> None:
-        """Note that a final dot was answered on it, whatever the answer was."""
+    def note_success(self, connection: Connection) -> None:
+        """Notes that the upstream answered a final dot, with whatever reply."""
         breaker = self._breakers[connection.rank]
-        if breaker.open and len(self._breakers) > 1:
+        if breaker.is_open and len(self._breakers) > 1:
             log.info("upstream %s is used again", breaker.target)
         breaker.close()
 
-    def fails(self, connection: Connection, reason: str) -> str:
-        """Note that it ended, or hung, before its transaction did. Gives the reason with the name of the upstream."""
+    def note_failure(self, connection: Connection, reason: str) -> str:
+        """Notes that a connection ended or hung in a transaction. Returns the reason with the upstream's name."""
         self._fail(connection.rank, reason)
         return f"{self._breakers[connection.rank].target}: {reason}"
 
     def states(self) -> Mapping[str, bool]:
-        """Say of each upstream whether it is used, as far as is known."""
-        return {str(breaker.target): not breaker.open for breaker in self._breakers}
+        """Returns for each upstream, as `host:port`, whether its breaker is closed."""
+        return {str(breaker.target): not breaker.is_open for breaker in self._breakers}
 
     async def _try(self, rank: int) -> Connection:
         breaker = self._breakers[rank]
@@ -125,6 +125,6 @@ class Route:
 
     def _fail(self, rank: int, reason: str) -> None:
         breaker = self._breakers[rank]
-        if not breaker.open and len(self._breakers) > 1:
+        if not breaker.is_open and len(self._breakers) > 1:
             log.warning("upstream %s is left alone for a while: %s", breaker.target, reason)
         breaker.fail(self._clock())

@@ -1,4 +1,4 @@
-"""One MTA or several as upstream: how they are reached, and what they were heard to offer."""
+"""The upstream as one or several MTAs: their connections, and the extensions that they offer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.core.errors import UpstreamError
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
-from relay.upstream.pool import LONGEST_SILENCE, LONGEST_WAIT, Pool
+from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_WAIT, Pool
 from relay.upstream.route import Route
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 
 
 class SmtpUpstream:
-    """MTAs that are spoken to in SMTP, in order of preference.
+    """MTAs in order of preference. Implements `relay.core.delivery.Upstream`. Times in seconds.
 
-    `report` hears whether one of them could be reached, whenever that is tried.
+    `report` is called after each attempt to connect, with True if an upstream was reached.
     """
 
     def __init__(
@@ -39,46 +39,46 @@ class SmtpUpstream:
         dot_timeout: float,
         patience: float,
         longest_wait: float = LONGEST_WAIT,
-        longest_silence: float = LONGEST_SILENCE,
-        report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005 - nobody listens
+        longest_idle_in_transaction: float = LONGEST_IDLE_IN_TRANSACTION,
+        report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
     ) -> None:
         self._route = Route(targets, connect, time.monotonic)
         self._pool = Pool(
             self._connect,
             connections,
             longest_wait=longest_wait,
-            longest_silence=longest_silence,
-            wanted=self._route.wants,
+            longest_idle_in_transaction=longest_idle_in_transaction,
+            prefers=self._route.prefers,
         )
-        self._terms = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
+        self._context = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
 
     def begin(self, envelope: Envelope) -> SmtpDelivery:
-        """Make a transaction. Nothing is sent before its first recipient."""
-        return SmtpDelivery(self._terms, envelope)
+        """Returns a delivery. Nothing is sent before its first recipient."""
+        return SmtpDelivery(self._context, envelope)
 
     def size_limit(self) -> int | None:
-        """Give the smallest SIZE in bytes; 0 stands for no limit (RFC 1870 section 4)."""
-        told = [offered.get("size", "") for offered in self._pool.offered.values()]
-        sizes = [int(size) for size in told if _SIZE.fullmatch(size) and int(size)]
+        """Returns the smallest SIZE in bytes, or None; SIZE 0 means no limit (RFC 1870 section 4)."""
+        offered = [extensions.get("size", "") for extensions in self._pool.extensions.values()]
+        sizes = [int(size) for size in offered if _SIZE.fullmatch(size) and int(size)]
         return min(sizes, default=None)
 
     def offers(self, keyword: str) -> bool:
-        """Say whether every upstream that was reached offers an extension."""
-        offered = self._pool.offered.values()
+        """Returns whether every upstream that was reached offers an extension."""
+        offered = self._pool.extensions.values()
         return bool(offered) and all(keyword.lower() in extensions for extensions in offered)
 
     def states(self) -> Mapping[str, bool]:
-        """Give the upstreams in order of preference and whether each is used, as far as is known."""
+        """Returns the upstreams in order of preference, as `host:port`, and whether each is used."""
         return self._route.states()
 
     async def probe(self) -> None:
-        """Reach the upstream once. Raises `UpstreamError`."""
-        await self._pool.wait_for_place()
-        self._pool.give_back(await self._pool.connection(fresh=True))
+        """Connects to an upstream once. Raises `UpstreamError`."""
+        await self._pool.wait_for_slot()
+        self._pool.check_in(await self._pool.check_out(new=True))
 
     async def close(self) -> None:
-        """Retire all connections."""
+        """Retires all connections."""
         self._pool.close()
 
     async def _connect(self) -> Connection:

@@ -1,7 +1,7 @@
-"""The SMTP client's side of one connection: commands out, replies in, several at once (RFC 2920).
+"""The client's side of SMTP on one connection: pipelined commands and their replies (RFC 2920).
 
-aiosmtplib connects, speaks TLS and AUTH; then this takes the transport over, because its own commands wait for one
-reply each and its DATA would rewrite bare CR and LF.
+aiosmtplib connects and handles TLS and AUTH. Then `Wire` takes over its transport: aiosmtplib's commands wait for one
+reply each, and its DATA would rewrite bare CR and LF.
 """
 
 from __future__ import annotations
@@ -16,82 +16,82 @@ from relay.core.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# RFC 5321 section 4.5.3.1.5 asks for 512 octets a line; be generous, yet bounded.
 LONGEST_REPLY = 64 * 1024
+"""Bytes. RFC 5321 section 4.5.3.1.5 limits a line to 512 octets; longer ones are accepted within this bound."""
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 _HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
-"""A table that hides control characters: a bare CR in a reply could forge another one for whoever reads it next."""
+"""Replaces control characters: a bare CR in a reply could forge another reply for a later reader."""
 
 
-class ConnectionEnded(Exception):  # noqa: N818 - it is an event, met in two places of `upstream.delivery`
-    """The connection is of no further use: lost, out of time, or answering nonsense."""
+class ConnectionEnded(Exception):  # noqa: N818 - an event, caught in `upstream.delivery`
+    """The connection cannot be used any more: it was lost, a time limit ended, or a reply was invalid."""
 
 
-class NoAnswer(ConnectionEnded):
-    """The upstream let its time go by: it hangs, rather than that it went."""
+class NoReply(ConnectionEnded):
+    """A time limit ended: the upstream hangs."""
 
 
 class Wire(asyncio.Protocol):
-    """Replies in the order of their commands. Anything that comes unasked ends the connection's usefulness."""
+    """Matches replies to commands in their order. An unsolicited reply ends the connection."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._buffer = bytearray()
         self._lines: list[bytes] = []
         self._length = 0
-        self._awaited: deque[asyncio.Future[Reply] | None] = deque()
+        self._expected: deque[asyncio.Future[Reply] | None] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
         self.ended = ""
-        """Why the connection can be used no more, or empty."""
+        """Why the connection cannot be used any more; empty while it can."""
         transport.set_protocol(self)
 
-    async def ask(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Send commands at once and give a reply for each.
+    async def execute(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
+        """Sends commands at once and returns a reply for each.
 
-        Raises `ConnectionEnded`, also when no reply has come for `limit` seconds.
+        Raises `ConnectionEnded`, also if a reply does not arrive within `limit` seconds.
         """
         replies = self._expect(len(commands))
         self._transport.writelines(commands)
         return await self._collect(replies, limit)
 
-    async def ask_once(self, pieces: Sequence[bytes], limit: float) -> Reply:
-        """Send what gets one reply as a whole, such as content with its dot. Raises `ConnectionEnded`."""
+    async def execute_one(self, pieces: Sequence[bytes], limit: float) -> Reply:
+        """Sends what has one reply as a whole, such as a command, or content with its dot. Raises as `execute`."""
         replies = self._expect(1)
         self._transport.writelines(pieces)
         return (await self._collect(replies, limit))[0]
 
     def reset(self) -> None:
-        """Send RSET and do not wait: its reply is swallowed before that of the next command."""
+        """Sends RSET without waiting. Its reply is dropped when it arrives."""
         if not self.ended:
-            self._awaited.append(None)
+            self._expected.append(None)
             self._transport.write(b"RSET\r\n")
 
-    async def start(self, block: bytes, limit: float) -> Reply | None:
-        """Send a block of content and wait until all of it has left. A reply that comes already now is given."""
+    async def upload(self, block: bytes, limit: float) -> Reply | None:
+        """Sends a block of content and waits until all of it has left. Returns a reply that arrives meanwhile."""
         [reply] = self._expect(1)
         try:
             self._transport.set_write_buffer_limits(high=0)
             self._transport.write(block)
             async with asyncio.timeout(limit):
-                # A reply that comes early, or the end of the connection, sets it too.
+                # An early reply and the end of the connection set it too.
                 await self._writable.wait()
         except TimeoutError:
-            self.end(f"took no content for {limit:g} s")
-            raise NoAnswer(self.ended) from None
+            self.abort(f"took no content for {limit:g} s")
+            raise NoReply(self.ended) from None
         if reply.done():
             return reply.result()
         self._forget(reply)
         return None
 
-    def end(self, reason: str) -> ConnectionEnded:
-        """Close at once, and give the exception to raise."""
+    def abort(self, reason: str) -> ConnectionEnded:
+        """Closes the connection at once, and returns the exception to raise."""
         self._fail(reason)
         self._transport.abort()
         return ConnectionEnded(self.ended)
 
     def quit(self) -> None:
-        """Say QUIT and close; what the upstream answers cannot matter any more."""
+        """Sends QUIT and closes the connection without waiting for the reply."""
         if not self.ended:
             self._transport.write(b"QUIT\r\n")
             self._fail("closed by us")
@@ -102,11 +102,11 @@ class Wire(asyncio.Protocol):
             raise ConnectionEnded(self.ended)
         loop = asyncio.get_running_loop()
         replies = [loop.create_future() for _ in range(count)]
-        self._awaited.extend(replies)
+        self._expected.extend(replies)
         return replies
 
     def _forget(self, reply: asyncio.Future[Reply]) -> None:
-        self._awaited.remove(reply)
+        self._expected.remove(reply)
         reply.cancel()
 
     async def _collect(self, replies: Sequence[asyncio.Future[Reply]], limit: float) -> list[Reply]:
@@ -117,76 +117,76 @@ class Wire(asyncio.Protocol):
                         await reply
             return [reply.result() for reply in replies]
         except TimeoutError:
-            self.end(f"no reply within {limit:g} s")
-            raise NoAnswer(self.ended) from None
+            self.abort(f"no reply within {limit:g} s")
+            raise NoReply(self.ended) from None
         except asyncio.CancelledError:
-            # Nobody will read these replies: the next transaction must not take them for its own.
-            self.end("abandoned in the middle of a command")
+            # These replies will not be read, and the next transaction must not read them as its own.
+            self.abort("abandoned in the middle of a command")
             raise
 
     def _fail(self, reason: str) -> None:
         self.ended = self.ended or reason
-        for reply in self._awaited:
+        for reply in self._expected:
             if reply is not None and not reply.done():
                 reply.set_exception(ConnectionEnded(self.ended))
-                reply.exception()  # whoever waited may have been cancelled: nobody need hear of it
-        self._awaited.clear()
+                reply.exception()  # marks it as retrieved: the waiting task may have been cancelled
+        self._expected.clear()
         self._writable.set()
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        """Cut replies out of what came in."""
+        """Cuts the bytes that arrived into replies."""
         self._buffer += data
         while not self.ended and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end]).removesuffix(b"\r").translate(_HIDE)
             del self._buffer[: end + 1]
-            self._take(line)
+            self._take_line(line)
         if len(self._buffer) > LONGEST_REPLY + len(b"\r"):
-            self.end("an endless reply")
+            self.abort("an endless reply")
 
-    def _take(self, line: bytes) -> None:
-        found = _REPLY_LINE.fullmatch(line)
-        if not found or (self._lines and not line.startswith(self._lines[0][:3])):
-            self.end(f"not an SMTP reply: {line[:80]!r}")
+    def _take_line(self, line: bytes) -> None:
+        match = _REPLY_LINE.fullmatch(line)
+        if not match or (self._lines and not line.startswith(self._lines[0][:3])):
+            self.abort(f"not an SMTP reply: {line[:80]!r}")
             return
         self._lines.append(line)
         self._length += len(line)
         if self._length > LONGEST_REPLY:
-            self.end("an endless reply")
+            self.abort("an endless reply")
             return
-        if found[2] == b"-":
+        if match[2] == b"-":
             return
-        reply = Reply(int(found[1]), tuple(line[4:] for line in self._lines))
+        reply = Reply(int(match[1]), tuple(line[4:] for line in self._lines))
         self._lines, self._length = [], 0
-        if not self._awaited:
-            self.end(f"said without being asked: {reply.code} {reply.text}")
+        if not self._expected:
+            self.abort(f"said without being asked: {reply.code} {reply.text}")
             return
-        waiting = self._awaited.popleft()
-        if waiting is None:
+        expected = self._expected.popleft()
+        if expected is None:
             if not reply.positive:
-                self.end(f"refused RSET: {reply.code} {reply.text}")
-        elif not waiting.done():  # whoever waited may have been cancelled just now, and is about to end this
-            waiting.set_result(reply)
+                self.abort(f"refused RSET: {reply.code} {reply.text}")
+        elif not expected.done():  # if done, the waiting task was cancelled, and is about to abort the connection
+            expected.set_result(reply)
             self._writable.set()
         if reply.closing:
-            # Nothing else will be answered; whoever waits is to hear why.
+            # No further reply will arrive. The waiting tasks receive the reason.
             self._fail(f"answered {reply.code} {reply.text}")
 
     def eof_received(self) -> bool:
-        """Treat a half-close as a close: nobody speaks SMTP in one direction."""
+        """Treats a half-close as a close: SMTP needs both directions."""
         self._fail("closed by the upstream")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Ends the commands that wait for a reply."""
         self._fail(f"lost: {exc}" if exc else "closed by the upstream")
 
     def pause_writing(self) -> None:
-        """Let `start` wait."""
+        """Makes `upload` wait."""
         if not self.ended:
             self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Let `start` go on."""
+        """Lets `upload` go on."""
         self._writable.set()

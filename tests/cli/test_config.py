@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
-from relay.cli.config import config
+from relay.cli import main
 from relay.settings import sources
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def _run(*arguments: str, **environ: str) -> Result:
-    # A file that is empty, lest that of this machine be read.
-    return CliRunner().invoke(config, arguments, env={"RELAY_CONFIG": os.devnull, **environ})
+    # An empty file, so that this machine's settings file is not read.
+    return CliRunner().invoke(main, ["config", *arguments], env={"RELAY_CONFIG": os.devnull, **environ})
 
 
-def test_it_writes_toml_to_stdout_and_nothing_else() -> None:
+def test_the_result_is_toml_on_stdout() -> None:
     result = _run()
     assert (result.exit_code, result.stderr) == (0, "")
     assert tomllib.loads(result.stdout)["dedup"]["window"] == "10m"
@@ -54,7 +54,7 @@ def test_the_environment_is_read() -> None:
     assert 'wait = "3m"  # environment RELAY_DEDUP__WAIT' in _run(RELAY_DEDUP__WAIT="3m").stdout
 
 
-def test_it_shows_the_rules_of_the_presets() -> None:
+def test_the_rules_of_presets_are_shown_as_comments() -> None:
     text = _run().stdout
     assert '# [[rules]]  # preset avideo\n# name = "avideo: password recovery"\n' in text
     assert '# [[ignore]]  # preset avideo\n# name = "avideo: image cache"\n' in text
@@ -79,7 +79,7 @@ def test_warnings_go_to_stderr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "message"),
     [
         (["--window", "600"], 'dedup.window = "600" (flag --window): "600" has no unit; write "600s" or "10m"\n'),
         (["--set", "dedup.windw=1"], "dedup.windw (flag --set): unknown key; did you mean dedup.window?\n"),
@@ -87,10 +87,10 @@ def test_warnings_go_to_stderr() -> None:
         (["-c", "/nowhere.toml"], "settings file /nowhere.toml: No such file or directory; name a file that exists"),
     ],
 )
-def test_wrong_settings_end_with_78_and_say_how_to_mend_them(arguments: list[str], mend: str) -> None:
+def test_wrong_settings_end_with_78_and_name_the_remedy(arguments: list[str], message: str) -> None:
     result = _run(*arguments)
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr.startswith(f"error: {mend}")
+    assert result.stderr.startswith(f"error: {message}")
 
 
 def test_the_help_shows_an_example_and_every_flag() -> None:

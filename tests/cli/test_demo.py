@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from parts.relay_process import run_relay
 from parts.waiting import LONGEST
 
-from relay.cli.demo import LIMIT, tell
-from relay.demo.scenario import Row
+from relay.cli.demo import LIMIT, show_results
+from relay.demo.scenario import StepResult
 
 if TYPE_CHECKING:
     import pytest
 
 _TREE = Path(__file__).parents[2]
-RIGHT = Row("a new video", came_in=100, forwarded=50, suppressed=50, expected=50, why="twins")
+RIGHT = StepResult("a new video", received=100, forwarded=50, suppressed=50, expected=50, why="twins")
 
 
 def processes_of(mark: str) -> list[str]:
-    """Give the command lines of the processes that carry this in their environment."""
+    """Returns the command lines of the processes with this text in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -55,7 +55,8 @@ async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_pa
 
 def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
     code = (
-        "from relay.cli.demo import tell; from relay.demo.scenario import Row; tell([Row('new', 2, 1, 1, 1, 'twins')])"
+        "from relay.cli.demo import show_results; from relay.demo.scenario import StepResult\n"
+        "show_results([StepResult('new', 2, 1, 1, 1, 'twins')])"
     )
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=_TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
@@ -63,24 +64,32 @@ def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
     assert (told[0].split()[0], told[-1].split()[0]) == ("what", "Each")
 
 
-def test_a_count_that_is_wrong_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tell([RIGHT])
+def test_a_wrong_count_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_results([RIGHT])
     assert "error" not in capsys.readouterr().err
-    assert not tell([RIGHT, Row("another", came_in=50, forwarded=49, suppressed=1, expected=50, why="no repeat")])
+    assert not show_results(
+        [RIGHT, StepResult("another", received=50, forwarded=49, suppressed=1, expected=50, why="no repeat")]
+    )
     told = capsys.readouterr()
     assert told.err == "error: another: of 50 mails 50 had to be forwarded and the others suppressed\n"
     assert re.search(r"^another +50 +49 +1 +no repeat$", told.out, re.MULTILINE)
 
 
-def test_a_copy_that_was_lost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not tell([Row("a new video", came_in=100, forwarded=50, suppressed=49, expected=50, why="twins")])
+def test_a_lost_copy_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not show_results(
+        [StepResult("a new video", received=100, forwarded=50, suppressed=49, expected=50, why="twins")]
+    )
     assert "error: a new video: of 100 mails 50 had to be" in capsys.readouterr().err
 
 
 async def test_it_leaves_nothing_when_it_takes_too_long(tmp_path: Path) -> None:
     told = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", "from relay.cli.demo import run; raise SystemExit(0 if run(limit=0.2) else 1)"],
+        [
+            sys.executable,
+            "-c",
+            "from relay.cli.demo import run_demo; raise SystemExit(0 if run_demo(limit=0.2) else 1)",
+        ],
         cwd=_TREE,
         env=os.environ | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
@@ -89,7 +98,7 @@ async def test_it_leaves_nothing_when_it_takes_too_long(tmp_path: Path) -> None:
         check=False,
     )
     assert told.returncode == 1
-    assert told.stderr.endswith("error: not over within 0.2 s; is the machine very busy? Try again.\n")
+    assert told.stderr.endswith("error: not finished within 0.2 s; is the machine very busy? Try again.\n")
     assert files_in(tmp_path) == []
     assert processes_of(str(tmp_path)) == []
 
@@ -98,8 +107,8 @@ def test_it_names_the_next_commands_as_it_was_called_itself(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/relay", "demo"])
-    assert tell([RIGHT])
+    assert show_results([RIGHT])
     assert capsys.readouterr().err.endswith(" Next: .venv/bin/relay check, then .venv/bin/relay serve.\n")
     monkeypatch.setattr(sys, "argv", ["/opt/relay/__main__.py", "demo"])
-    assert tell([RIGHT])
+    assert show_results([RIGHT])
     assert capsys.readouterr().err.endswith(" Next: relay check, then relay serve.\n")

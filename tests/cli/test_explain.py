@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "tests" / "corpus"
-PAIRS = sorted(path.with_suffix("") for path in CORPUS.glob("*/*.txt"))
+PAIRS = sorted(path.with_suffix("") for path in CORPUS.glob("*/*/*.txt"))
 PAGE = ROOT / "docs" / "explain.md"
 
 PLAIN = b"From: a@example.org\r\nSubject: Hello\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nsome words\r\n"
@@ -82,7 +82,7 @@ def test_one_file_shows_parts_rule_form_and_fingerprint(first: Path) -> None:
 
 
 def test_what_is_decoded_shows_both_sizes(tmp_path: Path) -> None:
-    shown = explain(CORPUS / "different" / "attachment-byte.a.eml")
+    shown = explain(CORPUS / "attachments" / "different" / "attachment-byte.a.eml")
     assert '2 application/pdf "report.pdf": attachment, base64, 128 bytes, 91 decoded' in shown.stdout
     broken = write(tmp_path / "b.eml", PLAIN.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n*"))
     assert "base64, 13 bytes, cannot be decoded" in explain(broken).stdout
@@ -178,35 +178,37 @@ def test_every_pair_of_the_corpus_is_explained(pair: Path) -> None:
 
 
 SENTENCES = {
-    "same/avideo-same-second": "equal: they differ only in Date, Message-ID and boundary",
-    "same/avideo-cache-10-digits": "equal: they differ only in Date, Message-ID and boundary; "
+    "avideo/same/avideo-same-second": "equal: they differ only in Date, Message-ID and boundary",
+    "avideo/same/avideo-cache-10-digits": "equal: they differ only in Date, Message-ID and boundary; "
     "ignored: avideo: image cache",
-    "same/charset-latin1-utf8": "equal: they differ only in charset",
-    "same/subject-q-b": "equal: they differ only in spelling of Subject",
-    "same/header-order": "equal: they differ only in ",
-    "same/white-space": "equal: they differ only in white space, line ends or Unicode form",
-    "same/unicode-nfc-nfd": "equal: they differ only in white space, line ends or Unicode form",
-    "same/dkim": "equal: they differ only in DKIM-Signature",
-    "same/avideo-qp-8bit": "equal: they differ only in Date, Message-ID, boundary and transfer encoding",
-    "different/avideo-recovery": "different: a link in part 2 (text/html) differs "
+    "charset/same/charset-latin1-utf8": "equal: they differ only in charset",
+    "subject/same/subject-q-b": "equal: they differ only in spelling of Subject",
+    "header/same/header-order": "equal: they differ only in ",
+    "text/same/white-space": "equal: they differ only in white space, line ends or Unicode form",
+    "unicode/same/unicode-nfc-nfd": "equal: they differ only in white space, line ends or Unicode form",
+    "header/same/dkim": "equal: they differ only in DKIM-Signature",
+    "avideo/same/avideo-qp-8bit": "equal: they differ only in Date, Message-ID, boundary and transfer encoding",
+    "avideo/different/avideo-recovery": "different: a link in part 2 (text/html) differs "
     "(…nna&amp;recoverpass=f00dfeed01 → …nna&amp;recoverpass=f00dfeed02)",
-    "different/subject-digit": "different: Subject differs (",
-    "different/unicode-homoglyph": "different: the text in part 1 (text/plain) differs "
+    "subject/different/subject-digit": "different: Subject differs (",
+    "unicode/different/unicode-homoglyph": "different: the text in part 1 (text/plain) differs "
     "(U+0061 LATIN SMALL LETTER A → U+0430 CYRILLIC SMALL LETTER A)",
-    "different/unicode-zero-width": "different: the text in part 1 (text/plain) differs "
+    "unicode/different/unicode-zero-width": "different: the text in part 1 (text/plain) differs "
     "(nothing → U+200B ZERO WIDTH SPACE)",
-    "different/attachment-missing": 'different: only the first has part 2: application/pdf "report.pdf", 128 bytes',
-    "different/attachment-name": "different: parameter filename in part 2 (application/pdf) differs (",
-    "different/subject-broken-word": "different: Subject (raw) differs "
+    "attachments/different/attachment-missing": "different: only the first has part 2: "
+    'application/pdf "report.pdf", 128 bytes',
+    "attachments/different/attachment-name": "different: parameter filename in part 2 (application/pdf) differs (",
+    "subject/different/subject-broken-word": "different: Subject (raw) differs "
     "(counts as Subject (raw) in the first, as Subject in the second)",
-    "different/media-type": "different: the type of part 1 (text/plain) differs (text/plain → text/html)",
-    "different/parts-container": "different: the type of the message (multipart/mixed) differs "
+    "tree/different/media-type": "different: the type of part 1 (text/plain) differs (text/plain → text/html)",
+    "tree/different/parts-container": "different: the type of the message (multipart/mixed) differs "
     "(multipart/mixed → multipart/alternative)",
-    "different/format-flowed-or-not": "different: only the first has parameter format in part 1 (text/plain): flowed",
-    "different/cache-in-href": "different: a link in part ",
-    "different/cache-in-alt": "different: the attribute alt in part ",
-    "different/cache-in-comment": "different: a comment in part ",
-    "different/broken-no-close": "different: raw body differs (see → read)",
+    "text/different/format-flowed-or-not": "different: only the first has parameter format "
+    "in part 1 (text/plain): flowed",
+    "cache/different/cache-in-href": "different: a link in part ",
+    "cache/different/cache-in-alt": "different: the attribute alt in part ",
+    "cache/different/cache-in-comment": "different: a comment in part ",
+    "broken/different/broken-no-close": "different: raw body differs (see → read)",
 }
 
 
@@ -371,7 +373,7 @@ def test_an_mbox_is_sent_to_simulate(tmp_path: Path) -> None:
     shown = explain(write(tmp_path / "mail", stored))
     assert shown.exit_code == 0
     assert "broken       a header line is not a field" in shown.stdout
-    assert 'its first line begins with "From ", as in an mbox: take it away, or use `relay simulate`' in shown.stdout
+    assert 'its first line begins with "From ", as in an mbox: remove the line, or use `relay simulate`' in shown.stdout
 
 
 def test_what_the_relay_refuses_for_its_size_is_not_read(tmp_path: Path) -> None:
@@ -401,11 +403,11 @@ def test_an_empty_file_is_a_message_of_no_bytes(tmp_path: Path, empty: str) -> N
     ],
 )
 def test_a_file_that_was_cut_off_is_judged_by_its_raw_bytes(tmp_path: Path, end: bytes, reason: str) -> None:
-    mail = (CORPUS / "different" / "avideo-receipts.a.eml").read_bytes()
+    mail = (CORPUS / "avideo" / "different" / "avideo-receipts.a.eml").read_bytes()
     shown = explain(write(tmp_path / "cut.eml", mail[: mail.rindex(end)] if end != b"To: bob" else mail[:40]))
     assert shown.exit_code == 0
     assert f"  broken       {reason}: its raw bytes count\n" in shown.stdout
-    assert "  note         a file that was cut off looks like this\n" in shown.stdout
+    assert "  note         a truncated file looks like this\n" in shown.stdout
     assert re.search(r"^    raw (body|content) +\d+ bytes, blake2b ", shown.stdout, re.MULTILINE)
 
 
@@ -570,7 +572,7 @@ def test_wrong_settings_end_with_78(first: Path) -> None:
 
 
 def test_colours_are_for_terminals_that_want_them() -> None:
-    files = [CORPUS / "different" / f"subject-digit.{letter}.eml" for letter in "ab"]
+    files = [CORPUS / "subject" / "different" / f"subject-digit.{letter}.eml" for letter in "ab"]
     coloured = on_a_terminal("explain", *files)
     assert "\x1b[31m\x1b[1mdifferent\x1b[0m" in coloured
     assert "[-" not in coloured.replace("\x1b[", "")

@@ -54,7 +54,7 @@ def test_the_result_is_on_stdout_and_nothing_else(archive: Path) -> None:
     text = shown.stdout
     assert text.startswith("9 messages from 2026-03-01T10:57:00Z to 2026-03-06T10:57:00Z\n")
     assert "  dated by      9 Received\n  recipients by 9 X-Original-To\n  reverse-paths 9 Return-Path\n" in text
-    assert "With dedup.window = 10m, 2 of 9 recipients would have got no second copy\n" in text
+    assert "With dedup.window = 10m, 2 of 9 recipients would not have received a second copy\n" in text
     assert re.search(r"^  default  dedupe     10m           9        2$", text, re.MULTILINE)
     assert re.search(r"^ +10m +2  in force\n.*30m +2\n +1h +3$", text, re.MULTILINE)
     assert re.search(r"^ +30 min to 1 h +1  █{40}$", text, re.MULTILINE)
@@ -81,8 +81,8 @@ def test_rules_of_a_file_are_obeyed(archive: Path, tmp_path: Path) -> None:
 
 def test_observing_is_told_apart(archive: Path) -> None:
     shown = simulate(archive, "--set", "dedup.mode=observe")
-    assert "0 of 9 recipients would have got no second copy" in shown.stdout
-    assert "2 recipients more only counted: observe\n" in shown.stdout
+    assert "0 of 9 recipients would not have received a second copy" in shown.stdout
+    assert "2 more recipients only counted (action observe)\n" in shown.stdout
 
 
 def test_top_says_how_many_groups_are_shown(archive: Path) -> None:
@@ -191,8 +191,8 @@ def test_what_is_left_out_without_fault_is_said(archive: Path, tmp_path: Path) -
     assert shown.exit_code == 0
     assert shown.stderr.splitlines() == [
         "warning: 1 message without a usable date, left out",
-        f"skipped, being no mail: 1 file, such as {tmp_path}/notes.txt",
-        "reached a second time, but read once: 1 file",
+        f"skipped 1 file without mail, such as {tmp_path}/notes.txt",
+        "reached 1 file again, and read each only once",
     ]
 
 
@@ -203,7 +203,7 @@ def test_an_empty_archive_is_no_result(tmp_path: Path) -> None:
         shown = simulate(tmp_path / path)
         assert (shown.exit_code, shown.stdout) == (2, "")
         assert shown.stderr == (
-            "error: no message to play was found; name an mbox, a Maildir, a file of one message or a folder\n"
+            "error: no message was found; name an mbox, a Maildir, a file with one message or a folder\n"
         )
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_long_run_with_a_word_and_130(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, cwd=Path(__file__).parents[2]) as process:
         os.close(theirs)
         said = b""
-        while b"playing them" not in said:
+        while b"replaying them" not in said:
             said += os.read(ours, 4096)
         process.send_signal(signal.SIGINT)
         while piece := read_terminal(ours):
@@ -234,7 +234,7 @@ def test_ctrl_c_ends_a_long_run_with_a_word_and_130(tmp_path: Path) -> None:
         assert process.wait() == 130
     os.close(ours)
     assert b"looking for messages: 5,000" in said
-    assert re.search(rb"interrupted: [0-9,]+ of 5,000 messages were played; there is no result\r\n", said)
+    assert re.search(rb"interrupted: [0-9,]+ of 5,000 messages were replayed; there is no result\r\n", said)
     assert b"Traceback" not in said
 
 

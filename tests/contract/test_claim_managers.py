@@ -1,4 +1,4 @@
-"""Two processes with a book each, before all stores: what a process knows by itself is never seen from outside."""
+"""Two processes with a claim manager each, on all stores: together they behave like one table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from parts import store_places
+from parts import store_backends
 
 from relay.claims.manager import ClaimManager
 from relay.claims.store_client import BatchingStoreClient
@@ -18,13 +18,13 @@ from relay.core.claim import ClaimTerms, Fingerprint, Held, Original, Sent, Toke
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parts.store_places import Place
+    from parts.store_backends import Backend
 
     from relay.claims.local_table import Verdict
 
 EXAMPLES = {"memory": 60, "sqlite": 15, "redis": 15, "sentinel": 2, "cluster": 6}
 LEASE = 1e6
-"""Seconds; no claim lapses here."""
+"""Seconds. No lease ends in these tests."""
 NEARLY = 4.0
 
 # Time passes in tens and every window ends at a five: Redis's own clock goes on, and no step may fall on an edge.
@@ -35,31 +35,31 @@ TERMS = {
 some_keys = st.sets(st.sampled_from(list(TERMS)), min_size=1)
 
 
-class TwoBooks(RuleBasedStateMachine):
-    def __init__(self, place: Place) -> None:
+class TwoManagers(RuleBasedStateMachine):
+    def __init__(self, backend: Backend) -> None:
         super().__init__()
-        self.place = place
-        place.clear()
+        self.backend = backend
+        backend.clear()
         self.now = 0.0
         self.runner = asyncio.Runner()
-        self.guards = [BatchingStoreClient(place.store(), limit=20) for _ in range(2)]
+        self.clients = [BatchingStoreClient(backend.store(), limit=20) for _ in range(2)]
         self.lost: list[int] = []
-        self.books = [
-            ClaimManager(guard, lease=LEASE, clock=lambda: self.now, poll_every=0.001, on_lost=self.lost.append)
-            for guard in self.guards
+        self.managers = [
+            ClaimManager(client, lease=LEASE, clock=lambda: self.now, poll_every=0.001, on_lost=self.lost.append)
+            for client in self.clients
         ]
-        self.operator = place.store()
-        for guard in self.guards:
-            self.runner.run(guard.start())
+        self.operator = backend.store()
+        for client in self.clients:
+            self.runner.run(client.start())
         self.count = 0
         self.open: list[tuple[ClaimManager, Token, dict[Fingerprint, ClaimTerms]]] = []
         self.sent: dict[Fingerprint, tuple[Original, float, float]] = {}
-        """What was sent, when, and when its window ends."""
+        """The accepted message, when it was accepted, and when its window ends."""
 
     def teardown(self) -> None:
-        for book, guard in zip(self.books, self.guards, strict=True):
-            self.runner.run(book.close())
-            self.runner.run(guard.close())
+        for manager, client in zip(self.managers, self.clients, strict=True):
+            self.runner.run(manager.close())
+            self.runner.run(client.close())
         self.runner.run(self.operator.close())
         self.runner.close()
 
@@ -69,23 +69,23 @@ class TwoBooks(RuleBasedStateMachine):
         original, at, until = self.sent.get(key, (None, 0.0, 0.0))
         return Sent(original, self.now - at) if original and self.now < until else Won()
 
-    async def settled(
-        self, book: ClaimManager, token: Token, terms: dict[Fingerprint, ClaimTerms]
+    async def claim_and_wait(
+        self, manager: ClaimManager, token: Token, terms: dict[Fingerprint, ClaimTerms]
     ) -> dict[Fingerprint, Verdict]:
-        """Claim as a transaction does: what another process held, as far as we had heard, is waited for."""
-        verdicts = await book.claim(terms, token)
+        """Claims as a transaction does: it waits for a claim that, as last reported, another process holds."""
+        verdicts = await manager.claim(terms, token)
         for key, verdict in verdicts.items():
             if isinstance(verdict, Held) and not isinstance(self.expected(key), Held):
-                assert await book.changed([key], 20)
-                verdicts |= await book.claim({key: terms[key]}, token)
+                assert await manager.wait_for_change([key], 20)
+                verdicts |= await manager.claim({key: terms[key]}, token)
         return verdicts
 
     @rule(number=st.integers(0, 1), keys=some_keys)
     def claim(self, number: int, keys: set[Fingerprint]) -> None:
         self.count += 1
-        book, token = self.books[number], Token(f"t{self.count}")
+        manager, token = self.managers[number], Token(f"t{self.count}")
         terms = {key: TERMS[key] for key in sorted(keys)}
-        verdicts = self.runner.run(self.settled(book, token, terms))
+        verdicts = self.runner.run(self.claim_and_wait(manager, token, terms))
         for key, verdict in verdicts.items():
             expected = self.expected(key)
             assert type(verdict) is type(expected)
@@ -94,16 +94,16 @@ class TwoBooks(RuleBasedStateMachine):
                 assert verdict.age == pytest.approx(expected.age, abs=NEARLY)
         won = {key: terms[key] for key, verdict in verdicts.items() if isinstance(verdict, Won)}
         if won:
-            self.open.append((book, token, won))
+            self.open.append((manager, token, won))
 
     @precondition(lambda self: self.open)
     @rule(number=st.integers(0, 9), accepted=some_keys)
     def settle(self, number: int, accepted: set[Fingerprint]) -> None:
-        book, token, terms = self.open.pop(number % len(self.open))
+        manager, token, terms = self.open.pop(number % len(self.open))
         original = Original(token, "", "", 1.5)
-        taken = dict.fromkeys(terms.keys() & accepted, original)
-        self.runner.run(book.settle(token, taken, terms.keys() - accepted, terms))
-        self.sent |= {key: (original, self.now, self.now + terms[key].window) for key in taken}
+        accepted_here = dict.fromkeys(terms.keys() & accepted, original)
+        self.runner.run(manager.settle(token, accepted_here, terms.keys() - accepted, terms))
+        self.sent |= {key: (original, self.now, self.now + terms[key].window) for key in accepted_here}
         assert self.lost == []
 
     @rule(keys=some_keys)
@@ -118,15 +118,15 @@ class TwoBooks(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([10.0, 50.0, 200.0]))
     def time_passes(self, seconds: float) -> None:
-        self.place.advance(seconds)
+        self.backend.advance(seconds)
         self.now += seconds
 
 
-@pytest.mark.parametrize("name", store_places.NAMES)
-def test_books_follow_the_model_whatever_the_store(name: str, tmp_path: Path) -> None:
-    with store_places.place(name, tmp_path) as place:
+@pytest.mark.parametrize("name", store_backends.NAMES)
+def test_managers_follow_the_model_on_every_store(name: str, tmp_path: Path) -> None:
+    with store_backends.backend(name, tmp_path) as backend:
         run_state_machine_as_test(
-            lambda: TwoBooks(place),
+            lambda: TwoManagers(backend),
             settings=settings(
                 max_examples=EXAMPLES[name],
                 stateful_step_count=25,

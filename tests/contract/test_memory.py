@@ -1,4 +1,4 @@
-"""What memory adds: it must not grow for ever."""
+"""The memory store must not grow for ever."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
 
-async def test_what_ran_out_is_forgotten_and_the_rest_kept() -> None:
+async def test_expired_entries_are_removed_and_others_kept() -> None:
     clock = Clock()
     store = MemoryStore(clock)
     kept = Fingerprint("v1:kept")

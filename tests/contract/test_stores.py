@@ -1,4 +1,4 @@
-"""What every store promises, on all of them."""
+"""The contract of a store, tested on all stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts import store_places
 
 from relay.claims.memory import MemoryStore
 from relay.core.claim import (
@@ -32,9 +31,9 @@ from relay.core.claim import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    from parts.store_places import Place
+    from parts.store_backends import Backend
 
     from relay.core.claim import Answer, Command
     from relay.core.store import Store
@@ -46,24 +45,12 @@ ORIGINAL = Original("rec-1", "<1@example.org>", "250 2.0.0 Ok: queued as 4F1 \ud
 ANOTHER = Original("rec-2", "", "250 ok", 1_700_000_100.0)
 LEASE, WINDOW = 30.0, 600.0
 NEARLY = 5.0
-"""Seconds by which an age may be off: Redis counts them itself while the test runs."""
-
-
-@pytest.fixture(scope="module", params=store_places.NAMES)
-def any_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with store_places.place(request.param, tmp_path_factory.mktemp("store")) as place:
-        yield place
-
-
-@pytest.fixture
-def place(any_place: Place) -> Place:
-    any_place.clear()
-    return any_place
+"""Seconds by which an age may differ: Redis's clock runs while the test does."""
 
 
 @pytest_asyncio.fixture
-async def store(place: Place) -> AsyncIterator[Store]:
-    store = place.store()
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    store = backend.store()
     await store.open()
     yield store
     await store.close()
@@ -92,28 +79,28 @@ async def test_peek_changes_nothing(store: Store) -> None:
     assert await one(store, claim()) == Won()
 
 
-async def test_my_own_claim_is_won_again_and_its_lease_begins_anew(store: Store, place: Place) -> None:
+async def test_an_own_claim_is_won_again_and_its_lease_begins_anew(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(20)
+    backend.advance(20)
     assert await one(store, claim()) == Won()
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, claim(THEIRS)), Held)
 
 
-async def test_a_claim_whose_lease_ran_out_is_free(store: Store, place: Place) -> None:
+async def test_a_claim_whose_lease_has_ended_is_free(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(LEASE + 1)
+    backend.advance(LEASE + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
     assert await one(store, Renew(KEY, MINE, LEASE)) == Free()
     assert await one(store, claim(THEIRS)) == Won()
 
 
-async def test_only_the_holder_renews(store: Store, place: Place) -> None:
+async def test_only_the_holder_renews(store: Store, backend: Backend) -> None:
     await one(store, claim())
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, Renew(KEY, THEIRS, LEASE)), Held)
     assert await one(store, Renew(KEY, MINE, LEASE)) == Done()
-    place.advance(20)
+    backend.advance(20)
     assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
 
 
@@ -126,10 +113,10 @@ async def test_only_the_holder_releases(store: Store) -> None:
     assert await one(store, Release(KEY, MINE)) == Done()
 
 
-async def test_what_was_sent_is_told_with_its_original_and_age(store: Store, place: Place) -> None:
+async def test_a_sent_key_is_answered_with_its_original_and_age(store: Store, backend: Backend) -> None:
     await one(store, claim())
     assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, token=MINE)) == Done()
-    place.advance(100)
+    backend.advance(100)
     for question in (claim(), claim(THEIRS), Peek(KEY, WINDOW), Renew(KEY, MINE, LEASE)):
         answer = await one(store, question)
         assert isinstance(answer, Sent)
@@ -138,30 +125,30 @@ async def test_what_was_sent_is_told_with_its_original_and_age(store: Store, pla
         assert answer.window == pytest.approx(WINDOW, abs=0.01)
 
 
-async def test_a_release_does_not_undo_what_was_sent(store: Store) -> None:
+async def test_a_release_does_not_undo_an_acceptance(store: Store) -> None:
     await store.execute([claim(), Confirm(KEY, ORIGINAL, WINDOW), Release(KEY, MINE)])
     assert isinstance(await one(store, Peek(KEY, WINDOW)), Sent)
 
 
-async def test_the_window_ends_and_does_not_slide(store: Store, place: Place) -> None:
+async def test_the_window_ends_and_does_not_slide(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW))
-    place.advance(WINDOW / 2)
+    backend.advance(WINDOW / 2)
     await one(store, claim())
-    place.advance(WINDOW / 2 + 1)
+    backend.advance(WINDOW / 2 + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
     assert await one(store, claim(THEIRS)) == Won()
 
 
-async def test_a_late_confirmation_keeps_the_age_of_the_acceptance(store: Store, place: Place) -> None:
+async def test_a_late_confirmation_keeps_the_age_of_the_acceptance(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW, age=400))
     answer = await one(store, Peek(KEY, WINDOW))
     assert isinstance(answer, Sent)
     assert answer.age == pytest.approx(400, abs=NEARLY)
-    place.advance(WINDOW - 400 + 1)
+    backend.advance(WINDOW - 400 + 1)
     assert await one(store, Peek(KEY, WINDOW)) == Free()
 
 
-async def test_a_confirmation_after_its_window_disturbs_nobody(store: Store) -> None:
+async def test_a_confirmation_after_its_window_changes_nothing(store: Store) -> None:
     await one(store, claim(THEIRS))
     assert await one(store, Confirm(KEY, ORIGINAL, WINDOW, age=WINDOW)) == Done()
     assert isinstance(await one(store, Peek(KEY, WINDOW)), Held)
@@ -176,27 +163,27 @@ async def test_a_confirmation_overrides_anything(store: Store) -> None:
     assert answer.original == ANOTHER
 
 
-async def test_a_confirmation_tells_whether_somebody_else_had_the_key(store: Store, place: Place) -> None:
+async def test_a_confirmation_reports_whether_the_claim_was_lost(store: Store, backend: Backend) -> None:
     mine = Confirm(KEY, ORIGINAL, WINDOW, token=MINE)
     theirs = Confirm(KEY, ANOTHER, WINDOW, token=THEIRS)
     await one(store, claim())
     assert await one(store, mine) == Done()
-    assert await one(store, mine) == Done(), "it may be asked twice"
-    assert await one(store, theirs) == Done(taken=True), "another one was sent"
-    place.advance(WINDOW + 1)
-    assert await one(store, mine) == Done(), "that is over"
-    place.advance(WINDOW + 1)
+    assert await one(store, mine) == Done(), "it may be repeated"
+    assert await one(store, theirs) == Done(claim_lost=True), "another message was sent"
+    backend.advance(WINDOW + 1)
+    assert await one(store, mine) == Done(), "the window of the other has ended"
+    backend.advance(WINDOW + 1)
     await one(store, claim())
-    assert await one(store, theirs) == Done(taken=True), "another one was on its way"
-    place.advance(WINDOW + 1)
+    assert await one(store, theirs) == Done(claim_lost=True), "another message was in delivery"
+    backend.advance(WINDOW + 1)
     await one(store, claim())
-    place.advance(LEASE + 1)
+    backend.advance(LEASE + 1)
     assert await one(store, theirs) == Done(), "its lease had ended"
 
 
-async def test_a_smaller_window_than_the_age_finds_it_free(store: Store, place: Place) -> None:
+async def test_a_key_is_free_for_a_window_shorter_than_its_age(store: Store, backend: Backend) -> None:
     await one(store, Confirm(KEY, ORIGINAL, WINDOW))
-    place.advance(100)
+    backend.advance(100)
     assert await one(store, Peek(KEY, 50)) == Free()
     assert isinstance(await one(store, claim(window=200)), Sent)
     assert await one(store, claim(window=50)) == Won()
@@ -232,8 +219,8 @@ async def test_an_empty_batch(store: Store) -> None:
     assert await store.execute([]) == []
 
 
-async def test_two_stores_at_one_place_see_each_other(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_two_stores_on_one_server_share_their_keys(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     try:
         await one(store, claim())
@@ -247,10 +234,10 @@ async def test_two_stores_at_one_place_see_each_other(store: Store, place: Place
         await second.close()
 
 
-async def test_two_places_have_two_identities(store: Store, place: Place) -> None:
+async def test_two_servers_have_two_identities(store: Store, backend: Backend) -> None:
     first = await store.identity()
-    place.clear()
-    second = place.store()
+    backend.clear()
+    second = backend.store()
     await second.open()
     try:
         assert await second.identity() != first
@@ -258,8 +245,8 @@ async def test_two_places_have_two_identities(store: Store, place: Place) -> Non
         await second.close()
 
 
-async def test_opening_twice_and_closing_twice_does_no_harm(place: Place) -> None:
-    store = place.store()
+async def test_a_store_can_be_opened_and_closed_twice(backend: Backend) -> None:
+    store = backend.store()
     await store.open()
     await store.open()
     assert await one(store, claim()) == Won()
@@ -274,90 +261,90 @@ def note(number: int, *, keep_for: float = 1000.0, text: str = "", size: int = 0
     return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}'.ljust(size), keep_for)
 
 
-async def told(store: Store, age: float = 1e6) -> list[str]:
+async def read_records(store: Store, age: float = 1e6) -> list[str]:
     return [text async for text in store.records(age)]
 
 
-async def test_without_a_record_none_is_told(store: Store) -> None:
-    assert await told(store) == []
+async def test_a_new_store_has_no_records(store: Store) -> None:
+    assert await read_records(store) == []
 
 
-async def test_records_are_told_newest_first_and_no_older_than_asked(store: Store, place: Place) -> None:
+async def test_records_are_read_newest_first_up_to_an_age(store: Store, backend: Backend) -> None:
     for number in range(3):
         assert await one(store, note(number)) == Done()
-        place.advance(100)
-    assert await told(store) == [note(number).text for number in (2, 1, 0)]
-    assert await told(store, 250) == [note(number).text for number in (2, 1)]
-    assert await told(store, 50) == []
+        backend.advance(100)
+    assert await read_records(store) == [note(number).text for number in (2, 1, 0)]
+    assert await read_records(store, 250) == [note(number).text for number in (2, 1)]
+    assert await read_records(store, 50) == []
 
 
-async def test_a_record_noted_again_takes_the_place_of_the_first(store: Store, place: Place) -> None:
+async def test_a_record_replaces_an_earlier_one_with_the_same_id(store: Store, backend: Backend) -> None:
     await store.execute([note(1), note(2)])
-    place.advance(100)
+    backend.advance(100)
     await store.execute([note(1, text="better known")])
-    assert await told(store) == ["better known", note(2).text]
-    assert await told(store, 50) == ["better known"]
+    assert await read_records(store) == ["better known", note(2).text]
+    assert await read_records(store, 50) == ["better known"]
 
 
-async def test_a_record_is_kept_as_long_as_it_said(store: Store, place: Place) -> None:
+async def test_a_record_is_kept_for_its_time(store: Store, backend: Backend) -> None:
     await one(store, note(1))
-    place.advance(700)
+    backend.advance(700)
     await one(store, note(2))
-    place.advance(301)
-    assert await told(store) == [note(2).text]
-    place.advance(700)
-    assert await told(store) == []
+    backend.advance(301)
+    assert await read_records(store) == [note(2).text]
+    backend.advance(700)
+    assert await read_records(store) == []
 
 
-async def test_many_records_are_told_page_by_page(store: Store) -> None:
+async def test_many_records_are_read_page_by_page(store: Store) -> None:
     numbers = range(1_700)
     await store.execute([note(number) for number in numbers])
-    telling = store.records(1e6)
-    assert [await anext(telling) for _ in range(3)] == [note(number).text for number in (1_699, 1_698, 1_697)]
-    # Whoever reads slowly stops nobody, and what is noted meanwhile does not shift what he reads.
+    reading = store.records(1e6)
+    assert [await anext(reading) for _ in range(3)] == [note(number).text for number in (1_699, 1_698, 1_697)]
+    # A slow reader blocks no other caller, and new records do not shift what it reads.
     await store.execute([claim(), note(9_999)])
-    assert [text async for text in telling] == [note(number).text for number in numbers[-4::-1]]
-    assert len(await told(store)) == 1_701
+    assert [text async for text in reading] == [note(number).text for number in numbers[-4::-1]]
+    assert len(await read_records(store)) == 1_701
 
 
-async def test_the_oldest_of_too_many_records_go(place: Place) -> None:
-    store = place.store(most_records=1_000)
+async def test_the_oldest_of_too_many_records_are_deleted(backend: Backend) -> None:
+    store = backend.store(most_records=1_000)
     await store.open()
     for start in range(0, 3_000, 500):
         await store.execute([note(number) for number in range(start, start + 500)])
-    left = await told(store)
+    left = await read_records(store)
     assert left == [note(number).text for number in range(2_999, 2_999 - len(left), -1)]
     assert 1_000 <= len(left) <= 1_100
     await store.close()
 
 
-async def test_a_long_record_counts_as_several(place: Place) -> None:
-    store = place.store(most_records=1_000)
+async def test_a_long_record_counts_as_several(backend: Backend) -> None:
+    store = backend.store(most_records=1_000)
     await store.open()
     for start in range(0, 600, 100):
         await store.execute([note(number, size=4 * 1024) for number in range(start, start + 100)])
-    left = await told(store)
+    left = await read_records(store)
     assert left == [note(number, size=4 * 1024).text for number in range(599, 599 - len(left), -1)]
     assert 200 <= len(left) <= 210
     await store.close()
 
 
-async def test_a_record_that_is_longer_than_all_may_be_together_is_kept_alone(place: Place) -> None:
-    store = place.store(most_records=100)
+async def test_a_record_longer_than_the_total_limit_is_kept_alone(backend: Backend) -> None:
+    store = backend.store(most_records=100)
     await store.open()
-    # So many that every store has looked whether they are too many: Redis and SQLite do so now and then.
+    # So many that every store has compared them with the limit: Redis and SQLite do so now and then.
     await store.execute([note(number) for number in range(600)])
     await store.execute([note(600, size=200 * 1024), *[Peek(KEY, WINDOW)] * 500])
-    assert (await told(store))[0] == note(600, size=200 * 1024).text
+    assert (await read_records(store))[0] == note(600, size=200 * 1024).text
     await store.close()
 
 
-async def test_two_stores_at_one_place_tell_of_the_same_records(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_two_stores_on_one_server_share_their_records(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     await one(store, note(1))
     await one(second, note(2))
-    assert await told(store) == await told(second) == [note(2).text, note(1).text]
+    assert await read_records(store) == await read_records(second) == [note(2).text, note(1).text]
     await second.close()
 
 
@@ -368,10 +355,10 @@ def sent(key: Fingerprint, recipient: str = "") -> Confirm:
     return Confirm(key, ORIGINAL, WINDOW, recipient=recipient)
 
 
-async def test_what_matches_is_freed_and_nothing_else(store: Store, place: Place) -> None:
+async def test_forget_frees_what_matches_and_nothing_else(store: Store, backend: Backend) -> None:
     held = Fingerprint("v1:held")
     await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW), note(1)])
-    place.advance(10)
+    backend.advance(10)
     seen: list[Entry] = []
 
     def is_for_one(entry: Entry) -> bool:
@@ -379,11 +366,11 @@ async def test_what_matches_is_freed_and_nothing_else(store: Store, place: Place
         return entry.recipient == "one"
 
     listed = [entry async for entry in store.sent()]
-    assert await one(store, AskGeneration()) == Generation(""), "to look is not to forget"
+    assert await one(store, AskGeneration()) == Generation(""), "reading begins no generation"
     assert await store.forget(is_for_one) == 1
-    # In any order: Redis's SCAN promises none, and another one on each look.
-    for look in (listed, seen):
-        assert {(entry.key, entry.original, entry.recipient) for entry in look} == {
+    # In any order: Redis's SCAN promises none, and it may differ each time.
+    for found in (listed, seen):
+        assert {(entry.key, entry.original, entry.recipient) for entry in found} == {
             (KEY, ORIGINAL, "one"),
             (OTHER, ORIGINAL, 'other \udce4"}'),
         }
@@ -392,17 +379,17 @@ async def test_what_matches_is_freed_and_nothing_else(store: Store, place: Place
     assert freed == Free()
     assert isinstance(other, Sent)
     assert isinstance(still_held, Held)
-    assert await told(store) == [note(1).text]
+    assert await read_records(store) == [note(1).text]
     assert await store.forget(is_for_one) == 0
 
 
-async def test_what_has_run_out_is_not_counted(store: Store, place: Place) -> None:
+async def test_an_acceptance_past_its_window_is_not_counted(store: Store, backend: Backend) -> None:
     await one(store, sent(KEY))
-    place.advance(WINDOW + 1)
+    backend.advance(WINDOW + 1)
     assert await store.forget(lambda _: True) == 0
 
 
-async def test_of_thousands_all_are_freed_that_match(store: Store) -> None:
+async def test_forget_frees_thousands_that_match(store: Store) -> None:
     keys = [Fingerprint(f"v1:{number:064x}") for number in range(2_500)]
     await store.execute([sent(key, f"{number % 5}") for number, key in enumerate(keys)])
     assert {entry.key async for entry in store.sent()} == set(keys)
@@ -413,24 +400,24 @@ async def test_of_thousands_all_are_freed_that_match(store: Store) -> None:
     assert await store.forget(lambda _: True) == 500
 
 
-async def test_each_forgetting_begins_a_generation_that_every_store_hears_of(store: Store, place: Place) -> None:
-    second = place.store()
+async def test_forget_begins_a_generation_that_every_store_reports(store: Store, backend: Backend) -> None:
+    second = backend.store()
     await second.open()
     names = [""]
     assert await one(store, AskGeneration()) == Generation("")
     for _ in range(3):
         await second.forget(lambda _: False)
-        told_here, told_there = await one(store, AskGeneration()), await one(second, AskGeneration())
-        assert isinstance(told_here, Generation)
-        assert told_here == told_there
-        assert told_here.name not in names
-        names.append(told_here.name)
+        here, there = await one(store, AskGeneration()), await one(second, AskGeneration())
+        assert isinstance(here, Generation)
+        assert here == there
+        assert here.name not in names
+        names.append(here.name)
     identity = await store.identity()
     assert identity not in names
     await second.close()
 
 
-async def test_a_fault_of_whoever_matches_frees_no_more_and_is_his(store: Store) -> None:
+async def test_an_error_of_the_matching_function_is_raised_and_frees_nothing(store: Store) -> None:
     await store.execute([sent(KEY), sent(OTHER)])
     with pytest.raises(ZeroDivisionError):
         await store.forget(lambda _: bool(1 // 0))
@@ -438,31 +425,29 @@ async def test_a_fault_of_whoever_matches_frees_no_more_and_is_his(store: Store)
     assert [type(answer) for answer in answers] == [Sent, Sent]
 
 
-async def test_while_it_is_looked_for_a_new_generation_has_begun_and_another_begins_after_it(
-    store: Store, place: Place
-) -> None:
-    """The first keeps relays from writing back what is forgotten, the second from knowing what they heard meanwhile."""
+async def test_forget_begins_one_generation_before_and_another_after(store: Store, backend: Backend) -> None:
+    """The first stops relays from writing back what is forgotten, the second voids what they have read meanwhile."""
     await store.execute([sent(KEY), sent(OTHER)])
     before = await one(store, AskGeneration())
-    looking, asked = threading.Event(), threading.Event()
+    matching, asked = threading.Event(), threading.Event()
 
     def matches(_: Entry) -> bool:
-        looking.set()
+        matching.set()
         return asked.wait(20)
 
-    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forgotten(place, matches)))
-    assert await asyncio.to_thread(looking.wait, 20)
+    forgetting = asyncio.create_task(asyncio.to_thread(asyncio.run, forget_as_operator(backend, matches)))
+    assert await asyncio.to_thread(matching.wait, 20)
     meanwhile = await one(store, AskGeneration())
     asked.set()
     assert await forgetting == 2
     assert meanwhile != before
-    if not isinstance(store, MemoryStore):  # which nobody asks meanwhile
+    if not isinstance(store, MemoryStore):  # no command can come between
         assert await one(store, AskGeneration()) not in (before, meanwhile)
 
 
-async def forgotten(place: Place, matches: Callable[[Entry], bool]) -> int:
-    """Forget as another process would."""
-    operator = place.store()
+async def forget_as_operator(backend: Backend, matches: Callable[[Entry], bool]) -> int:
+    """Forgets as another process would."""
+    operator = backend.store()
     try:
         return await operator.forget(matches)
     finally:

@@ -184,7 +184,8 @@ async def test_a_dot_without_reply_has_an_unclear_outcome(
     assert told.status == 1
     assert told.stdout.startswith(f"{TWO[0].decode()}  no reply after the dot: ")
     assert (
-        f"error: for 2 of 2 nobody knows whether it was accepted; relay release {record} --again sends" in told.stderr
+        f"error: for 2 of 2 it is unknown whether the upstream accepted it; relay release {record} --again sends"
+        in told.stderr
     )
     assert (await release(record)).status == 1
     assert peer.copies() == dict.fromkeys(TWO, 2)

@@ -1,1 +1,1 @@
-"""A fuzz target over parser, normaliser and rules. `run.py` drives it; docs/fuzzing.md says how."""
+"""A fuzz target for the judge, and its driver `run.py`. docs/fuzzing.md explains both."""

@@ -1,4 +1,4 @@
-"""Fuzz with atheris, guided by coverage; replay what was found.
+"""Fuzzes the judge with atheris, guided by coverage, and replays findings.
 
 python tests/fuzz/run.py --minutes 30
 python tests/fuzz/run.py --replay tests/fuzz/findings/*
@@ -15,24 +15,24 @@ SEEDS = HERE.parent / "corpus"
 FINDINGS = HERE / "findings"
 WORK = HERE.parents[1] / "var" / "fuzz"
 LONGEST_INPUT = 32 * 1024
-"""Bytes. What grows faster than its input shows at this size; what is large by itself is in test_hostile.py."""
+"""Bytes. Costs that grow faster than the input show at this size. test_hostile.py has large inputs."""
 
 
 def main() -> None:
-    """Fuzz for a time, or replay files."""
+    """Fuzzes for some minutes, or replays files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to fuzz (default: 1)")
-    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="judge these files instead")
-    wanted = parser.parse_args()
+    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="judge these files instead of fuzzing")
+    arguments = parser.parse_args()
     sys.path.insert(0, str(HERE.parent))
-    if wanted.replay:
-        replay(wanted.replay)
+    if arguments.replay:
+        replay(arguments.replay)
     else:
-        fuzz(wanted.minutes)
+        fuzz(arguments.minutes)
 
 
 def replay(paths: list[Path]) -> None:
-    """Judge files, time and memory measured; the first that fails ends it with a traceback."""
+    """Judges files, with time and memory measured. The first failure ends the process with a traceback."""
     from fuzz.target import measure
 
     for path in paths:
@@ -41,7 +41,7 @@ def replay(paths: list[Path]) -> None:
 
 
 def fuzz(minutes: float) -> None:
-    """Never returns: libFuzzer ends the process, with 0 where nothing was found."""
+    """Fuzzes. Does not return: libFuzzer ends the process, with exit status 0 if it found nothing."""
     try:
         import atheris
     except ImportError:
@@ -53,7 +53,7 @@ def fuzz(minutes: float) -> None:
     kept = WORK / "kept"
     for folder in (seeds, kept, FINDINGS):
         folder.mkdir(parents=True, exist_ok=True)
-    for path in SEEDS.glob("*/*.eml"):
+    for path in SEEDS.glob("*/*/*.eml"):
         (seeds / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     atheris.Setup(
         [

@@ -1,4 +1,4 @@
-"""What must hold for any bytes at all. Raises where it does not."""
+"""What must hold for any bytes. Raises AssertionError, or whatever the judge raises, where it does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 import tracemalloc
 import zlib
 
-from parts.remembered import forget
+from parts.remembered import clear_caches
 
 from relay.core.envelope import Recipient, fold
 from relay.core.ruling import Action
@@ -16,23 +16,23 @@ from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 
 SECONDS = 3.0
-"""The longest that one input may take, in CPU time."""
+"""CPU time that one input may take."""
 MEMORY_RATIO = 10
 MEMORY_BASE = 4 << 20
-"""Bytes that an input may cost whatever its size: one chunk of each loop."""
-_MEASURED = 16
-"""One of so many inputs has its memory measured, which is slow. Which ones is a matter of their bytes."""
-_FORGOTTEN = 4
-"""For one of so many inputs the judgement forgets all that it remembers of it and of others, and judges again."""
+"""Bytes in addition to ten times the size of an input: one chunk of each loop."""
+_MEASURE_EVERY = 16
+"""One in this many inputs has its memory measured, which is slow. The CRC of the input decides."""
+_CLEAR_EVERY = 4
+"""For one in this many inputs all caches are cleared before the second judgement."""
 
 _RECIPIENTS = (Recipient("bob@example.org"), Recipient("eve@example.org"))
 
 
-def _rule(name: str, action: Action, what: MatchTarget, pattern: str, header: str = "") -> Rule:
-    return Rule(name, action, (Condition(what, (Pattern(pattern),), header),))
+def _rule(name: str, action: Action, target: MatchTarget, pattern: str, header: str = "") -> Rule:
+    return Rule(name, action, (Condition(target, (Pattern(pattern),), header),))
 
 
-# Nothing depends on which rule wins: each condition is there, so that each is looked at.
+# Together the rules have every condition, so that each one is tested. It does not matter which rule matches.
 _RULES = (
     _rule("link", Action.EXEMPT, MatchTarget.LINK, r"(?i)(?:pass|code|token|confirmation)=[^&]"),
     _rule("header", Action.EXEMPT, MatchTarget.HEADER, "(?i)^(?:high|1)", "x-priority"),
@@ -61,17 +61,17 @@ FULL = Judge(_RULES, _IGNORE, window=600.0)
 
 
 def examine(content: bytes) -> None:
-    """Judge content as it is and under rules and ignores, twice each."""
-    if zlib.crc32(content) % _MEASURED == 0:
+    """Judges content without and with rules and ignores, twice each."""
+    if zlib.crc32(content) % _MEASURE_EVERY == 0:
         measure(content)
     else:
         _examine(content)
 
 
 def measure(content: bytes) -> None:
-    """Hold time and memory against their bounds."""
-    _examine(content)  # What is loaded once, such as tables of characters, is no cost of this input.
-    forget()
+    """Judges content, and checks time and memory against their bounds."""
+    _examine(content)  # Loads what is loaded once, such as tables of characters.
+    clear_caches()
     start = time.process_time()
     tracemalloc.start()
     try:
@@ -85,24 +85,24 @@ def measure(content: bytes) -> None:
 
 
 def _examine(content: bytes) -> None:
-    plain, full = _look(PLAIN, content), _look(FULL, content)
-    said = _said(plain), _said(full)
-    if zlib.crc32(content) % _FORGOTTEN == 0:
-        forget()
-    assert said[0] == _said(_look(PLAIN, content)), "not the same twice, remembered or not"
-    assert said[1] == _said(_look(FULL, content)), "not the same twice, remembered or not, with ignores"
-    assert said[0] != _said(_look(PLAIN, content + b"y")), "a letter at the end does not count"
+    plain, full = _judge(PLAIN, content), _judge(FULL, content)
+    results = _results(plain), _results(full)
+    if zlib.crc32(content) % _CLEAR_EVERY == 0:
+        clear_caches()
+    assert results[0] == _results(_judge(PLAIN, content)), "two judgements of the same input differ"
+    assert results[1] == _results(_judge(FULL, content)), "two judgements of the same input differ, with ignores"
+    assert results[0] != _results(_judge(PLAIN, content + b"y")), "a letter at the end does not count"
     everything = plain.normal_form(plain.rule(_RECIPIENTS[0])).fields
     for recipient in _RECIPIENTS:
         form = full.normal_form(full.rule(recipient))
-        assert form.ignored or form.fields == everything, "something was left out, and not told"
+        assert form.ignored or form.fields == everything, "the form lacks something and names no ignore"
     assert full.message_id.isascii()
     fold(content[:300])
 
 
-def _look(judge: Judge, content: bytes) -> MessageAnalysis:
+def _judge(judge: Judge, content: bytes) -> MessageAnalysis:
     return judge(content, b"contact@example.org")
 
 
-def _said(judged: MessageAnalysis) -> list[tuple[str, str]]:
+def _results(judged: MessageAnalysis) -> list[tuple[str, str]]:
     return [(judged.ruling(recipient).rule, judged.fingerprint(recipient)) for recipient in _RECIPIENTS]

@@ -1,4 +1,4 @@
-"""A short round of the fuzz target, without its fuzzer; docs/fuzzing.md says how to run the long one."""
+"""A short run of the fuzz target without the fuzzer. docs/fuzzing.md explains the long run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
-def test_what_was_found_once_holds(path: Path) -> None:
+def test_the_target_holds_for_earlier_findings(path: Path) -> None:
     measure(path.read_bytes())
 
 

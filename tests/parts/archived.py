@@ -1,4 +1,4 @@
-"""Mail as it lies in archives: with the fields that a delivery adds, in an mbox, a Maildir or a folder of files."""
+"""Archives of mail: messages with the fields that a delivery adds, in an mbox, a Maildir or a folder of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A mail that Postfix delivered to one recipient, this many seconds after noon."""
+    """A mail that Postfix delivered to one recipient, `after` seconds after noon."""
 
     mail: bytes
     to: str
@@ -31,7 +31,7 @@ class Delivered:
 
     @property
     def content(self) -> bytes:
-        """Give it as the file of a Maildir has it."""
+        """The content of its file in a Maildir, with LF line ends."""
         trace = (
             f"Return-Path: <{self.sender}>\r\nX-Original-To: {self.to}\r\nDelivered-To: local-{self.to}\r\n"
             f"Received: from tube.example.test (tube.example.test [192.0.2.1])\r\n"
@@ -41,15 +41,18 @@ class Delivered:
 
 
 def notices(count: int, *, copies: dict[int, float] | None = None, to: str = "anna@example.test") -> list[Delivered]:
-    """Give notices of `count` videos, a day apart, shuffled; of some another copy these seconds later."""
+    """Returns notifications of `count` videos, a day apart, shuffled.
+
+    `copies` gives for the numbers of some videos the seconds after which a second copy was sent.
+    """
     found = []
     for number in range(count):
         sending = Sending(seed=f"{number}")
-        made = {"video": f"{number:08x}", "title": f"Video {number}"}
-        found.append(Delivered(notification(**made, sending=sending), to, number * 86400))
+        words = {"video": f"{number:08x}", "title": f"Video {number}"}
+        found.append(Delivered(notification(**words, sending=sending), to, number * 86400))
         if number in (copies or {}):
             again = notification(
-                **made,
+                **words,
                 cache=f"?cache={1741234567 + number}",
                 sending=dataclasses.replace(sending, seed=f"{number} again"),
             )
@@ -59,7 +62,7 @@ def notices(count: int, *, copies: dict[int, float] | None = None, to: str = "an
 
 
 def as_mbox(messages: Iterable[Delivered]) -> bytes:
-    """Write them as Postfix does (mboxo, but every quoted line gets one more `>`)."""
+    """Returns an mbox as Postfix writes it: mboxo, but every quoted line gets one more `>`."""
     return b"".join(
         b"From %b  %b\n%b\n"
         % (message.sender.encode(), message.at.strftime("%a %b %e %H:%M:%S %Y").encode(), _quoted(message.content))
@@ -73,7 +76,7 @@ def _quoted(content: bytes) -> bytes:
 
 
 def write_maildir(path: Path, messages: Iterable[Delivered]) -> None:
-    """Write them as a delivery does, half of them seen."""
+    """Writes messages as a delivery does, half of them marked as seen."""
     for folder in ("cur", "new", "tmp"):
         (path / folder).mkdir(parents=True)
     for number, message in enumerate(messages):
@@ -82,7 +85,7 @@ def write_maildir(path: Path, messages: Iterable[Delivered]) -> None:
 
 
 def write_folder(path: Path, messages: Iterable[Delivered]) -> None:
-    """Write each to a file, some in a folder below."""
+    """Writes each message to a file, some of them in a subfolder."""
     (path / "below").mkdir(parents=True)
     for number, message in enumerate(messages):
         (path / ("below" if number % 3 else ".") / f"{number}.eml").write_bytes(message.content)

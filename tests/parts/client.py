@@ -1,4 +1,4 @@
-"""SMTP clients for the tests: one that does exactly what it is told, and one that sends a whole message."""
+"""SMTP clients for tests: `RawClient` sends what the test says, `send` sends a whole message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = b"client.example.test"
 
 
 class Answer(NamedTuple):
-    """A reply as it came: its code, and the text of each line."""
+    """A reply: its code, and the text of each line."""
 
     code: int
     lines: tuple[bytes, ...]
@@ -31,17 +31,17 @@ class Answer(NamedTuple):
 
 
 GONE = Answer(0, (b"connection closed",))
-"""Stands where a reply should have come and the connection ended."""
+"""Takes the place of a reply if the connection ended."""
 
 
 def stuff(content: bytes) -> bytes:
-    """Give the content as it travels: dots doubled at line starts, CRLF at its end, the final dot."""
+    """Returns the content as it is sent: dots doubled at line starts, CRLF at its end, and the final dot."""
     wire = re.sub(rb"(\A|\r\n)\.", rb"\1..", content)
     return wire + (b"" if not wire or wire.endswith(b"\r\n") else b"\r\n") + b".\r\n"
 
 
 class RawClient:
-    """A connection that sends what a test wants sent, right or wrong. Every read has a deadline."""
+    """A connection that sends what a test says, valid or not. Every read has a time limit."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -52,7 +52,7 @@ class RawClient:
     async def open(
         cls, port: int, host: str = HOST, *, tls: ssl.SSLContext | None = None, greeted: bool = True
     ) -> Self:
-        """Connect, and unless told otherwise read the greeting."""
+        """Connects, and reads the greeting unless `greeted` is False."""
         name = "localhost" if tls else None
         client = cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name, limit=1 << 20))
         if greeted:
@@ -66,18 +66,18 @@ class RawClient:
         await self.close()
 
     async def command(self, line: bytes, *, seconds: float = LONGEST) -> Answer:
-        """Send a line and read its reply."""
+        """Sends a line and returns the reply."""
         await self.send_raw(line + b"\r\n")
         return await self.read_reply(seconds=seconds)
 
     async def send_raw(self, octets: bytes) -> None:
-        """Send octets just so. Where the connection has ended, the next read tells."""
+        """Sends octets unchanged. If the connection has ended, the next read returns `GONE`."""
         with contextlib.suppress(ConnectionError):
             self._writer.write(octets)
             await self._writer.drain()
 
     async def read_reply(self, *, seconds: float = LONGEST) -> Answer:
-        """Read one reply; `GONE` when the connection ends instead."""
+        """Returns one reply, or `GONE` if the connection ends first. Raises `TimeoutError`."""
         lines: list[bytes] = []
         try:
             async with asyncio.timeout(seconds):
@@ -92,20 +92,20 @@ class RawClient:
             raise TimeoutError(f"no reply within {seconds:g} s") from None
 
     async def start_tls(self, context: ssl.SSLContext) -> Answer:
-        """Say STARTTLS and, if that is welcome, speak TLS from here on."""
+        """Sends STARTTLS and begins TLS if the reply is 220."""
         answer = await self.command(b"STARTTLS")
         if answer.code == 220:
             await self._writer.start_tls(context, server_hostname="localhost")
         return answer
 
     async def begin(self, sender: bytes, *recipients: bytes) -> list[Answer]:
-        """EHLO, MAIL and RCPTs, one after the other; give the replies of the RCPTs."""
+        """Sends EHLO, MAIL and each RCPT, one after the other. Returns the replies to RCPT."""
         await self.command(b"EHLO " + _NAME)
         await self.command(b"MAIL FROM:<%b>" % sender)
         return [await self.command(b"RCPT TO:<%b>" % recipient) for recipient in recipients]
 
     async def content(self, content: bytes, *, seconds: float = LONGEST) -> Answer:
-        """DATA, the content and its final dot; give the last reply, or DATA's own when that was not 354."""
+        """Sends DATA, the content and the final dot. Returns the last reply, or the reply to DATA if it is not 354."""
         answer = await self.command(b"DATA", seconds=seconds)
         if answer.code != 354:
             return answer
@@ -113,16 +113,16 @@ class RawClient:
         return await self.read_reply(seconds=seconds)
 
     async def half_close(self) -> None:
-        """Send FIN and go on reading."""
+        """Sends FIN. The client can still read."""
         self._writer.write_eof()
 
     async def reset(self) -> None:
-        """Break the connection with RST."""
+        """Ends the connection with RST."""
         break_off(self._writer)
         await self._gone()
 
     async def close(self) -> None:
-        """Close without QUIT."""
+        """Closes the connection without QUIT."""
         self._writer.close()
         await self._gone()
 
@@ -136,15 +136,15 @@ class RawClient:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a client heard."""
+    """The replies that a client received."""
 
     mail: Answer
     rcpt: tuple[Answer, ...]
-    """In the order of the recipients; empty when MAIL was refused."""
+    """In the order of the recipients; empty if MAIL was refused."""
     final: Answer
-    """After the final dot, or where the server stopped the transaction before."""
+    """The reply to the final dot, or the one that ended the transaction before it."""
     ok: bool = field(init=False)
-    """What PHPMailer takes for success of the message: exactly 250."""
+    """Whether PHPMailer would report success: only for 250."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ok", self.final.code == 250)
@@ -160,9 +160,9 @@ async def send(
     pipelined: bool = False,
     seconds: float = LONGEST,
 ) -> Sent:
-    """Send a message on a connection of its own as PHPMailer does: each command after the reply to the one before.
+    """Sends a message on a new connection as PHPMailer does: each command after the reply to the one before.
 
-    With `pipelined`, MAIL, RCPTs and DATA go out at once. Recipients that were refused do not stop the rest.
+    If `pipelined`, MAIL, RCPT and DATA are sent at once. Refused recipients do not stop the others.
     """
     paths = tuple(recipients)
     envelope = [b"MAIL FROM:<%b>%b" % (sender, b" " + parameters if parameters else b"")]

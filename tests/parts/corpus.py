@@ -1,4 +1,4 @@
-"""The pairs of tests/corpus, and how each is judged by default."""
+"""The pairs of messages in tests/corpus, and how the default rules judge them."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from typing import TYPE_CHECKING
 
 from parts.judging import avideo_judge
 from relay.core.envelope import Recipient
-from relay.judge.judge import VERSION
+from relay.judge.fingerprint.digest import VERSION
 
 if TYPE_CHECKING:
     from relay.judge.judge import Judge, MessageAnalysis
 
 CORPUS = Path(__file__).parents[1] / "corpus"
-PAIRS = sorted(path.with_suffix("") for path in CORPUS.glob("*/*.txt"))
-"""Each without a suffix; its messages are `NAME.a.eml` and `NAME.b.eml`."""
-MESSAGES = sorted(CORPUS.glob("*/*.eml"))
+FAMILIES = sorted(path for path in CORPUS.iterdir() if path.is_dir())
+"""Folders, each with a `why.txt`, which says what the family is evidence for."""
+PAIRS = sorted(path.with_suffix("") for path in CORPUS.glob("*/*/*.txt"))
+"""Paths `FAMILY/same/NAME` and `FAMILY/different/NAME`; the messages are `NAME.a.eml` and `NAME.b.eml`."""
+MESSAGES = sorted(CORPUS.glob("*/*/*.eml"))
 DIGESTS = CORPUS / "digests.json"
 BOB = Recipient("bob@example.org")
 
 
 def name(path: Path) -> str:
-    """Give what a pair or a message is called in the corpus."""
+    """Returns the path of a pair or a message within the corpus."""
     return path.relative_to(CORPUS).as_posix()
 
 
 @cache
 def judge() -> Judge:
-    """Give the judge that holds by default."""
+    """Returns a judge with the default rules."""
     return avideo_judge()
 
 
-def look(path: Path) -> MessageAnalysis:
-    """Judge a message of the corpus."""
+def judge_file(path: Path) -> MessageAnalysis:
+    """Judges a message of the corpus by the default rules."""
     return judge()(path.read_bytes(), b"contact@example.org")
 
 
 def digests() -> dict[str, str]:
     """Returns the fingerprint of each message of the corpus, by name."""
-    return {name(path): look(path).fingerprint(BOB) for path in MESSAGES}
+    return {name(path): judge_file(path).fingerprint(BOB) for path in MESSAGES}
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""Plays a conversation that stands in a text file against a server, and fails at the first reply that is another one.
+"""Plays an SMTP dialog from a text file against a server, and fails at the first reply that differs.
 
-    # a remark
-    only relay: why the same cannot be asked of aiosmtpd
+    # a comment
+    only relay: why the dialog is not played against aiosmtpd
     set limits.recipients = 2           a setting of the relay
-    upstream RCPT bob 550 5.1.1 no      what the upstream says at this step, where the command holds this word
-    C: RCPT TO:<bob@example.test>       a line from the client, ended by CRLF
+    upstream RCPT bob 550 5.1.1 no      the upstream's reply at this step, if the command contains this word
+    C: RCPT TO:<bob@example.test>       a line from the client; CRLF is added
     c: text                             octets from the client, without a line end
-    S: 550 5.1.1 *                      a line of the reply; * stands for anything, and S: 250-... for any more lines
-    A: 250 -- why                       aiosmtpd answers with this code instead, and why we do not
+    S: 550 5.1.1 *                      a line of the reply; * matches anything, and S: 250-... any number of lines
+    A: 250 -- why                       aiosmtpd replies with this code, and why the relay does not
     S: closed                           the server closes the connection
-    M: <anna@x> -> <bob@y> <carl@z>     the next message that arrived had this envelope
+    M: <anna@x> -> <bob@y> <carl@z>     the next message that arrived has this envelope
     M: nothing                          no further message has arrived
-    B: Subject: x\\r\\n\\r\\n               and this content
+    B: Subject: x\\r\\n\\r\\n               the message has this content
 
-`\\r`, `\\n`, `\\\\` and `\\xff` stand for octets, `{x*5000}` for five thousand x.
+`\\r`, `\\n`, `\\\\` and `\\xff` are octets; `{x*5000}` is x repeated 5000 times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLOSED = b"closed"
 
 
 class Arrived(Protocol):
-    """A message as the server took it."""
+    """A message that the server accepted."""
 
     @property
     def reverse_path(self) -> bytes: ...
@@ -49,23 +49,23 @@ class Arrived(Protocol):
 
 @dataclass
 class Turn:
-    """One thing that is sent or expected. `kind` is the letter in the file."""
+    """A line or reply that is sent or expected. `kind` is the letter in the file, `where` the file and line number."""
 
     kind: str
     where: str
     lines: list[bytes]
     other: int | None = None
-    """aiosmtpd's code, where it differs."""
+    """aiosmtpd's reply code, if it differs."""
 
     @property
     def awaits_more(self) -> bool:
-        """Whether another line of the same reply has to follow."""
+        """Whether another line of the same reply must follow."""
         return self.kind == "S" and self.lines[-1][3:4] == b"-"
 
 
 @dataclass
 class Dialog:
-    """A file."""
+    """The content of a file. `name` is its family and its stem."""
 
     name: str
     only_relay: str = ""
@@ -78,8 +78,8 @@ class Dialog:
 
 
 def read(path: Path) -> Dialog:
-    """Read a file. Raises `ValueError` where it cannot be understood: a line that nobody plays proves nothing."""
-    dialog = Dialog(path.stem)
+    """Returns the dialog in a file. Raises `ValueError` at a line that it cannot parse."""
+    dialog = Dialog(f"{path.parent.name}/{path.stem}")
     for number, line in enumerate(path.read_text().splitlines(), 1):
         where = f"{path.name}:{number}"
         head, _, rest = line.partition(" ")
@@ -104,17 +104,17 @@ def read(path: Path) -> Dialog:
             case "A:" if dialog.turns[-1].kind == "S" and " -- " in rest:
                 dialog.turns[-1].other = int(rest.partition(" -- ")[0])
             case _:
-                raise ValueError(f"{where}: cannot be understood, or not here")
+                raise ValueError(f"{where}: cannot be parsed, or not in this place")
     return dialog
 
 
 def _octets(text: str) -> bytes:
-    repeated = _REPEAT.sub(lambda found: found[1] * int(found[2]), text.encode())
-    return _ESCAPE.sub(lambda found: _NAMES.get(found[1]) or bytes.fromhex(found[1][1:].decode()), repeated)
+    repeated = _REPEAT.sub(lambda match: match[1] * int(match[2]), text.encode())
+    return _ESCAPE.sub(lambda match: _NAMES.get(match[1]) or bytes.fromhex(match[1][1:].decode()), repeated)
 
 
 async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: str, relay: bool) -> None:
-    """Play it. `pace`: each line after the reply to the one before, byte by byte, or all of it in one write."""
+    """Plays a dialog. `pace` is "one write", "byte by byte", or "line by line": each line after the last reply."""
     seen = 0
     async with await RawClient.open(port, greeted=False) as client:
         if pace == "one write":
@@ -124,7 +124,7 @@ async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: s
                 case "C" | "c" if pace == "line by line":
                     await client.send_raw(turn.lines[0])
                 case "C" | "c" if pace == "byte by byte":
-                    for piece in _crumbs(turn.lines[0]):
+                    for piece in _single_octets(turn.lines[0]):
                         await client.send_raw(piece)
                 case "S":
                     await _expect(client, turn, relay=relay)
@@ -136,11 +136,11 @@ async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: s
                     assert _envelope(arrived[seen - 1]) == turn.lines[0], turn.where
                 case "B":
                     assert arrived[seen - 1].content == turn.lines[0], turn.where
-    assert len(arrived) == seen, "a message arrived that the dialog does not tell of"
+    assert len(arrived) == seen, "a message arrived that the dialog does not mention"
 
 
-def _crumbs(octets: bytes) -> list[bytes]:
-    """Cut into single octets; of what is very long the middle stays whole."""
+def _single_octets(octets: bytes) -> list[bytes]:
+    """Returns single octets. The middle of a very long line stays one piece."""
     edge = 100 if len(octets) > 10_000 else len(octets)
     middle = [octets[edge:-edge]] if octets[edge:-edge] else []
     return [bytes([octet]) for octet in octets[:edge]] + middle + [bytes([o]) for o in octets[edge:][-edge:]]
@@ -149,15 +149,15 @@ def _crumbs(octets: bytes) -> list[bytes]:
 async def _expect(client: RawClient, turn: Turn, *, relay: bool) -> None:
     answer = await client.read_reply(seconds=10)
     if turn.lines == [CLOSED]:
-        assert answer.code == 0, f"{turn.where}: still open, and said {answer}"
+        assert answer.code == 0, f"{turn.where}: still open, and replied {answer}"
     elif relay:
         last = len(answer.lines) - 1
-        heard = [b"%d%b%b" % (answer.code, b" -"[n < last :][:1], text) for n, text in enumerate(answer.lines)]
+        received = [b"%d%b%b" % (answer.code, b" -"[n < last :][:1], text) for n, text in enumerate(answer.lines)]
         pattern = b"".join(_pattern(line) for line in turn.lines)
-        assert re.fullmatch(pattern, b"".join(line + b"\n" for line in heard)), f"{turn.where}: heard {heard}"
+        assert re.fullmatch(pattern, b"".join(line + b"\n" for line in received)), f"{turn.where}: received {received}"
     else:
         code = turn.other or int(turn.lines[0][:3])
-        assert answer.code == code, f"{turn.where}: aiosmtpd said {answer}"
+        assert answer.code == code, f"{turn.where}: aiosmtpd replied {answer}"
 
 
 def _pattern(line: bytes) -> bytes:

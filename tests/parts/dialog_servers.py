@@ -1,4 +1,4 @@
-"""The two servers that conversations are held with: the relay in this process, and aiosmtpd as it comes."""
+"""The two servers for SMTP dialogs: the relay in this process, and an unchanged aiosmtpd."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Relay:
-    """A relay in this process."""
+    """A relay that runs in this process."""
 
     service: Service
     port: int
 
     @property
     def busy(self) -> bool:
-        """Whether a client is connected, or a message under way."""
-        listener = self.service.listener
-        return bool(listener.sessions or len(listener.handlers) or len(listener.messages))
+        """Whether a client is connected or a message is being delivered."""
+        table = self.service.listener.table
+        return bool(len(table) or len(table.handlers) or len(table.messages))
 
 
 @contextlib.asynccontextmanager
 async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> AsyncIterator[Relay]:
-    """Serve, without a Received field so that content can be compared, on a memory store."""
+    """Starts a relay on a memory store. It adds no Received field, so that content can be compared."""
     keys = {
         "listen.address": f"{HOST}:0",
         "http.address": "",
@@ -64,7 +64,7 @@ class _Arrived:
     content: bytes
 
 
-class _Catch:
+class _Handler:
     def __init__(self) -> None:
         self.arrived: list[_Arrived] = []
 
@@ -77,18 +77,18 @@ class _Catch:
 
 @contextlib.asynccontextmanager
 async def aiosmtpd() -> AsyncIterator[tuple[int, list[_Arrived]]]:
-    """Serve as aiosmtpd does."""
-    catch = _Catch()
+    """Starts aiosmtpd. Yields its port and the list of messages that arrived."""
+    handler = _Handler()
     loop = asyncio.get_running_loop()
     made: list[SMTP] = []
 
     def connection() -> SMTP:
-        made.append(SMTP(catch, hostname="relay.example.test", enable_SMTPUTF8=True, loop=loop))
+        made.append(SMTP(handler, hostname="relay.example.test", enable_SMTPUTF8=True, loop=loop))
         return made[-1]
 
     server = await loop.create_server(connection, HOST, 0)
     try:
-        yield server.sockets[0].getsockname()[1], catch.arrived
+        yield server.sockets[0].getsockname()[1], handler.arrived
     finally:
         server.close()
         for protocol in made:

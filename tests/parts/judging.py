@@ -1,4 +1,4 @@
-"""The judgement as it is by default."""
+"""The judge that the default settings build."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def avideo_judge(window: float = 600.0) -> Judge:
-    """Give a judge with the rules and ignores that hold unless an operator says otherwise. `window` in seconds."""
+    """Returns a judge with the default rules and ignores. `window` in seconds."""
     return build_judge(Settings.model_validate({"dedup": {"window": f"{window}s" if window else 0}}))

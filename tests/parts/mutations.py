@@ -1,7 +1,7 @@
-"""Single changes of a message that a reader could see, each as the octets after it.
+"""Single changes to a message that a reader could see.
 
-They work on the source, at places that are found by looking at it, so that they know nothing of the parser that they
-test. Where an encoding stands between source and reader, the change is made in what is encoded.
+They change the source at places that patterns find, and share no code with the parser that they test. Where a part is
+encoded, they change what is encoded.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ _BASE64 = re.compile(
 )
 _BOUNDARY = re.compile(rb"(?i)boundary=(?:\"([^\"\r\n]+)\"|([^\s;\"]+))")
 _SHOWN = re.compile(rb"(?i)^(subject|from): *", re.MULTILINE)
-# Without the character before the padding of base64: some of its bits are shown to nobody.
+# Without the character before the padding of base64, some of whose bits encode nothing.
 _ENCODED_WORD = re.compile(rb"=\?[^?\s]+\?[bBqQ]\?([^?\s]*?)(?:[^?\s]=+)?\?=")
 
 
 class Mutation(NamedTuple):
-    """What was changed, the offset where, and the message after it."""
+    """The kind of change, its offset, and the changed message."""
 
-    what: str
+    kind: str
     at: int
     content: bytes
 
 
 def mutations(content: bytes, choose: Callable[[list[int]], list[int]]) -> Iterator[Mutation]:
-    """Give changed messages. `choose` picks offsets out of all those where a kind of change can be made."""
+    """Yields changed messages. `choose` selects from all offsets at which a kind of change can be made."""
     start = body_start(content)
     shown = visible(content, start)
-    pieces: list[tuple[str, list[int], Callable[[int], bytes]]] = [
-        ("a letter or digit", shown, lambda at: _other(content, at)),
-        ("a case", _plain_letters(content, shown), lambda at: _put(content, at, content[at : at + 1].swapcase())),
+    changes: list[tuple[str, list[int], Callable[[int], bytes]]] = [
+        ("a letter or digit", shown, lambda at: _replace_character(content, at)),
+        ("a case", _plain_letters(content, shown), lambda at: _overwrite(content, at, content[at : at + 1].swapcase())),
         ("a letter more", shown, lambda at: content[:at] + b"7" + content[at:]),
         ("a letter less", shown, lambda at: content[:at] + content[at + 1 :]),
-        ("a link", _ends(_LINK, content, start), lambda at: _other(content, at)),
-        ("the source of an image", _ends(_SOURCE, content, start), lambda at: _other(content, at)),
-        ("the name of a file", _ends(_FILE_NAME, content, 0), lambda at: _other(content, at)),
-        ("Subject or From", _header_letters(content, start), lambda at: _other(content, at)),
+        ("a link", _ends(_LINK, content, start), lambda at: _replace_character(content, at)),
+        ("the source of an image", _ends(_SOURCE, content, start), lambda at: _replace_character(content, at)),
+        ("the name of a file", _ends(_FILE_NAME, content, 0), lambda at: _replace_character(content, at)),
+        ("Subject or From", _header_letters(content, start), lambda at: _replace_character(content, at)),
     ]
-    for what, places, change in pieces:
+    for kind, places, change in changes:
         for at in choose(places):
-            yield Mutation(what, at, change(at))
+            yield Mutation(kind, at, change(at))
     words = {found.start(): found[0] for found in _WORD.finditer(content, start) if found.start() in set(shown)}
     for at in choose(list(words)):
         yield Mutation("a word less", at, content[:at] + content[at + len(words[at]) :])
         yield Mutation("a word twice", at, content[:at] + words[at] + b" " + content[at:])
-    yield from _octets(content, choose)
-    yield from _swaps(content)
+    yield from _changed_octets(content, choose)
+    yield from _swapped_parts(content)
 
 
 def body_start(content: bytes) -> int:
-    """Give where the first empty line is, or 0."""
+    """Returns the offset of the first empty line, or 0."""
     return max(content.find(b"\r\n\r\n"), content.find(b"\n\n"), 0)
 
 
 def visible(content: bytes, start: int) -> list[int]:
-    """Give the offsets of letters and digits outside of part header sections and boundaries."""
+    """Returns the offsets of letters and digits outside of the header sections of parts and of boundaries."""
     found = []
     in_header = False
     at = start
@@ -85,7 +85,7 @@ def visible(content: bytes, start: int) -> list[int]:
 
 
 def _plain_letters(content: bytes, shown: list[int]) -> list[int]:
-    """Neither the case of a hexadecimal digit of quoted-printable is seen, nor that of a URL's scheme."""
+    """Returns the offsets of letters whose case a reader sees: no quoted-printable digits, nor the scheme of a URL."""
     if b"quoted-printable" in content.lower():
         return []
     schemes = {at for found in _SCHEME.finditer(content) for at in range(*found.span())}
@@ -97,7 +97,7 @@ def _ends(pattern: re.Pattern[bytes], content: bytes, start: int) -> list[int]:
 
 
 def _header_letters(content: bytes, end: int) -> list[int]:
-    """Give the offsets of letters in Subject and From: of encoded words only what is encoded."""
+    """Returns the offsets of letters in Subject and From; in an encoded word only those of the encoded text."""
     found = []
     for field in _SHOWN.finditer(content, 0, end):
         stop = re.compile(rb"\r?\n(?![ \t])").search(content, field.end(), end + 1)
@@ -111,23 +111,23 @@ def _header_letters(content: bytes, end: int) -> list[int]:
     return found
 
 
-def _octets(content: bytes, choose: Callable[[list[int]], list[int]]) -> Iterator[Mutation]:
-    """Change one octet of what base64 encodes."""
+def _changed_octets(content: bytes, choose: Callable[[list[int]], list[int]]) -> Iterator[Mutation]:
+    """Yields messages with one changed octet in what base64 encodes."""
     for block in _BASE64.finditer(content):
         try:
             octets = base64.b64decode(block[1], validate=False)
         except binascii.Error:
             continue
-        # White space is folded in texts, and a changed line end may be other white space.
+        # White space is folded in texts, and a changed line end may be white space too.
         for at in choose([at for at, octet in enumerate(octets) if octet not in b"\r\n"]):
-            changed = base64.encodebytes(_put(octets, at, bytes([octets[at] ^ 1]))).strip()
+            changed = base64.encodebytes(_overwrite(octets, at, bytes([octets[at] ^ 1]))).strip()
             yield Mutation(
                 "an octet of base64", block.start(1), content[: block.start(1)] + changed + content[block.end(1) :]
             )
 
 
-def _swaps(content: bytes) -> Iterator[Mutation]:
-    """Let two neighbouring parts that are not alike change places."""
+def _swapped_parts(content: bytes) -> Iterator[Mutation]:
+    """Yields messages in which two neighbouring parts that differ are swapped."""
     for boundary in {(found[1] or found[2]).rstrip() for found in _BOUNDARY.finditer(content)}:
         delimiter = re.compile(rb"\r?\n--%b(?=[ \t]*\r?\n)" % re.escape(boundary))
         close = content.rfind(b"\n--" + boundary + b"--")
@@ -146,9 +146,9 @@ def _swaps(content: bytes) -> Iterator[Mutation]:
             )
 
 
-def _other(content: bytes, at: int) -> bytes:
-    return _put(content, at, b"8" if content[at : at + 1] == b"7" else b"7")
+def _replace_character(content: bytes, at: int) -> bytes:
+    return _overwrite(content, at, b"8" if content[at : at + 1] == b"7" else b"7")
 
 
-def _put(content: bytes, at: int, octets: bytes) -> bytes:
+def _overwrite(content: bytes, at: int, octets: bytes) -> bytes:
     return content[:at] + octets + content[at + len(octets) :]

@@ -1,4 +1,4 @@
-"""An SMTP server that writes everything down and does wrong on demand: the upstream in tests of faults."""
+"""An SMTP server that records everything and injects faults: the upstream in tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_LINE = 64 * 1024 * 1024
 
 
 class ScriptedPeer:
-    """The server. Its lists only grow: ask them after the event that a test waited for with `wait_for`."""
+    """The server. Its lists only grow: read them after an event that the test awaited with `wait_for`."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class ScriptedPeer:
         self.credentials = credentials
         self.sessions: list[Session] = []
         self.received: list[Message] = []
-        """Every message whose final dot came, whatever was said to it."""
+        """Every message whose final dot arrived, whatever the reply was."""
         self.accepted: list[Message] = []
-        """Every message that this server has taken, in this order, whether or not the client came to know it."""
+        """Every accepted message, in order, whether or not the client received the reply."""
         self._faults: list[Fault] = []
         self._waiting: Counter[Step] = Counter()
         self._changed = asyncio.Condition()
@@ -61,13 +61,13 @@ class ScriptedPeer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; after `stop` on the same port again, with all that was written down."""
+        """Listens. After `stop` it uses the same port and keeps what it has recorded."""
         self._server = await asyncio.start_server(
             self._connected, HOST, self.port, ssl=self.tls, limit=_LONGEST_LINE, backlog=1024
         )
 
     async def stop(self) -> None:
-        """Refuse connections from now on, and break off those that are open."""
+        """Stops listening and breaks off open connections. Raises the faults of the peer itself."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -81,7 +81,7 @@ class ScriptedPeer:
         if faults:
             raise ExceptionGroup("the scripted peer itself failed", faults)
 
-    # What it shall do wrong
+    # Faults
 
     def on(
         self,
@@ -92,17 +92,17 @@ class ScriptedPeer:
         skip: int = 0,
         times: int | None = 1,
     ) -> Fault:
-        """Do `actions` at the step, once unless `times` says otherwise; `fault.visits` counts the matching visits."""
+        """Runs `actions` at the step, once unless `times` says otherwise; `fault.visits` counts the matching visits."""
         fault = Fault(step, actions, matching, session, skip, times)
         self._faults.append(fault)
         return fault
 
     def forgive(self) -> None:
-        """Do nothing wrong any more. What already waits goes on waiting."""
+        """Removes all faults. A session that waits in one goes on waiting."""
         self._faults.clear()
 
     def hang_up(self, *, farewell: bytes = b"", broken: bool = False) -> None:
-        """Close all open sessions, as a server does with idle ones: with a last line, without, or with RST."""
+        """Closes all open sessions, with a last line if given; with RST if `broken`."""
         for session in self.open_sessions:
             if farewell:
                 session.writer.write(farewell + b"\r\n")
@@ -111,52 +111,52 @@ class ScriptedPeer:
             else:
                 session.writer.close()
 
-    # What came
+    # What arrived
 
     @property
     def open_sessions(self) -> list[Session]:
         return [session for session in self.sessions if session.open]
 
     def copies(self) -> Counter[bytes]:
-        """Count the accepted copies of each recipient, as the client spelled it."""
+        """Returns the number of accepted copies for each recipient, as the client spelled it."""
         return Counter(path for message in self.accepted for path in message.recipients)
 
     def commands(self, verb: bytes = b"") -> list[bytes]:
-        """Give all commands of all sessions that begin with the verb; `b"."` stands for a final dot."""
+        """Returns the commands of all sessions that begin with the verb; `b"."` is a final dot."""
         return [c for session in self.sessions for c in session.commands if c.upper().startswith(verb.upper())]
 
     def waiting(self, step: Step) -> int:
-        """Count the sessions that are held up at the step by a fault."""
+        """Returns the number of sessions that a fault holds at the step."""
         return self._waiting[step]
 
     async def wait_for(self, holds: Callable[[], object], what: str, *, seconds: float = LONGEST) -> None:
-        """Wait until `holds()` is true; it is asked after everything that happens here."""
+        """Waits until `holds()` is true. It is called after each event of the peer. Raises `TimeoutError`."""
         try:
             async with asyncio.timeout(seconds), self._changed:
                 await self._changed.wait_for(holds)
         except TimeoutError:
-            said = [c.decode("latin-1") for session in self.sessions for c in session.commands[-3:]]
-            raise TimeoutError(f"waited {seconds:g} s in vain: {what}; last commands: {said}") from None
+            commands = [c.decode("latin-1") for session in self.sessions for c in session.commands[-3:]]
+            raise TimeoutError(f"waited {seconds:g} s in vain: {what}; last commands: {commands}") from None
 
     async def wait_accepted(self, count: int, *, seconds: float = LONGEST) -> None:
-        """Wait until so many messages were accepted since the beginning."""
+        """Waits until `count` messages have been accepted since the start."""
         await self.wait_for(lambda: len(self.accepted) >= count, f"{count} messages accepted", seconds=seconds)
 
     async def wait_waiting(self, step: Step, count: int = 1, *, seconds: float = LONGEST) -> None:
-        """Wait until so many sessions are held up at the step."""
+        """Waits until faults hold `count` sessions at the step."""
         await self.wait_for(lambda: self._waiting[step] >= count, f"{count} sessions held at {step}", seconds=seconds)
 
-    # What the sessions ask
+    # Called by the sessions
 
     async def visit(self, step: Step, session: Session, subject: bytes = b"") -> bytes | None:
-        """Give the reply that a fault wants said at this step, or None for the usual one."""
-        meant = [fault for fault in self._faults if fault.takes(step, session.number, subject)]
-        # Who only passes is not held up.
-        held = bool(meant)
+        """Returns the reply of a fault at this step, or None for the usual reply."""
+        matching = [fault for fault in self._faults if fault.takes(step, session.number, subject)]
+        # A session without a fault is not held.
+        held = bool(matching)
         self._waiting[step] += held
         await self.tell()
         try:
-            for action in (action for fault in meant for action in fault.actions):
+            for action in (action for fault in matching for action in fault.actions):
                 reply = await action(session)
                 if reply is not None:
                     return reply
@@ -165,7 +165,7 @@ class ScriptedPeer:
         return None
 
     async def tell(self) -> None:
-        """Let those who wait look again."""
+        """Makes waiting tests check their condition again."""
         async with self._changed:
             self._changed.notify_all()
 
@@ -177,7 +177,7 @@ class ScriptedPeer:
         task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
-        # A task that failed is kept: `stop` raises its failure in the test.
+        # A failed task is kept: `stop` raises its exception in the test.
         if task.cancelled() or task.exception() is None:
             self._tasks.discard(task)
 

@@ -1,4 +1,4 @@
-"""One session of the scripted peer: an SMTP server's side of the dialogue (RFC 5321), without judgement of its own."""
+"""One session of the scripted peer: the server's side of SMTP (RFC 5321)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parts.peer import ScriptedPeer
 
 EXTENSIONS = (b"PIPELINING", b"SIZE 10240000", b"8BITMIME", b"SMTPUTF8", b"ENHANCEDSTATUSCODES")
-"""What Postfix offers and matters here. STARTTLS and AUTH are added where the peer has a certificate or credentials."""
+"""The relevant extensions of Postfix. The peer adds STARTTLS if it has a certificate and AUTH if it has credentials."""
 
 _MAIL = re.compile(rb"MAIL FROM:\s*<(.*?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
 _RCPT = re.compile(rb"RCPT TO:\s*<(.+?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
@@ -24,7 +24,7 @@ _RCPT = re.compile(rb"RCPT TO:\s*<(.+?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it arrived. Of recipients only those that were told yes."""
+    """A message as it arrived. `recipients` are the accepted ones."""
 
     session: int
     reverse_path: bytes
@@ -32,11 +32,11 @@ class Message:
     recipients: tuple[bytes, ...]
     content: bytes
     at: float
-    """Seconds by the monotonic clock."""
+    """Monotonic seconds."""
 
 
 class Session:
-    """A client's connection. `commands` keeps each line as it came, without the answers to AUTH and without content."""
+    """A client's connection. `commands` holds each line as it arrived, except the answers to AUTH, and content."""
 
     def __init__(
         self, peer: ScriptedPeer, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -48,17 +48,17 @@ class Session:
         self.open = True
         self.commands: list[bytes] = []
         self.ahead = 0
-        """How many commands were followed by others before they were answered. Only PIPELINING allows that."""
+        """The number of commands that were followed by others before their reply, which only PIPELINING allows."""
         self.encrypted = peer.tls is not None
         self.authenticated = False
         self._forget()
 
     def count(self, verb: bytes) -> int:
-        """Count the commands that begin with the verb."""
+        """Returns the number of commands that begin with the verb."""
         return sum(command.upper().startswith(verb.upper()) for command in self.commands)
 
     async def run(self) -> None:
-        """Speak until one side ends it."""
+        """Replies to commands until one side ends the session."""
         await self._answer(Step.GREETING, b"220 peer.example.test ESMTP")
         while True:
             line = await self.reader.readuntil(b"\r\n")
@@ -68,18 +68,18 @@ class Session:
             verb = command.split(maxsplit=1)[0].upper().decode("latin-1") if command.strip() else ""
             handler = getattr(self, f"_do_{verb.lower()}", None)
             if handler is None:
-                await self._say(b"500 5.5.2 Error: command not recognized")
+                await self._send(b"500 5.5.2 Error: command not recognized")
             else:
                 await handler(command)
 
     async def _answer(self, step: Step, usual: bytes, subject: bytes = b"") -> bytes:
-        """Say what a fault wants said here, or else the usual reply; give what was said."""
+        """Sends the reply of a fault at this step, or the usual reply. Returns the reply sent."""
         reply = await self.peer.visit(step, self, subject)
         reply = usual if reply is None else reply
-        await self._say(reply)
+        await self._send(reply)
         return reply
 
-    async def _say(self, reply: bytes) -> None:
+    async def _send(self, reply: bytes) -> None:
         self.writer.write(reply + b"\r\n")
         await self.writer.drain()
 
@@ -106,7 +106,7 @@ class Session:
 
     async def _do_starttls(self, command: bytes) -> None:
         if not self.peer.starttls or self.encrypted:
-            await self._say(b"503 5.5.1 TLS is not available")
+            await self._send(b"503 5.5.1 TLS is not available")
             return
         reply = await self._answer(Step.STARTTLS, b"220 2.0.0 Ready to start TLS", command)
         if reply.startswith(b"2"):
@@ -127,17 +127,17 @@ class Session:
         self.authenticated = reply.startswith(b"2")
 
     async def _ask(self, prompt: bytes) -> bytes:
-        await self._say(b"334 " + base64.b64encode(prompt))
+        await self._send(b"334 " + base64.b64encode(prompt))
         return (await self.reader.readuntil(b"\r\n")).strip()
 
     async def _do_mail(self, command: bytes) -> None:
         match = _MAIL.fullmatch(command)
-        usual = self._judge_mail(match[2].split()) if match else b"501 5.5.4 Syntax: MAIL FROM:<address>"
+        usual = self._mail_reply(match[2].split()) if match else b"501 5.5.4 Syntax: MAIL FROM:<address>"
         reply = await self._answer(Step.MAIL, usual, command)
         if match and reply.startswith(b"2"):
             self._reverse_path, self._parameters = match[1], tuple(match[2].split())
 
-    def _judge_mail(self, parameters: list[bytes]) -> bytes:
+    def _mail_reply(self, parameters: list[bytes]) -> bytes:
         if self.peer.credentials and not self.authenticated:
             return b"530 5.7.0 Authentication required"
         if self._reverse_path is not None:
@@ -166,7 +166,7 @@ class Session:
         usual = b"354 End data with <CR><LF>.<CR><LF>" if self._recipients else b"554 5.5.1 Error: no valid recipients"
         reply = await self._answer(Step.DATA, usual, command)
         if reply.startswith(b"3"):
-            await self._take(await self._read_content())
+            await self._receive(await self._read_content())
 
     async def _read_content(self) -> bytes:
         lines: list[bytes] = []
@@ -175,7 +175,7 @@ class Session:
         self.commands.append(b".")
         return b"".join(lines)
 
-    async def _take(self, content: bytes) -> None:
+    async def _receive(self, content: bytes) -> None:
         message = Message(
             self.number,
             self._reverse_path or b"",
@@ -196,7 +196,7 @@ class Session:
             await self.peer.tell()
             await self._answer(Step.REPLY, reply, content)
         else:
-            await self._say(reply)
+            await self._send(reply)
 
     async def _do_rset(self, command: bytes) -> None:
         self._forget()

@@ -1,4 +1,4 @@
-"""What the judgement remembers of earlier messages, and how to make it forget."""
+"""Clears the caches that the judge keeps between messages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import relay.judge
 _MODULES = [
     importlib.import_module(found.name) for found in pkgutil.walk_packages(relay.judge.__path__, "relay.judge.")
 ]
-MEMORIES = {
+_CACHES = {
     id(value): value for module in _MODULES for value in vars(module).values() if hasattr(value, "cache_clear")
 }.values()
 
 
-def forget() -> None:
-    """Let the next message be the first one."""
-    for memory in MEMORIES:
-        memory.cache_clear()
+def clear_caches() -> None:
+    """Empties all caches, so that the next message is judged like the first one."""
+    for cache in _CACHES:
+        cache.cache_clear()

@@ -1,4 +1,4 @@
-"""An upstream inside the process that does what the test says, and notes what it was asked."""
+"""An upstream without a network. It does what the test says, and records the calls."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from relay.core.delivery import NotSent, Unclear
     from relay.core.envelope import Envelope
 
-TAKEN = Reply(250, (b"2.1.5 Ok",))
+ACCEPTED = Reply(250, (b"2.1.5 Ok",))
 QUEUED = Reply(250, (b"2.0.0 Ok: queued as 1X1",))
 
 
 @dataclass
 class ScriptedUpstream:
-    """Makes deliveries that share one script."""
+    """Its deliveries share one script."""
 
     recipients: dict[bytes, list[Reply]] = field(default_factory=dict)
-    """What is said to a recipient, one reply a time it is offered; afterwards, and to others, `TAKEN`."""
+    """The replies to a recipient, one for each RCPT. Afterwards, and for other recipients, the reply is `ACCEPTED`."""
     dots: list[Reply | Unclear | NotSent | Exception] = field(default_factory=list)
-    """What becomes of the content, one a time it is sent; afterwards `QUEUED`."""
+    """The outcomes of the final dots, one for each. Afterwards the outcome is `QUEUED`."""
     before_dot: Callable[[], Awaitable[None]] | None = None
-    """Runs when the content is asked for, once."""
+    """Runs once, during `prepare`."""
     after_dot: Callable[[], Awaitable[None]] | None = None
-    """Runs between the final dot and its reply, once."""
+    """Runs once, between the final dot and its reply."""
     prepared: list[tuple[bytes, ...]] = field(default_factory=list)
     sent: list[tuple[bytes, ...]] = field(default_factory=list)
-    """The recipients of each content that came with its dot."""
+    """The recipients of each accepted message."""
     finished: int = 0
 
     def begin(self, envelope: Envelope) -> ScriptedDelivery:
@@ -40,8 +40,8 @@ class ScriptedUpstream:
         return ScriptedDelivery(self)
 
     def offer(self, path: bytes) -> Reply:
-        said = self.recipients.get(path, [])
-        return said.pop(0) if said else TAKEN
+        replies = self.recipients.get(path, [])
+        return replies.pop(0) if replies else ACCEPTED
 
     def size_limit(self) -> int | None:
         return None
@@ -50,32 +50,32 @@ class ScriptedUpstream:
         return bool(keyword)
 
     async def probe(self) -> None:
-        """Always reachable."""
+        """Does nothing: the upstream is always reachable."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no connection is open."""
 
 
 class ScriptedDelivery:
-    """One transaction. It keeps to the interface: content only after a positive `prepare`, and only once."""
+    """One transaction. It checks that content is sent only after a positive `prepare`, and only once."""
 
     def __init__(self, upstream: ScriptedUpstream) -> None:
         self._upstream = upstream
-        self._taken: dict[bytes, Reply] = {}
+        self._accepted: dict[bytes, Reply] = {}
         self._ready: tuple[bytes, ...] = ()
 
     async def rcpt(self, path: bytes) -> Reply:
         reply = self._upstream.offer(path)
         if reply.positive:
-            self._taken[path] = reply
+            self._accepted[path] = reply
         return reply
 
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
         assert paths, "a transaction without recipients"
         self._upstream.prepared.append(tuple(paths))
-        if set(paths) != set(self._taken):
-            self._taken = {path: self._upstream.offer(path) for path in paths}
-        replies = dict(self._taken)
+        if set(paths) != set(self._accepted):
+            self._accepted = {path: self._upstream.offer(path) for path in paths}
+        replies = dict(self._accepted)
         self._ready = tuple(path for path, reply in replies.items() if reply.positive)
         if self._upstream.before_dot:
             run, self._upstream.before_dot = self._upstream.before_dot, None
@@ -83,8 +83,8 @@ class ScriptedDelivery:
         return replies
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
-        assert self._ready, "content that nobody asked for"
-        ready, self._ready, self._taken = self._ready, (), {}
+        assert self._ready, "content without a positive prepare"
+        ready, self._ready, self._accepted = self._ready, (), {}
         if self._upstream.after_dot:
             run, self._upstream.after_dot = self._upstream.after_dot, None
             await run()
@@ -97,4 +97,4 @@ class ScriptedDelivery:
 
     async def finish(self) -> None:
         self._upstream.finished += 1
-        self._ready, self._taken = (), {}
+        self._ready, self._accepted = (), {}

@@ -1,4 +1,4 @@
-"""A transaction with an upstream, step by step and whole."""
+"""Drives deliveries of an SMTP upstream, step by step or as a whole."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ async def upstream(
     dot_timeout: float = 20.0,
     patience: float = 5.0,
     longest_wait: float = 60.0,
-    longest_silence: float = 60.0,
+    longest_idle_in_transaction: float = 60.0,
 ) -> AsyncIterator[SmtpUpstream]:
-    made = SmtpUpstream(
+    result = SmtpUpstream(
         [Target(HOST, port) for port in ports],
         connections=connections,
         reply_timeout=reply_timeout,
         dot_timeout=dot_timeout,
         patience=patience,
         longest_wait=longest_wait,
-        longest_silence=longest_silence,
+        longest_idle_in_transaction=longest_idle_in_transaction,
     )
     try:
-        yield made
+        yield result
     finally:
-        await made.close()
+        await result.close()
 
 
 async def offer(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
@@ -60,7 +60,7 @@ async def prepare(delivery: SmtpDelivery, *paths: bytes) -> list[int]:
 
 
 async def deliver(up: SmtpUpstream, *paths: bytes, content: Content = MAIL) -> Reply | Unclear | NotSent:
-    """Bring a message the whole way, as a transaction does that finds nothing suppressed."""
+    """Delivers a message as a transaction does in which nothing is suppressed."""
     async with asyncio.timeout(LONGEST):
         return await _deliver(up, *paths, content=content)
 
@@ -69,14 +69,14 @@ async def _deliver(up: SmtpUpstream, *paths: bytes, content: Content) -> Reply |
     delivery = up.begin(SENDER)
     try:
         replies = {path: await delivery.rcpt(path) for path in paths}
-        taken = [path for path, reply in replies.items() if reply.positive]
-        if not taken:
+        accepted = [path for path, reply in replies.items() if reply.positive]
+        if not accepted:
             return replies[paths[0]]
         outcome: Reply | Unclear | NotSent = NotSent("")
         while isinstance(outcome, NotSent):
-            answers = await delivery.prepare(taken)
+            answers = await delivery.prepare(accepted)
             if not any(reply.positive for reply in answers.values()):
-                return answers[taken[0]]
+                return answers[accepted[0]]
             outcome = await delivery.send(b"", content)
         return outcome
     finally:

@@ -70,9 +70,9 @@ class FaultyClaims(ClaimManager):
         verdicts = await super().claim(*arguments)
         return {} if self.fault == "answer" else verdicts
 
-    async def assure(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
+    async def find_lost_claims(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
         self._fail("assure")
-        return await super().assure(*arguments)
+        return await super().find_lost_claims(*arguments)
 
     async def settle(self, *arguments: Any) -> None:
         # Itself it is needed to leave nothing claimed, so it fails after its work.

@@ -1,7 +1,7 @@
-"""The style sheet in the head of a page: most of many a mail, and the one text of it whose white space is not folded.
+"""Takes the style sheet out of the head of a page. It is most of many mails, and its white space is not folded.
 
-Folding a thousand short lines costs more than all else that is done to a notification. Two messages of one template
-have the same style sheet to the last blank, so that it can count as it stands but for its line ends.
+To fold a thousand short lines costs more than the rest of the judgement of a notification. Two messages of one template
+have the same style sheet to the last blank, so that it counts unchanged except for its line ends.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 
 _ATTRIBUTE = rb"\s++[a-z:-]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+')"
-# HTML Living Standard, section 13.2.6.4.4: behind nothing but these a browser is in the head, where `<style>` begins a
-# style sheet. Behind all else (a comment, a script) it may be something else, and then it is a text like any other.
+# HTML Living Standard, section 13.2.6.4.4: after nothing but these a browser is in the head, where `<style>` begins a
+# style sheet. After anything else (a comment, a script) it may be something else, and counts like any text.
 _HEAD = re.compile(
     rb"\s*+(?>(?:(?:<!doctype\b[^<>\"']*+>|<title\s*+>[^<]*+</title\s*+>"
     rb"|</?(?:html|head|meta|link|base)(?>(?:%b)*)\s*+/?>)\s*+)*)<style(?>(?:%b)*)\s*+>" % (_ATTRIBUTE, _ATTRIBUTE),
@@ -19,18 +19,17 @@ _HEAD = re.compile(
 )
 _END = b"</style>"
 _LINE_END = re.compile(rb"\r?\n")
-# Without any of these there is no link in it, nor what hides one.
-_OF_LINKS = (b"&", b"=", b"//")
-REMEMBERED = 16
-"""Style sheets. A site has one for all its mails."""
-_LARGEST = 1 << 16
-"""Bytes."""
+# A link, or what hides one, holds one of these.
+_PARTS_OF_LINKS = (b"&", b"=", b"//")
+_CACHED_STYLE_SHEETS = 16  # A site has one for all its mail.
+_SIZE_LIMIT = 1 << 16
+"""Bytes of a style sheet that is cached."""
 
 
 def split_style(page: bytes) -> tuple[bytes, bytes]:
-    """Take the first style sheet out of a page, its tags left behind; an empty one where that is not certain.
+    """Returns a page without the content of its first style sheet, and that content with CRLF line ends.
 
-    One that is too large to be remembered is a text like any other.
+    The content is empty if it is not certain what a browser takes for a style sheet, or too large to be cached.
     """
     begin = _HEAD.match(page)
     if begin:
@@ -38,19 +37,19 @@ def split_style(page: bytes) -> tuple[bytes, bytes]:
         end = page.find(b"<", start)
         style = page[start:end]
         if page.startswith(_END, end) and style.isascii() and b"\0" not in style and b"\v" not in style:
-            on_the_wire = _with_wire_ends(style)
-            if len(on_the_wire) <= _LARGEST:
-                return page[:start] + page[end:], on_the_wire
+            normalised = _with_crlf(style)
+            if len(normalised) <= _SIZE_LIMIT:
+                return page[:start] + page[end:], normalised
     return page, b""
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(_CACHED_STYLE_SHEETS)
 def may_hold_link(style: bytes) -> bool:
-    """Say whether a rule may find a link in a style sheet."""
-    return any(sign in style for sign in _OF_LINKS)
+    """Returns whether a rule may find a link in a style sheet."""
+    return any(part in style for part in _PARTS_OF_LINKS)
 
 
-def _with_wire_ends(style: bytes) -> bytes:
-    """Make line ends what they are on the wire. Where the first is, the others are taken to be."""
+def _with_crlf(style: bytes) -> bytes:
+    """Normalises line ends to CRLF. If the first one is CRLF, the others are taken to be."""
     first = style.find(b"\n")
     return style if first < 0 or style[first - 1 : first] == b"\r" else _LINE_END.sub(b"\r\n", style)

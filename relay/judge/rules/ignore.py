@@ -1,6 +1,7 @@
-"""What an operator says does not count, as data. Each applies to one named place, never to the source as it stands.
+"""What an operator excludes from the fingerprint, as data. Each class applies to one kind of value in a text or page.
 
-`name` is what `relay explain` calls it. Patterns are searched for, except where it says that they match the whole.
+Each `name` identifies the ignore in the output of `relay explain`. A pattern may match any piece of the value, unless
+its description says that it must match the whole value.
 """
 
 from __future__ import annotations
@@ -14,48 +15,50 @@ if TYPE_CHECKING:
 
 
 class UrlKind(enum.StrEnum):
-    """Where in HTML a URL stands."""
+    """The places of a URL to which an ignore applies."""
 
     IMAGE = "image"
     """`src` of an `img`."""
     LINK = "link"
     """`href` of an `a` or `area`."""
     ANY = "any"
-    """Either of these, and an `http:` or `https:` URL that stands in a text."""
+    """Both, and `http:` and `https:` URLs in a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter of a URL: its value does not count, its name and the rest of the URL do.
+    """A query parameter of a URL. Its value does not count; its name and the rest of the URL do.
 
-    In doubt it counts: where the parameter stands twice, the URL has a fragment, or the value holds `;` or `?`.
+    The value counts in doubtful cases: if the parameter occurs twice, if the URL has a fragment, or if the value
+    contains `;` or `?`.
     """
 
     name: str
     parameter: str
     url: UrlKind = UrlKind.ANY
     value: Pattern | None = None
-    """Only values that match this wholly; without it all."""
+    """Must match the whole value. None stands for any value."""
     path: Pattern | None = None
-    """Only in URLs whose part before the `?` holds this."""
+    """Must match in the part of the URL before the `?`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query that is no list of parameters, such as the bare number in `x.jpg?1624465305`."""
+    """A query that is not a list of parameters, such as the bare number in `x.jpg?1624465305`."""
 
     name: str
     query: Pattern
-    """The whole of what stands behind the `?` matches this."""
+    """Must match everything after the `?`."""
     url: UrlKind = UrlKind.ANY
     path: Pattern | None = None
+    """Must match in the part of the URL before the `?`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What matches in a text node of HTML, or in a plain text; white space is folded to single spaces.
+    """A pattern for text nodes of HTML and for plain texts, in which white space is folded to single spaces.
 
-    A node is what stands between two tags, as it is written: character references are not resolved.
+    A text node is the source between two tags; character references are not resolved.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """What matches in the value of an attribute of an HTML tag."""
+    """A pattern for the value of an attribute of an HTML tag."""
 
     name: str
     attribute: str
@@ -74,7 +77,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """An HTML comment whose inside holds the pattern: all of its inside."""
+    """An HTML comment. If the pattern matches in it, the whole comment does not count."""
 
     name: str
     comment: Pattern

@@ -1,7 +1,7 @@
-"""What does not count, made ready for use: an operator's ignores, compiled once for all messages.
+"""An operator's ignores, compiled once for all messages.
 
-Here is what is found in one value (a URL, a text node, a comment …); `core.html_noise` knows where in HTML such values
-stand. In doubt nothing is found, and then it counts.
+They find what does not count in one value, such as a URL, a text node or a comment. `relay.judge.html.strip` finds
+those values in HTML. In doubt nothing is found, so the value counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
-from relay.judge.rules.pattern_text import is_local
+from relay.judge.rules.pattern import is_local
 from relay.judge.rules.url_ignores import IgnoredSpan, UrlIgnores, find_urls
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Ignored(NamedTuple):
-    """A piece that did not count: which ignore says so, and the piece."""
+    """A piece of a message that did not count, and the name of the ignore that excluded it."""
 
     name: str
     piece: bytes
@@ -31,27 +31,28 @@ class Ignores:
     """A set of ignores."""
 
     def __init__(self, ignore: Sequence[Ignore] = ()) -> None:
-        self.ignore = tuple(ignore)
-        urls = [each for each in self.ignore if isinstance(each, Parameter | Query)]
+        urls = [each for each in ignore if isinstance(each, Parameter | Query)]
         self.images = UrlIgnores([each for each in urls if each.url is not UrlKind.LINK])
-        """In the `src` of an `img`."""
+        """For the `src` of an `img`."""
         self.links = UrlIgnores([each for each in urls if each.url is not UrlKind.IMAGE])
-        """In the `href` of an `a` or `area`."""
+        """For the `href` of an `a` or `area`."""
         self.bare = UrlIgnores([each for each in urls if each.url is UrlKind.ANY])
-        """In a text."""
-        self._texts = [each for each in self.ignore if isinstance(each, Text)]
-        self._comments = [each for each in self.ignore if isinstance(each, Comment)]
-        self._attributes: dict[bytes, list[Attribute]] = {}
-        for each in self.ignore:
+        """For URLs in a text."""
+        self._texts = [each for each in ignore if isinstance(each, Text)]
+        self._comments = [each for each in ignore if isinstance(each, Comment)]
+        self.attributes: dict[bytes, list[Attribute]] = {}
+        """For values of attributes, by the attribute's name in lower case."""
+        for each in ignore:
             if isinstance(each, Attribute):
-                self._attributes.setdefault(each.attribute.lower().encode(), []).append(each)
-        self.attributes = tuple(self._attributes)
-        """The names of attributes that hold something else than URLs to look at, in lower case."""
+                self.attributes.setdefault(each.attribute.lower().encode(), []).append(each)
         self.looks_at_text = bool(self._texts or self.bare)
         self.looks_at_comments = bool(self._comments)
 
     def last_place(self, html: bytes) -> int:
-        """Give an offset in HTML behind which no tag or text begins in which there is anything, or -1. Cheap."""
+        """Returns the offset of the last tag or text that can contain something to ignore, or -1.
+
+        The offset may be too large, never too small. Much cheaper than a walk over the tags.
+        """
         last = self.links.last_place(html, self.images.last_place(html))
         if self._comments:
             last = max(last, html.rfind(b"<!--"))
@@ -62,24 +63,24 @@ class Ignores:
             last = len(html)
         return last
 
-    def in_text(self, text: bytes, work: ScanBudget, *, html: bool) -> Iterator[IgnoredSpan]:
-        """Look at a plain text, or at a text node of HTML as it stands in the source."""
+    def in_text(self, text: bytes, budget: ScanBudget, *, html: bool) -> Iterator[IgnoredSpan]:
+        """Yields what to ignore in a plain text, or with `html` in the source of a text node."""
         for each in self._texts:
-            yield from _matches(each.name, each.text, text, work)
+            yield from _matches(each.name, each.text, text, budget)
         if self.bare:
             for start, end in find_urls(text):
-                for found in self.bare.find(text[start:end], work, html=html):
+                for found in self.bare.find(text[start:end], budget, html=html):
                     yield IgnoredSpan(start + found.start, start + found.end, found.name)
 
-    def in_attribute(self, name: bytes, value: bytes, work: ScanBudget) -> Iterator[IgnoredSpan]:
-        """Look at the value of an attribute whose name is one of `attributes`."""
-        for each in self._attributes.get(name, ()):
-            yield from _matches(each.name, each.value, value, work)
+    def in_attribute(self, name: bytes, value: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
+        """Yields what to ignore in the value of an attribute that `attributes` names."""
+        for each in self.attributes.get(name, ()):
+            yield from _matches(each.name, each.value, value, budget)
 
-    def in_comment(self, inside: bytes, work: ScanBudget) -> Iterator[IgnoredSpan]:
-        """Look at what stands between `<!--` and `-->`."""
+    def in_comment(self, inside: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
+        """Yields what to ignore between `<!--` and `-->`."""
         for each in self._comments:
-            if inside and work.spend(len(inside)) and each.comment.search(inside):
+            if inside and budget.spend(len(inside)) and each.comment.search(inside):
                 yield IgnoredSpan(0, len(inside), each.name)
                 return
 
@@ -88,11 +89,11 @@ def _may_match(pattern: Pattern, html: bytes) -> bool:
     return not is_local(pattern.text) or pattern.search(html)
 
 
-def _matches(name: str, pattern: Pattern, text: bytes, work: ScanBudget) -> Iterator[IgnoredSpan]:
-    """Each match may cost a look at all that follows, so that many of them in a long text are too much work."""
-    if not work.spend(len(text)):
+def _matches(name: str, pattern: Pattern, text: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
+    """Yields the matches until the budget is spent: each one may cost a scan of the rest of the text."""
+    if not budget.spend(len(text)):
         return
     for start, end in pattern.spans(text):
         yield IgnoredSpan(start, end, name)
-        if not work.spend(len(text) - end):
+        if not budget.spend(len(text) - end):
             return

@@ -1,6 +1,7 @@
-"""Links in a text, HTML or plain, as far as they can be seen without rendering it.
+"""Finds links in a text, HTML or plain, without rendering it.
 
-Generous: what a rule looks for may stand in an attribute, in the text, or in raw octets that nobody could decode.
+Includes too much rather than too little: a link that a rule looks for may be in an attribute, in the text, or in raw
+octets that could not be decoded.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The value of an attribute goes to its closing quote, white space included; elsewhere a link ends at white space.
+# An attribute's value ends at its closing quote and may contain white space. Elsewhere a link ends at white space.
 _VALUE = re.compile(rb"href\s*=\s*(?:\"([^\"]*)|'([^']*)|([^\s\"'<>]+))")
 _REST = re.compile(rb"://[^\s\"'<>]+")
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]{0,30}\Z", re.IGNORECASE)
 _LONGEST_SCHEME = 31
-# Character references that may hide the marks by which a link is found.
-_HIDDEN = (b"&#", b"&colon", b"&sol")
-# Browsers take them out of a URL (URL Living Standard, section 4.4).
-_PASSED_OVER = b"\t\r\n"
+# Character references that can hide the characters by which a link is found.
+_HIDING_REFERENCES = (b"&#", b"&colon", b"&sol")
+# Browsers remove these from a URL (URL Living Standard, section 4.4).
+_REMOVED_BY_BROWSERS = b"\t\r\n"
 _LEADING_ZEROS = re.compile(rb"(&#[xX]?)0++(?=[0-9a-fA-F])")
-# More digits than any character has; `int` refuses thousands of them.
+# More digits than any character has. `int` refuses thousands of digits.
 _NO_CHARACTER = re.compile(rb"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")
 
 
-def links(text: bytes) -> list[bytes]:
-    """Give every link, each once, its character references resolved."""
+def find_links(text: bytes) -> list[bytes]:
+    """Returns all links without repetitions. Character references are resolved."""
     found = list(_in_attributes(text))
-    if b"&" in text and any(reference in text for reference in _HIDDEN):
+    if b"&" in text and any(reference in text for reference in _HIDING_REFERENCES):
         text = _resolve(text)
-    found += _bare(text)
-    written = [link for link in found if b"&" in link]
-    if written:
-        # In one go, which is many times quicker. NUL is part of no reference, and of no text that was decoded.
-        found = [link for link in found if b"&" not in link] + _resolve(b"\0".join(written)).split(b"\0")
-    return list(dict.fromkeys([link.translate(None, _PASSED_OVER) for link in found]))
+    found += _in_text(text)
+    unresolved = [link for link in found if b"&" in link]
+    if unresolved:
+        # One call for all links is many times faster. NUL is in no reference and in no decoded text.
+        found = [link for link in found if b"&" not in link] + _resolve(b"\0".join(unresolved)).split(b"\0")
+    return list(dict.fromkeys([link.translate(None, _REMOVED_BY_BROWSERS) for link in found]))
 
 
 def _in_attributes(text: bytes) -> Iterator[bytes]:
@@ -51,7 +52,7 @@ def _in_attributes(text: bytes) -> Iterator[bytes]:
         at = lower.find(b"href", end)
 
 
-def _bare(text: bytes) -> Iterator[bytes]:
+def _in_text(text: bytes) -> Iterator[bytes]:
     at = text.find(b"://")
     while at >= 0:
         end = at + len(b"://")

@@ -1,25 +1,35 @@
-"""Operators' patterns: RE2, which takes linear time whatever the pattern and the text, so no pattern stalls the relay.
+"""Operators' patterns, in RE2 syntax.
 
-The syntax is RE2's; texts are UTF-8 octets. `(?i)` ignores case, `^` and `$` are the ends of the text.
+RE2 takes linear time for every pattern and text, so no pattern stalls the relay. Texts are UTF-8 octets. `(?i)` ignores
+case; `^` and `$` are the ends of the text. `is_local` and `join_patterns` examine a pattern's text, and in doubt give
+the cautious answer.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import re2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _MEMORY = 4 << 20
 """Bytes that one compiled pattern may take."""
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+# A caret at the start of a class (`[^a]`) is not an anchor.
+_ANCHOR = re.compile(r"(?<!\[)\^|\$")
+_ESCAPED_ANCHORS = frozenset("AzbBQ")
+# These have another meaning in one of several joined lines: ends of the whole text, literal text without an end, flags
+# turned off.
+_NOT_JOINABLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern, compiled. Raises `ValueError` that says what is wrong and quotes the part."""
+    """A compiled pattern. Raises `ValueError` that names the fault and quotes the part: `missing ) at "(foo"`."""
 
     text: str
     _regexp: Any = field(init=False, repr=False, compare=False)
@@ -35,20 +45,39 @@ class Pattern:
         object.__setattr__(self, "_regexp", compiled)
 
     def search(self, octets: bytes) -> bool:
-        """Say whether it matches anywhere."""
+        """Returns whether the pattern matches anywhere."""
         return self._regexp.search(octets) is not None
 
     def fullmatch(self, octets: bytes) -> bool:
-        """Say whether it matches the whole."""
+        """Returns whether the pattern matches all octets."""
         return self._regexp.fullmatch(octets) is not None
 
     def spans(self, octets: bytes) -> Iterator[tuple[int, int]]:
-        """Give begin and end of every match that is not empty, from left to right, none overlapping."""
+        """Yields start and end of all matches that are not empty, from left to right, without overlaps."""
         return (found.span() for found in self._regexp.finditer(octets) if found.end() > found.start())
 
 
+def is_local(text: str) -> bool:
+    """Returns whether every match in a piece of a text is a match in the whole text too."""
+    escaped = _ESCAPED.findall(text)
+    return _ESCAPED_ANCHORS.isdisjoint(escaped) and not _ANCHOR.search(_ESCAPED.sub("", text))
+
+
+def join_patterns(texts: Collection[str]) -> Pattern | None:
+    """Returns a pattern that matches texts joined by line feeds wherever one of the patterns matches a text.
+
+    Returns None if that is not certain.
+    """
+    if not texts or any(map(_NOT_JOINABLE.search, texts)):
+        return None
+    try:
+        return Pattern("(?m)" + "|".join(f"(?:{text})" for text in texts))
+    except ValueError:
+        return None  # Each pattern is small enough, all together are too large.
+
+
 def _reason(error: re2.error) -> str:
-    """RE2 says `missing ): (foo`: what, and where."""
-    said = error.args[0] if error.args else b""
-    what, colon, part = (said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).partition(": ")
-    return f'{what} at "{part}"' if colon else what
+    """Returns the message with its parts in order. RE2 writes `missing ): (foo`: fault, colon, part of the pattern."""
+    raw = error.args[0] if error.args else b""
+    fault, colon, part = (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)).partition(": ")
+    return f'{fault} at "{part}"' if colon else fault

@@ -1,4 +1,4 @@
-"""What does not count in a URL. The rest of it counts, the name of a parameter included."""
+"""Finds what does not count in a URL. Everything else in it counts, including the names of parameters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from relay.judge.rules.ignore import Query
     from relay.judge.rules.pattern import Pattern
 
-_LEAST_WORK = 4 << 20
-_WORK_BY_OCTET = 64
-_WORK_OF_A_STEP = 1 << 10
-_CANDIDATES = 64
-# With a scheme that has no query of parameters (`data:`, `javascript:`), or one that is not certain, nothing is found.
+_SMALLEST_BUDGET = 4 << 20
+"""Octets. A small message is judged in the event loop; this budget takes some milliseconds."""
+_BUDGET_PER_OCTET = 64
+_STEP_COST = 1 << 10
+_QUERIES_TRIED = 64
+# Nothing is found in a URL whose scheme has no query of parameters (`data:`, `javascript:`) or is uncertain.
 _WITH_QUERY = re.compile(rb"(?:(?:https?:)?//[^?]*|[^:?]*)\?", re.IGNORECASE)
-# Servers differ about `;`, and what a second `?` or white space means is anybody's guess.
+# Servers differ about `;`. The meaning of a second `?` or of white space is uncertain.
 _UNCLEAR = re.compile(rb"[;?\s]")
 _END_OF_QUERY = re.compile(rb"[\"'\s<>#]")
 _BARE = re.compile(rb"https?://[^\s\"'<>]+")
@@ -28,7 +29,7 @@ _PUNCTUATION = b".,;:!?)]}*_~|"
 
 
 class IgnoredSpan(NamedTuple):
-    """A piece of a value: the offsets of its begin and end, and the ignore that says that it does not count."""
+    """A piece of a value that does not count: its start and end offsets, and the name of the ignore."""
 
     start: int
     end: int
@@ -36,93 +37,97 @@ class IgnoredSpan(NamedTuple):
 
 
 class ScanBudget:
-    """What may still be spent on the texts of one message, in octets that patterns look at: a message is the same at
-    every time and place, so nobody's clock decides what counts. A small one, which is judged between the steps of
-    others, has some milliseconds.
+    """The octets that patterns may still look at in one message.
+
+    Counts octets, not time, so that a message has the same fingerprint on every host and under every load.
     """
 
     def __init__(self, octets: int = 0) -> None:
-        """Give what may be spent on texts of so many octets."""
-        self._left = max(_LEAST_WORK, octets * _WORK_BY_OCTET)
+        """`octets` is the total length of the message's texts."""
+        self._left = max(_SMALLEST_BUDGET, octets * _BUDGET_PER_OCTET)
 
     def spend(self, octets: int = 0) -> bool:
-        """Take one step off, or a look of a pattern at so many octets; say whether that was still there."""
-        self._left -= octets + _WORK_OF_A_STEP
+        """Deducts one step and the octets that a pattern looks at. Returns whether the budget covered them."""
+        self._left -= octets + _STEP_COST
         return self._left >= 0
 
 
-class _Named:
-    """The value of a parameter, where a query has it once and it is clear where it ends."""
+class _ParameterFinder:
+    """Finds the value of a parameter, if a query has the parameter once and the end of the value is certain."""
 
     def __init__(self, ignore: Parameter) -> None:
         self.ignore = ignore
         name = re.escape(ignore.parameter.encode())
         self.hint = ignore.parameter.encode() + b"="
+        """Part of every query in which there is something to find."""
         self._in_html = re.compile(rb"(?:\A|&(?:amp;)?)%b(?![^=&])(?:=([^&]*))?" % name)
         self._in_text = re.compile(rb"(?:\A|&)%b(?![^=&])(?:=([^&]*))?" % name)
 
-    def span(self, query: bytes, work: ScanBudget, *, html: bool) -> tuple[int, int] | None:
+    def span(self, query: bytes, budget: ScanBudget, *, html: bool) -> tuple[int, int] | None:
         found = list((self._in_html if html else self._in_text).finditer(query))
         if len(found) != 1 or not found[0][1] or _UNCLEAR.search(found[0][1]):
             return None
         pattern = self.ignore.value
-        if pattern and not (work.spend(len(found[0][1])) and pattern.fullmatch(found[0][1])):
+        if pattern and not (budget.spend(len(found[0][1])) and pattern.fullmatch(found[0][1])):
             return None
         return found[0].span(1)
 
 
 class UrlIgnores:
-    """The ignores for URLs of one kind."""
+    """The ignores for URLs in one kind of place."""
 
     def __init__(self, ignores: Sequence[Parameter | Query]) -> None:
-        self._named = [_Named(each) for each in ignores if isinstance(each, Parameter)]
+        self._parameters = [_ParameterFinder(each) for each in ignores if isinstance(each, Parameter)]
         self._queries = [each for each in ignores if not isinstance(each, Parameter)]
 
     def __bool__(self) -> bool:
-        return bool(self._named or self._queries)
+        return bool(self._parameters or self._queries)
 
     def last_place(self, source: bytes, last: int = -1) -> int:
-        """Give an offset behind which no URL has anything to find; at least `last`."""
-        for named in self._named:
-            last = max(last, source.rfind(named.hint, last + 1))
+        """Returns an offset after which no URL contains anything to ignore; at least `last`."""
+        for finder in self._parameters:
+            last = max(last, source.rfind(finder.hint, last + 1))
         for each in self._queries:
             last = max(last, _last_query(each.query, source, last + 1))
         return last
 
-    def find(self, url: bytes, work: ScanBudget, *, html: bool) -> list[IgnoredSpan]:
-        """Look at a URL; in HTML `&` may be written as `&amp;`. No other character reference is resolved."""
-        if b"#" in url or not (work.spend(len(url)) and _WITH_QUERY.match(url)):
+    def find(self, url: bytes, budget: ScanBudget, *, html: bool) -> list[IgnoredSpan]:
+        """Returns what to ignore in a URL. With `html`, `&` may be written `&amp;`; no other reference is resolved."""
+        if b"#" in url or not (budget.spend(len(url)) and _WITH_QUERY.match(url)):
             return []
         path, _, query = url.partition(b"?")
         at = len(path) + 1
         found = [
             IgnoredSpan(at, len(url), each.name)
             for each in self._queries
-            if query and work.spend(len(query)) and each.query.fullmatch(query) and _holds(each.path, path, work)
+            if query and budget.spend(len(query)) and each.query.fullmatch(query) and _found(each.path, path, budget)
         ]
-        for named in self._named:
-            if named.hint in query and _holds(named.ignore.path, path, work):
-                span = named.span(query, work, html=html)
+        for finder in self._parameters:
+            if finder.hint in query and _found(finder.ignore.path, path, budget):
+                span = finder.span(query, budget, html=html)
                 if span:
-                    found.append(IgnoredSpan(at + span[0], at + span[1], named.ignore.name))
+                    found.append(IgnoredSpan(at + span[0], at + span[1], finder.ignore.name))
         return found
 
 
 def find_urls(text: bytes) -> Iterator[tuple[int, int]]:
-    """Give begin and end of the URLs in a text that could have parameters."""
+    """Yields start and end of the URLs in a text that can have parameters."""
     if b"?" in text:
         for match in _BARE.finditer(text):
             yield match.start(), match.start() + len(match[0].rstrip(_PUNCTUATION))
 
 
-def _holds(pattern: Pattern | None, path: bytes, work: ScanBudget) -> bool:
-    return pattern is None or (work.spend(len(path)) and pattern.search(path))
+def _found(pattern: Pattern | None, path: bytes, budget: ScanBudget) -> bool:
+    return pattern is None or (budget.spend(len(path)) and pattern.search(path))
 
 
 def _last_query(pattern: Pattern, source: bytes, start: int) -> int:
-    """Give where the last query begins that the pattern matches; after many that it does not match, the next."""
+    """Returns the offset of the last query that the pattern matches, or -1.
+
+    After `_QUERIES_TRIED` queries without a match, returns the offset of the last one tried.
+    """
     at = end = len(source)
-    for _ in range(_CANDIDATES):
+    for _ in range(_QUERIES_TRIED):
         before, at = at, source.rfind(b"?", start, at)
         if at < 0:
             return -1

@@ -1,4 +1,4 @@
-"""The guard before a store that does what the test says."""
+"""The store client, with a store that behaves as the test says."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BATCH, BatchingStoreClient
 from relay.core.claim import (
     Answer,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from parts.redis_server import RedisServer
 
 LIMIT = 0.05
-"""Seconds; only tests of a store that hangs wait so long."""
+"""Seconds. Only tests of a store that hangs wait so long."""
 LONG = 30.0
 
 
@@ -45,12 +45,12 @@ def peek(name: object) -> Peek:
 
 
 async def answer(commands: Sequence[Command]) -> list[Answer]:
-    """Say `Free`, with the name of the key, so that a test sees whose answer it is."""
+    """Returns `Free` with the key, so that a test can tell the answers apart."""
     return [Named(command.key) if isinstance(command, Peek) else Done() for command in commands]
 
 
 class Named(Free):
-    """An answer that knows its question."""
+    """An answer with the key of its command."""
 
     def __init__(self, key: Fingerprint) -> None:
         object.__setattr__(self, "key", key)
@@ -73,7 +73,7 @@ async def hang(_: Sequence[Command]) -> list[Answer]:
 
 
 class FakeStore:
-    """Answers by `behave`, which a test may change at any time; a probe is answered while `serves`."""
+    """Answers with `behave`, which a test may change at any time. Answers probes while `serves`."""
 
     def __init__(self) -> None:
         self.behave: Callable[[Sequence[Command]], Awaitable[list[Answer]]] = answer
@@ -121,7 +121,7 @@ class FakeStore:
 
 
 class Gate:
-    """A behaviour: answers wait until it opens."""
+    """A behaviour: answers only when its event is set."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -131,21 +131,21 @@ class Gate:
         return await answer(commands)
 
 
-class Changes:
-    """What a subscriber heard; one may wait for the next."""
+class StateChanges:
+    """The states that a subscriber was called with."""
 
-    def __init__(self, guard: BatchingStoreClient) -> None:
-        self.heard: list[bool] = []
+    def __init__(self, client: BatchingStoreClient) -> None:
+        self.states: list[bool] = []
         self._event = asyncio.Event()
-        guard.subscribe(self._hear)
+        client.subscribe(self._add)
 
-    def _hear(self, up: bool) -> None:
-        self.heard.append(up)
+    def _add(self, up: bool) -> None:
+        self.states.append(up)
         self._event.set()
 
     async def until(self, up: bool) -> None:
         async with asyncio.timeout(LONG):
-            while not self.heard or self.heard[-1] is not up:
+            while not self.states or self.states[-1] is not up:
                 self._event.clear()
                 await self._event.wait()
 
@@ -156,34 +156,34 @@ def store() -> FakeStore:
 
 
 @pytest_asyncio.fixture
-async def guard(store: FakeStore) -> AsyncIterator[BatchingStoreClient]:
-    """A guard whose limit no test reaches."""
-    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
-    await guard.start()
-    yield guard
-    await guard.close()
+async def client(store: FakeStore) -> AsyncIterator[BatchingStoreClient]:
+    """A store client whose limit no test reaches."""
+    client = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
+    await client.start()
+    yield client
+    await client.close()
 
 
 @pytest_asyncio.fixture
-async def strict(store: FakeStore) -> AsyncIterator[BatchingStoreClient]:
-    """A guard with a short limit."""
-    guard = BatchingStoreClient(store, limit=LIMIT, probe_every=0.001)
-    await guard.start()
-    yield guard
-    await guard.close()
+async def impatient(store: FakeStore) -> AsyncIterator[BatchingStoreClient]:
+    """A store client with a short limit."""
+    client = BatchingStoreClient(store, limit=LIMIT, probe_every=0.001)
+    await client.start()
+    yield client
+    await client.close()
 
 
 def are_unknown(answers: Sequence[Answer], count: int) -> bool:
     return len(answers) == count and all(isinstance(answer, Unknown) for answer in answers)
 
 
-def asking(guard: BatchingStoreClient, *commands: Command) -> asyncio.Task[list[Answer]]:
-    return asyncio.create_task(guard.ask(commands))
+def asking(client: BatchingStoreClient, *commands: Command) -> asyncio.Task[list[Answer]]:
+    return asyncio.create_task(client.ask(commands))
 
 
-async def in_flight(guard: BatchingStoreClient, store: FakeStore, *commands: Command) -> asyncio.Task[list[Answer]]:
+async def in_flight(client: BatchingStoreClient, store: FakeStore, *commands: Command) -> asyncio.Task[list[Answer]]:
     before = len(store.asked)
-    task = asking(guard, *commands)
+    task = asking(client, *commands)
     await store.has_been_asked(before + 1)
     return task
 
@@ -191,18 +191,18 @@ async def in_flight(guard: BatchingStoreClient, store: FakeStore, *commands: Com
 # Batches
 
 
-async def test_questions_travel_and_answers_come_back(guard: BatchingStoreClient, store: FakeStore) -> None:
-    assert await guard.ask([peek(1), peek(2)]) == answers_to(peek(1), peek(2))
+async def test_commands_are_answered_in_order(client: BatchingStoreClient, store: FakeStore) -> None:
+    assert await client.ask([peek(1), peek(2)]) == answers_to(peek(1), peek(2))
     assert store.asked == [[peek(1), peek(2)]]
-    assert await guard.ask([]) == []
+    assert await client.ask([]) == []
 
 
-async def test_what_comes_in_during_a_round_trip_travels_together_in_the_next(
-    guard: BatchingStoreClient, store: FakeStore
+async def test_commands_queued_during_a_round_trip_share_the_next_batch(
+    client: BatchingStoreClient, store: FakeStore
 ) -> None:
     store.behave = gate = Gate()
-    first = await in_flight(guard, store, peek("first"))
-    others = [asking(guard, peek(number), peek(-number)) for number in range(1, 11)]
+    first = await in_flight(client, store, peek("first"))
+    others = [asking(client, peek(number), peek(-number)) for number in range(1, 11)]
     await asyncio.sleep(0)
     gate.event.set()
     assert await first == answers_to(peek("first"))
@@ -211,10 +211,10 @@ async def test_what_comes_in_during_a_round_trip_travels_together_in_the_next(
     assert [len(batch) for batch in store.asked] == [1, 20]
 
 
-async def test_an_acceptance_grows_older_while_it_waits_in_the_queue(store: FakeStore) -> None:
+async def test_an_acceptance_ages_while_it_is_queued(store: FakeStore) -> None:
     now = 100.0
-    guard = BatchingStoreClient(store, limit=LONG, clock=lambda: now)
-    await guard.start()
+    client = BatchingStoreClient(store, limit=LONG, clock=lambda: now)
+    await client.start()
     gate = asyncio.Event()
 
     async def gated(commands: Sequence[Command]) -> list[Answer]:
@@ -222,34 +222,34 @@ async def test_an_acceptance_grows_older_while_it_waits_in_the_queue(store: Fake
         return await answer(commands)
 
     store.behave = gated
-    first = asyncio.ensure_future(guard.ask([peek(1)]))
+    first = asyncio.ensure_future(client.ask([peek(1)]))
     await store.entered.wait()
     original = Original("4f1d", "", "", 0.0)
-    second = asyncio.ensure_future(guard.ask([Confirm(Fingerprint("v1:k"), original, 600.0, 2.0, "to k")]))
+    second = asyncio.ensure_future(client.ask([Confirm(Fingerprint("v1:k"), original, 600.0, 2.0, "to k")]))
     await asyncio.sleep(0)
     now += 3.0
     gate.set()
     await asyncio.gather(first, second)
     assert store.asked[-1] == [Confirm(Fingerprint("v1:k"), original, 600.0, 5.0, "to k")]
-    await guard.close()
+    await client.close()
 
 
-async def test_a_long_list_is_split_and_short_ones_fill_up_its_last_piece(
-    guard: BatchingStoreClient, store: FakeStore
+async def test_a_long_list_is_split_and_short_ones_fill_its_last_batch(
+    client: BatchingStoreClient, store: FakeStore
 ) -> None:
     many = [peek(number) for number in range(2 * BATCH + 500)]
-    long, short, full = asking(guard, *many), asking(guard, peek("short")), asking(guard, *many[:BATCH])
+    long, short, full = asking(client, *many), asking(client, peek("short")), asking(client, *many[:BATCH])
     assert await long == answers_to(*many)
     assert await short == answers_to(peek("short"))
     assert await full == answers_to(*many[:BATCH])
     assert [len(batch) for batch in store.asked] == [BATCH, BATCH, 501, BATCH]
 
 
-async def test_a_caller_cancelled_in_the_queue_is_not_carried(guard: BatchingStoreClient, store: FakeStore) -> None:
+async def test_a_request_cancelled_in_the_queue_is_not_sent(client: BatchingStoreClient, store: FakeStore) -> None:
     store.behave = gate = Gate()
-    first = await in_flight(guard, store, peek("first"))
-    leaving = asking(guard, *[peek("leaving")] * (2 * BATCH))
-    staying = asking(guard, peek("staying"))
+    first = await in_flight(client, store, peek("first"))
+    leaving = asking(client, *[peek("leaving")] * (2 * BATCH))
+    staying = asking(client, peek("staying"))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -260,12 +260,12 @@ async def test_a_caller_cancelled_in_the_queue_is_not_carried(guard: BatchingSto
     assert store.asked[1:] == [[peek("staying")]]
 
 
-async def test_a_caller_cancelled_on_the_way_does_not_disturb_the_others(
-    guard: BatchingStoreClient, store: FakeStore
+async def test_a_request_cancelled_during_its_round_trip_does_not_disturb_others(
+    client: BatchingStoreClient, store: FakeStore
 ) -> None:
     store.behave = gate = Gate()
-    leaving = asking(guard, peek("leaving"))
-    staying = await in_flight(guard, store, peek("staying"))
+    leaving = asking(client, peek("leaving"))
+    staying = await in_flight(client, store, peek("staying"))
     leaving.cancel()
     await asyncio.wait([leaving])
     assert leaving.cancelled()
@@ -277,89 +277,97 @@ async def test_a_caller_cancelled_on_the_way_does_not_disturb_the_others(
 # The limit
 
 
-async def test_a_hanging_store_is_left_after_the_limit_and_given_up_after_two(
-    strict: BatchingStoreClient, store: FakeStore
+async def test_a_call_that_hangs_ends_at_the_limit_and_two_open_the_breaker(
+    impatient: BatchingStoreClient, store: FakeStore
 ) -> None:
     store.behave = hang
     store.serves = False
-    first = await in_flight(strict, store, peek("first"))
-    second = asking(strict, peek("second"))
+    first = await in_flight(impatient, store, peek("first"))
+    second = asking(impatient, peek("second"))
     assert are_unknown(await first, 1)
-    assert strict.up, "it may have had a bad moment"
+    assert impatient.up, "it may have been a short stall"
     await store.has_been_asked(2)
-    queued = asking(strict, peek("queued"), peek("queued, too"))
+    queued = asking(impatient, peek("queued"), peek("queued, too"))
     assert are_unknown(await second, 1)
-    assert not strict.up
+    assert not impatient.up
     assert are_unknown(await queued, 2)
     assert store.running == 0, "the round trip has been cancelled"
-    assert are_unknown(await strict.ask([peek("later")]), 1)
-    assert len(store.asked) == 2, "nobody waits for it any more"
+    assert are_unknown(await impatient.ask([peek("later")]), 1)
+    assert len(store.asked) == 2, "a store that is down is not asked"
 
 
-async def test_an_answer_between_two_hangs_clears_the_store(strict: BatchingStoreClient, store: FakeStore) -> None:
+async def test_an_answer_between_two_hangs_resets_their_count(impatient: BatchingStoreClient, store: FakeStore) -> None:
     for _ in range(3):
         store.behave = hang
-        assert are_unknown(await strict.ask([peek(1)]), 1)
+        assert are_unknown(await impatient.ask([peek(1)]), 1)
         store.behave = answer
-        assert await strict.ask([peek(1)]) == answers_to(peek(1))
-    assert strict.up
+        assert await impatient.ask([peek(1)]) == answers_to(peek(1))
+    assert impatient.up
+
+
+class LoopClock:
+    """The event loop's clock, which only the test moves, as if the loop had been held up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: self._now)
+
+    async def advance(self, seconds: float) -> None:
+        """Moves the clock, and lets the timers that are due fire."""
+        self._now += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("late", [True, False])
-async def test_a_timer_that_fired_late_is_no_verdict(store: FakeStore, late: bool) -> None:
-    """The clock tells how late. It is asked when the question is posted, is carried and begins its round trip; what it
-    says the fourth time, when the timer fires, makes the store answer.
-    """
+async def test_a_timer_that_fires_late_does_not_count_as_a_hang(
+    client: BatchingStoreClient, store: FakeStore, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.behave = gate = Gate()
-    times = iter([])
-
-    def clock() -> float:
-        now = next(times, 0.0)
-        if now:
-            gate.event.set()
-        return now
-
-    guard = BatchingStoreClient(store, limit=LIMIT, clock=clock)
-    await guard.start()
-    times = iter([0.0, 0.0, 0.0, 5.0 if late else LIMIT])
-    answers = await guard.ask([peek(1)])
+    clock = LoopClock(monkeypatch)
+    task = await in_flight(client, store, peek(1))
+    await clock.advance(2 * LONG if late else LONG)
+    gate.event.set()
+    answers = await task
     assert answers == answers_to(peek(1)) if late else are_unknown(answers, 1)
-    await guard.close()
 
 
-async def test_a_late_timer_gives_one_more_look_not_for_ever(store: FakeStore) -> None:
+async def test_a_late_timer_extends_the_limit_once_and_not_for_ever(
+    client: BatchingStoreClient, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.behave = hang
-    times = iter(range(0, 1000, 10))
-    guard = BatchingStoreClient(store, limit=LIMIT, clock=lambda: float(next(times)))
-    await guard.start()
-    async with asyncio.timeout(LONG):
-        assert are_unknown(await guard.ask([peek(1)]), 1)
-    await guard.close()
+    clock = LoopClock(monkeypatch)
+    task = await in_flight(client, store, peek(1))
+    await clock.advance(2 * LONG)
+    assert not task.done()
+    await clock.advance(2 * LONG)
+    assert are_unknown(await task, 1)
 
 
-async def test_waiting_in_the_queue_is_no_verdict(store: FakeStore) -> None:
+async def test_time_in_the_queue_does_not_count_as_a_hang(store: FakeStore) -> None:
     async def slow(commands: Sequence[Command]) -> list[Answer]:
         await asyncio.sleep(0.15)
         return await answer(commands)
 
     store.behave = slow
-    guard = BatchingStoreClient(store, limit=0.25)
-    await guard.start()
-    waiting = [asking(guard, *[peek(number) for number in range(BATCH)]) for _ in range(4)]
+    client = BatchingStoreClient(store, limit=0.25)
+    await client.start()
+    waiting = [asking(client, *[peek(number) for number in range(BATCH)]) for _ in range(4)]
     for task in waiting:
         assert len(await task) == BATCH
         assert not are_unknown(task.result(), BATCH)
-    await guard.close()
+    await client.close()
 
 
 # The breaker
 
 
-async def test_what_the_store_says_itself_counts_at_once(
-    guard: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
+async def test_a_store_error_opens_the_breaker_at_once(
+    client: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "relay.store")
-    changes = Changes(guard)
+    changes = StateChanges(client)
     opened = asyncio.Event()
 
     async def refuse(_: Sequence[Command]) -> list[Answer]:
@@ -367,52 +375,54 @@ async def test_what_the_store_says_itself_counts_at_once(
         raise StoreError("connection refused")
 
     store.behave, store.serves = refuse, False
-    first = await in_flight(guard, store, peek(1))
-    queued = asking(guard, peek(2), peek(3))
+    first = await in_flight(client, store, peek(1))
+    queued = asking(client, peek(2), peek(3))
     await asyncio.sleep(0)
     opened.set()
     assert await first == [Unknown("connection refused")]
     assert await queued == [Unknown("connection refused")] * 2
-    assert not guard.up
-    assert await guard.ask([peek(4)]) == [Unknown("connection refused")]
+    assert not client.up
+    assert await client.ask([peek(4)]) == [Unknown("connection refused")]
     for _ in range(3):
         store.probed.clear()
         await store.probed.wait()
-    assert not guard.up
+    assert not client.up
     store.behave, store.serves = answer, True
     await changes.until(up=True)
-    assert guard.up
-    assert await guard.ask([peek(5)]) == answers_to(peek(5))
+    assert client.up
+    assert await client.ask([peek(5)]) == answers_to(peek(5))
     assert store.asked == [[peek(1)], [peek(5)]]
-    assert changes.heard == [False, True]
+    assert changes.states == [False, True]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "store unavailable, working without it: connection refused"),
         ("INFO", "store is back"),
     ]
 
 
-async def test_a_good_start_is_no_return(store: FakeStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_first_probe_that_succeeds_is_not_logged_as_a_return(
+    store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "relay.store")
-    guard = BatchingStoreClient(store, limit=LONG)
-    changes = Changes(guard)
-    await guard.start()
-    assert (guard.up, guard.identity, changes.heard) == (True, "first", [True])
+    client = BatchingStoreClient(store, limit=LONG)
+    changes = StateChanges(client)
+    await client.start()
+    assert (client.up, client.identity, changes.states) == (True, "first", [True])
     assert caplog.records == []
-    await guard.close()
+    await client.close()
 
 
-async def test_the_relay_starts_without_its_store(store: FakeStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_client_starts_while_the_store_is_down(store: FakeStore, caplog: pytest.LogCaptureFixture) -> None:
     store.serves = False
-    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
-    changes = Changes(guard)
-    assert are_unknown(await guard.ask([peek(1)]), 1)
-    await guard.start()
-    assert (guard.up, guard.identity) == (False, None)
+    client = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
+    changes = StateChanges(client)
+    assert are_unknown(await client.ask([peek(1)]), 1)
+    await client.start()
+    assert (client.up, client.identity) == (False, None)
     assert "connection refused" in caplog.text
     store.serves = True
     await changes.until(up=True)
-    assert guard.identity == "first"
-    await guard.close()
+    assert client.identity == "first"
+    await client.close()
 
 
 async def test_a_store_that_hangs_at_the_start(store: FakeStore) -> None:
@@ -421,61 +431,61 @@ async def test_a_store_that_hangs_at_the_start(store: FakeStore) -> None:
         return ""
 
     store.identity = never
-    guard = BatchingStoreClient(store, limit=LIMIT)
+    client = BatchingStoreClient(store, limit=LIMIT)
     async with asyncio.timeout(LONG):
-        await guard.start()
-        assert not guard.up
-        await guard.close()
+        await client.start()
+        assert not client.up
+        await client.close()
 
 
-async def test_a_store_that_only_reads_is_not_up(store: FakeStore) -> None:
+async def test_a_read_only_store_is_down(store: FakeStore) -> None:
     store.refusal = Unknown("read only replica")
-    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
-    changes = Changes(guard)
-    await guard.start()
-    assert await guard.ask([peek(1)]) == [Unknown("read only replica")]
+    client = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
+    changes = StateChanges(client)
+    await client.start()
+    assert await client.ask([peek(1)]) == [Unknown("read only replica")]
     store.refusal = Won()
     await changes.until(up=True)
-    await guard.close()
+    await client.close()
 
 
-async def test_the_identity_is_remembered_while_the_store_is_away(guard: BatchingStoreClient, store: FakeStore) -> None:
-    changes = Changes(guard)
+async def test_the_identity_is_kept_while_the_store_is_down(client: BatchingStoreClient, store: FakeStore) -> None:
+    changes = StateChanges(client)
 
     async def refuse(_: Sequence[Command]) -> list[Answer]:
         raise StoreError("gone")
 
     store.behave, store.serves = refuse, False
-    await guard.ask([peek(1)])
-    assert (guard.up, guard.identity) == (False, "first")
+    await client.ask([peek(1)])
+    assert (client.up, client.identity) == (False, "first")
     store.id, store.serves = "second: it came back empty", True
     await changes.until(up=True)
-    assert guard.identity == store.id
+    assert client.identity == store.id
 
 
-async def test_a_store_that_was_restarted_answers_and_is_told_of_all(
-    guard: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
+async def test_a_restarted_store_answers_and_subscribers_are_called(
+    client: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "relay.store")
-    changes = Changes(guard)
+    changes = StateChanges(client)
 
     async def restarted(commands: Sequence[Command]) -> list[Answer]:
         store.restarts, store.id, store.behave = 1, "second: it came back empty", answer
         return await answer(commands)
 
     store.behave = restarted
-    assert await guard.ask([peek(1)]) == answers_to(peek(1)), "the question on which it was noticed too"
+    assert await client.ask([peek(1)]) == answers_to(peek(1)), "also the command that noticed it"
     await changes.until(up=True)
-    assert (guard.up, guard.identity) == (True, store.id)
-    assert await guard.ask([peek(2)]) == answers_to(peek(2))
-    assert changes.heard == [True], "it was never away, and is told once"
+    assert (client.up, client.identity) == (True, store.id)
+    assert await client.ask([peek(2)]) == answers_to(peek(2))
+    assert changes.states == [True], "it was never down, and subscribers are called once"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_a_store_that_was_restarted_and_does_not_serve_is_down(
-    guard: BatchingStoreClient, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+async def test_a_restarted_store_that_does_not_serve_is_down(
+    client: BatchingStoreClient, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = Changes(guard)
+    changes = StateChanges(client)
 
     async def refuse() -> str:
         raise StoreError("loading")
@@ -483,99 +493,99 @@ async def test_a_store_that_was_restarted_and_does_not_serve_is_down(
     with monkeypatch.context() as patch:
         patch.setattr(store, "identity", refuse)
         store.restarts = 1
-        await guard.ask([peek(1)])
+        await client.ask([peek(1)])
         await changes.until(up=False)
     await changes.until(up=True)
-    assert changes.heard == [False, True]
+    assert changes.states == [False, True]
 
 
-async def test_a_store_that_nobody_asks_is_looked_at(store: FakeStore) -> None:
-    guard = BatchingStoreClient(store, limit=LONG, probe_every=0.001, look_every=0.001)
-    changes = Changes(guard)
-    await guard.start()
+async def test_an_idle_store_is_checked(store: FakeStore) -> None:
+    client = BatchingStoreClient(store, limit=LONG, probe_every=0.001, check_every=0.001)
+    changes = StateChanges(client)
+    await client.start()
     store.restarts = 1
-    await until(lambda: changes.heard == [True, True], "told again")
+    await until(lambda: changes.states == [True, True], "a second call of the subscriber")
     store.serves = False
     await changes.until(up=False)
     store.serves = True
     await changes.until(up=True)
     assert store.asked == []
-    await guard.close()
+    await client.close()
 
 
-async def test_a_round_trip_that_breaks_off_by_itself_counts_as_a_hang(
-    guard: BatchingStoreClient, store: FakeStore
+async def test_a_round_trip_that_is_cancelled_inside_the_store_counts_as_a_hang(
+    client: BatchingStoreClient, store: FakeStore
 ) -> None:
     async def break_off(_: Sequence[Command]) -> list[Answer]:
         raise asyncio.CancelledError
 
     async with asyncio.timeout(LONG):
         store.behave = break_off
-        assert are_unknown(await guard.ask([peek(1)]), 1)
+        assert are_unknown(await client.ask([peek(1)]), 1)
         store.behave = answer
-        assert await guard.ask([peek(1)]) == answers_to(peek(1))
+        assert await client.ask([peek(1)]) == answers_to(peek(1))
         store.behave, store.serves = break_off, False
         for _ in range(2):
-            assert are_unknown(await guard.ask([peek(1)]), 1)
-        assert not guard.up
+            assert are_unknown(await client.ask([peek(1)]), 1)
+        assert not client.up
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-async def test_a_fault_of_the_guards_own_is_answered_and_survived(
-    guard: BatchingStoreClient,
-    store: FakeStore,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    error: type[BaseException],
+async def test_the_worker_survives_an_error_outside_of_a_call(
+    store: FakeStore, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    changes = Changes(guard)
+    """The clock fails when the worker reads it, between two calls of the store."""
+    failures = [error()]
 
-    def broken() -> None:
-        raise error
+    def clock() -> float:
+        task = asyncio.current_task()
+        if failures and task is not None and task.get_name() == "store client":
+            raise failures.pop()
+        return 0.0
 
+    client = BatchingStoreClient(store, limit=LONG, clock=clock, probe_every=0.001)
+    await client.start()
+    changes = StateChanges(client)
     async with asyncio.timeout(LONG):
-        with monkeypatch.context() as patch:
-            patch.setattr(guard, "_gather", broken)
-            assert are_unknown(await guard.ask([peek(1)]), 1)
+        assert are_unknown(await client.ask([peek(1)]), 1)
         await changes.until(up=True)
-        assert await guard.ask([peek(1)]) == answers_to(peek(1))
+        assert await client.ask([peek(1)]) == answers_to(peek(1))
     assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True]
+    await client.close()
 
 
-async def test_a_fault_that_lasts_is_logged_once(
-    guard: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
+async def test_a_lasting_bug_in_the_store_is_logged_once(
+    client: BatchingStoreClient, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: object) -> list[Answer]:
         store.probed.set()
         raise ZeroDivisionError
 
     store.behave = store.identity = broken
-    assert are_unknown(await guard.ask([peek(1)]), 1)
+    assert are_unknown(await client.ask([peek(1)]), 1)
     for _ in range(3):
         store.probed.clear()
         await store.probed.wait()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
-async def test_a_worker_that_is_ended_from_outside_leaves_nobody_waiting(
-    guard: BatchingStoreClient, store: FakeStore
-) -> None:
+async def test_a_worker_that_is_cancelled_answers_all_callers(client: BatchingStoreClient, store: FakeStore) -> None:
     store.behave = hang
-    first = await in_flight(guard, store, peek(1))
-    queued = asking(guard, peek(2))
+    first = await in_flight(client, store, peek(1))
+    queued = asking(client, peek(2))
     await asyncio.sleep(0)
-    guard._worker.cancel()
+    client._worker.cancel()
     async with asyncio.timeout(LONG):
         assert are_unknown(await first, 1)
         assert are_unknown(await queued, 1)
-        assert are_unknown(await guard.ask([peek(3)]), 1)
+        assert are_unknown(await client.ask([peek(3)]), 1)
 
 
 @pytest.mark.parametrize("fault", ["raises", "too few answers"])
-async def test_a_fault_in_the_store_is_answered_and_survived(
-    guard: BatchingStoreClient, store: FakeStore, fault: str
+async def test_the_worker_survives_a_bug_in_the_store(
+    client: BatchingStoreClient, store: FakeStore, fault: str
 ) -> None:
-    changes = Changes(guard)
+    changes = StateChanges(client)
 
     async def broken(_: Sequence[Command]) -> list[Answer]:
         if fault == "raises":
@@ -583,18 +593,18 @@ async def test_a_fault_in_the_store_is_answered_and_survived(
         return [Free()]
 
     store.behave = broken
-    assert are_unknown(await guard.ask([peek(1), peek(2)]), 2)
-    assert changes.heard == [False]
+    assert are_unknown(await client.ask([peek(1), peek(2)]), 2)
+    assert changes.states == [False]
     store.behave = answer
     await changes.until(up=True)
-    assert await guard.ask([peek(1)]) == answers_to(peek(1))
+    assert await client.ask([peek(1)]) == answers_to(peek(1))
 
 
-async def test_a_fault_in_a_subscriber_is_its_own(guard: BatchingStoreClient, store: FakeStore) -> None:
-    guard.subscribe(lambda _: 1 // 0)
-    changes = Changes(guard)
+async def test_a_bug_in_a_subscriber_does_not_disturb_the_client(client: BatchingStoreClient, store: FakeStore) -> None:
+    client.subscribe(lambda _: 1 // 0)
+    changes = StateChanges(client)
     store.behave = lambda _: 1 // 0
-    assert are_unknown(await guard.ask([peek(1)]), 1)
+    assert are_unknown(await client.ask([peek(1)]), 1)
     store.behave = answer
     await changes.until(up=True)
 
@@ -602,21 +612,21 @@ async def test_a_fault_in_a_subscriber_is_its_own(guard: BatchingStoreClient, st
 # The end
 
 
-async def test_closing_answers_all_and_leaves_no_task(store: FakeStore) -> None:
-    guard = BatchingStoreClient(store, limit=LONG)
-    await guard.start()
+async def test_closing_answers_all_callers_and_leaves_no_task(store: FakeStore) -> None:
+    client = BatchingStoreClient(store, limit=LONG)
+    await client.start()
     store.behave = hang
-    first = await in_flight(guard, store, peek(1))
-    queued = asking(guard, peek(2))
+    first = await in_flight(client, store, peek(1))
+    queued = asking(client, peek(2))
     await asyncio.sleep(0)
-    await guard.close()
+    await client.close()
     assert await first == await queued == [Unknown("the relay is ending")]
-    assert are_unknown(await guard.ask([peek(3)]), 1)
+    assert are_unknown(await client.ask([peek(3)]), 1)
     assert (store.running, store.closed) == (0, 1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_closing_what_never_started(store: FakeStore) -> None:
+async def test_a_client_that_never_started_can_be_closed(store: FakeStore) -> None:
     await BatchingStoreClient(store, limit=LONG).close()
     assert store.closed == 1
 
@@ -624,45 +634,45 @@ async def test_closing_what_never_started(store: FakeStore) -> None:
 # With a real server
 
 
-async def test_a_stopped_redis_costs_two_limits_and_is_asked_again_when_it_goes_on(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=0.2, probe_every=0.01)
-    await guard.start()
-    changes = Changes(guard)
+async def test_a_paused_redis_costs_two_limits_and_is_asked_again_when_it_resumes(redis_server: RedisServer) -> None:
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.2, probe_every=0.01)
+    await client.start()
+    changes = StateChanges(client)
     key, token = Fingerprint("v1:a"), Token("t")
-    assert await guard.ask([Claim(key, token, 30, 600)]) == [Won()]
+    assert await client.ask([Claim(key, token, 30, 600)]) == [Won()]
     redis_server.pause()
     async with asyncio.timeout(LONG):
         for _ in range(2):
-            assert are_unknown(await guard.ask([Claim(key, token, 30, 600), Release(key, token)]), 2)
-    assert changes.heard == [False]
+            assert are_unknown(await client.ask([Claim(key, token, 30, 600), Release(key, token)]), 2)
+    assert changes.states == [False]
     redis_server.resume()
     await changes.until(up=True)
-    assert await guard.ask([Peek(key, 600), Claim(key, token, 30, 600)]) == [Free(), Won()]
-    await guard.close()
+    assert await client.ask([Peek(key, 600), Claim(key, token, 30, 600)]) == [Free(), Won()]
+    await client.close()
 
 
-async def test_a_killed_redis_is_noticed_at_once_and_its_return_too(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=LONG, probe_every=0.01)
-    await guard.start()
-    changes = Changes(guard)
-    before = guard.identity
+async def test_a_killed_redis_is_down_at_once_and_its_return_is_noticed(redis_server: RedisServer) -> None:
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=LONG, probe_every=0.01)
+    await client.start()
+    changes = StateChanges(client)
+    before = client.identity
     redis_server.kill()
-    assert are_unknown(await guard.ask([peek(1)]), 1)
-    assert changes.heard == [False]
+    assert are_unknown(await client.ask([peek(1)]), 1)
+    assert changes.states == [False]
     redis_server.start()
     await changes.until(up=True)
-    assert guard.identity not in (None, before)
-    await guard.close()
+    assert client.identity not in (None, before)
+    await client.close()
 
 
-async def test_a_loop_held_up_longer_than_the_limit_still_reads_its_answer(redis_server: RedisServer) -> None:
-    guard = BatchingStoreClient(RedisStore(redis_server.url), limit=0.1)
-    await guard.start()
+async def test_an_answer_is_read_after_a_stall_of_the_loop_longer_than_the_limit(redis_server: RedisServer) -> None:
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.1)
+    await client.start()
     many = [Claim(Fingerprint(f"v1:{number}"), Token("t"), 30, 600) for number in range(BATCH)]
     redis_server.pause()
-    task = asking(guard, *many)
+    task = asking(client, *many)
     await asyncio.wait([task], timeout=0.02)
     redis_server.resume()
-    time.sleep(0.4)  # noqa: ASYNC251, the fault itself: nothing of ours runs, not even the timer
+    time.sleep(0.4)  # noqa: ASYNC251 - the stall itself: not even the timer runs
     assert await task == [Won()] * BATCH
-    await guard.close()
+    await client.close()

@@ -1,4 +1,4 @@
-"""Content on the wire and off it, and dots that must not end it."""
+"""The transparent form of content, and dots that must not end it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_end(plain: bytes) -> bytes:
 
 
 @given(_OCTETS)
-def test_plain_content_comes_back_from_the_wire(plain: bytes) -> None:
+def test_the_transparent_form_can_be_reversed(plain: bytes) -> None:
     content = Content.from_plain(plain)
     if content.safe_wire == content.wire:
         assert content.plain == with_end(plain)
@@ -28,13 +28,13 @@ def test_plain_content_comes_back_from_the_wire(plain: bytes) -> None:
 
 
 @given(_OCTETS)
-def test_no_receiver_finds_an_end_in_what_is_sent_on(plain: bytes) -> None:
+def test_no_receiver_finds_an_end_of_data_in_the_safe_form(plain: bytes) -> None:
     wire = Content.from_plain(plain).safe_wire
     assert not re.search(rb"(?:\A|[\r\n])\.[\r\n]", wire)
 
 
 @given(_OCTETS)
-def test_what_is_judged_is_what_is_sent_on(plain: bytes) -> None:
+def test_the_judged_content_is_the_forwarded_content(plain: bytes) -> None:
     content = Content.from_plain(plain)
     assert content.plain == re.sub(rb"(\A|\r\n)\.", rb"\1", content.safe_wire)
     unstuffed = Content(b"win\r\n.\nlose\r\n")
@@ -42,7 +42,7 @@ def test_what_is_judged_is_what_is_sent_on(plain: bytes) -> None:
 
 
 @given(_OCTETS)
-def test_doubling_is_what_its_definition_says(wire: bytes) -> None:
+def test_lone_dots_are_doubled(wire: bytes) -> None:
     assert Content(wire).safe_wire == re.sub(rb"\.(?=[\r\n])(?<![^\r\n]\.)", b"..", wire)
 
 
@@ -54,7 +54,7 @@ def test_doubling_takes_linear_time(unit: bytes) -> None:
     assert time.process_time() - start < 5
 
 
-def test_ordinary_content_is_not_copied() -> None:
+def test_content_without_lone_dots_is_not_copied() -> None:
     wire = b"a.\r\n..b\r\n"
     assert Content(wire).safe_wire is wire
 
@@ -82,9 +82,9 @@ def test_only_lone_dots_beside_bare_line_ends_are_doubled(plain: bytes) -> None:
         (b"..\r\n...\r\n", b"..\r\n...\r\n"),
     ],
 )
-def test_a_smuggled_end_travels_doubled(wire: bytes, safe: bytes) -> None:
+def test_the_dot_of_a_smuggled_end_of_data_is_doubled(wire: bytes, safe: bytes) -> None:
     assert Content(wire).safe_wire == safe
 
 
-def test_added_dots_come_off_at_each_line_and_nowhere_else() -> None:
+def test_added_dots_are_removed_at_line_starts_only() -> None:
     assert Content(b"..\r\n...a\r\n.b\r\n\r\n..\r\na.\n..c\r\n").plain == b".\r\n..a\r\nb\r\n\r\n.\r\na.\n..c\r\n"

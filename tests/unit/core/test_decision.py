@@ -1,4 +1,4 @@
-"""What is done with each recipient, and what the client hears: the table of replies, row by row."""
+"""The plan for each recipient, and the reply to the client: the table of replies, row by row."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ WAITED = Result(Outcome.DEFERRED, FIRST_COPY_IN_PROGRESS)
 DUPLICATE = Reply(250, (b"2.0.0 Ok: duplicate, record 77aa, first sent 34 s ago",))
 
 
-def test_each_recipient_gets_what_its_claim_says() -> None:
+def test_the_claim_decides_the_plan() -> None:
     assert plan({A: Won(), B: SENT, C: HELD}) == Plan(forward=(A,), suppress={B: SENT}, wait=(C,), observed={})
 
 
-def test_nothing_claimed_is_nothing_to_do() -> None:
+def test_the_plan_without_recipients_is_empty() -> None:
     assert plan({}) == Plan(forward=(), suppress={}, wait=(), observed={})
 
 
-def test_observing_forwards_all_in_their_order_and_never_waits() -> None:
+def test_observed_recipients_are_forwarded_in_order_and_never_wait() -> None:
     observing = plan({A: HELD, B: Won(), C: SENT}, {A, B, C})
     assert observing == Plan(forward=(A, B, C), suppress={}, wait=(), observed={A: HELD, C: SENT})
 
 
-def test_a_rule_may_observe_for_some_only() -> None:
+def test_only_some_recipients_may_be_observed() -> None:
     some = plan({A: SENT, B: SENT, C: HELD}, {A})
     assert some == Plan(forward=(A,), suppress={B: SENT}, wait=(C,), observed={A: SENT})
 
@@ -59,7 +59,7 @@ def test_a_rule_may_observe_for_some_only() -> None:
 @pytest.mark.parametrize(
     ("results", "reply"),
     [
-        # Every one is accepted now, or a repeat of an accepted copy.
+        # Every recipient is accepted now, or a repeat of an accepted copy.
         ([FORWARDED], QUEUED),
         ([SUPPRESSED, FORWARDED, SUPPRESSED], QUEUED),
         ([SUPPRESSED, SUPPRESSED], DUPLICATE),
@@ -68,7 +68,7 @@ def test_a_rule_may_observe_for_some_only() -> None:
         ([FORWARDED, DEFERRED], BUSY),
         ([SUPPRESSED, REFUSED, DEFERRED], BUSY),
         ([REFUSED, WAITED], FIRST_COPY_IN_PROGRESS),
-        # 5yz only if all of those were refused for good.
+        # 5yz only if all of those were refused permanently.
         ([FORWARDED, REFUSED], UNKNOWN),
         ([SUPPRESSED, REFUSED, answered(SPAM)], UNKNOWN),
         # Upstream unreachable, a wait that ended, an unclear outcome.
@@ -78,23 +78,23 @@ def test_a_rule_may_observe_for_some_only() -> None:
         ([REFUSED, UNCERTAIN], OUTCOME_UNKNOWN),
         # 421 in a transaction.
         ([answered(Reply(421, (b"4.3.2 Closing",)))], Reply(451, (b"4.3.2 Closing",))),
-        # Too large, round in circles, nobody.
+        # Too large, a mail loop, no recipients.
         ([Result(Outcome.REFUSED, TOO_LARGE)] * 2, TOO_LARGE),
         ([Result(Outcome.REFUSED, MAIL_LOOP)], MAIL_LOOP),
         ([], NO_VALID_RECIPIENTS),
     ],
 )
-def test_one_reply_for_all(results: list[Result], reply: Reply) -> None:
+def test_one_reply_for_all_recipients(results: list[Result], reply: Reply) -> None:
     assert reply_for(results) == reply
 
 
 @pytest.mark.parametrize("code", [250, 251, 252, 299])
-def test_whatever_the_upstream_says_to_accept_is_250(code: int) -> None:
+def test_any_acceptance_of_the_upstream_is_250(code: int) -> None:
     assert answered(Reply(code, (b"2.0.0 \xff",))) == Result(Outcome.FORWARDED, Reply(250, (b"2.0.0 \xff",)))
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome", "heard"),
+    ("upstream_code", "outcome", "client_code"),
     [
         (450, Outcome.DEFERRED, 450),
         (421, Outcome.DEFERRED, 451),
@@ -102,20 +102,20 @@ def test_whatever_the_upstream_says_to_accept_is_250(code: int) -> None:
         (521, Outcome.REFUSED, 521),
     ],
 )
-def test_refusals_are_passed_on(said: int, outcome: Outcome, heard: int) -> None:
-    assert answered(Reply(said, (b"x", b"y"))) == Result(outcome, Reply(heard, (b"x", b"y")))
+def test_refusals_are_passed_on(upstream_code: int, outcome: Outcome, client_code: int) -> None:
+    assert answered(Reply(upstream_code, (b"x", b"y"))) == Result(outcome, Reply(client_code, (b"x", b"y")))
 
 
-def test_an_answer_that_makes_no_sense_here_is_451() -> None:
-    # 354 would have the client send its content again, and no figure counts 3yz.
+def test_3yz_to_the_dot_is_451() -> None:
+    # 354 would make the client send its content again, and no metric counts 3yz.
     assert answered(Reply(354, (b"Go on",))) == Result(Outcome.DEFERRED, Reply(451, (b"Go on",)))
 
 
-def test_a_suppression_says_which_message_it_repeats() -> None:
+def test_a_suppression_names_the_message_that_it_repeats() -> None:
     assert suppressed("77aa", SENT) == Result(Outcome.SUPPRESSED, DUPLICATE, ORIGINAL, 34.4)
 
 
-def test_an_observed_repeat_is_counted_only_when_it_was_accepted() -> None:
+def test_an_observed_repeat_counts_only_if_the_upstream_accepted_it() -> None:
     assert answered(QUEUED, SENT) == Result(Outcome.WOULD_SUPPRESS, QUEUED, ORIGINAL, 34.4)
     assert answered(QUEUED, HELD) == Result(Outcome.WOULD_SUPPRESS, QUEUED)
     assert answered(BUSY, SENT) == DEFERRED

@@ -1,4 +1,4 @@
-"""Replies as they travel, and what becomes of them on the way to the client."""
+"""The form of replies, and their changes on the way to the client."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from relay.core.reply import Reply
         (Reply.of(451, "não"), b"451 n?o\r\n"),
     ],
 )
-def test_every_line_but_the_last_carries_a_hyphen(reply: Reply, octets: bytes) -> None:
+def test_every_line_but_the_last_has_a_hyphen(reply: Reply, octets: bytes) -> None:
     assert reply.encode() == octets
 
 
 @pytest.mark.parametrize("code", [250, 251, 354, 421, 451, 550])
-def test_a_reply_is_of_one_kind(code: int) -> None:
+def test_a_reply_is_positive_transient_or_permanent(code: int) -> None:
     reply = Reply.of(code, "x")
     kinds = {2: reply.positive, 4: reply.transient, 5: reply.permanent}
     assert [kind for kind, holds in kinds.items() if holds] == [code // 100] * (code != 354)
     assert reply.closing == (code == 421)
 
 
-def test_the_client_never_hears_a_421_that_is_not_ours_and_hears_250_for_any_acceptance() -> None:
+def test_the_client_never_receives_421_of_an_upstream_and_receives_250_for_any_acceptance() -> None:
     assert Reply.of(421, "4.3.2 going down").for_client().encode() == b"451 4.3.2 going down\r\n"
     assert Reply.of(450, "later").for_client() == Reply.of(450, "later")
     assert Reply.of(251, "2.0.0 queued").as_acceptance().encode() == b"250 2.0.0 queued\r\n"
     assert Reply.of(451, "later").as_acceptance() == Reply.of(451, "later")
 
 
-def test_the_text_is_all_lines_and_never_fails() -> None:
+def test_the_text_is_all_lines_and_decodes_any_bytes() -> None:
     assert Reply(250, (b"one", "zwö".encode(), b"\xff")).text == "one zwö \\xff"
 
 
-def test_our_own_replies_carry_a_status_code_of_their_class() -> None:
+def test_the_replies_of_the_relay_have_an_enhanced_status_code_of_their_class() -> None:
     own = {name: value for name, value in vars(replies).items() if isinstance(value, Reply) and value.code != 354}
     assert len(own) > 15
     for name, reply in own.items():

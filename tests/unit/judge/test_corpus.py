@@ -1,4 +1,4 @@
-"""The corpus: pairs of messages that a reader can or cannot tell apart, and the digest that each must keep."""
+"""The corpus: pairs of messages that a reader can or cannot tell apart, and the pinned digest of each message."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from parts.corpus import BOB, CORPUS, DIGESTS, MESSAGES, PAIRS, digests, look, name
+from parts.corpus import BOB, CORPUS, DIGESTS, FAMILIES, MESSAGES, PAIRS, digests, judge_file, name
 
 from relay.core.ruling import Action
-from relay.judge.judge import VERSION
+from relay.judge.fingerprint.digest import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,42 +21,42 @@ EXEMPT = {
     "avideo-test-mail": "avideo: test mail",
     "avideo-wallet": "avideo: receipts",
 }
-"""How the names of pairs begin that a default rule exempts, and the rule."""
+"""Prefixes of the names of the pairs that a default rule exempts, and the rule."""
+WRITE_DIGESTS = "PYTHONPATH=tests:. .venv/bin/python -m parts.corpus"
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=name)
-def test_a_pair_is_the_same_only_where_the_corpus_says_so(pair: Path) -> None:
-    first, second = (look(pair.with_name(f"{pair.name}.{letter}.eml")) for letter in "ab")
-    same = first.fingerprint(BOB) == second.fingerprint(BOB)
-    assert same == (pair.parent.name == "same"), pair.with_suffix(".txt").read_text()
+def test_a_pair_is_equal_only_where_the_corpus_says_so(pair: Path) -> None:
+    first, second = (judge_file(pair.with_name(f"{pair.name}.{letter}.eml")) for letter in "ab")
+    equal = first.fingerprint(BOB) == second.fingerprint(BOB)
+    assert equal == (pair.parent.name == "same"), pair.with_suffix(".txt").read_text()
 
 
-def test_every_message_belongs_to_a_pair_that_says_why() -> None:
+def test_every_message_belongs_to_a_pair_and_pairs_and_families_give_their_reason() -> None:
     expected = {pair.with_name(f"{pair.name}.{letter}.eml") for pair in PAIRS for letter in "ab"}
     assert expected == set(MESSAGES)
-    assert all(len(pair.with_suffix(".txt").read_text().splitlines()) == 1 for pair in PAIRS)
+    assert {pair.parent.name for pair in PAIRS} == {"same", "different"}
+    reasons = [*(pair.with_suffix(".txt") for pair in PAIRS), *(family / "why.txt" for family in FAMILIES)]
+    assert all(len(reason.read_text().splitlines()) == 1 for reason in reasons)
 
 
 def test_digests_are_pinned() -> None:
-    """A digest that changes makes running relays forget. It needs a new VERSION, and then new digests:
-
-    python -m tests.parts.corpus
-    """
+    """A changed digest makes running relays forget what they have sent. It needs a new VERSION and new digests."""
     pinned = json.loads(DIGESTS.read_text())
     found = digests()
     changed = {message for message, digest in found.items() if pinned["digests"].get(message, digest) != digest}
-    assert pinned["version"] == VERSION, "new VERSION: write the digests anew with `python -m tests.parts.corpus`"
-    assert not changed, "the fingerprint has changed: raise VERSION in relay/judge/judge.py"
-    assert set(pinned["digests"]) == set(found), "write the digests of new messages with `python -m tests.parts.corpus`"
+    assert pinned["version"] == VERSION, f"new VERSION: write new digests with `{WRITE_DIGESTS}`"
+    assert not changed, "fingerprints have changed: raise VERSION in relay/judge/judge.py"
+    assert set(pinned["digests"]) == set(found), f"write the digests of new messages with `{WRITE_DIGESTS}`"
 
 
 def exempting_rule(path: Path) -> str | None:
-    ruling = look(path).ruling(BOB)
+    ruling = judge_file(path).ruling(BOB)
     return ruling.rule if ruling.action is Action.EXEMPT else None
 
 
 @pytest.mark.parametrize(("prefix", "rule"), EXEMPT.items())
-def test_mails_that_must_not_be_kept_back_are_exempt(prefix: str, rule: str) -> None:
+def test_mail_that_must_not_be_suppressed_is_exempt(prefix: str, rule: str) -> None:
     found = [path for path in MESSAGES if path.name.startswith(prefix)]
     assert found
     assert {exempting_rule(path) for path in found} == {rule}
@@ -67,8 +67,10 @@ def test_no_other_mail_is_exempt() -> None:
     assert {path for path in exempt if not path.startswith(tuple(EXEMPT))} == set()
 
 
-def test_pairs_named_broken_are_broken_or_raw() -> None:
-    for path in CORPUS.glob("different/broken-*.eml"):
-        judged = look(path)
+def test_a_broken_message_counts_with_its_raw_bytes() -> None:
+    broken = list(CORPUS.glob("broken/different/*.eml"))
+    assert broken
+    for path in broken:
+        judged = judge_file(path)
         form = judged.normal_form(judged.rule(BOB))
         assert form.broken or {"raw", "bytes"} & {field.label for field in form.fields}, path.name

@@ -1,4 +1,4 @@
-"""Properties of the fingerprint, for any content."""
+"""Properties of the fingerprint for arbitrary content."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from parts.judging import avideo_judge
 
 from relay.core.envelope import Recipient
+from relay.judge.fingerprint.digest import begin_digest
 from relay.judge.fingerprint.normal_form import Field, NormalForm
-from relay.judge.judge import seed
-from relay.judge.mime.message import DEPTH_LIMIT
+from relay.judge.mime.parser import DEPTH_LIMIT
 from relay.judge.rules.rule import NO_RULE
 
 judge = avideo_judge()
@@ -37,7 +37,7 @@ def html(body: str, encoding: str = "8bit", charset: str = "utf-8") -> bytes:
     return HEAD + head + octets
 
 
-# Pieces of which content goes wrong more often than from arbitrary bytes.
+# Content of these pieces is malformed in more ways than arbitrary bytes.
 PIECES = st.sampled_from(
     [
         *(b"\r\n", b"\n", b"\r", b"--b", b"--b--", b"--", b":", b" ", b";", b"=", b'"', b"\0", b"\xc3", b"<!--"),
@@ -97,7 +97,7 @@ def test_two_broken_messages_with_different_bytes_differ(first: bytes, second: b
 
 
 @given(BODY)
-def test_transfer_encoding_is_no_difference(body: str) -> None:
+def test_transfer_encoding_does_not_count(body: str) -> None:
     lines = body.replace("\r", "").replace("\n", "\r\n")
     assert (
         fingerprint(html(lines)) == fingerprint(html(lines, "base64")) == fingerprint(html(lines, "quoted-printable"))
@@ -105,12 +105,12 @@ def test_transfer_encoding_is_no_difference(body: str) -> None:
 
 
 @given(st.text(st.characters(codec="iso-8859-1", exclude_categories=["Cc"]), max_size=80))
-def test_charset_is_no_difference(body: str) -> None:
+def test_charset_does_not_count(body: str) -> None:
     assert fingerprint(html(body)) == fingerprint(html(body, charset="iso-8859-1"))
 
 
 @given(BODY, st.integers(0), st.sampled_from("0123456789abcdefXYZ"))
-def test_any_other_letter_or_digit_is_a_difference(body: str, at: int, letter: str) -> None:
+def test_every_letter_and_digit_counts(body: str, at: int, letter: str) -> None:
     place = at % (len(body) + 1)
     before, after = html(f"<p>{body[:place]}_{body[place:]}</p>"), html(f"<p>{body[:place]}{letter}{body[place:]}</p>")
     assert fingerprint(before) != fingerprint(after)
@@ -120,7 +120,7 @@ def test_any_other_letter_or_digit_is_a_difference(body: str, at: int, letter: s
     "frame", ['<a href="https://x/?t={}">x</a>', '<img src="https://x/{}.png">', "<b>{}</b>", "<!--{}-->"]
 )
 @given(first=st.text("0123456789abcdef", min_size=1), second=st.text("0123456789abcdef", min_size=1))
-def test_tokens_count_wherever_they_stand(frame: str, first: str, second: str) -> None:
+def test_tokens_count_in_every_place(frame: str, first: str, second: str) -> None:
     assert (fingerprint(html(frame.format(first))) == fingerprint(html(frame.format(second)))) == (first == second)
 
 
@@ -148,37 +148,39 @@ FIELDS = st.lists(st.builds(Field, st.text("ab1:", max_size=3), st.binary(max_si
 
 
 @given(FIELDS, FIELDS)
-def test_fields_cannot_slide_into_each_other(first: list[Field], second: list[Field]) -> None:
-    digests = [seed(NormalForm(tuple(fields), ())).digest() for fields in (first, second)]
+def test_moving_octets_between_fields_changes_the_digest(first: list[Field], second: list[Field]) -> None:
+    digests = [begin_digest(NormalForm(tuple(fields))).digest() for fields in (first, second)]
     assert (digests[0] == digests[1]) == (first == second)
 
 
 @given(st.text("ab1:", max_size=3), st.text("ab1:", max_size=3), st.text(max_size=3), st.text(max_size=3))
-def test_a_field_cannot_slide_into_the_recipient(first: str, second: str, anna: str, bob: str) -> None:
-    judged = [judge(f"Subject: {text}\r\nFrom: a@b\r\n\r\n".encode(), b"") for text in (first, second)]
-    same = judged[0].fingerprint(Recipient(anna)) == judged[1].fingerprint(Recipient(bob))
+def test_moving_octets_between_a_field_and_the_recipient_changes_the_fingerprint(
+    first: str, second: str, anna: str, bob: str
+) -> None:
+    analyses = [judge(f"Subject: {text}\r\nFrom: a@b\r\n\r\n".encode(), b"") for text in (first, second)]
+    same = analyses[0].fingerprint(Recipient(anna)) == analyses[1].fingerprint(Recipient(bob))
     assert same == ((first, anna) == (second, bob))
 
 
-def test_each_recipient_has_its_own() -> None:
-    judged = judge(html("x"), b"")
-    assert judged.fingerprint(BOB) != judged.fingerprint(Recipient("anna@example.org"))
+def test_each_recipient_has_a_different_fingerprint() -> None:
+    analysis = judge(html("x"), b"")
+    assert analysis.fingerprint(BOB) != analysis.fingerprint(Recipient("anna@example.org"))
 
 
-def test_the_reverse_path_counts_only_where_there_is_no_from() -> None:
+def test_the_reverse_path_counts_only_without_a_from_field() -> None:
     assert judge(b"Subject: x\r\n\r\n", b"a").fingerprint(BOB) != judge(b"Subject: x\r\n\r\n", b"b").fingerprint(BOB)
     assert judge(HEAD + b"\r\n", b"a").fingerprint(BOB) == judge(HEAD + b"\r\n", b"b").fingerprint(BOB)
 
 
-def test_what_the_record_needs() -> None:
-    judged = judge(b"Message-ID:\r\n <a\xff\x07@b>\r\nReceived: one\r\n" + HEAD + b"\r\nx", b"")
-    assert judged.message_id == "<a??@b>"
-    assert judged.received == (b" one",)
+def test_message_id_and_received_fields_for_records() -> None:
+    analysis = judge(b"Message-ID:\r\n <a\xff\x07@b>\r\nReceived: one\r\n" + HEAD + b"\r\nx", b"")
+    assert analysis.message_id == "<a??@b>"
+    assert analysis.received == (b" one",)
     assert judge(b"", b"").message_id == ""
     assert len(judge(b"Message-ID: " + b"x" * 9999 + b"\r\n\r\n", b"").message_id) == 250
 
 
-def test_a_charset_in_8_bit_octets_is_no_fault() -> None:
+def test_a_charset_name_with_8_bit_octets_is_accepted() -> None:
     content = HEAD + b'Content-Type: text/plain; charset="utf-8\xe9"\r\n\r\nx'
     assert fingerprint(content) != fingerprint(content.replace(b"\xe9", b"\xea"))
 
@@ -235,9 +237,9 @@ HOSTILE = {
 def test_hostile_shapes_are_bounded_in_time_and_memory(shape: str) -> None:
     content = HOSTILE[shape]
     start = time.process_time()
-    judged = judge(content, b"")
+    analysis = judge(content, b"")
     assert time.process_time() - start < 10
-    assert judged.fingerprint(BOB) != judge(content + b"y", b"").fingerprint(BOB)
+    assert analysis.fingerprint(BOB) != judge(content + b"y", b"").fingerprint(BOB)
     tracemalloc.start()
     judge(content, b"")
     _, peak = tracemalloc.get_traced_memory()

@@ -1,7 +1,7 @@
-"""Hostile shapes: each is judged in bounded time and memory. Bounds, not speeds: any machine keeps them.
+"""Hostile shapes: the judge takes bounded time and memory for each. Any machine keeps these bounds.
 
-Each shape runs in a process of its own, so that its peak of memory is that of nothing else, whoever allocated it.
-`python tests/unit/judge/test_hostile.py [SHAPE]...` prints what they took.
+Each shape runs in a separate process, so that the peak of memory includes nothing else.
+`PYTHONPATH=tests:. python tests/unit/judge/test_hostile.py [SHAPE]...` prints the cost of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.core.envelope import Recipient
-from relay.judge.mime.message import DEPTH_LIMIT
+from relay.judge.mime.parser import DEPTH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from relay.judge.judge import Judge
 
 SECONDS = 10.0
-"""CPU time of one judgement, with the rules that hold by default and with ignores of every kind."""
+"""CPU time of one judgement: with the default rules, and with ignores of every kind."""
 STOPPED = 60
-"""Seconds of CPU time after which a shape is not waited for any longer."""
+"""Seconds of CPU time after which a shape is stopped."""
 MEMORY_RATIO = 10
 MEMORY_BASE = 48 << 20
-"""Bytes beside ten times the size, whatever the size: a text of up to 1 MiB is folded word by word, at 50 bytes a word,
-and 10,000 parts have objects of their own.
+"""Bytes in addition to ten times the size: a text of up to 1 MiB is folded word by word, at 50 bytes a word, and each
+of 10,000 parts has objects.
 """
 
 BOB = Recipient("bob@example.org")
@@ -155,7 +155,7 @@ SHAPES: dict[str, Callable[[], bytes]] = {
         + _numbered(b"--b\r\nContent-ID: <%d>\r\n\r\nx\r\n", 9_000)
         + b"--b--\r\n"
     ),
-    # What could be ignored, and is nearly.
+    # What an ignore finds, or nearly finds.
     "340,000 numbers in a text": lambda: PLAIN + b"12 " * (MIB // 3 - 100),
     "69,000 times in HTML": lambda: HTML + b"<p>12:34:56</p>" * 69_000,
     "74,000 comments": lambda: HTML + b"<!--built 1-->" * 74_000,
@@ -182,7 +182,7 @@ SHAPES: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture(scope="module")
 def costs() -> dict[str, dict[str, float]]:
-    """What each shape took; one that was stopped is missing."""
+    """The cost of each shape; a shape that was stopped is missing."""
     run = subprocess.run(
         [sys.executable, __file__],
         capture_output=True,
@@ -196,20 +196,20 @@ def costs() -> dict[str, dict[str, float]]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_hostile_shape_is_bounded_in_time_and_memory(shape: str, costs: dict[str, dict[str, float]]) -> None:
-    assert shape in costs, f"failed, or took more than {STOPPED} s: python tests/unit/judge/test_hostile.py '{shape}'"
+    assert shape in costs, f"failed, or took more than {STOPPED} s: `test_hostile.py '{shape}'`"
     cost = costs[shape]
     assert cost["seconds"] < SECONDS, cost
     assert cost["memory"] < MEMORY_BASE + MEMORY_RATIO * cost["size"], cost
-    assert cost["counts_to_the_end"], "what stands at the end does not count"
+    assert cost["counts_to_the_end"], "the end of the message does not count"
 
 
 def _measure(shapes: Iterable[str]) -> None:
-    """Judge each shape in a child of its own and print what it took."""
+    """Judges each shape in a child process and prints its cost."""
     from fuzz.target import FULL
     from parts.judging import avideo_judge
 
     judges = (avideo_judge(), FULL)
-    _cost("one image", lambda: HTML + IMAGE, judges)  # What is loaded once is no cost of a shape.
+    _cost("one image", lambda: HTML + IMAGE, judges)  # What is loaded once is not part of a shape's cost.
     for shape in shapes:
         if not os.fork():
             resource.setrlimit(resource.RLIMIT_CPU, (STOPPED, STOPPED))
@@ -223,15 +223,15 @@ def _cost(shape: str, build: Callable[[], bytes], judges: tuple[Judge, ...]) -> 
     before = _peak()
     content = build()
     seconds = max(_seconds(judge, content) for judge in judges)
-    memory = _peak() - before  # With the shape itself and what building it took.
-    usual = judges[0]
-    to_the_end = usual(content, b"").fingerprint(BOB) != usual(content + b"y", b"").fingerprint(BOB)
+    memory = _peak() - before  # Includes the shape and what building it took.
+    default = judges[0]
+    counts_to_the_end = default(content, b"").fingerprint(BOB) != default(content + b"y", b"").fingerprint(BOB)
     return {
         "shape": shape,
         "size": len(content),
         "seconds": round(seconds, 3),
         "memory": memory,
-        "counts_to_the_end": to_the_end,
+        "counts_to_the_end": counts_to_the_end,
     }
 
 

@@ -1,4 +1,4 @@
-"""Each kind of ignore: what it leaves out, what still counts beside it, and where nothing is certain."""
+"""Each kind of ignore: what it leaves out, what still counts, and the uncertain places where nothing is left out."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from relay.judge.rules.url_ignores import ScanBudget
 
 U = "https://t.example.org/v.jpg"
 BOB = Recipient("bob@example.org")
-AVIDEO = avideo_judge().noise(NO_RULE)
+AVIDEO = avideo_judge().ignores[NO_RULE]
 UTM = Parameter("utm", "utm_source")
 CLOCK = Text("clock", Pattern("[0-9]{2}:[0-9]{2}"))
 HEAD = "Subject: x\nFrom: a@b\nMIME-Version: 1.0\nContent-Type: text/"
 
 
-def quiet(html: str, *ignore: Ignore) -> str:
-    """Give HTML without noise; by default without AVideo's."""
-    noise = Ignores(ignore) if ignore else AVIDEO
-    return strip_ignored_html(html.encode(), noise, ScanBudget())[0].decode()
+def strip(html: str, *ignore: Ignore) -> str:
+    """Returns HTML with NUL in place of what is ignored, by default by the `avideo` preset."""
+    ignores = Ignores(ignore) if ignore else AVIDEO
+    return strip_ignored_html(html.encode(), ignores, ScanBudget())[0].decode()
 
 
-def quiet_text(text: str, *ignore: Ignore) -> str:
+def strip_text(text: str, *ignore: Ignore) -> str:
     return strip_ignored_text(text.encode(), Ignores(ignore), ScanBudget())[0].decode()
 
 
 def same(first: str, second: str, *ignore: Ignore) -> bool:
-    """Say whether two mails, given from the subtype on, have one fingerprint."""
+    """Returns whether two mails have the same fingerprint. Each is given from the subtype of `text/` on."""
     judge = Judge((), ignore, window=600)
     one, other = (judge((HEAD + body).replace("\n", "\r\n").encode(), b"").fingerprint(BOB) for body in (first, second))
     return one == other
@@ -51,11 +51,11 @@ def same(first: str, second: str, *ignore: Ignore) -> bool:
 @pytest.mark.parametrize("after", ["", "&h=1", "&amp;h=1"])
 def test_each_form_of_cache_value_is_left_out(value: str, before: str, quote: str, after: str) -> None:
     html = f"<p><IMG alt=x src={quote}{U}{before}cache={value}{after}{quote} />"
-    assert quiet(html) == f"<p><IMG alt=x src={quote}{U}{before}cache=\0{after}{quote} />"
+    assert strip(html) == f"<p><IMG alt=x src={quote}{U}{before}cache=\0{after}{quote} />"
 
 
 def test_the_bare_number_of_older_releases_is_left_out() -> None:
-    assert quiet(f"<img src='{U}?1624465305'>") == f"<img src='{U}?\0'>"
+    assert strip(f"<img src='{U}?1624465305'>") == f"<img src='{U}?\0'>"
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_the_bare_number_of_older_releases_is_left_out() -> None:
     ],
 )
 def test_nothing_else_is_left_out(html: str) -> None:
-    assert quiet(html) == html
-    assert quiet(f"{html} ?<a href='?x'>") == f"{html} ?<a href='?x'>"
+    assert strip(html) == html
+    assert strip(f"{html} ?<a href='?x'>") == f"{html} ?<a href='?x'>"
 
 
 def test_only_images_lose_a_cache_value_also_where_ids_are_replaced() -> None:
@@ -112,9 +112,9 @@ def test_only_images_lose_a_cache_value_also_where_ids_are_replaced() -> None:
     assert strip_ignored_html(html, AVIDEO, ScanBudget(), {b"a": 1})[0] == html.replace(b"cid:a", b"\0leaf 1")
 
 
-def test_comments_styles_and_odd_text_do_not_hide_what_follows() -> None:
+def test_an_image_after_comments_styles_and_odd_text_is_found() -> None:
     before = "<!doctype html><style> a > b {} ? </style><!-- a > b ? --><p>1 < 2 <3 ? <br/><a href=x?/>&lt;"
-    assert quiet(f"{before}<img src='{U}?cache=1751364000'>") == f"{before}<img src='{U}?cache=\0'>"
+    assert strip(f"{before}<img src='{U}?cache=1751364000'>") == f"{before}<img src='{U}?cache=\0'>"
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_comments_styles_and_odd_text_do_not_hide_what_follows() -> None:
         (UrlKind.ANY, "<img src='{0}?a=\0'><a href='{0}?a=\0'>{0}?a=\0", "{0}?a=\0"),
     ],
 )
-def test_a_kind_of_url_is_where_it_stands(url: UrlKind, html: str, text: str) -> None:
+def test_a_url_kind_names_the_place_of_the_url(url: UrlKind, html: str, text: str) -> None:
     ignore = Parameter("a", "a", url)
     written = html.format(U)
-    assert quiet(written.replace("\0", "1"), ignore) == written
-    assert quiet_text(text.format(U).replace("\0", "1"), ignore) == text.format(U)
-    assert quiet("<area href='/x?a=1'>", ignore) == f"<area href='/x?a={1 if url is UrlKind.IMAGE else chr(0)}'>"
+    assert strip(written.replace("\0", "1"), ignore) == written
+    assert strip_text(text.format(U).replace("\0", "1"), ignore) == text.format(U)
+    assert strip("<area href='/x?a=1'>", ignore) == f"<area href='/x?a={1 if url is UrlKind.IMAGE else chr(0)}'>"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_kind_of_url_is_where_it_stands(url: UrlKind, html: str, text: str) ->
     ],
 )
 def test_urls_in_plain_text(text: str, left: str) -> None:
-    assert quiet_text(text, UTM) == left
+    assert strip_text(text, UTM) == left
 
 
 def test_the_rest_of_a_url_counts() -> None:
@@ -157,15 +157,15 @@ def test_the_rest_of_a_url_counts() -> None:
     assert not same(page.format("x.test", 1, "mail"), page.format("x.test", 1, "news"))
 
 
-def test_a_path_and_a_value_say_which_urls_are_meant() -> None:
+def test_patterns_for_path_and_value_select_urls() -> None:
     ignore = Parameter("v", "v", UrlKind.ANY, Pattern("[0-9]+"), Pattern("^https://cdn\\."))
-    assert quiet("<img src='https://cdn.test/?v=1'>", ignore) == "<img src='https://cdn.test/?v=\0'>"
+    assert strip("<img src='https://cdn.test/?v=1'>", ignore) == "<img src='https://cdn.test/?v=\0'>"
     for html in ("<img src='https://cdn.test/?v=1x'>", "<img src='https://www.test/?v=1'>"):
-        assert quiet(html, ignore) == html
+        assert strip(html, ignore) == html
     query = Query("q", Pattern("[a-f]+"), UrlKind.LINK, Pattern("/x$"))
-    assert quiet("<a href='/x?abc'>", query) == "<a href='/x?\0'>"
+    assert strip("<a href='/x?abc'>", query) == "<a href='/x?\0'>"
     for html in ("<a href='/x?abcg'>", "<a href='/y?abc'>", "<img src='/x?abc'>", "<a href='/x?abc#d'>"):
-        assert quiet(html, query) == html
+        assert strip(html, query) == html
 
 
 @pytest.mark.parametrize(
@@ -184,57 +184,57 @@ def test_a_path_and_a_value_say_which_urls_are_meant() -> None:
         "javascript:go('/?utm_source=a')",
     ],
 )
-def test_a_url_in_doubt_counts(url: str) -> None:
+def test_an_uncertain_url_counts(url: str) -> None:
     html = f'<a href="{url}">'
-    assert quiet(html, UTM) == html
+    assert strip(html, UTM) == html
 
 
-def test_a_text_is_left_out_between_tags_only() -> None:
+def test_text_is_left_out_between_tags_only() -> None:
     html = (
         "<title>10:00</title><style>a:10:00</style><!-- 10:00 --><p title='10:00'>At {0} or <b>{0}</b><br>{0} a < b {0}"
     )
-    assert quiet(html.format("10:00"), CLOCK) == html.format("\0")
-    assert quiet_text("At 10:00, 11:30", CLOCK) == "At \0, \0"
-    assert quiet("<p>10:00<script>10:00</script>10:00", CLOCK) == "<p>\0<script>10:00</script>10:00"
-    assert quiet("<p>10:00<b '>10:00", CLOCK) == "<p>\0<b '>10:00"
-    assert quiet("10:00 tail", CLOCK) == "\0 tail"
+    assert strip(html.format("10:00"), CLOCK) == html.format("\0")
+    assert strip_text("At 10:00, 11:30", CLOCK) == "At \0, \0"
+    assert strip("<p>10:00<script>10:00</script>10:00", CLOCK) == "<p>\0<script>10:00</script>10:00"
+    assert strip("<p>10:00<b '>10:00", CLOCK) == "<p>\0<b '>10:00"
+    assert strip("10:00 tail", CLOCK) == "\0 tail"
 
 
-def test_a_text_pattern_may_ask_for_the_ends_of_its_node() -> None:
+def test_anchors_of_a_text_pattern_are_the_ends_of_the_text_node() -> None:
     ignore = Text("all", Pattern("^Sent [a-z]+$"))
-    assert quiet("<p>Sent today</p><p>Sent today.</p>", ignore) == "<p>\0</p><p>Sent today.</p>"
+    assert strip("<p>Sent today</p><p>Sent today.</p>", ignore) == "<p>\0</p><p>Sent today.</p>"
 
 
-def test_an_attribute_is_left_out_by_its_name() -> None:
+def test_an_attribute_is_selected_by_its_name() -> None:
     ignore = Attribute("time", "data-time", Pattern("[0-9]+"))
     html = "<p Data-Time='{0}s{0}' data-times='1'>1<b data-time=1 title='data-time=1'><i data-time='1' data-time='1'>"
-    assert quiet(html.format("12"), ignore) == html.format("\0\0")
+    assert strip(html.format("12"), ignore) == html.format("\0\0")
     assert (
-        quiet("<!-- <p data-time='1'> --></p data-time='1'>", ignore) == "<!-- <p data-time='1'> --></p data-time='1'>"
+        strip("<!-- <p data-time='1'> --></p data-time='1'>", ignore) == "<!-- <p data-time='1'> --></p data-time='1'>"
     )
 
 
-def test_a_comment_is_left_out_whole() -> None:
+def test_the_whole_comment_is_left_out() -> None:
     ignore = Comment("build", Pattern("^ build [0-9]+"))
-    assert quiet("<p><!-- build 17 x --><!-- built --> build 1", ignore) == "<p><!--\0--><!-- built --> build 1"
-    assert quiet("<!-- build 1 --!> -->", ignore) == "<!-- build 1 --!> -->"
-    assert quiet("<!-- build 1", ignore) == "<!-- build 1"
-    assert quiet("<script><!-- build 1 --></script>", ignore) == "<script><!-- build 1 --></script>"
+    assert strip("<p><!-- build 17 x --><!-- built --> build 1", ignore) == "<p><!--\0--><!-- built --> build 1"
+    assert strip("<!-- build 1 --!> -->", ignore) == "<!-- build 1 --!> -->"
+    assert strip("<!-- build 1", ignore) == "<!-- build 1"
+    assert strip("<script><!-- build 1 --></script>", ignore) == "<script><!-- build 1 --></script>"
 
 
-def test_what_was_left_out_is_named_in_order() -> None:
+def test_ignored_pieces_are_listed_in_order() -> None:
     html = f"<!-- 1 --><img src='{U}?utm_source=a'>10:00 <a href='/?utm_source=b'>"
     found = strip_ignored_html(html.encode(), Ignores([CLOCK, UTM, Comment("one", Pattern("1"))]), ScanBudget())[1]
     assert found == (Ignored("one", b" 1 "), Ignored("utm", b"a"), Ignored("clock", b"10:00"), Ignored("utm", b"b"))
 
 
-def test_pieces_that_overlap_are_one() -> None:
+def test_overlapping_pieces_are_merged() -> None:
     both = (Attribute("src", "src", Pattern("=1&b")), Parameter("a", "a"), Attribute("all", "alt", Pattern(".+")))
-    assert quiet("<img alt='x' src='/?a=12&b=1'>", *both) == "<img alt='\0\0' src='/?a=\0&b=1'>"
-    assert quiet("<img alt='x' src='/?a=1&b=1'>", *both) == "<img alt='\0\0' src='/?a\0\0=1'>"
+    assert strip("<img alt='x' src='/?a=12&b=1'>", *both) == "<img alt='\0\0' src='/?a=\0&b=1'>"
+    assert strip("<img alt='x' src='/?a=1&b=1'>", *both) == "<img alt='\0\0' src='/?a\0\0=1'>"
 
 
-def test_an_attribute_cannot_pass_for_a_content_id() -> None:
+def test_an_ignored_attribute_differs_from_a_replaced_content_id() -> None:
     ignore = Ignores([Attribute("src", "src", Pattern("^x"))])
     first, second = (
         strip_ignored_html(b"<img src='%b'>" % value, ignore, ScanBudget(), {b"a": 1})[0]
@@ -243,7 +243,7 @@ def test_an_attribute_cannot_pass_for_a_content_id() -> None:
     assert first != second
 
 
-def test_other_types_of_text_and_attachments_are_left_alone() -> None:
+def test_other_text_types_and_attachments_are_not_stripped() -> None:
     for head in ("calendar", "plain\nContent-Disposition: attachment"):
         assert not same(f"{head}\n\n10:00", f"{head}\n\n10:01", CLOCK)
     assert same("plain\n\n10:00", "plain\n\n10:01", CLOCK)
@@ -273,8 +273,8 @@ IGNORES = st.lists(
 
 
 @given(PAGES, IGNORES)
-def test_what_is_left_can_be_put_back(page: str, ignore: list[Ignore]) -> None:
-    """All but the pieces that are named stays as it was, in place and order."""
+def test_putting_the_ignored_pieces_back_gives_the_page(page: str, ignore: list[Ignore]) -> None:
+    """Everything else stays unchanged, in place and order."""
     left, found, _ = strip_ignored_html(page.encode(), Ignores(ignore), ScanBudget())
     assert left.count(b"\0") == len(found)
     for _, piece in found:
@@ -283,9 +283,7 @@ def test_what_is_left_can_be_put_back(page: str, ignore: list[Ignore]) -> None:
 
 
 @given(PAGES, PAGES, IGNORES)
-def test_pages_that_become_equal_differ_in_what_was_left_out_alone(
-    first: str, second: str, ignore: list[Ignore]
-) -> None:
+def test_pages_that_become_equal_differ_in_ignored_pieces_only(first: str, second: str, ignore: list[Ignore]) -> None:
     one, other = (strip_ignored_html(page.encode(), Ignores(ignore), ScanBudget()) for page in (first, second))
     if one[0] == other[0]:
         assert (first == second) == (one[1] == other[1])
@@ -296,13 +294,13 @@ WORD = st.text("abc", max_size=3)
 
 
 @given(DIGITS, DIGITS, WORD, WORD)
-def test_what_no_ignore_matches_counts_still(number: str, other: str, word: str, changed: str) -> None:
+def test_what_no_ignore_matches_still_counts(number: str, other: str, word: str, changed: str) -> None:
     digits = Text("digits", Pattern("[0-9]+"))
     assert same(f"plain\n\nx{number}y{word}z", f"plain\n\nx{other}y{changed}z", digits) == (word == changed)
 
 
 @given(DIGITS, DIGITS, WORD, WORD)
-def test_two_ignores_do_not_make_fields_slide(number: str, other: str, word: str, changed: str) -> None:
+def test_two_ignores_do_not_blur_what_stands_between_them(number: str, other: str, word: str, changed: str) -> None:
     both = (Text("digits", Pattern("[0-9]+")), UTM)
     first = f"html\n\n{number}{word}<a href='/?utm_source={word or 0}'>"
     second = f"html\n\n{other}{changed}<a href='/?utm_source={changed or 1}'>"
@@ -322,9 +320,9 @@ def test_two_ignores_do_not_make_fields_slide(number: str, other: str, word: str
     ],
     ids=lambda each: each.name,
 )
-def test_hostile_pages_cost_no_time(ignore: Ignore) -> None:
-    """A megabyte of each: linear is some tenths of a second, quadratic is hours."""
-    noise = Ignores([ignore])
+def test_hostile_pages_take_linear_time(ignore: Ignore) -> None:
+    """Each page has a megabyte: linear time is some tenths of a second, quadratic time is hours."""
+    ignores = Ignores([ignore])
     for shape in (
         *(
             "<b>1",
@@ -354,28 +352,28 @@ def test_hostile_pages_cost_no_time(ignore: Ignore) -> None:
         page = (shape * ((1 << 20) // len(shape)) + "cache=").encode()
         for ordinals in ({}, {b"a": 1}):
             start = time.process_time()
-            strip_ignored_html(page, noise, ScanBudget(), ordinals)
-            strip_ignored_text(page, noise, ScanBudget())
+            strip_ignored_html(page, ignores, ScanBudget(), ordinals)
+            strip_ignored_text(page, ignores, ScanBudget())
             assert time.process_time() - start < 8, shape
 
 
-def test_too_many_matches_in_a_long_text_are_not_all_left_out() -> None:
+def test_the_scan_budget_limits_the_matches_in_a_long_text() -> None:
     text = "10:00 " * 100_000
-    left = quiet_text(text, CLOCK)
+    left = strip_text(text, CLOCK)
     assert 0 < left.count("\0") < 1_000
     assert left.replace("\0", "10:00") == text
-    assert quiet_text("10:00 " * 500, CLOCK) == "\0 " * 500
+    assert strip_text("10:00 " * 500, CLOCK) == "\0 " * 500
 
 
-def test_too_many_tags_that_could_matter_are_not_all_looked_at() -> None:
-    """Small messages are judged between the steps of others."""
+def test_the_scan_budget_limits_the_tags_that_are_examined() -> None:
+    """Small messages are judged in the event loop, so one message must not take long."""
     image = f"<img src='{U}?cache=1751364000'>"
-    assert quiet(image * 500).count("\0") == 500
-    assert 0 < quiet(image * 2_000).count("\0") < 2_000
-    assert quiet("<i ?>" * 5_000 + image) == "<i ?>" * 5_000 + image
+    assert strip(image * 500).count("\0") == 500
+    assert 0 < strip(image * 2_000).count("\0") < 2_000
+    assert strip("<i ?>" * 5_000 + image) == "<i ?>" * 5_000 + image
 
 
-def test_an_avideo_mail_says_what_was_ignored() -> None:
+def test_the_normal_form_of_an_avideo_mail_lists_what_was_ignored() -> None:
     content = f"{HEAD}html\n\n<img src='{U}?cache=1751364000'>".replace("\n", "\r\n").encode()
-    judged = avideo_judge()(content, b"")
-    assert judged.normal_form(judged.rule(BOB)).ignored == (Ignored("avideo: image cache", b"1751364000"),)
+    analysis = avideo_judge()(content, b"")
+    assert analysis.normal_form(analysis.rule(BOB)).ignored == (Ignored("avideo: image cache", b"1751364000"),)

@@ -1,18 +1,21 @@
-"""The MIME tree, and what is no tree."""
+"""Parsing of MIME: the tree, what is broken, field values, parameters, transfer encodings."""
 
 from __future__ import annotations
 
 import base64
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.judge.mime import message
-from relay.judge.mime.headers import decode_parameters, decode_value, parse_parametric
-from relay.judge.mime.message import Leaf, Multipart, parse
-from relay.judge.mime.transfer import LINE_LIMIT, decode_pieces, decode_transfer
+from relay.judge.mime import parser, transfer
+from relay.judge.mime.headers import decode_value
+from relay.judge.mime.message import Leaf, Multipart
+from relay.judge.mime.parameters import decode_parameters, parse_parameterised
+from relay.judge.mime.parser import parse
+from relay.judge.mime.transfer import LINE_LIMIT, decode_transfer
 
 
 def wire(text: str) -> bytes:
@@ -40,7 +43,7 @@ def test_a_tree_keeps_every_byte_between_the_delimiters(content: bytes) -> None:
     assert forwarded.body.endswith(b"three")
 
 
-def test_received_fields_are_found_also_where_the_header_section_is_broken() -> None:
+def test_received_fields_are_found_in_a_broken_header_section_too() -> None:
     good = b"Received: from a\r\n by b; date\r\nreceived: two\r\nSubject: x\r\n\r\nbody"
     assert parse(good).received == (b" from a\r\n by b; date", b" two")
     found = parse(b"Received: from a\r\n by b\r\nnonsense\r\nreceived: two\r\n").received
@@ -95,7 +98,7 @@ PART = "--b\n\none\n"
         (f"{M}\n{PART}".encode() + b"x\r\n--b\r\n\nx\n--b--\n", "mixed line ends"),
     ],
 )
-def test_what_two_readers_could_see_differently_is_broken(content: bytes, reason: str) -> None:
+def test_a_structure_that_readers_may_see_differently_is_broken(content: bytes, reason: str) -> None:
     parsed = parse(content)
     assert parsed.root is None
     assert reason in parsed.broken
@@ -122,13 +125,13 @@ def nested(depth: int) -> bytes:
 
 
 def test_depth_and_number_of_parts_are_bounded() -> None:
-    assert parse(nested(message.DEPTH_LIMIT)).root is not None
-    assert "deeper" in parse(nested(message.DEPTH_LIMIT + 1)).broken
-    many = wire(M + "\n") + b"--b\r\n\r\nx\r\n" * message.PART_LIMIT + b"--b--\r\n"
+    assert parse(nested(parser.DEPTH_LIMIT)).root is not None
+    assert "deeper" in parse(nested(parser.DEPTH_LIMIT + 1)).broken
+    many = wire(M + "\n") + b"--b\r\n\r\nx\r\n" * parser.PART_LIMIT + b"--b--\r\n"
     assert "parts" in parse(many).broken
 
 
-def test_nothing_is_slow() -> None:
+def test_hostile_structures_are_parsed_in_bounded_time() -> None:
     start = time.process_time()
     parse(nested(1000))
     parse(wire(M + "\n") + b"--b\r\n\r\nx\r\n" * 100_000 + b"--b--\r\n")
@@ -181,7 +184,7 @@ def test_header_text_is_decoded(raw: bytes, text: str) -> None:
         b"a\vb",
     ],
 )
-def test_header_text_that_readers_would_guess_at_is_not_decoded(raw: bytes) -> None:
+def test_header_text_that_readers_may_see_differently_is_not_decoded(raw: bytes) -> None:
     assert decode_value(raw) is None
 
 
@@ -220,8 +223,8 @@ def test_an_encoded_word_adds_no_syntax_to_a_structured_field() -> None:
         ),
     ],
 )
-def test_parameters(raw: str, readable: list[tuple[str, str]]) -> None:
-    value = parse_parametric(raw.encode())
+def test_parameters_are_decoded(raw: str, readable: list[tuple[str, str]]) -> None:
+    value = parse_parameterised(raw.encode())
     assert value is not None
     assert decode_parameters(value.parameters) == [(name, text.encode()) for name, text in readable]
 
@@ -229,8 +232,8 @@ def test_parameters(raw: str, readable: list[tuple[str, str]]) -> None:
 @pytest.mark.parametrize(
     "raw", ["", "; a=b", "a/b; c", "a/b; c=d e=f", "a/b (comment); c=d", 'a/b; c="d" e', "a/b; c="]
 )
-def test_parameters_that_cannot_be_read(raw: str) -> None:
-    assert parse_parametric(raw.encode()) is None
+def test_values_that_cannot_be_parsed(raw: str) -> None:
+    assert parse_parameterised(raw.encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -252,23 +255,23 @@ def test_parameters_that_cannot_be_read(raw: str) -> None:
         ("x-none", b"a", None),
     ],
 )
-def test_transfer_encodings(encoding: str, body: bytes, octets: bytes | None) -> None:
+def test_transfer_encodings_are_decoded_strictly(encoding: str, body: bytes, octets: bytes | None) -> None:
     assert decode_transfer(body, encoding) == octets
 
 
-def pieces(body: bytes, encoding: str, chunk: int) -> bytes | None:
-    found = decode_pieces(body, encoding, chunk=chunk)
-    return None if found is None else b"".join(found)
+def decode_in_chunks(body: bytes, encoding: str, chunk: int) -> bytes | None:
+    with patch.object(transfer, "CHUNK", chunk):
+        return decode_transfer(body, encoding)
 
 
-def test_padding_ends_base64_also_between_chunks() -> None:
-    assert pieces(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", 6) == b"abcdefghijk"
-    assert pieces(b"YWI=\r\nYWJj", "base64", 6) is None
-    assert pieces(b"a=3D\r\nb=3D\r\n", "quoted-printable", 6) == b"a=\r\nb=\r\n"
+def test_padding_ends_base64_even_between_chunks() -> None:
+    assert decode_in_chunks(b"YWJjZGVmZ2hpams=\r\n\r\n", "base64", 6) == b"abcdefghijk"
+    assert decode_in_chunks(b"YWI=\r\nYWJj", "base64", 6) is None
+    assert decode_in_chunks(b"a=3D\r\nb=3D\r\n", "quoted-printable", 6) == b"a=\r\nb=\r\n"
 
 
-def test_a_line_of_quoted_printable_longer_than_a_chunk_is_one_piece() -> None:
-    assert pieces(b"a=3Dbcdefg\r\nh", "quoted-printable", 6) == b"a=bcdefg\r\nh"
+def test_a_line_of_quoted_printable_longer_than_a_chunk_is_decoded_at_once() -> None:
+    assert decode_in_chunks(b"a=3Dbcdefg\r\nh", "quoted-printable", 6) == b"a=bcdefg\r\nh"
     assert decode_transfer(b"a" * (LINE_LIMIT + 1), "quoted-printable") is None
 
 
@@ -279,12 +282,12 @@ def test_a_line_of_quoted_printable_longer_than_a_chunk_is_one_piece() -> None:
     st.integers(1, 80),
     st.tuples(st.sampled_from([b"", b"!", b"=", b"A", b"AA==", b" ", b"\xff", b"\0", b"-"]), st.integers(0, 100)),
 )
-def test_base64_by_lines_gives_the_same_as_all_at_once(
-    data: bytes, width: int, newline: bytes, chunk: int, spoiling: tuple[bytes, int]
+def test_base64_in_chunks_gives_the_same_as_all_at_once(
+    data: bytes, width: int, newline: bytes, chunk: int, damage: tuple[bytes, int]
 ) -> None:
-    junk, at = spoiling
+    junk, at = damage
     letters = base64.b64encode(data)
     body = newline.join(letters[start : start + width] for start in range(0, len(letters), width)) + newline
-    assert pieces(body, "base64", chunk) == data
-    spoilt = body[:at] + junk + body[at:]
-    assert pieces(spoilt, "base64", chunk) == pieces(spoilt, "base64", 10_000)
+    assert decode_in_chunks(body, "base64", chunk) == data
+    damaged = body[:at] + junk + body[at:]
+    assert decode_in_chunks(damaged, "base64", chunk) == decode_in_chunks(damaged, "base64", 10_000)

@@ -1,4 +1,4 @@
-"""Operators' patterns: what they find in octets, and that none of them can take long."""
+"""Operators' patterns: where they match in octets, and that every pattern takes linear time."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from hypothesis import strategies as st
 from relay.judge.rules.pattern import Pattern
 
 
-def test_a_pattern_is_searched_anywhere_and_its_ends_are_those_of_the_text() -> None:
+def test_a_pattern_matches_anywhere_and_its_anchors_are_the_ends_of_the_text() -> None:
     assert Pattern("voice").search(b"an invoice")
     assert not Pattern("^voice").search(b"an invoice")
     assert not Pattern("^b$").search(b"a\nb\nc")
     assert Pattern("(?i)^RÉSUMÉ$").search("résumé".encode())
 
 
-def test_a_pattern_can_match_the_whole() -> None:
+def test_a_pattern_can_match_the_whole_text() -> None:
     assert Pattern("[0-9]{10}|x").fullmatch(b"1741234567")
     assert not Pattern("[0-9]{10}|x").fullmatch(b"17412345678")
     assert not Pattern("[0-9]{10}|x").fullmatch(b"1741234567\n")
 
 
-def test_spans_are_offsets_of_octets_and_never_empty() -> None:
+def test_spans_are_octet_offsets_and_never_empty() -> None:
     assert list(Pattern("[0-9]*").spans("é1 23".encode())) == [(2, 3), (4, 6)]
     assert list(Pattern("x*").spans(b"abc")) == []
 
 
-def test_octets_that_are_no_text_can_be_searched() -> None:
+def test_octets_that_are_not_utf_8_can_be_searched() -> None:
     assert Pattern("token=[^&]").search(b"\xff\x80?token=1\xfe")
 
 
-def test_patterns_of_one_text_are_equal() -> None:
+def test_patterns_with_equal_texts_are_equal() -> None:
     assert Pattern("a") == Pattern("a")
     assert len({Pattern("a"), Pattern("a"), Pattern("b")}) == 2
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("(?i)(foo", 'missing ) at "(?i)(foo"'),
         ("a(?=b)", 'invalid perl operator at "(?="'),
@@ -50,23 +50,22 @@ def test_patterns_of_one_text_are_equal() -> None:
         ("((a{100}){100}){100}", "repetition|too large"),
     ],
 )
-def test_a_wrong_pattern_says_what_is_wrong_and_where(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said if "|" in said else None) as error:
+def test_the_error_names_the_fault_and_quotes_the_part(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message if "|" in message else None) as error:
         Pattern(text)
-    assert "|" in said or str(error.value) == said
+    assert "|" in message or str(error.value) == message
 
 
 @hypothesis_settings(deadline=None)
 @given(st.text(max_size=20))
-def test_any_text_is_a_pattern_or_a_value_error(text: str) -> None:
+def test_every_text_is_a_pattern_or_raises_a_value_error(text: str) -> None:
     try:
         Pattern(text).search(b"something")
     except ValueError as error:
-        assert str(error)  # noqa: PT017 - both ways are right
+        assert str(error)  # noqa: PT017 - both outcomes are right
 
 
-def test_no_pattern_takes_long() -> None:
-    """Each of these takes a backtracking engine longer than anybody waits."""
+def test_patterns_that_stall_backtracking_engines_take_linear_time() -> None:
     began = time.process_time()
     for text in ("(a+)+$", "(a|aa)+$", "(.*)*x", "(a|a?)+b"):
         assert not Pattern(text).fullmatch(b"a" * 50_000 + b"!")

@@ -1,6 +1,6 @@
-"""Properties of the judgement: what is no difference, what is one, and that nothing else decides.
+"""Properties of the fingerprint: what counts, what does not, and that nothing but message and settings decides.
 
-`HYPOTHESIS_PROFILE=long` tries many more examples.
+`HYPOTHESIS_PROFILE=long` runs many more examples.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from parts.corpus import BOB, MESSAGES, digests, look
+from parts.corpus import BOB, MESSAGES, digests, judge_file
 from parts.judging import avideo_judge
-from parts.letters import File, Letter, Way, write, write_by_email
+from parts.mailers import File, Mail, Mailer, write, write_by_email
 
 from relay.core.envelope import fold
 from relay.judge.judge import Judge
@@ -35,7 +35,7 @@ settings.register_profile("long", max_examples=5_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 JUDGE = avideo_judge()
-# Latin-1 letters, so that each charset below can write them; a hyphen in front would look like a boundary.
+# Latin-1 letters, so that each charset below can encode them. A leading hyphen would look like a boundary.
 LATIN = st.text(st.sampled_from("abcdefghijkl0123456789 äöüéñß.,!?"), max_size=40)
 SHOWN = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1, max_size=20
@@ -44,8 +44,8 @@ LINES = st.lists(LATIN, max_size=5).map("\n".join)
 FILES = st.lists(
     st.builds(File, st.sampled_from(["a.pdf", "b.pdf", "march.pdf"]), st.binary(max_size=80)), max_size=2
 ).map(tuple)
-LETTERS = st.builds(
-    Letter,
+MAILS = st.builds(
+    Mail,
     subject=LATIN.map(lambda text: f"S{text}"),
     name=st.text("abcäöü", min_size=1, max_size=8),
     plain=LINES,
@@ -53,8 +53,8 @@ LETTERS = st.builds(
     files=FILES,
 )
 OTHERS = ["Date: x", "Message-ID: <2@b>", "To: y", "X-Mailer: z", "Received: by q", "DKIM-Signature: b=1", "Cc: c"]
-WAYS = st.builds(
-    Way,
+MAILERS = st.builds(
+    Mailer,
     encoding=st.sampled_from(["8bit", "quoted-printable", "base64"]),
     charset=st.sampled_from(["utf-8", "iso-8859-1", "windows-1252", "UTF-8"]),
     words=st.sampled_from(["Q", "B", "split"]),
@@ -70,67 +70,67 @@ def fingerprint(content: bytes, judge: Judge = JUDGE) -> str:
     return judge(content, b"contact@example.org").fingerprint(BOB)
 
 
-def seen(letter: Letter) -> tuple[object, ...]:
-    """Give what a reader can tell apart: white space is folded, letters are composed."""
-    texts = (letter.subject, letter.name, letter.plain, letter.html)
-    return tuple(re.sub("[ \n]+", " ", unicodedata.normalize("NFC", text)).strip(" ") for text in texts), letter.files
+def seen(mail: Mail) -> tuple[object, ...]:
+    """Returns what a reader can tell apart: white space is folded, letters are composed."""
+    texts = (mail.subject, mail.name, mail.plain, mail.html)
+    return tuple(re.sub("[ \n]+", " ", unicodedata.normalize("NFC", text)).strip(" ") for text in texts), mail.files
 
 
-# What is no difference.
+# What does not count.
 
 
-@given(LETTERS, WAYS, WAYS)
-def test_writing_a_letter_in_another_way_is_no_difference(letter: Letter, first: Way, second: Way) -> None:
-    assert fingerprint(write(letter, first)) == fingerprint(write(letter, second))
+@given(MAILS, MAILERS, MAILERS)
+def test_encoding_charset_and_layout_do_not_count(mail: Mail, first: Mailer, second: Mailer) -> None:
+    assert fingerprint(write(mail, first)) == fingerprint(write(mail, second))
 
 
-@given(LETTERS)
-def test_raw_utf_8_in_a_header_is_no_difference(letter: Letter) -> None:
-    assert fingerprint(write(letter, Way(words="raw"))) == fingerprint(write(letter, Way(words="Q")))
+@given(MAILS)
+def test_raw_utf_8_in_a_header_does_not_count(mail: Mail) -> None:
+    assert fingerprint(write(mail, Mailer(words="raw"))) == fingerprint(write(mail, Mailer(words="Q")))
 
 
-@given(LETTERS, st.sampled_from(["8bit", "quoted-printable", "base64"]), WAYS)
-def test_another_library_is_no_difference(letter: Letter, encoding: str, way: Way) -> None:
-    assert fingerprint(write_by_email(letter, encoding)) == fingerprint(write(letter, way))
+@given(MAILS, st.sampled_from(["8bit", "quoted-printable", "base64"]), MAILERS)
+def test_the_library_that_wrote_the_message_does_not_count(mail: Mail, encoding: str, mailer: Mailer) -> None:
+    assert fingerprint(write_by_email(mail, encoding)) == fingerprint(write(mail, mailer))
 
 
 @given(SHOWN, SHOWN)
-def test_decomposed_letters_are_no_difference(subject: str, plain: str) -> None:
-    letter = Letter(subject=subject, plain=plain)
+def test_decomposed_letters_do_not_count(subject: str, plain: str) -> None:
+    mail = Mail(subject=subject, plain=plain)
     composed, decomposed = (
-        replace(letter, **{part: unicodedata.normalize(form, getattr(letter, part)) for part in ("subject", "plain")})
+        replace(mail, **{part: unicodedata.normalize(form, getattr(mail, part)) for part in ("subject", "plain")})
         for form in ("NFC", "NFD")
     )
-    way = Way(words="B")
-    assert fingerprint(write(composed, way)) == fingerprint(write(decomposed, way))
+    mailer = Mailer(words="B")
+    assert fingerprint(write(composed, mailer)) == fingerprint(write(decomposed, mailer))
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100))
-def test_folding_a_text_twice_is_folding_it_once(text: str) -> None:
+def test_folding_is_idempotent(text: str) -> None:
     folded = fold_text(text)
     assert folded is None or fold_text(folded.decode()) == folded
 
 
 @given(st.sampled_from(["bob", "Bob.B", "BOB+news"]), st.sampled_from(["example.org", "Example.ORG", "bücher.example"]))
-def test_spellings_of_a_recipient_are_no_difference(local: str, domain: str) -> None:
-    judged = JUDGE(write(Letter()), b"")
+def test_the_spelling_of_a_recipient_does_not_count(local: str, domain: str) -> None:
+    analysis = JUDGE(write(Mail()), b"")
     spellings = [f"{local}@{domain}", f"{local.upper()}@{domain.upper()}", f'"{local}"@{domain}', f"{local}@{domain}."]
-    assert len({judged.fingerprint(fold(spelling.encode())) for spelling in spellings}) == 1
+    assert len({analysis.fingerprint(fold(spelling.encode())) for spelling in spellings}) == 1
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a+b", "a.b", "ab"]), min_size=2, max_size=2, unique=True))
-def test_other_mailboxes_are_a_difference(locals_: list[str]) -> None:
-    judged = JUDGE(write(Letter()), b"")
-    first, second = (judged.fingerprint(fold(f"{local}@example.org".encode())) for local in locals_)
+def test_different_mailboxes_have_different_fingerprints(locals_: list[str]) -> None:
+    analysis = JUDGE(write(Mail()), b"")
+    first, second = (analysis.fingerprint(fold(f"{local}@example.org".encode())) for local in locals_)
     assert first != second
 
 
-# What is one.
+# What counts.
 
 
-@given(LETTERS, LETTERS, WAYS, WAYS)
-def test_two_letters_are_equal_only_where_a_reader_sees_no_difference(
-    one: Letter, other: Letter, first: Way, second: Way
+@given(MAILS, MAILS, MAILERS, MAILERS)
+def test_two_letters_are_equal_only_if_a_reader_sees_no_difference(
+    one: Mail, other: Mail, first: Mailer, second: Mailer
 ) -> None:
     same = fingerprint(write(one, first)) == fingerprint(write(other, second))
     assert same == (seen(one) == seen(other))
@@ -139,40 +139,40 @@ def test_two_letters_are_equal_only_where_a_reader_sees_no_difference(
 VISIBLE = st.sampled_from("0123456789abcXYZäß€😀\u200b\u202e\u00a0\u0301")
 
 
-@given(LETTERS, st.sampled_from(["subject", "name", "plain", "html"]), st.integers(0), VISIBLE)
-@example(Letter(), "plain", 0, "\u200b")
-def test_any_character_more_is_a_difference(letter: Letter, part: str, at: int, character: str) -> None:
-    text = getattr(letter, part)
-    # In a tag it would not stand where it is seen; a mark behind the last letter joins it.
+@given(MAILS, st.sampled_from(["subject", "name", "plain", "html"]), st.integers(0), VISIBLE)
+@example(Mail(), "plain", 0, "\u200b")
+def test_one_more_character_counts(mail: Mail, part: str, at: int, character: str) -> None:
+    text = getattr(mail, part)
+    # In HTML the place is in the text, since a tag is not displayed. A combining mark joins the letter before it.
     place = at % (len(text) + 1) if part != "html" else 3
-    other = replace(letter, **{part: text[:place] + character + text[place:]})
-    way = Way(words="B")
-    assert seen(letter) != seen(other)
-    assert fingerprint(write(letter, way)) != fingerprint(write(other, way))
+    other = replace(mail, **{part: text[:place] + character + text[place:]})
+    mailer = Mailer(words="B")
+    assert seen(mail) != seen(other)
+    assert fingerprint(write(mail, mailer)) != fingerprint(write(other, mailer))
 
 
 @given(st.lists(st.builds(File, st.sampled_from("ab"), st.binary(max_size=3)), max_size=3), st.permutations(range(3)))
 def test_files_count_by_name_octets_order_and_number(files: list[File], order: list[int]) -> None:
     others = [files[place] for place in order if place < len(files)]
-    first, second = (Letter(files=tuple(some)) for some in (files, others))
+    first, second = (Mail(files=tuple(some)) for some in (files, others))
     assert (fingerprint(write(first)) == fingerprint(write(second))) == (files == others)
     if files:
-        assert fingerprint(write(first)) != fingerprint(write(Letter(files=tuple(files[:-1]))))
+        assert fingerprint(write(first)) != fingerprint(write(Mail(files=tuple(files[:-1]))))
 
 
 @given(st.text("ab", min_size=3, max_size=6), st.lists(st.integers(0, 6), min_size=2, max_size=2))
-def test_fields_do_not_slide_into_each_other(text: str, cuts: list[int]) -> None:
-    """The same letters in the same order, cut into subject, name, text and HTML in two places."""
+def test_moving_text_between_fields_changes_the_fingerprint(text: str, cuts: list[int]) -> None:
+    """Cuts one text into subject, name, plain text, HTML and files in two places."""
 
-    def cut(at: int) -> list[Letter]:
+    def cut(at: int) -> list[Mail]:
         head, tail = text[:at], text[at:]
         return [
-            Letter(subject=f"s{head}", name=f"{tail}n"),
-            Letter(name=f"n{head}", plain=f"{tail}t"),
-            Letter(plain=f"t{head}", html=f"{tail}h"),
-            Letter(html=f"h{head}", files=(File(f"{tail}f", b""),)),
-            Letter(files=(File(f"f{head}", tail.encode()),)),
-            Letter(files=(File("f", head.encode()), File("g", tail.encode()))),
+            Mail(subject=f"s{head}", name=f"{tail}n"),
+            Mail(name=f"n{head}", plain=f"{tail}t"),
+            Mail(plain=f"t{head}", html=f"{tail}h"),
+            Mail(html=f"h{head}", files=(File(f"{tail}f", b""),)),
+            Mail(files=(File(f"f{head}", tail.encode()),)),
+            Mail(files=(File("f", head.encode()), File("g", tail.encode()))),
         ]
 
     for first, second in zip(*map(cut, cuts), strict=True):
@@ -196,12 +196,12 @@ TWO_PARTS = f"{HEAD}Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n
         (TWO_PARTS.format("a").replace("--b--\r\n", "--b--\r\nc"), TWO_PARTS.format("aepiloguec")),
     ],
 )
-def test_a_value_cannot_pass_for_the_field_behind_it(one: str, other: str) -> None:
-    """Values that hold what stands in front of the next field where fields are put together."""
+def test_a_value_cannot_imitate_the_next_field(one: str, other: str) -> None:
+    """The values contain what precedes the next field in the hashed form."""
     assert fingerprint(one.encode()) != fingerprint(other.encode())
 
 
-# What an operator says does not count, and only that.
+# Ignores leave out what they name, and nothing else.
 
 TOKENS = st.text("0123456789abcdef", min_size=1, max_size=12)
 PAGE = (
@@ -221,7 +221,7 @@ WORDS = ["style", "text", "comment", "key", "campaign", "path", "query"]
 
 def page(**words: str) -> bytes:
     words["text"] = f"at {words['text']}"
-    return write(Letter(html=PAGE.format(**words)), Way())
+    return write(Mail(html=PAGE.format(**words)), Mailer())
 
 
 @given(
@@ -230,7 +230,7 @@ def page(**words: str) -> bytes:
     st.sets(st.sampled_from(sorted(FREE))),
     st.sampled_from(WORDS),
 )
-def test_ignores_take_out_what_they_name_and_nothing_else(
+def test_ignores_leave_out_what_they_name_and_nothing_else(
     one: dict[str, str], other: dict[str, str], names: set[str], changed: str
 ) -> None:
     judge = Judge(ignore=[FREE[name] for name in sorted(names)], window=600.0)
@@ -244,20 +244,20 @@ def test_ignores_take_out_what_they_name_and_nothing_else(
 
 
 @given(st.fixed_dictionaries(dict.fromkeys(WORDS, TOKENS)), st.sampled_from(sorted(FREE)))
-def test_what_was_ignored_is_told(words: dict[str, str], name: str) -> None:
-    judged = Judge(ignore=[FREE[name]], window=600.0)(page(**words), b"")
-    assert {told.name for told in judged.normal_form(judged.rule(BOB)).ignored} == {FREE[name].name}
+def test_the_normal_form_lists_what_was_ignored(words: dict[str, str], name: str) -> None:
+    analysis = Judge(ignore=[FREE[name]], window=600.0)(page(**words), b"")
+    assert {piece.name for piece in analysis.normal_form(analysis.rule(BOB)).ignored} == {FREE[name].name}
 
 
 @given(st.sampled_from(["recoverPass?user=b&recoverpass=", "x?cache=", "a.php?utm_source=", "?"]), TOKENS, TOKENS)
 def test_tokens_in_links_count_under_the_default_rules(link: str, one: str, other: str) -> None:
     first, second = (
-        Letter(html=f"<a href='https://example.org/{link}{token}'>x</a>", plain="same") for token in (one, other)
+        Mail(html=f"<a href='https://example.org/{link}{token}'>x</a>", plain="same") for token in (one, other)
     )
     assert (fingerprint(write(first)) == fingerprint(write(second))) == (one == other)
 
 
-# Nothing else decides.
+# Nothing but the message and the settings decides.
 
 BYTES = st.one_of(
     st.binary(max_size=200),
@@ -270,7 +270,7 @@ BYTES = st.one_of(
         st.binary(max_size=8),
     ),
 )
-ANY_NOISE = Judge(
+ANY_IGNORES = Judge(
     ignore=[
         *FREE.values(),
         Parameter("all", "cache"),
@@ -286,7 +286,7 @@ ANY_NOISE = Judge(
 @settings(max_examples=300 if settings().max_examples < 100 else settings().max_examples)
 def test_any_bytes_give_a_fingerprint_and_always_the_same(content: bytes, reverse_path: bytes, path: bytes) -> None:
     recipient = fold(path)
-    for judge in (JUDGE, ANY_NOISE):
+    for judge in (JUDGE, ANY_IGNORES):
         first, second = (judge(content, reverse_path) for _ in range(2))
         assert first.fingerprint(recipient) == first.fingerprint(recipient) == second.fingerprint(recipient)
         assert first.ruling(recipient) == second.ruling(recipient)
@@ -294,23 +294,23 @@ def test_any_bytes_give_a_fingerprint_and_always_the_same(content: bytes, revers
 
 
 @given(BYTES)
-def test_the_letter_at_the_end_counts(content: bytes) -> None:
+def test_the_last_byte_counts(content: bytes) -> None:
     judge = Judge(window=600.0)
     assert fingerprint(content, judge) != fingerprint(content + b"y", judge)
 
 
 @given(st.lists(st.sampled_from(MESSAGES), max_size=3))
-def test_what_was_judged_before_does_not_matter(before: list[object]) -> None:
+def test_earlier_messages_do_not_change_a_fingerprint(before: list[object]) -> None:
     judge = avideo_judge()
     for path in before:
         fingerprint(path.read_bytes(), judge)  # type: ignore[attr-defined]
     content = MESSAGES[0].read_bytes()
-    assert fingerprint(content, judge) == look(MESSAGES[0]).fingerprint(BOB)
+    assert fingerprint(content, judge) == judge_file(MESSAGES[0]).fingerprint(BOB)
 
 
 @pytest.mark.parametrize("seed", ["0", "4711"])
-def test_another_process_gives_the_same_fingerprints(seed: str) -> None:
-    """With hashes of strings salted in another way, and in another place and language."""
+def test_another_process_computes_the_same_fingerprints(seed: str) -> None:
+    """Under another hash seed, locale and time zone."""
     run = subprocess.run(
         [sys.executable, "-c", "from parts import corpus; import json; print(json.dumps(corpus.digests()))"],
         env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "LC_ALL": "C", "TZ": "Asia/Tokyo"},

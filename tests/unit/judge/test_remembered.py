@@ -1,4 +1,4 @@
-"""What was made of a small body is remembered, and never taken for what would be made of another one."""
+"""Caches of small bodies: equal bodies are decoded once, and a cached result is never used for another body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.core.ruling import Action
 from relay.judge.fingerprint.decoded import DecodedBody, decode_message
 from relay.judge.judge import Judge
 from relay.judge.mime.headers import decode_value
-from relay.judge.mime.message import parse
+from relay.judge.mime.parser import parse
 from relay.judge.rules.ignore import Text
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
@@ -42,7 +42,7 @@ def parts(number: int, fields: str) -> bytes:
     return (head + f"--b\r\n{fields}\r\nx\r\n" * number + "--b--\r\n").encode()
 
 
-def test_the_next_mail_of_a_bulk_is_decoded_no_more() -> None:
+def test_the_body_of_the_next_bulk_mail_is_not_decoded_again() -> None:
     first, second = (notification(sending=Sending(seed=str(seed))) for seed in range(2))
     assert first != second
     assert body(first) is body(second)
@@ -64,33 +64,33 @@ def test_the_next_mail_of_a_bulk_is_decoded_no_more() -> None:
         [related(""), related("; start=a"), related("", "Content-Description: one\r\n")],
     ],
 )
-def test_the_same_octets_under_another_header_are_another_body(others: list[bytes]) -> None:
+def test_equal_octets_under_different_part_headers_are_different_bodies(others: list[bytes]) -> None:
     found = [judge(content, b"").fingerprint(BOB) for content in others * 2]
     assert len(set(found)) == len(others)
 
 
-def test_of_the_header_section_only_content_fields_describe_the_topmost_part() -> None:
+def test_only_content_fields_of_the_message_describe_the_topmost_part() -> None:
     assert judge(single("Contents: 1\r\n"), b"").fingerprint(BOB) == judge(single(""), b"").fingerprint(BOB)
 
 
-def test_what_is_left_out_of_one_body_depends_on_the_rule() -> None:
+def test_each_rule_ignores_its_own_parts_of_a_cached_body() -> None:
     def ignoring(name: str, pattern: str) -> Rule:
         to = Condition(MatchTarget.RECIPIENT, (Pattern(name),))
         return Rule(name, Action.DEDUPE, (to,), ignore=(Text(name, Pattern(pattern)),))
 
     rules = [ignoring("anna", "[0-9]"), ignoring("bob", "[a-z]")]
     for order in (rules, rules[::-1]):
-        judged = Judge(order, window=600)(single("", "a1b2"), b"")
-        texts = [dict(judged.normal_form(rule).fields)["text"] for rule in (*rules, NO_RULE)]
+        analysis = Judge(order, window=600)(single("", "a1b2"), b"")
+        texts = [dict(analysis.normal_form(rule).fields)["text"] for rule in (*rules, NO_RULE)]
         assert texts == [b"a\0b\0", b"\x001\x002", b"a1b2"]
 
 
-def test_one_value_means_one_thing_in_a_subject_and_another_in_an_address() -> None:
+def test_a_cached_value_of_an_unstructured_field_is_not_used_for_a_structured_field() -> None:
     for structured in (False, True, False):
         assert decode_value(b"=?utf-8?q?=3Ca=40b=3E?=", structured=structured) == (None if structured else b"<a@b>")
 
 
-def test_what_is_large_is_not_remembered() -> None:
+def test_large_bodies_are_not_cached() -> None:
     few, many = (parts(number, "") for number in (50, 51))
     small, large = (single("", "x" * size) for size in (60_000, 70_000))
     for content in (small, few):
@@ -99,7 +99,7 @@ def test_what_is_large_is_not_remembered() -> None:
         assert body(content) is not body(content)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_memory_of_the_caches_is_bounded() -> None:
     head = "Content-Type: text/html\r\n"
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Rules: what each condition looks at, and which rule wins."""
+"""Rules: the values that each condition looks at, and the rule that wins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from relay.core.envelope import Recipient
 from relay.core.ruling import Action, Ruling
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.ignore import Text
-from relay.judge.rules.pattern import Pattern
-from relay.judge.rules.pattern_text import any_of, is_local
-from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, PatternPrefilter, Rule
+from relay.judge.rules.links import find_links
+from relay.judge.rules.matching import PatternPrefilter
+from relay.judge.rules.pattern import Pattern, is_local, join_patterns
+from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
 
 ANNA, BOB = Recipient("anna@example.org"), Recipient("bob@shop.example")
 SENDER = b"bounce+7@example.org"
@@ -26,20 +27,20 @@ LINK = b'Content-Type: text/html\r\n\r\n<a href="/pay?who=anna smith&amp;token=f
 
 
 def rule(name: str = "mine", action: Action = Action.EXEMPT, **conditions: object) -> Rule:
-    """Make a rule of its conditions: `header_x_kind="a"` is a field, a list is any of."""
+    """Returns a rule with these conditions: `header_x_kind="a"` is one on a header field, a list means any of."""
     attachment = conditions.pop("attachment", None)
     window = conditions.pop("window", None)
     made = []
     for key, given_patterns in conditions.items():
         texts = given_patterns if isinstance(given_patterns, list) else [given_patterns]
-        what, _, header = (
+        target, _, header = (
             (MatchTarget.HEADER.value, "", key[7:].replace("_", "-")) if key.startswith("header_") else (key, "", "")
         )
-        made.append(Condition(MatchTarget(what.strip("_")), tuple(map(Pattern, texts)), header))
+        made.append(Condition(MatchTarget(target.strip("_")), tuple(map(Pattern, texts)), header))
     return Rule(name, action, tuple(made), attachment=attachment, window=window)  # type: ignore[arg-type]
 
 
-def look(
+def analyse(
     *rules: Rule, content: bytes = MAIL + b"\r\nhello", window: float = 600, observe: bool = False
 ) -> MessageAnalysis:
     return Judge(rules, window=window, observe=observe)(content, SENDER)
@@ -65,8 +66,8 @@ def look(
         ({"subject": "Garten", "reverse_path": "joerg"}, False),
     ],
 )
-def test_conditions_look_at_what_a_reader_sees(conditions: dict[str, object], holds: bool) -> None:
-    assert (look(rule(**conditions)).rule(ANNA).name == "mine") == holds
+def test_conditions_match_values_as_a_reader_sees_them(conditions: dict[str, object], holds: bool) -> None:
+    assert (analyse(rule(**conditions)).rule(ANNA).name == "mine") == holds
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_conditions_look_at_what_a_reader_sees(conditions: dict[str, object], ho
     ],
 )
 def test_a_link_is_matched_as_it_would_be_followed(link: str, holds: bool) -> None:
-    assert (look(rule(link=link), content=MAIL + LINK).rule(ANNA).name == "mine") == holds
+    assert (analyse(rule(link=link), content=MAIL + LINK).rule(ANNA).name == "mine") == holds
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_link_is_matched_as_it_would_be_followed(link: str, holds: bool) -> No
         "https://t.example.org/recoverPass?user=anna&amp;recoverpass=f00d",
     ],
 )
-def test_a_link_is_found_wherever_it_can_be_read(link: str) -> None:
+def test_a_link_is_found_in_every_encoding_and_place(link: str) -> None:
     html = f'<a href="{link}">Weiter</a>'
     head = "Subject: x\nMIME-Version: 1.0\n"
     qp = html.replace("=", "=3D").replace("example", "exa=\nmple")
@@ -106,16 +107,16 @@ def test_a_link_is_found_wherever_it_can_be_read(link: str) -> None:
         f"nonsense\n{html}\n",
     ):
         octets = content.replace("\n", "\r\n").encode()
-        assert look(rule(link="&recoverpass=f"), content=octets).rule(ANNA).name == "mine", content
-        assert look(rule(link="&recoverpass=g"), content=octets).rule(ANNA) is NO_RULE, content
+        assert analyse(rule(link="&recoverpass=f"), content=octets).rule(ANNA).name == "mine", content
+        assert analyse(rule(link="&recoverpass=g"), content=octets).rule(ANNA) is NO_RULE, content
 
 
-def test_rules_see_links_before_anything_is_ignored() -> None:
-    hidden = Text("all", Pattern("https://[^ ]+"))
-    judge = Judge([rule(link="token=f00d")], [hidden], window=600)
-    judged = judge(b"Subject: x\r\n\r\nsee https://t.example.org/?token=f00d now", b"")
-    assert judged.rule(ANNA).name == "mine"
-    assert judged.normal_form(judged.rule(ANNA)).ignored
+def test_ignores_do_not_hide_links_from_rules() -> None:
+    everything = Text("all", Pattern("https://[^ ]+"))
+    judge = Judge([rule(link="token=f00d")], [everything], window=600)
+    analysis = judge(b"Subject: x\r\n\r\nsee https://t.example.org/?token=f00d now", b"")
+    assert analysis.rule(ANNA).name == "mine"
+    assert analysis.normal_form(analysis.rule(ANNA)).ignored
 
 
 ATTACHED = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n%b\r\n\r\nx\r\n--b--\r\n"
@@ -132,49 +133,49 @@ ATTACHED = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--
         (b"Content-Disposition: inline", False),
     ],
 )
-def test_whether_something_is_attached(part: bytes, attached: bool) -> None:
+def test_which_parts_are_attachments(part: bytes, attached: bool) -> None:
     content = MAIL + ATTACHED % part
-    assert (look(rule(attachment=True), content=content).rule(ANNA).name == "mine") == attached
-    assert (look(rule(attachment=False), content=content).rule(ANNA).name == "mine") != attached
+    assert (analyse(rule(attachment=True), content=content).rule(ANNA).name == "mine") == attached
+    assert (analyse(rule(attachment=False), content=content).rule(ANNA).name == "mine") != attached
 
 
 def test_the_first_rule_that_matches_wins() -> None:
-    judged = look(rule("other", subject="nothing"), rule("one", subject="Garten"), rule("two", subject="aus"))
-    assert [found.name for found in judged.candidates] == ["one"]
-    assert judged.rule(ANNA).name == judged.rule(BOB).name == "one"
+    analysis = analyse(rule("other", subject="nothing"), rule("one", subject="Garten"), rule("two", subject="aus"))
+    assert [found.name for found in analysis.matching_rules] == ["one"]
+    assert analysis.rule(ANNA).name == analysis.rule(BOB).name == "one"
 
 
-def test_a_recipient_decides_for_himself_only() -> None:
+def test_a_condition_on_the_recipient_affects_that_recipient_only() -> None:
     shop = rule("shop", recipient="@shop\\.example$", subject="Garten")
     never = rule("never", recipient="@shop", subject="nothing")
-    judged = look(never, shop, rule("garden", Action.OBSERVE, subject="Garten", window=60.0))
-    assert [found.name for found in judged.candidates] == ["shop", "garden"]
-    assert judged.rule(BOB).name == "shop"
-    assert judged.ruling(BOB) == Ruling("shop", Action.EXEMPT, 0.0)
-    assert judged.ruling(ANNA) == Ruling("garden", Action.OBSERVE, 60.0)
-    assert look(shop).rule(ANNA) is NO_RULE
+    analysis = analyse(never, shop, rule("garden", Action.OBSERVE, subject="Garten", window=60.0))
+    assert [found.name for found in analysis.matching_rules] == ["shop", "garden"]
+    assert analysis.rule(BOB).name == "shop"
+    assert analysis.ruling(BOB) == Ruling("shop", Action.EXEMPT, 0.0)
+    assert analysis.ruling(ANNA) == Ruling("garden", Action.OBSERVE, 60.0)
+    assert analyse(shop).rule(ANNA) is NO_RULE
 
 
-def test_a_rule_that_ignores_more_gives_its_recipients_another_fingerprint() -> None:
+def test_ignores_of_a_rule_apply_to_its_recipients_only() -> None:
     shop = Rule(
         "shop",
         Action.DEDUPE,
         (Condition(MatchTarget.RECIPIENT, (Pattern("@shop"),)),),
         ignore=(Text("n", Pattern("[0-9]+")),),
     )
-    first, second = (look(shop, content=MAIL + b"\r\norder " + number) for number in (b"17", b"18"))
+    first, second = (analyse(shop, content=MAIL + b"\r\norder " + number) for number in (b"17", b"18"))
     assert first.fingerprint(BOB) == second.fingerprint(BOB)
     assert first.fingerprint(ANNA) != second.fingerprint(ANNA)
     assert [piece.piece for piece in first.normal_form(shop).ignored] == [b"17"]
     assert not first.normal_form(NO_RULE).ignored
 
 
-def test_what_a_rule_comes_to() -> None:
+def test_the_ruling_of_a_rule() -> None:
     dedupe = rule("mine", Action.DEDUPE, subject="Garten")
-    assert look(dedupe).ruling(ANNA) == Ruling("mine", Action.DEDUPE, 600)
-    assert look(dedupe, observe=True).ruling(ANNA) == Ruling("mine", Action.OBSERVE, 600)
-    assert look(dedupe, window=0).ruling(ANNA) == Ruling.exempt("mine: window is 0")
-    assert look(window=0).ruling(ANNA) == Ruling.exempt("window is 0")
+    assert analyse(dedupe).ruling(ANNA) == Ruling("mine", Action.DEDUPE, 600)
+    assert analyse(dedupe, observe=True).ruling(ANNA) == Ruling("mine", Action.OBSERVE, 600)
+    assert analyse(dedupe, window=0).ruling(ANNA) == Ruling.exempt("mine: window is 0")
+    assert analyse(window=0).ruling(ANNA) == Ruling.exempt("window is 0")
 
 
 PATTERNS = st.sampled_from(
@@ -203,16 +204,29 @@ PATTERNS = st.sampled_from(
     st.lists(PATTERNS, min_size=1, max_size=4),
     st.lists(st.text("aAb \n", max_size=4).map(str.encode), max_size=150),
 )
-def test_a_screen_hides_nothing_that_a_rule_looks_for(patterns: list[str], values: list[bytes]) -> None:
+def test_the_prefilter_keeps_all_values_that_a_rule_matches(patterns: list[str], values: list[bytes]) -> None:
     rules = [rule(f"rule {number}", subject=pattern) for number, pattern in enumerate(patterns)]
-    sifted = PatternPrefilter(rules).sift((MatchTarget.SUBJECT, ""), values)
+    prefilter = PatternPrefilter(rules)
     for each in rules:
         (condition,) = each.conditions
-        assert condition.holds(sifted) == condition.holds(values)
+        assert condition.holds(prefilter.filter_values(condition, values)) == condition.holds(values)
+
+
+@given(
+    st.lists(PATTERNS, min_size=1, max_size=4),
+    st.lists(st.builds(b"%b a://%b %b".__mod__, st.tuples(*[st.text("aAb&; ", max_size=4).map(str.encode)] * 3))),
+)
+def test_the_prefilter_keeps_all_texts_with_a_link_that_a_rule_matches(patterns: list[str], texts: list[bytes]) -> None:
+    rules = [rule(f"rule {number}", link=pattern) for number, pattern in enumerate(patterns)]
+    kept = PatternPrefilter(rules).filter_texts(texts)
+    for each in rules:
+        (condition,) = each.conditions
+        found, expected = ([link for text in some for link in find_links(text)] for some in (kept, texts))
+        assert condition.holds(found) == condition.holds(expected)
 
 
 @given(PATTERNS, st.text("aAb \n", max_size=9).map(str.encode), st.integers(0, 9), st.integers(0, 9))
-def test_a_local_pattern_finds_in_the_whole_what_it_finds_in_a_piece(
+def test_a_local_pattern_that_matches_a_piece_matches_the_whole_text(
     text: str, whole: bytes, start: int, end: int
 ) -> None:
     pattern = Pattern(text)
@@ -220,17 +234,17 @@ def test_a_local_pattern_finds_in_the_whole_what_it_finds_in_a_piece(
         assert pattern.search(whole)
 
 
-def test_patterns_that_cannot_be_joined_are_not() -> None:
-    assert any_of(["a", "\\Qb"]) is None
-    assert any_of(["a", "b\\z"]) is None
-    assert any_of(["a", "b"]) is not None
+def test_patterns_that_cannot_be_joined_give_none() -> None:
+    assert join_patterns(["a", "\\Qb"]) is None
+    assert join_patterns(["a", "b\\z"]) is None
+    assert join_patterns(["a", "b"]) is not None
     assert not is_local("\\[^a")
     assert is_local("[^a]\\$")
 
 
 @pytest.mark.parametrize("unit", [b"a://b", b"href=a", b"a://hidden"])
-def test_many_links_cost_no_time(unit: bytes) -> None:
+def test_many_links_take_bounded_time(unit: bytes) -> None:
     start = time.process_time()
     content = b"Subject: x\r\n\r\n" + b"".join(b"%b%d " % (unit, number) for number in range(60_000))
-    assert look(rule(link=["hidden$", "^nothing"]), content=content[: 1 << 20]).rule(ANNA) is NO_RULE
+    assert analyse(rule(link=["hidden$", "^nothing"]), content=content[: 1 << 20]).rule(ANNA) is NO_RULE
     assert time.process_time() - start < 3

@@ -1,4 +1,4 @@
-"""The style sheet in the head of a page: what is taken for one, and how it counts."""
+"""The style sheet in the head of a page: what is recognised as one, and how it counts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def fingerprint(page: str, charset: str = "utf-8") -> str:
     return judge(HEAD % charset.encode() + page.encode(charset), b"").fingerprint(BOB)
 
 
-def test_a_style_sheet_in_the_head_is_a_field_of_its_own() -> None:
+def test_a_style_sheet_in_the_head_is_a_separate_field() -> None:
     judged = judge(HEAD % b"utf-8" + PAGE.format(CSS).encode(), b"")
     fields = dict(judged.normal_form(NO_RULE).fields)
     assert fields["style sheet"] == CSS.encode()
     assert fields["text"].endswith("<title>é</title> <style></style></head>y".encode())
 
 
-def test_line_ends_and_charset_do_not_count_and_all_else_does() -> None:
+def test_only_line_ends_and_charset_do_not_count() -> None:
     page = PAGE.format(CSS)
     same = {
         fingerprint(page),
@@ -37,11 +37,11 @@ def test_line_ends_and_charset_do_not_count_and_all_else_does() -> None:
     assert len(same) == 1
     changed = ("red", "rid"), (".a ", ".a"), ("> b", ">b"), ("\r\n", "")
     assert len({fingerprint(PAGE.format(CSS.replace(*change))) for change in changed} - same) == len(changed)
-    # What is left behind is not taken for a page without it.
+    # The rest of the page differs from a page with an empty style sheet.
     assert fingerprint(PAGE.format("")) not in same
 
 
-def test_it_counts_also_where_something_else_is_left_out() -> None:
+def test_it_counts_in_a_page_with_an_ignored_value_too() -> None:
     page = PAGE + "<img src='https://tube.example.test/a.jpg?cache=17412345671741234567'>"
     sent = {fingerprint(page.format(CSS)), fingerprint(page.format(CSS).replace("?cache=1", "?cache=2"))}
     assert len(sent) == 1
@@ -67,7 +67,7 @@ def test_it_counts_also_where_something_else_is_left_out() -> None:
         "<style></style>",
     ],
 )
-def test_what_may_be_something_else_is_left_where_it_is(page: str) -> None:
+def test_what_may_be_something_else_stays_in_the_page(page: str) -> None:
     assert split_style(page.encode()) == (page.encode(), b"")
 
 
@@ -79,14 +79,14 @@ def test_what_may_be_something_else_is_left_where_it_is(page: str) -> None:
         "a:url(https&#58;&#47;&#47;tube.example.test/recoverPass?recoverpass=b)",
     ],
 )
-def test_rules_find_links_in_it(link: str) -> None:
+def test_rules_find_links_in_a_style_sheet(link: str) -> None:
     judged = judge(HEAD % b"utf-8" + PAGE.format(link).encode(), b"")
     assert "style sheet" in dict(judged.normal_form(NO_RULE).fields)
     assert judged.ruling(BOB).rule == "avideo: password recovery"
 
 
-def test_a_content_id_in_it_counts() -> None:
-    """It may mean another leaf when two change places."""
+def test_a_content_id_in_a_style_sheet_counts() -> None:
+    """It may refer to another leaf if two are swapped."""
 
     def related(name: str) -> bytes:
         return (
@@ -99,7 +99,7 @@ def test_a_content_id_in_it_counts() -> None:
     assert first["field content-id"] == b"<a>"
 
 
-def test_one_too_large_to_be_remembered_is_folded_whatever_its_line_ends() -> None:
+def test_a_style_sheet_too_large_for_the_cache_is_folded() -> None:
     page = "<style>" + "b {}\r\n" * 11_000 + "</style>"
     wire, file = (judge(HEAD % b"utf-8" + source.encode(), b"") for source in (page, page.replace("\r\n", "\n")))
     assert "style sheet" not in dict(wire.normal_form(NO_RULE).fields)

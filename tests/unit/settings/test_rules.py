@@ -56,7 +56,7 @@ def test_an_own_rule_takes_the_place_of_a_presets_rule_of_its_name() -> None:
     judge = build_judge(settings)
     subjects = {b"Message From Site Tube (Your Site test)": "default", b"Probe 7": "avideo: test mail"}
     for subject, name in subjects.items():
-        assert [rule.name for rule in judge(b"Subject: %b\r\n\r\nHello" % subject, b"").candidates] == [name]
+        assert [rule.name for rule in judge(b"Subject: %b\r\n\r\nHello" % subject, b"").matching_rules] == [name]
 
 
 def test_an_own_ignore_takes_the_place_of_a_presets_ignore_of_its_name() -> None:
@@ -105,7 +105,7 @@ def test_the_presets_give_no_warning(name: str) -> None:
     ("value", "mend"),
     [
         (["avidoe"], '"avidoe" is not known; write "avideo" or "wordpress", or \\[\\] for none'),
-        (["avideo", "avideo"], '"avideo" stands there twice; write it once'),
+        (["avideo", "avideo"], '"avideo" is listed twice; write it once'),
         (3, 'not a list; write for example \\["avideo"\\]'),
     ],
 )
@@ -119,39 +119,39 @@ def test_a_wrong_preset_names_those_that_are_there(value: object, mend: str) -> 
     [
         (
             [_rule(subject="a"), _rule(name="other", subject="a", **{"from": "b"})],
-            'rule 1 "mine" takes all that rule "other" is for, which so never acts; write it below, or',
+            'rule 1 "mine" hides rule "other", which never matches; move it below, or',
         ),
         (
             [_rule(subject=["a", "b"]), _rule(name="other", subject="b")],
-            'rule 1 "mine" takes all that rule "other" is for',
+            'rule 1 "mine" hides rule "other"',
         ),
         (
             [_rule(header={"X-A": "a"}), _rule(name="other", header={"x-a": "a"}, subject="b")],
-            'rule 1 "mine" takes all that rule "other" is for',
+            'rule 1 "mine" hides rule "other"',
         ),
         (
             [_rule(recipient="."), _rule(name="other", recipient="@a")],
-            'rule 1 "mine" takes all that rule "other" is for',
+            'rule 1 "mine" hides rule "other"',
         ),
         (
             [_rule(attachment=True), _rule(name="other", subject="a", attachment=True)],
-            'rule 1 "mine" takes all that rule "other" is for',
+            'rule 1 "mine" hides rule "other"',
         ),
         ([_rule(subject="a", window="9s")], 'rule 1 "mine": window is 9s: repeats often come later'),
         (
             [_rule(header={"Return-Path": "a"})],
-            'rule 1 "mine": header.Return-Path is written after the relay by the last mail server; write reverse_path',
+            'rule 1 "mine": header.Return-Path is added after the relay by the final mail server; use reverse_path',
         ),
-        ([_rule(header={"X-Original-To": "a"})], "write recipient"),
+        ([_rule(header={"X-Original-To": "a"})], "use recipient"),
         (
             [_rule(recipient=["@a", r"^Marta@Example\.org$"])],
-            r"rule 1 \"mine\": recipient = '\^Marta@Example\\.org\$': recipients are in lower case here",
+            r"rule 1 \"mine\": recipient = '\^Marta@Example\\.org\$': recipients are matched in lower case",
         ),
-        ([_rule(reverse_path="^<alerts@ops>$")], "addresses of the envelope have no angle brackets here"),
-        ([_rule(recipient="@möbel.example$")], "international domains are in their xn-- form here"),
+        ([_rule(reverse_path="^<alerts@ops>$")], "envelope addresses are matched without angle brackets"),
+        ([_rule(recipient="@möbel.example$")], "international domains are matched in their xn-- form"),
         (
             [_rule(subject="a", ignore=[{"text": ".*"}])],
-            'rule 1 "mine", ignore 1 "text .*": takes whole texts, so that messages which differ in nothing else',
+            'rule 1 "mine", ignore 1 "text .*": matches whole texts, so messages that differ only in text',
         ),
     ],
 )
@@ -162,15 +162,15 @@ def test_a_rule_that_is_seldom_meant_is_told(own: list[dict[str, Any]], doubt: s
 
 def test_an_ignore_that_takes_whole_texts_is_told() -> None:
     (text,) = warnings(Settings.model_validate({"ignore": [{"text": "a+"}, {"name": "n", "text": "(?s).+"}]}))
-    assert text.startswith('ignore 2 "n": takes whole texts')
+    assert text.startswith('ignore 2 "n": matches whole texts')
 
 
 def test_a_rule_that_hides_a_preset_is_told_once_with_all_rules_of_it() -> None:
     [told] = warnings(_settings(_rule(recipient=".")), "file relay.toml")
     first, *others, last = [f'"{rule.name}"' for rule in preset("avideo").rules]
     assert told == (
-        f'rule 1 "mine" (file relay.toml) takes all that rules {", ".join([first, *others])} and {last} of preset '
-        "avideo are for, which so never act; make it narrower"
+        f'rule 1 "mine" (file relay.toml) hides rules {", ".join([first, *others])} and {last} of preset '
+        "avideo, which never match; make it narrower"
     )
 
 
@@ -179,7 +179,7 @@ def test_a_doubt_about_a_rule_names_the_file(tmp_path: Path) -> None:
     file.write_text('[[rules]]\nname = "a"\nsubject = "b"\naction = "dedupe"\nwindow = "1s"\n[[ignore]]\ntext = ".*"\n')
     rule, ignore = load(file, {"dedup.presets": "[]"}, {}).warnings
     assert rule.startswith(f'rule 1 "a" (file {file}): window is 1s: ')
-    assert ignore.startswith(f'ignore 1 "text .*" (file {file}): takes whole texts')
+    assert ignore.startswith(f'ignore 1 "text .*" (file {file}): matches whole texts')
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,31 +98,34 @@ def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ig
         ("subject = '(?i)(foo'", """subject = '(?i)(foo': missing ) at "(?i)(foo\""""),
         ('subject = "it\'s ("', """subject = "it's (": missing )"""),
         ("from = ['a', 'b[']", """from = ['a', 'b[']: missing ] at "[\""""),
-        ("subject = '^a(?=b)'", """at "(?="; RE2 has no look-ahead; say in a second condition"""),
+        ("subject = '^a(?=b)'", """at "(?="; RE2 has no look-ahead; use a second condition"""),
         ("subject = '^a(?!b)'", """at "(?!"; RE2 has no look-ahead; write a rule before this one"""),
-        ("subject = '(?<=a)b'", """at "(?<="; RE2 has no look-behind; write what stands before"""),
-        (r"subject = '(a)\1'", r"""at "\1"; RE2 has no back-references; write out what stands there"""),
+        ("subject = '(?<=a)b'", """at "(?<="; RE2 has no look-behind; make the preceding text"""),
+        (r"subject = '(a)\1'", r"""at "\1"; RE2 has no back-references; repeat the text itself"""),
         (r"subject = 'a\Z'", r"""at "\Z"; the end of the text is $ or \z"""),
         ("subject = 'a{2000}'", """invalid repetition size at "{2000}"; RE2 repeats 1,000 times at most"""),
-        ("subject = 'a++'", """bad repetition operator at "++"; RE2 needs no possessive repetition; write one sign"""),
+        (
+            "subject = 'a++'",
+            """bad repetition operator at "++"; RE2 needs no possessive repetition; write one operator""",
+        ),
         (r"subject = 'a\'", r"trailing \; write \\ for a backslash"),
-        (r"subject = '\pL{1000}\pN{1000}'", "pattern too large - compile failed; write it shorter, or as a list"),
+        (r"subject = '\pL{1000}\pN{1000}'", "pattern too large - compile failed; shorten it, or split it into a list"),
         ("subject = '(?P<a>b)(?P=a)'", 'at "(?P"; RE2 has no back-references'),
-        ('subject = "\\bfoo"', r"holds a character that nobody sees; write it in 'single quotes'"),
-        ("recipient = '*@example.org'", 'at "*"; patterns are no wildcards: write .* for anything'),
+        ('subject = "\\bfoo"', r"contains an invisible character; write it in 'single quotes'"),
+        ("recipient = '*@example.org'", 'at "*"; this is not a wildcard: write .* for any text'),
         (
             "subject = ''",
-            "subject = '': an empty pattern is found in everything; write '.' for any text, '^$' for none",
+            "subject = '': an empty pattern matches everything; write '.' for any text, '^$' for empty text",
         ),
-        ("subject = []", "subject = []: the list is empty; name a pattern, or leave the key out"),
+        ("subject = []", "subject = []: the list is empty; write a pattern, or remove the key"),
         ("subject = 3", "subject = 3: not text; write it in 'single quotes'"),
         ("subject = ['a', true]", "subject = ['a', true]: not text; write it in 'single quotes'"),
         ("header.X-A = '['", """header.X-A = '[': missing ] at "[\""""),
         ("header.'X A' = 'a'", "header.X A: not the name of a header field; write for example header.X-Priority"),
-        ("header.Subject = 'a'", "header.Subject: this field has a condition of its own; write subject ="),
-        ("header.FROM = 'a'", "header.FROM: this field has a condition of its own; write from ="),
+        ("header.Subject = 'a'", "header.Subject: this field has its own condition; write subject ="),
+        ("header.FROM = 'a'", "header.FROM: this field has its own condition; write from ="),
         ("header = 'X-A'", "header = 'X-A': the field's name is missing; write for example header.X-Priority = '^1'"),
-        ("header = {x-a = 'a', X-A = 'b'}", "header = {…}: x-a stands here twice; write one list of patterns"),
+        ("header = {x-a = 'a', X-A = 'b'}", "header = {…}: x-a is listed twice; write one list of patterns"),
         ("attachment = 'yes'", "attachment = 'yes': not true or false; write one of these, without quotes"),
         ("attachment = 1", "attachment = 1: not true or false"),
         ("attachment = 'perhaps'", "attachment = 'perhaps': not true or false; write one of these, without quotes"),
@@ -137,7 +139,7 @@ def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ig
         ("from_ = 'a'", "unknown key from_; did you mean from?"),
         ("qqq = 'a'", "unknown key qqq; known are name, subject, from, reverse_path, recipient, header, link, "),
         ("parameter = 'a'", "unknown key parameter; it belongs into ignore = [ { parameter = ... } ]"),
-        ("ignore = { text = 'a' }", 'ignore is no list of tables; write ignore = [ { parameter = "utm_source" } ]'),
+        ("ignore = { text = 'a' }", 'ignore is not a list of tables; write ignore = [ { parameter = "utm_source" } ]'),
     ],
 )
 def test_a_wrong_key_of_a_rule_names_rule_and_key_and_quotes_the_part(tmp_path: Path, key: str, mend: str) -> None:
@@ -172,19 +174,19 @@ def test_of_a_long_value_enough_is_quoted_to_find_it(tmp_path: Path) -> None:
         ),
         (
             "name = 'x'\naction = 'dedupe'",
-            "has no condition, so it would take every message; where that is meant, write recipient = '.'",
+            "has no condition, so it would match every message; if that is intended, write recipient = '.'",
         ),
         (
             "name = 'x'\nsubject = 'a'\naction = 'exempt'\nwindow = '1h'",
-            'rule 1 "x": window says nothing beside action = "exempt"; leave it out',
+            'rule 1 "x": window has no effect with action = "exempt"; leave it out',
         ),
         (
             "name = 'x'\nsubject = 'a'\naction = 'exempt'\nignore = []",
-            'rule 1 "x": ignore says nothing beside action = "exempt"; leave it out',
+            'rule 1 "x": ignore has no effect with action = "exempt"; leave it out',
         ),
         (
             "name = 'Default'\nsubject = 'a'\naction = 'exempt'",
-            'rule 1 "Default": name = \'Default\': "default" is what holds where no rule matches; write another name',
+            'rule 1 "Default": name = \'Default\': "default" is the name of the rule that applies if',
         ),
         ('name = "a\\nb"\nsubject = "a"\naction = "exempt"', "not a name; write one line of at most 80 characters"),
         (f"name = '{'a' * 81}'\nsubject = 'a'\naction = 'exempt'", "not a name; write one line of at most 80"),
@@ -200,18 +202,18 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
     [
         (
             "name = 'x'",
-            'ignore 1 "x": says nothing; write exactly one of parameter, query, text, attribute and comment',
+            'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute and comment',
         ),
-        ("text = 'a'\ncomment = 'b'", "ignore 1: says text and comment; write exactly one of parameter, "),
+        ("text = 'a'\ncomment = 'b'", "ignore 1: has text and comment; write exactly one of parameter, "),
         ("attribute = 'data-t'", "ignore 1: attribute needs a value; write the pattern of what does not count"),
-        ("text = 'a'\nurl = 'any'", "ignore 1: url says nothing beside text; leave it out"),
-        ("query = 'a'\nvalue = 'b'", "ignore 1: value says nothing beside query; leave it out"),
-        ("comment = 'a'\npath = 'b'", "ignore 1: path says nothing beside comment; leave it out"),
+        ("text = 'a'\nurl = 'any'", "ignore 1: url has no effect with text; leave it out"),
+        ("query = 'a'\nvalue = 'b'", "ignore 1: value has no effect with query; leave it out"),
+        ("comment = 'a'\npath = 'b'", "ignore 1: path has no effect with comment; leave it out"),
         ("parameter = '?v='", "ignore 1: parameter = '?v=': not the name of a parameter; write for example \"cache\""),
         *((f"parameter = 'a{sign}'", "not the name of a parameter; write for example") for sign in "=&;?# "),
         ("attribute = 'a b'\nvalue = 'x'", "attribute = 'a b': not the name of an attribute; write for example"),
         *((f"attribute = 'a{sign}'\nvalue = 'x'", "not the name of an attribute") for sign in '"<>/='),
-        ("text = 'a'\npath = 'b'", "ignore 1: path says nothing beside text; leave it out"),
+        ("text = 'a'\npath = 'b'", "ignore 1: path has no effect with text; leave it out"),
         ("parameter = 'v'\nurl = 'picture'", """url = 'picture': not known; write "image", "link" or "any\""""),
         ("parameter = 'v'\nvalue = '('", """ignore 1: value = '(': missing ) at "(\""""),
         ("paramter = 'v'", "ignore 1: unknown key paramter; did you mean parameter?"),
@@ -227,17 +229,17 @@ def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:
     lines = _errors(tmp_path, _RULE + "ignore = [ { text = 'a' }, { name = 'n', text = '[' }, { }, 3 ]\n")
     assert lines == [
         """rule 1 "mine", ignore 2 "n": text = '[': missing ] at "[\"""",
-        'rule 1 "mine", ignore 3: says nothing; write exactly one of parameter, query, text, attribute and comment',
-        'rule 1 "mine", ignore 4: this is no table; write { parameter = "utm_source" }, or keys below [[ignore]]',
+        'rule 1 "mine", ignore 3: has nothing; write exactly one of parameter, query, text, attribute and comment',
+        'rule 1 "mine", ignore 4: this is not a table; write { parameter = "utm_source" }, or keys below [[ignore]]',
     ]
 
 
 def test_a_name_that_stands_twice_is_an_error_also_beside_others(tmp_path: Path) -> None:
-    twice = 'rules: 1 and 2 are both called "mine"; give each a name of its own'
+    twice = 'rules: 1 and 2 are both called "mine"; give each a unique name'
     assert _errors(tmp_path, _RULE + _RULE) == [twice]
     assert _errors(tmp_path, _RULE + _RULE + "window = 0\n")[-1] == twice
     ignores = "[[ignore]]\nname = 'n'\ntext = 'a'\n"
-    assert _errors(tmp_path, ignores * 2) == ['ignore: 1 and 2 are both called "n"; give each a name of its own']
+    assert _errors(tmp_path, ignores * 2) == ['ignore: 1 and 2 are both called "n"; give each a unique name']
 
 
 def test_ignores_need_no_name() -> None:
@@ -285,5 +287,9 @@ _values = st.recursive(
 def test_any_value_is_settings_or_a_settings_error(kind: str, value: object) -> None:
     found = sources._GivenValues()
     found.given[kind] = (value, "file x")
-    with contextlib.suppress(SettingsError):
-        sources._settings(found)
+    problems, tables = "", None
+    try:
+        tables = getattr(sources._settings(found), kind)
+    except SettingsError as error:
+        problems = str(error)
+    assert "file x" in problems or len(tables) == len(value)

@@ -47,7 +47,7 @@ def test_a_duration_is_given_in_seconds(text: object, seconds: float) -> None:
         ("٣s", 'write for example "10m"'),
         ("inf s", 'write for example "10m"'),
         ("9999d", 'write "3650d" or less'),
-        ("0.1ms", 'write whole ones, for example "500ms"'),
+        ("0.1ms", 'write whole milliseconds, for example "500ms"'),
     ],
 )
 def test_a_wrong_duration_is_told_its_mend(text: object, mend: str) -> None:

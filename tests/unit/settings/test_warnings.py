@@ -22,10 +22,10 @@ def test_the_defaults_give_no_warning() -> None:
         ({"dedup": {"lease": "4m", "wait": "4m"}}, "dedup.lease .4m. is not shorter than dedup.wait .4m."),
         (
             {"listen": {"address": "0.0.0.0:2525", "networks": ["0.0.0.0/0"]}},
-            "everybody .* name your own networks only",
+            "every host .* name your own networks only",
         ),
         ({"listen": {"address": "[::]:2525", "networks": ["::/0"]}}, "listen.networks holds ::/0"),
-        ({"listen": {"networks": []}}, "nobody can send; name the networks"),
+        ({"listen": {"networks": []}}, "no client can send; name the networks"),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
         ({"upstream": {"url": "smtp://u@h", "password_file": "/p"}}, r"write smtp\+starttls:// or smtps://"),
@@ -36,8 +36,8 @@ def test_the_defaults_give_no_warning() -> None:
         ({"upstream": {"fallback_urls": ["smtps://h"], "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
         ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
-        ({"store": {"url": "memory:"}}, "forgets at restart"),
-        ({"record": {"keep": "maildir:/kept", "keep_for": 0}}, "record.keep keeps nothing while record.keep_for is 0"),
+        ({"store": {"url": "memory:"}}, "does not know what was sent"),
+        ({"record": {"keep": "maildir:/kept", "keep_for": 0}}, "record.keep has no effect while record.keep_for is 0"),
         ({"record": {"secret_file": "/s", "addresses": True}}, "record.secret_file is not used"),
     ],
 )

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts.archived import as_mbox, notices, write_folder, write_maildir
+from parts.corpus import CORPUS, MESSAGES
 
-from relay.judge.mime.message import HEADER_LIMIT
+from relay.judge.mime.parser import HEADER_LIMIT
 from relay.simulate import archive as archive_module
 from relay.simulate.archive import Archive
 from relay.simulate.mbox import unpack
 
 FROM = b"From a@b Sun Mar  1 10:57:00 2026\n"
 HEAD = b"Date: Sun, 1 Mar 2026 10:57:00 +0000\nSubject: x\n"
-CORPUS = Path(__file__).parents[2] / "corpus"
 
 
 def read(*paths: Path) -> Archive:
@@ -33,8 +33,8 @@ def read(*paths: Path) -> Archive:
 def contents(*paths: Path) -> list[bytes]:
     with read(*paths) as found:
         assert found.problems == []
-        letters = [found.read(number) for number in range(len(found))]
-        return [letter.content.replace(b"\r\n", b"\n") for letter in letters if letter]
+        messages = [found.read(number) for number in range(len(found))]
+        return [message.content.replace(b"\r\n", b"\n") for message in messages if message]
 
 
 def mbox(path: Path, octets: bytes) -> Path:
@@ -98,8 +98,8 @@ def test_no_mbox_breaks_it_and_no_byte_is_read_twice(
 ) -> None:
     file = mbox(tmp_path_factory.getbasetemp(), FROM + b"".join(parts))
     with read(file) as found:
-        letters = [found.read(number) for number in range(len(found))]
-        assert sum(len(letter.content) for letter in letters if letter) <= 2 * file.stat().st_size
+        messages = [found.read(number) for number in range(len(found))]
+        assert sum(len(message.content) for message in messages if message) <= 2 * file.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_a_folder_of_files_is_read_to_its_ground_and_no_mail_is_skipped(tmp_path
     (tmp_path / "sent/box").write_bytes(as_mbox(notices(2)))
     os.mkfifo(tmp_path / "sent/pipe")
     with read(tmp_path / "sent") as found:
-        assert (len(found), found.places.skipped, found.problems) == (9, 4, [])
+        assert (len(found), found.files.skipped, found.problems) == (9, 4, [])
 
 
 def test_the_corpus_is_mail() -> None:
     with read(CORPUS) as found:
-        files = len(list(CORPUS.glob("*/*.eml")))
-        assert len(found) + found.places.skipped >= files
+        files = len(MESSAGES)
+        assert len(found) + found.files.skipped >= files
         assert found.problems == []
         assert len(found) + found.date_sources["none"] > files * 0.9
 
@@ -205,7 +205,7 @@ def test_links_that_go_round_end_and_no_file_counts_twice(tmp_path: Path) -> Non
     (tmp_path / "a/again.eml").symlink_to("0.eml")
     (tmp_path / "a/hard.eml").hardlink_to(tmp_path / "a/3.eml")
     with read(tmp_path / "a", tmp_path / "a/0.eml", tmp_path / "a") as found:
-        assert (len(found), found.places.repeated, found.problems) == (4, 3, [])
+        assert (len(found), found.files.repeated, found.problems) == (4, 3, [])
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("octets", "reason"),
-    [(b"\x1f\x8b\x08", "it is packed; unpack it first"), (b"hello\n", "it does not look like mail")],
+    [(b"\x1f\x8b\x08", "it is compressed; decompress it first"), (b"hello\n", "it does not look like mail")],
 )
 def test_a_named_file_that_is_no_mail_is_a_problem(tmp_path: Path, octets: bytes, reason: str) -> None:
     with read(mbox(tmp_path, octets)) as found:
@@ -248,7 +248,7 @@ def test_a_message_that_is_too_large_is_named_and_left_out(tmp_path: Path) -> No
     with read(tmp_path / "mbox") as found:
         assert len(found) == 2
         [problem] = found.problems
-    assert problem.reason == "a message of 64 MiB; more than 64 MiB are left out"
+    assert problem.reason == "a message of 64 MiB; messages over 64 MiB are left out"
     assert problem.place.endswith(f"mbox at byte {len(FROM + HEAD) + 103}")
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import tracemalloc
 from array import array
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from parts.archived import Delivered, as_mbox, notices
 from parts.avideo import Sending, comment, notification, recovery
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
+from parts.corpus import MESSAGES
 from parts.judging import avideo_judge
 
 from relay.core.claim import Fingerprint
@@ -23,18 +23,18 @@ from relay.judge.fingerprint.normal_form import Field
 from relay.judge.judge import Judge
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
 from relay.simulate.archive import Archive
-from relay.simulate.near_misses import _MOST_KINDS, _MOST_REMEMBERED, NearMisses, difference
+from relay.simulate.near_misses import _MOST_GROUPS, _MOST_REMEMBERED, NearMisses, find_one_difference
 from relay.simulate.replay import Replay
-from relay.simulate.report import report
-from relay.simulate.seen import SeenMessages
+from relay.simulate.result import build_result
+from relay.simulate.seen_messages import SeenMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from parts.avideo_pairs import Pair
 
 ANNA, BERT = "anna@example.test", "bert@example.test"
-CORPUS = Path(__file__).parents[2] / "corpus"
 
 
 def simulate(
@@ -48,7 +48,7 @@ def simulate(
         replay = Replay(judge or avideo_judge(window), archive, window)
         for number in archive.in_order():
             replay.play(number)
-        return report(archive, replay, top=10)
+        return build_result(archive, replay, top=10)
 
 
 def rules(found: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
@@ -104,7 +104,7 @@ def test_pairs_are_told_apart_as_readers_do(tmp_path: Path, pair: Pair) -> None:
     assert found["suppressed"]["recipients"] == (len(shared) if pair in EQUAL_PAIRS else 0)
 
 
-def test_every_recipient_counts_for_himself(tmp_path: Path) -> None:
+def test_recipients_count_separately(tmp_path: Path) -> None:
     mail = notification()
     found = simulate(tmp_path, [Delivered(mail, ANNA, 0), Delivered(mail, BERT, 1), Delivered(mail, ANNA.upper(), 2)])
     assert found["suppressed"]["recipients"] == 1
@@ -121,7 +121,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
         replay = Replay(avideo_judge(), archive, 600)
         for number in archive.in_order():
             replay.play(number)
-        found = report(archive, replay, top=1)
+        found = build_result(archive, replay, top=1)
     assert found["suppressed"] == {
         "recipients": 3,
         "messages": 1,
@@ -170,27 +170,27 @@ def test_one_message_twice_in_the_archive_is_told_from_two(tmp_path: Path) -> No
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=30), st.integers(1, 1500))
-def test_the_memory_agrees_with_a_plain_model(steps: list[int], window: int) -> None:
+def test_seen_messages_agree_with_a_plain_model(steps: list[int], window: int) -> None:
     dates = array("d", sorted(steps))
-    memory = SeenMessages(dates, 3600.0)
+    seen = SeenMessages(dates, 3600.0)
     expected, accepted = [], None
     for at in dates:
         is_repeat = accepted is not None and at - accepted < window
         accepted = accepted if is_repeat else at
         expected.append(is_repeat)
-    copies = [memory.copy(Fingerprint("v1:0"), number, (window,)) for number in range(len(dates))]
+    copies = [seen.see(Fingerprint("v1:0"), number, (window,)) for number in range(len(dates))]
     assert [copy is not None and copy.repeats[0] for copy in copies] == expected
     assert [copy.gap for copy in copies[1:] if copy] == [b - a for a, b in pairwise(dates)]
 
 
-def test_the_memory_forgets_what_is_older_than_it_reaches() -> None:
-    memory = SeenMessages(array("d", [0, 5, 10, 100]), 10.0)
-    assert memory.copy(Fingerprint("a"), 0, (1,)) is None
-    assert memory.copy(Fingerprint("b"), 1, (1,)) is None
-    assert memory.copy(Fingerprint("b"), 2, (1,)) is not None
-    assert memory.copy(Fingerprint("b"), 3, (1,)) is None
-    assert len(memory._last) == 1
-    assert not memory._accepted
+def test_seen_messages_forget_what_is_older_than_the_horizon() -> None:
+    seen = SeenMessages(array("d", [0, 5, 10, 100]), 10.0)
+    assert seen.see(Fingerprint("a"), 0, (1,)) is None
+    assert seen.see(Fingerprint("b"), 1, (1,)) is None
+    assert seen.see(Fingerprint("b"), 2, (1,)) is not None
+    assert seen.see(Fingerprint("b"), 3, (1,)) is None
+    assert len(seen._last) == 1
+    assert not seen._accepted
 
 
 def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
     Nor is it one where the header section cannot be read: then the fields count too that the delivery added.
     """
     judge = avideo_judge()
-    mails = [path.read_bytes() for path in sorted(CORPUS.glob("*/*.eml"))[::4]]
+    mails = [path.read_bytes() for path in MESSAGES[::4]]
     repeats = 0
     folder = tmp_path / "mails"
     folder.mkdir()
@@ -223,7 +223,7 @@ def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
         for number in archive.in_order():
             replay.play(number)
     assert replay.totals.suppressed == repeats
-    assert replay.gaps[1] == repeats
+    assert replay.by_gap[1] == repeats
 
 
 # Near misses
@@ -274,16 +274,16 @@ def test_a_repeat_is_compared_with_nothing(tmp_path: Path) -> None:
 def test_only_so_many_are_remembered_for_near_misses() -> None:
     near = NearMisses(lambda number: form(b"%d" % number))
     for number in range(_MOST_REMEMBERED + 1_500):
-        near.look(number, 0.0, form(b"%d" % number), [(number, True), (-1, True)])
+        near.add(number, 0.0, form(b"%d" % number), [(number, True), (-1, True)])
     assert len(near._last) == _MOST_REMEMBERED
     assert near.pairs == _MOST_REMEMBERED + 1_499
     for number in range(1_500):
         one, other = (form(b"%d%s" % (number, end)) for end in (b" a", b" b"))
-        kinds = NearMisses(lambda _, one=one: one)
-        kinds.kinds = near.kinds
-        kinds.look(0, 0.0, one, [(1, True)])
-        kinds.look(1, 0.0, other, [(1, True)])
-    assert len(near.kinds) == _MOST_KINDS
+        one_pair = NearMisses(lambda _, one=one: one)
+        one_pair.groups = near.groups
+        one_pair.add(0, 0.0, one, [(1, True)])
+        one_pair.add(1, 0.0, other, [(1, True)])
+    assert len(near.groups) == _MOST_GROUPS
 
 
 def form(*texts: bytes) -> list[Field]:
@@ -308,14 +308,14 @@ def form(*texts: bytes) -> list[Field]:
 def test_the_piece_that_differs_is_found(
     one: list[Field], other: list[Field], expected: tuple[Any, ...] | None
 ) -> None:
-    found = difference(one, other)
+    found = find_one_difference(one, other)
     assert (found and tuple(found)[1:]) == expected
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_two_texts_are_compared(one: bytes, other: bytes) -> None:
-    found = difference(form(one), form(other))
+    found = find_one_difference(form(one), form(other))
     assert (found is None) == (one == other)
 
 

@@ -1,4 +1,4 @@
-"""Garbage in every state of a session: the relay lives on, loses nothing, and serves the next client."""
+"""Invalid input in every state of a session: the relay loses nothing and serves the next client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAIL = b"MAIL FROM:<a@example.test>\r\n"
 RCPT = b"RCPT TO:<b@example.test>\r\n"
 STATES = {
     "greeted": b"",
-    "introduced": HELLO,
+    "after EHLO": HELLO,
     "sender": HELLO + MAIL,
     "recipient": HELLO + MAIL + RCPT,
     "content": HELLO + MAIL + RCPT + b"DATA\r\n",
@@ -49,8 +49,8 @@ _LINES = st.one_of(
 )
 
 
-def test_the_relay_survives_anything_in_any_state() -> None:
-    """One relay for all examples, as in life. Where a fuzzed line brings a message about, that is well too."""
+def test_the_relay_survives_any_line_in_any_state() -> None:
+    """One relay serves all examples. A random line may also send a message."""
     with asyncio.Runner() as runner, contextlib.ExitStack() as stack:
         peer = runner.run(_enter(stack, runner, ScriptedPeer()))
         relay = runner.run(_enter(stack, runner, servers.relay(peer.url, {"upstream.patience": "0s"})))
@@ -90,7 +90,7 @@ async def _survive(relay: servers.Relay, peer: ScriptedPeer, before: bytes, line
 @pytest.mark.parametrize(
     "octets", [bytes(range(256)) * 40, b"\0" * 20_000, b"\xff" * 9000 + b"\r\n", b"\r" * 9000, b"." * 9000]
 )
-async def test_binary_garbage_as_content_arrives_as_it_is(octets: bytes) -> None:
+async def test_binary_content_arrives_unchanged(octets: bytes) -> None:
     content = octets + b"" * octets.endswith(b"\r\n") or b"\r\n"
     content = content if content.endswith(b"\r\n") else content + b"\r\n"
     async with ScriptedPeer() as peer, servers.relay(peer.url) as relay:
@@ -98,8 +98,8 @@ async def test_binary_garbage_as_content_arrives_as_it_is(octets: bytes) -> None
         assert peer.accepted[0].content == content
 
 
-async def test_garbage_instead_of_a_session(caplog: pytest.LogCaptureFixture) -> None:
-    """A TLS hello, an HTTP request, a port scan."""
+async def test_input_that_is_not_smtp(caplog: pytest.LogCaptureFixture) -> None:
+    """A TLS ClientHello, an HTTP request, and a port scan."""
     async with ScriptedPeer() as peer, servers.relay(peer.url) as relay:
         for octets in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" * 500,

@@ -1,4 +1,4 @@
-"""However the network cuts what a client sends, the relay reads the same lines and the same content."""
+"""Lines and content do not depend on how the network cuts them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST = 12
 """Bytes of a line and of content in these tests."""
-# Few different octets, so that ends of lines and of content are met often.
+# Few different octets, so that ends of lines and of content are frequent.
 _OCTETS = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.\r\n", b"x", b"\0"]), max_size=40).map(b"".join)
 
 
@@ -32,7 +32,7 @@ def cut(octets: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 def run(pieces: Sequence[bytes], read: Callable[[Reader], object]) -> list[object]:
-    """Feed pieces, letting the reader work after each, and collect what it gives until the client is gone."""
+    """Feeds pieces, lets the reader run after each, and returns what it read until the client is gone."""
 
     async def collect() -> list[object]:
         source = reader()
@@ -64,7 +64,7 @@ def run(pieces: Sequence[bytes], read: Callable[[Reader], object]) -> list[objec
 
 
 def lines_of(octets: bytes) -> list[object]:
-    """Say the same in another way."""
+    """Returns the expected lines, by a simpler method."""
     whole = octets.split(b"\n")[:-1]
     return ["line too long" if len(line) > LONGEST else line.removesuffix(b"\r") for line in whole]
 
@@ -93,7 +93,7 @@ def test_content_does_not_depend_on_how_it_is_cut(octets: bytes, places: list[in
 @pytest.mark.parametrize(
     "octets", [b"line\r\n" * 3 + b"x" * 30 + b"\r\nline\n", b"..a\r\n.\r\n.\r\n" + b"x" * 40 + b"\r\n.\r\n"]
 )
-def test_octet_by_octet(octets: bytes) -> None:
+def test_lines_and_content_in_single_octets(octets: bytes) -> None:
     single = [bytes([octet]) for octet in octets]
     assert run(single, lambda source: source.line(LONGEST)) == lines_of(octets)
     assert run(single, lambda source: source.content(LONGEST)) == contents_of(octets)
@@ -110,13 +110,13 @@ async def test_a_line_may_be_as_long_as_its_limit() -> None:
 
 
 @pytest.mark.parametrize("size", [LONGEST - 1, LONGEST])
-def test_the_final_dot_is_no_part_of_the_size(size: int) -> None:
+def test_the_final_dot_does_not_count_towards_the_size(size: int) -> None:
     octets = b"x" * (size - 2) + b"\r\n.\r\n"
     for place in range(len(octets)):
         assert run(cut(octets, [place]), lambda source: source.content(LONGEST)) == [octets[:-3]]
 
 
-async def test_what_is_too_long_is_not_kept() -> None:
+async def test_skipped_input_is_not_buffered() -> None:
     source = reader()
     task = asyncio.create_task(source.line(LONGEST))
     for _ in range(50):
@@ -139,7 +139,7 @@ async def test_what_is_too_long_is_not_kept() -> None:
     assert error.value.size == 500_002
 
 
-async def test_a_client_that_sends_ahead_is_held_back_until_it_is_read() -> None:
+async def test_reading_pauses_while_a_client_sends_ahead() -> None:
     calls: list[str] = []
     source = Reader(lambda: calls.append("pause"), lambda: calls.append("resume"), 60)
     source.feed(b"one\r\n" + b"x" * 100_000)
@@ -154,7 +154,7 @@ async def test_a_client_that_sends_ahead_is_held_back_until_it_is_read() -> None
     assert len(await task) == 100_003
 
 
-async def test_idle_begins_anew_with_each_octet_and_is_off_while_nothing_is_awaited() -> None:
+async def test_the_idle_limit_restarts_with_each_octet_and_applies_only_while_reading() -> None:
     source = reader(idle=0.05)
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -167,11 +167,11 @@ async def test_idle_begins_anew_with_each_octet_and_is_off_while_nothing_is_awai
     assert await source.line(LONGEST) == b"x"
 
 
-async def test_the_end_comes_after_what_was_sent() -> None:
+async def test_the_end_follows_what_was_sent_before_it() -> None:
     source = reader()
     source.feed(b"one\r\ntwo")
     source.end()
-    assert source.ended
+    assert source._ended
     assert await source.line(LONGEST) == b"one"
     with pytest.raises(ClientGone):
         await source.line(LONGEST)

@@ -1,4 +1,4 @@
-"""A client's session from its greeting to its end, whoever ends it and when."""
+"""A client's session from its greeting to its end, by client or relay, at any step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _has_ipv6() -> bool:
 
 
 async def still_serves(relay: servers.Relay, peer: ScriptedPeer, content: bytes = MAIL) -> None:
-    """Bring a message through, and see that of all sessions before nothing is left."""
+    """Delivers a message, and checks that no session or claim is left."""
     before = len(peer.accepted)
     assert (await send(relay.port, SENDER, [TWO], content)).ok
     assert len(peer.accepted) == before + 1
@@ -40,10 +40,10 @@ async def still_serves(relay: servers.Relay, peer: ScriptedPeer, content: bytes 
     assert relay.service.metrics.faults._value.get() == 0
 
 
-# Who may come in
+# Admission
 
 
-async def test_too_many_sessions_hear_421_until_one_has_gone(peer: ScriptedPeer) -> None:
+async def test_too_many_sessions_receive_421_until_one_has_ended(peer: ScriptedPeer) -> None:
     async with servers.relay(peer.url, {"limits.sessions": 2}) as relay:
         one, two = await RawClient.open(relay.port), await RawClient.open(relay.port)
         async with await RawClient.open(relay.port) as third:
@@ -56,7 +56,7 @@ async def test_too_many_sessions_hear_421_until_one_has_gone(peer: ScriptedPeer)
         await still_serves(relay, peer)
 
 
-async def test_a_client_from_elsewhere_hears_554(peer: ScriptedPeer) -> None:
+async def test_a_client_of_another_network_receives_554(peer: ScriptedPeer) -> None:
     async with servers.relay(peer.url, {"listen.networks": ["192.0.2.0/24"]}) as relay:
         async with await RawClient.open(relay.port) as client:
             assert client.greeting.code == 554
@@ -66,7 +66,7 @@ async def test_a_client_from_elsewhere_hears_554(peer: ScriptedPeer) -> None:
     assert not peer.sessions or not peer.commands(b"MAIL")
 
 
-async def test_all_addresses_are_ipv4_too_and_networks_hold_for_mapped_ones(peer: ScriptedPeer) -> None:
+async def test_all_addresses_include_ipv4_and_networks_match_mapped_addresses(peer: ScriptedPeer) -> None:
     settings = {"listen.address": "[::]:0", "listen.networks": ["127.0.0.0/8"]}
     async with servers.relay(peer.url, settings) as relay:
         async with await RawClient.open(relay.port, HOST) as client:
@@ -76,7 +76,7 @@ async def test_all_addresses_are_ipv4_too_and_networks_hold_for_mapped_ones(peer
                 assert client.greeting.code == 554
 
 
-async def test_a_client_that_is_gone_before_its_greeting_is_no_fault(
+async def test_a_client_that_leaves_before_its_greeting_is_no_fault(
     peer: ScriptedPeer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with servers.relay(peer.url) as relay:
@@ -87,20 +87,20 @@ async def test_a_client_that_is_gone_before_its_greeting_is_no_fault(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_a_client_that_nobody_can_name_any_more_is_not_ours(peer: ScriptedPeer) -> None:
-    """The system does not know the address of a connection that was broken before it was taken."""
+async def test_a_client_without_an_address_is_refused(peer: ScriptedPeer) -> None:
+    """The system does not know the address of a connection that was reset before it was accepted."""
     async with servers.relay(peer.url) as relay:
-        parts = relay.service.listener._relay
-        session = Session(relay.service.listener, parts)
-        assert session.greeting("relay.example.test").code == 554
-        assert session.turned_away
+        listener = relay.service.listener
+        session = Session(listener.table, listener._dependencies, "", lambda reply: None)
+        assert session.greeting().code == 554
+        assert listener.sessions == 0
 
 
-# How it ends
+# End
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         b"",
         b"EHLO m",
@@ -113,11 +113,11 @@ async def test_a_client_that_nobody_can_name_any_more_is_not_ours(peer: Scripted
     ids=["nothing", "half a line", "EHLO", "MAIL", "RCPT", "DATA", "half the content"],
 )
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
-async def test_who_leaves_before_the_dot_leaves_nothing_behind(peer: ScriptedPeer, said: bytes, how: str) -> None:
+async def test_a_client_that_leaves_before_the_dot_sends_nothing(peer: ScriptedPeer, sent: bytes, how: str) -> None:
     async with servers.relay(peer.url) as relay:
         client = await RawClient.open(relay.port)
-        await client.send_raw(said)
-        for _ in range(said.count(b"\r\n", 0, said.find(b"Subject") if b"Subject" in said else None)):
+        await client.send_raw(sent)
+        for _ in range(sent.count(b"\r\n", 0, sent.find(b"Subject") if b"Subject" in sent else None)):
             await client.read_reply()
         await getattr(client, how)()
         if how == "half_close":
@@ -129,10 +129,8 @@ async def test_who_leaves_before_the_dot_leaves_nothing_behind(peer: ScriptedPee
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT])
-async def test_who_leaves_while_the_upstream_thinks_leaves_nothing_behind(
-    peer: ScriptedPeer, step: Step, how: str
-) -> None:
-    """A plain close may be a half-close, and is noticed only when a reply is written."""
+async def test_a_client_that_leaves_during_a_command_sends_nothing(peer: ScriptedPeer, step: Step, how: str) -> None:
+    """A close may be a half-close. The relay notices it only when it writes a reply."""
     peer.on(step, hang())
     limit = {"close": "0.2s", "reset": "100s"}[how]
     async with servers.relay(peer.url, {"upstream.connections": 1, "upstream.reply_timeout": limit}) as relay:
@@ -144,7 +142,7 @@ async def test_who_leaves_while_the_upstream_thinks_leaves_nothing_behind(
     assert peer.copies() == {TWO: 1}
 
 
-async def test_who_leaves_after_the_dot_has_sent_it_and_its_retry_is_known(peer: ScriptedPeer) -> None:
+async def test_a_message_goes_on_after_its_client_left_and_the_retry_is_a_repeat(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate))
     async with servers.relay(peer.url) as relay:
@@ -162,7 +160,7 @@ async def test_who_leaves_after_the_dot_has_sent_it_and_its_retry_is_known(peer:
     assert peer.copies() == {ONE: 1}
 
 
-async def test_who_half_closes_after_the_dot_hears_the_reply(peer: ScriptedPeer) -> None:
+async def test_a_client_that_half_closes_after_the_dot_receives_the_reply(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate))
     async with servers.relay(peer.url) as relay:
@@ -178,7 +176,7 @@ async def test_who_half_closes_after_the_dot_hears_the_reply(peer: ScriptedPeer)
         await still_serves(relay, peer)
 
 
-async def test_who_half_closes_with_commands_on_the_way_hears_all_replies(peer: ScriptedPeer) -> None:
+async def test_a_client_that_half_closes_receives_the_replies_to_all_its_commands(peer: ScriptedPeer) -> None:
     async with servers.relay(peer.url) as relay, await RawClient.open(relay.port) as client:
         await client.send_raw(
             b"HELO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<one@example.test>\r\nDATA\r\n" + stuff(MAIL)
@@ -188,13 +186,13 @@ async def test_who_half_closes_with_commands_on_the_way_hears_all_replies(peer: 
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<one@example.test>\r\nDATA\r\nhalf"]
+    "sent", [b"", b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<one@example.test>\r\nDATA\r\nhalf"]
 )
-async def test_a_silent_client_hears_421(peer: ScriptedPeer, said: bytes) -> None:
+async def test_an_idle_client_receives_421(peer: ScriptedPeer, sent: bytes) -> None:
     async with servers.relay(peer.url, {"limits.session_idle": "1s"}) as relay:
         async with await RawClient.open(relay.port) as client:
-            await client.send_raw(said)
-            for _ in range(said.count(b"\r\n")):
+            await client.send_raw(sent)
+            for _ in range(sent.count(b"\r\n")):
                 await client.read_reply()
             answer = await client.read_reply()
             assert answer.code == 421
@@ -204,7 +202,7 @@ async def test_a_silent_client_hears_421(peer: ScriptedPeer, said: bytes) -> Non
     assert peer.copies() == {TWO: 1}
 
 
-async def test_a_client_is_not_silent_while_it_waits_for_us(peer: ScriptedPeer) -> None:
+async def test_a_client_that_waits_for_a_reply_is_not_idle(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     peer.on(Step.REPLY, wait(gate))
     settings = {"limits.session_idle": "1s"}
@@ -214,8 +212,8 @@ async def test_a_client_is_not_silent_while_it_waits_for_us(peer: ScriptedPeer) 
         assert (await client.content(MAIL)).code == 250
 
 
-async def test_a_client_that_does_not_read_its_replies_is_let_go(peer: ScriptedPeer) -> None:
-    """It would keep its session, and with a recipient given also an upstream connection, for ever."""
+async def test_a_client_that_does_not_read_its_replies_is_disconnected(peer: ScriptedPeer) -> None:
+    """It would occupy a session, and after RCPT an upstream connection, for ever."""
     async with servers.relay(peer.url, {"limits.session_idle": "0.2s"}) as relay:
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -233,10 +231,10 @@ async def test_a_client_that_does_not_read_its_replies_is_let_go(peer: ScriptedP
         await still_serves(relay, peer)
 
 
-# What comes through
+# Delivery
 
 
-async def test_content_arrives_byte_for_byte_below_one_received_field(peer: ScriptedPeer) -> None:
+async def test_content_arrives_byte_for_byte_after_one_received_field(peer: ScriptedPeer) -> None:
     odd = b"".join(bytes([octet]) * 3 for octet in range(256)) + b"\n\r\n.\r\n..\r\n\r\r\n" + b"x" * 100_000 + b"\r\n"
     for field in (False, True):
         async with servers.relay(peer.url, {"upstream.received_field": field}) as relay:
@@ -250,18 +248,18 @@ async def test_content_arrives_byte_for_byte_below_one_received_field(peer: Scri
     assert lines[-1] == b""
 
 
-async def test_a_thousand_recipients_pipelined(peer: ScriptedPeer) -> None:
-    everybody = [b"user%d@example.test" % number for number in range(1000)]
+async def test_a_thousand_pipelined_recipients(peer: ScriptedPeer) -> None:
+    recipients = [b"user%d@example.test" % number for number in range(1000)]
     async with servers.relay(peer.url) as relay:
-        sent = await send(relay.port, SENDER, everybody, MAIL, pipelined=True)
+        sent = await send(relay.port, SENDER, recipients, MAIL, pipelined=True)
         assert sent.ok
         assert {answer.code for answer in sent.rcpt} == {250}
-    assert peer.copies() == dict.fromkeys(everybody, 1)
+    assert peer.copies() == dict.fromkeys(recipients, 1)
     assert len(peer.accepted) == 1
 
 
-async def test_pipelined_content_after_a_refused_data_is_not_sent_on(peer: ScriptedPeer) -> None:
-    """RFC 2920: the client says DATA with the rest; where nobody was taken it hears 554, and no content follows."""
+async def test_no_content_is_forwarded_after_a_pipelined_data_was_refused(peer: ScriptedPeer) -> None:
+    """RFC 2920: the client pipelines DATA. All recipients are refused, so the reply is 554 and no content follows."""
     peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), times=None)
     async with servers.relay(peer.url) as relay:
         sent = await send(relay.port, SENDER, [ONE, TWO], MAIL, pipelined=True)
@@ -270,7 +268,7 @@ async def test_pipelined_content_after_a_refused_data_is_not_sent_on(peer: Scrip
     assert not peer.received
 
 
-async def test_who_is_told_of_the_drain_may_finish(peer: ScriptedPeer) -> None:
+async def test_a_transaction_in_progress_may_finish_during_a_drain(peer: ScriptedPeer) -> None:
     async with servers.relay(peer.url) as relay:
         idle = await RawClient.open(relay.port)
         busy = await RawClient.open(relay.port)

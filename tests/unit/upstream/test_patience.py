@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from parts.relay_process import RelayProcess
 
 
-class Time:
+class Clock:
     now = 100.0
 
     def __call__(self) -> float:
@@ -28,24 +28,39 @@ class Time:
 
 
 @pytest.mark.parametrize("budget", [0.5, 3.0, 20.0, 300.0])
-@pytest.mark.parametrize("waits_for_a_place", [True, False])
-async def test_pauses_use_the_budget_up(budget: float, waits_for_a_place: bool) -> None:
-    time = Time()
-    patience = Patience(budget, time, time.sleep)
+@pytest.mark.parametrize("waits_for_a_slot", [True, False])
+async def test_pauses_spend_the_budget(budget: float, waits_for_a_slot: bool) -> None:
+    clock = Clock()
+    patience = Patience(budget, clock, clock.sleep)
     patience.begin()
     while await patience.pause():
-        if waits_for_a_place:
-            time.now += 50.0
+        if waits_for_a_slot:
+            clock.now += 50.0
             patience.overlook()
-            time.now -= 50.0
+            clock.now -= 50.0
             patience.overlook()
-        assert time.now <= 100.0 + budget
-    assert time.now >= 100.0 + budget - 2.0
+        assert clock.now <= 100.0 + budget
+    assert clock.now >= 100.0 + budget - 2.0
 
 
-async def test_a_client_hears_451_when_more_than_the_longest_pause_is_used_up(
-    start_relay: Callable[..., RelayProcess],
-) -> None:
+async def test_attempts_spend_the_budget_unless_overlooked() -> None:
+    clock = Clock()
+    patience = Patience(1.0, clock)
+    patience.begin()
+    clock.now += 0.4
+    assert await patience.pause()
+    patience.begin()
+    clock.now += 5
+    patience.overlook()
+    clock.now += 0.4
+    assert await patience.pause()
+    clock.now += 0.3
+    assert not await patience.pause()
+    patience.begin()
+    assert not await patience.pause()
+
+
+async def test_a_client_receives_451_when_the_patience_is_spent(start_relay: Callable[..., RelayProcess]) -> None:
     relay = await start_relay(upstream=f"smtp://127.0.0.1:{free_port()}", settings={"upstream.patience": "3s"})
     client = await RawClient.open(relay.port)
     await client.command(b"EHLO client.test")

@@ -1,284 +1,273 @@
-"""Which connection a transaction gets, and when one is left alone."""
+"""Which connection a transaction checks out, and when a connection is retired."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from relay.core.errors import UpstreamBusy, UpstreamDown
+from relay.core.reply import OK
 from relay.upstream import connect
 from relay.upstream.connect import Connection
-from relay.upstream.patience import Patience
 from relay.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from relay.upstream.checkout import Checkout
 
 
 class Wire:
-    """What the pool sees of one."""
+    """What the pool uses of a wire."""
 
     def __init__(self) -> None:
         self.ended = ""
-        self.said_goodbye = asyncio.Event()
+        self.resets = 0
+        self.quit_sent = asyncio.Event()
 
     def quit(self) -> None:
         self.ended = "closed by us"
-        self.said_goodbye.set()
+        self.quit_sent.set()
 
     def reset(self) -> None:
-        pass
+        self.resets += 1
 
 
-class Makers:
-    """Makes connections, and keeps them."""
+class Connector:
+    """Opens connections and keeps a list of them."""
 
     def __init__(self) -> None:
-        self.made: list[Connection] = []
+        self.opened: list[Connection] = []
         self.down = False
 
     async def __call__(self) -> Connection:
         if self.down:
             raise UpstreamDown("down")
         wire: Any = Wire()
-        self.made.append(Connection(wire, {"size": "1000", "pipelining": ""}, asyncio.get_running_loop().time()))
-        return self.made[-1]
+        self.opened.append(Connection(wire, {"size": "1000", "pipelining": ""}, asyncio.get_running_loop().time()))
+        return self.opened[-1]
 
     @property
-    def open(self) -> list[Connection]:
-        return [connection for connection in self.made if not connection.wire.ended]
+    def still_open(self) -> list[Connection]:
+        return [connection for connection in self.opened if not connection.wire.ended]
 
 
-async def take(some: Pool, *, fresh: bool = False) -> Connection:
-    await some.wait_for_place()
-    return await some.connection(fresh=fresh)
+async def check_out(pool: Pool, *, new: bool = False) -> Checkout:
+    await pool.wait_for_slot()
+    return await pool.check_out(new=new)
 
 
-async def test_the_connection_that_was_used_last_is_used_first() -> None:
-    some = Pool(Makers(), 3)
-    one, two = await take(some), await take(some)
-    some.give_back(one)
-    some.give_back(two)
-    assert await take(some) is two
-    assert await take(some) is one
-    assert some.offered == {0: {"size": "1000", "pipelining": ""}}
+async def check_out_idle(pool: Pool) -> Checkout:
+    """Returns a connection whose transaction is idle."""
+    checkout = await check_out(pool)
+    checkout.recipients = {b"one@example.test": OK}
+    pool.set_idle(checkout)
+    return checkout
+
+
+async def test_the_last_used_connection_is_reused_first() -> None:
+    pool = Pool(Connector(), 3)
+    one, two = await check_out(pool), await check_out(pool)
+    pool.check_in(one)
+    pool.check_in(two)
+    assert (await check_out(pool)).connection is two.connection
+    assert (await check_out(pool)).connection is one.connection
+    assert pool.extensions == {0: {"size": "1000", "pipelining": ""}}
 
 
 @pytest.mark.parametrize("why", ["messages", "resets", "refusals", "age", "ended"])
-async def test_a_connection_retires(why: str) -> None:
-    some = Pool(Makers(), 1)
-    one = await take(some)
+async def test_a_connection_is_retired(why: str) -> None:
+    pool = Pool(Connector(), 1)
+    checkout = await check_out(pool)
+    one = checkout.connection
     limits = {"messages": connect.MOST_MESSAGES, "resets": connect.MOST_RESETS, "refusals": connect.MOST_REFUSALS}
     assert limits == {"messages": 100, "resets": 50, "refusals": 5}
     if why in limits:
         setattr(one, why, limits[why] - 1)
-        some.give_back(one)
-        assert await take(some) is one
+        pool.check_in(checkout)
+        checkout = await check_out(pool)
+        assert checkout.connection is one
         setattr(one, why, limits[why])
     elif why == "age":
-        one.born -= connect.LONGEST_LIFE + 1
+        one.opened_at -= connect.LONGEST_LIFE + 1
     else:
         one.wire.ended = "lost"
-    some.give_back(one)
-    assert await take(some) is not one
+    pool.check_in(checkout)
+    assert (await check_out(pool)).connection is not one
 
 
-async def test_an_accepted_message_makes_up_for_refusals_and_resets() -> None:
-    one = await Makers()()
+async def test_an_accepted_message_resets_the_counts_of_refusals_and_resets() -> None:
+    one = await Connector()()
     one.refusals, one.resets = connect.MOST_REFUSALS, connect.MOST_RESETS
-    assert one.tired
-    one.accepted()
-    assert not one.tired
+    assert one.penalised
+    one.count_accepted()
+    assert not one.penalised
     assert one.messages == 1
 
 
-async def test_one_that_ended_or_grew_old_while_idle_is_not_given() -> None:
-    some = Pool(makers := Makers(), 3)
-    taken = [await take(some) for _ in range(3)]
-    for connection in taken:
-        some.give_back(connection)
-    taken[2].wire.ended = "lost"
-    taken[1].born -= connect.LONGEST_LIFE + 1
-    assert await take(some) is taken[0]
-    assert makers.open == [taken[0]]
+async def test_a_connection_that_ended_or_aged_while_free_is_not_reused() -> None:
+    pool = Pool(connector := Connector(), 3)
+    checkouts = [await check_out(pool) for _ in range(3)]
+    for checkout in checkouts:
+        pool.check_in(checkout)
+    checkouts[2].connection.wire.ended = "lost"
+    checkouts[1].connection.opened_at -= connect.LONGEST_LIFE + 1
+    assert (await check_out(pool)).connection is checkouts[0].connection
+    assert connector.still_open == [checkouts[0].connection]
 
 
-async def test_no_more_than_its_size_are_in_use_and_whoever_waits_is_served_in_turn() -> None:
-    some = Pool(makers := Makers(), 2)
-    one, _ = await take(some), await take(some)
-    first = asyncio.create_task(take(some))
-    second = asyncio.create_task(take(some))
+async def test_a_connection_is_checked_in_once_and_out_of_its_transaction() -> None:
+    pool = Pool(Connector(), 2)
+    checkout = await check_out_idle(pool)
+    pool.check_in(checkout)
+    pool.check_in(checkout)
+    again = await check_out(pool)
+    assert again.connection is checkout.connection
+    assert again.connection.resets == 1
+    pool.check_in(checkout)
+    assert (await check_out(pool)).connection is not again.connection
+
+
+async def test_no_more_connections_than_the_size_are_in_use_and_waiters_are_served_in_turn() -> None:
+    pool = Pool(connector := Connector(), 2)
+    one, _ = await check_out(pool), await check_out(pool)
+    first = asyncio.create_task(check_out(pool))
+    second = asyncio.create_task(check_out(pool))
     await asyncio.sleep(0)
     assert not first.done()
-    some.give_back(one)
-    assert await first is one
+    pool.check_in(one)
+    assert (await first).connection is one.connection
     assert not second.done()
-    some.give_back(one)
-    assert await second is one
-    assert len(makers.made) == 2
+    pool.check_in(await first)
+    assert (await second).connection is one.connection
+    assert len(connector.opened) == 2
 
 
-async def test_waiting_has_its_limit_and_its_own_name() -> None:
-    some = Pool(Makers(), 1, longest_wait=0.02)
-    one = await take(some)
+async def test_waiting_for_a_slot_has_its_own_limit_and_error() -> None:
+    pool = Pool(Connector(), 1, longest_wait=0.02)
+    one = await check_out(pool)
     with pytest.raises(UpstreamBusy):
-        await some.wait_for_place()
-    some.give_back(one)
-    assert await take(some) is one
+        await pool.wait_for_slot()
+    pool.check_in(one)
+    assert (await check_out(pool)).connection is one.connection
 
 
-class Silent:
-    """Has a connection and does nothing with it."""
-
-    def __init__(self, some: Pool, connection: Connection) -> None:
-        self.some = some
-        self.connection = connection
-        self.asked = False
-        some.is_silent(self.give_back)
-
-    def give_back(self) -> None:
-        self.asked = True
-        self.some.give_back(self.connection)
-
-
-async def test_who_is_silent_gives_its_place_to_who_waits_the_most_silent_first() -> None:
-    some = Pool(makers := Makers(), 2, longest_silence=0.05)
+async def test_a_connection_that_is_idle_in_transaction_is_reclaimed_for_a_waiter_the_longest_idle_first() -> None:
+    pool = Pool(connector := Connector(), 2, longest_idle_in_transaction=0.05)
     loop = asyncio.get_running_loop()
-    one = Silent(some, await take(some))
+    one = await check_out_idle(pool)
     begun = loop.time()
-    two = Silent(some, await take(some))
+    two = await check_out_idle(pool)
     async with asyncio.timeout(5):
-        assert await take(some) is one.connection
+        assert (await check_out(pool)).connection is one.connection
         assert loop.time() - begun >= 0.045
-        assert not two.asked
-        assert await take(some) is two.connection
-    assert len(makers.made) == 2
+        assert one.checked_in
+        assert not two.checked_in
+        assert (await check_out(pool)).connection is two.connection
+    assert len(connector.opened) == 2
 
 
-async def test_who_has_long_been_silent_gives_its_place_at_once_one_for_each_that_waits() -> None:
-    some = Pool(Makers(), 3, longest_silence=0.05)
-    silent = [Silent(some, await take(some)) for _ in range(3)]
+async def test_connections_long_idle_in_transaction_are_reclaimed_at_once_one_for_each_waiter() -> None:
+    pool = Pool(Connector(), 3, longest_idle_in_transaction=0.05)
+    idle = [await check_out_idle(pool) for _ in range(3)]
     await asyncio.sleep(0.1)
-    assert not any(one.asked for one in silent)
+    assert not any(checkout.checked_in for checkout in idle)
     async with asyncio.timeout(5):
-        waiting = [asyncio.create_task(take(some)) for _ in range(2)]
-        assert [await task for task in waiting] == [silent[0].connection, silent[1].connection]
+        waiting = [asyncio.create_task(check_out(pool)) for _ in range(2)]
+        assert [(await task).connection for task in waiting] == [idle[0].connection, idle[1].connection]
     await asyncio.sleep(0.01)
-    assert [one.asked for one in silent] == [True, True, False]
+    assert [checkout.checked_in for checkout in idle] == [True, True, False]
 
 
-async def test_who_speaks_again_keeps_its_place() -> None:
-    some = Pool(Makers(), 2, longest_wait=0.2, longest_silence=0.05)
-    one, two = [Silent(some, await take(some)) for _ in range(2)]
-    some.speaks(one.give_back)
-    assert await take(some) is two.connection
+async def test_a_connection_that_is_used_again_is_not_reclaimed() -> None:
+    pool = Pool(Connector(), 2, longest_wait=0.2, longest_idle_in_transaction=0.05)
+    one, two = await check_out_idle(pool), await check_out_idle(pool)
+    pool.set_active(one)
+    assert (await check_out(pool)).connection is two.connection
     with pytest.raises(UpstreamBusy):
-        await some.wait_for_place()
-    assert not one.asked
+        await pool.wait_for_slot()
+    assert not one.checked_in
 
 
-async def test_who_falls_silent_while_others_wait_is_asked_in_its_turn() -> None:
-    some = Pool(Makers(), 1, longest_silence=0.01)
-    one = await take(some)
-    waiting = asyncio.create_task(take(some))
+async def test_a_connection_that_becomes_idle_while_others_wait_is_reclaimed() -> None:
+    pool = Pool(Connector(), 1, longest_idle_in_transaction=0.01)
+    one = await check_out(pool)
+    waiting = asyncio.create_task(check_out(pool))
     await asyncio.sleep(0)
-    silent = Silent(some, one)
+    pool.set_idle(one)
     async with asyncio.timeout(5):
-        assert await waiting is one
-    assert silent.asked
+        assert (await waiting).connection is one.connection
+    assert one.checked_in
 
 
-async def test_an_exchange_needs_no_place() -> None:
-    makers = Makers()
-    some = Pool(makers, 1)
-    one = await take(some)
-    waiting = asyncio.create_task(take(some))
+async def test_an_exchange_needs_no_further_slot() -> None:
+    connector = Connector()
+    pool = Pool(connector, 1)
+    one = await check_out(pool)
+    waiting = asyncio.create_task(check_out(pool))
     await asyncio.sleep(0)
-    other = await some.exchange(one)
-    assert makers.open == [other]
+    other = await pool.exchange(one)
+    assert connector.still_open == [other.connection]
     assert not waiting.done()
-    makers.down = True
+    connector.down = True
     with pytest.raises(UpstreamDown):
-        await some.exchange(other)
-    makers.down = False
+        await pool.exchange(other)
+    connector.down = False
     async with asyncio.timeout(5):
-        assert await waiting is makers.made[-1]
+        assert (await waiting).connection is connector.opened[-1]
 
 
-async def test_a_place_is_free_again_after_a_failure_and_after_who_waited_left() -> None:
-    makers = Makers()
-    some = Pool(makers, 1)
-    makers.down = True
+async def test_a_slot_is_free_again_after_a_failure_and_after_a_waiter_was_cancelled() -> None:
+    connector = Connector()
+    pool = Pool(connector, 1)
+    connector.down = True
     for _ in range(3):
         with pytest.raises(UpstreamDown):
-            await take(some)
-    makers.down = False
-    one = await take(some)
-    gone = asyncio.create_task(some.wait_for_place())
+            await check_out(pool)
+    connector.down = False
+    one = await check_out(pool)
+    cancelled = asyncio.create_task(pool.wait_for_slot())
     await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.wait([gone])
-    some.give_back(one)
-    assert await take(some) is one
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    pool.check_in(one)
+    assert (await check_out(pool)).connection is one.connection
 
 
-async def test_a_fresh_one_takes_the_place_of_an_idle_one() -> None:
-    some = Pool(makers := Makers(), 2)
-    taken = [await take(some), await take(some)]
-    for connection in taken:
-        some.give_back(connection)
-    fresh = await take(some, fresh=True)
-    assert fresh not in taken
-    assert makers.open == [taken[1], fresh]
+async def test_a_new_connection_replaces_a_free_one() -> None:
+    pool = Pool(connector := Connector(), 2)
+    checkouts = [await check_out(pool), await check_out(pool)]
+    for checkout in checkouts:
+        pool.check_in(checkout)
+    new = await check_out(pool, new=True)
+    assert new.connection not in [checkout.connection for checkout in checkouts]
+    assert connector.still_open == [checkouts[1].connection, new.connection]
     for _ in range(5):
-        some.give_back(fresh)
-        fresh = await take(some, fresh=True)
-    assert len(makers.open) <= 2
+        pool.check_in(new)
+        new = await check_out(pool, new=True)
+    assert len(connector.still_open) <= 2
 
 
-async def test_idle_connections_go_one_by_one_as_their_time_comes() -> None:
-    some = Pool(Makers(), 2, longest_idle=0.05)
-    one, two = await take(some), await take(some)
+async def test_free_connections_are_retired_one_by_one() -> None:
+    pool = Pool(Connector(), 2, longest_idle=0.05)
+    one, two = await check_out(pool), await check_out(pool)
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    some.give_back(one)
-    loop.call_later(0.03, some.give_back, two)
-    await asyncio.wait_for(one.wire.said_goodbye.wait(), 5)  # type: ignore[attr-defined]
+    pool.check_in(one)
+    loop.call_later(0.03, pool.check_in, two)
+    await asyncio.wait_for(one.connection.wire.quit_sent.wait(), 5)  # type: ignore[attr-defined]
     assert loop.time() - begun >= 0.045
-    assert not two.wire.ended
-    await asyncio.wait_for(two.wire.said_goodbye.wait(), 5)  # type: ignore[attr-defined]
+    assert not two.connection.wire.ended
+    await asyncio.wait_for(two.connection.wire.quit_sent.wait(), 5)  # type: ignore[attr-defined]
     assert loop.time() - begun >= 0.075
-    assert some._tidying is None
+    assert pool._retire_timer is None
 
 
-async def test_closing_ends_what_is_idle_now_and_what_is_in_use_later() -> None:
-    some = Pool(makers := Makers(), 2)
-    one, two = await take(some), await take(some)
-    some.give_back(one)
-    some.close()
-    assert makers.open == [two]
-    some.give_back(two)
-    assert not makers.open
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_patience_ends_when_attempts_have_used_it_up() -> None:
-    clock = Clock()
-    patience = Patience(1.0, clock)
-    patience.begin()
-    clock.now += 0.4
-    assert await patience.pause()
-    patience.begin()
-    clock.now += 5
-    patience.overlook()
-    clock.now += 0.4
-    assert await patience.pause()
-    clock.now += 0.3
-    assert not await patience.pause()
-    patience.begin()
-    assert not await patience.pause()
+async def test_close_retires_free_connections_now_and_those_in_use_when_checked_in() -> None:
+    pool = Pool(connector := Connector(), 2)
+    one, two = await check_out(pool), await check_out(pool)
+    pool.check_in(one)
+    pool.close()
+    assert connector.still_open == [two.connection]
+    pool.check_in(two)
+    assert not connector.still_open

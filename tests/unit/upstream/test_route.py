@@ -1,4 +1,4 @@
-"""Which upstream a connection goes to."""
+"""Which upstream a connection uses."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from relay.upstream.route import FIRST_PAUSE, LONGEST_PAUSE, Route
 
 
 class Hosts:
-    """Hosts by name, some of them away; and the time."""
+    """Hosts by name, some of them down, and a clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.away: dict[str, Exception] = {}
-        self.asked: list[str] = []
+        self.down: dict[str, Exception] = {}
+        self.tried: list[str] = []
         self.slow: asyncio.Event | None = None
 
     async def connect(self, target: Target) -> Connection:
-        self.asked.append(target.host)
+        self.tried.append(target.host)
         if self.slow:
             await self.slow.wait()
-        if target.host in self.away:
-            raise self.away[target.host]
+        if target.host in self.down:
+            raise self.down[target.host]
         wire: Any = None
         return Connection(wire, {}, self.now)
 
@@ -42,8 +42,8 @@ class Hosts:
         return Route([Target(name, 25) for name in names], self.connect, lambda: self.now)
 
     def recent(self) -> list[str]:
-        asked, self.asked = self.asked, []
-        return asked
+        tried, self.tried = self.tried, []
+        return tried
 
 
 @pytest.fixture
@@ -51,15 +51,15 @@ def hosts() -> Hosts:
     return Hosts()
 
 
-async def test_the_preferred_one_is_used_while_it_answers(hosts: Hosts) -> None:
+async def test_the_preferred_upstream_is_used_while_it_answers(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     assert [(await route.connection()).rank for _ in range(2)] == [0, 0]
     assert hosts.recent() == ["a", "a"]
 
 
-async def test_one_that_is_away_is_left_alone_for_a_while_longer_each_time(hosts: Hosts) -> None:
+async def test_a_failed_upstream_is_skipped_for_a_pause_that_doubles(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
+    hosts.down["a"] = UpstreamDown("gone")
     pause = FIRST_PAUSE
     for _ in range(8):
         assert (await route.connection()).rank == 1
@@ -70,29 +70,29 @@ async def test_one_that_is_away_is_left_alone_for_a_while_longer_each_time(hosts
         assert hosts.recent() == ["b"]
         hosts.now += 0.01
         pause = min(pause * 2, LONGEST_PAUSE)
-    hosts.away.clear()
-    back = await route.connection()
-    assert back.rank == 0
-    route.delivers(back)
+    hosts.down.clear()
+    recovered = await route.connection()
+    assert recovered.rank == 0
+    route.note_success(recovered)
     assert route.states() == {"a:25": True, "b:25": True}
 
 
-async def test_only_one_connection_tries_an_upstream_on_trial(hosts: Hosts) -> None:
+async def test_only_one_connection_is_the_trial_of_a_half_open_breaker(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
+    hosts.down["a"] = UpstreamDown("gone")
     await route.connection()
     hosts.now += FIRST_PAUSE
     hosts.recent()
     hosts.slow = asyncio.Event()
     trial, other = (asyncio.create_task(route.connection()) for _ in range(2))
-    await until(lambda: hosts.asked == ["a", "b"], "both on their way")
+    await until(lambda: hosts.tried == ["a", "b"], "both connecting")
     hosts.slow.set()
     assert [(await trial).rank, (await other).rank] == [1, 1]
 
 
-async def test_a_trial_that_is_broken_off_is_made_up_for(hosts: Hosts) -> None:
+async def test_a_cancelled_trial_is_repeated_later(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
+    hosts.down["a"] = UpstreamDown("gone")
     await route.connection()
     hosts.now += FIRST_PAUSE
     hosts.slow = asyncio.Event()
@@ -101,30 +101,30 @@ async def test_a_trial_that_is_broken_off_is_made_up_for(hosts: Hosts) -> None:
     trial.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trial
-    hosts.slow, hosts.away = None, {}
+    hosts.slow, hosts.down = None, {}
     assert (await route.connection()).rank == 1
     hosts.now += 2 * FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
 
-async def test_an_upstream_that_answers_and_then_hangs_counts_as_away(hosts: Hosts) -> None:
+async def test_an_upstream_that_hangs_in_a_transaction_is_skipped(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     first = await route.connection()
-    assert route.fails(first, "no reply") == "a:25: no reply"
+    assert route.note_failure(first, "no reply") == "a:25: no reply"
     assert (await route.connection()).rank == 1
     hosts.now += FIRST_PAUSE
     again = await route.connection()
     assert again.rank == 0
-    route.fails(first, "one that was under way")
-    route.fails(again, "no reply")
+    route.note_failure(first, "opened before")
+    route.note_failure(again, "no reply")
     hosts.now += 2 * FIRST_PAUSE - 0.01
     assert (await route.connection()).rank == 1
 
 
-async def test_an_upstream_that_begins_transactions_and_ends_none_is_tried_now_and_then(hosts: Hosts) -> None:
+async def test_an_upstream_that_never_answers_a_dot_gets_trials_only(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     first = await route.connection()
-    route.fails(first, "hangs after the dot")
+    route.note_failure(first, "hangs after the dot")
     for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
         hosts.now += pause - 0.01
         assert (await route.connection()).rank == 1
@@ -132,90 +132,92 @@ async def test_an_upstream_that_begins_transactions_and_ends_none_is_tried_now_a
         trial = await route.connection()
         assert trial.rank == 0
         assert (await route.connection()).rank == 1
-    route.delivers(trial)
+    route.note_success(trial)
     assert (await route.connection()).rank == 0
-    route.fails(first, "hangs after the dot")
+    route.note_failure(first, "hangs after the dot")
     hosts.now += FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
 
-async def test_of_upstreams_that_are_all_away_the_one_that_was_away_least_is_tried_first(hosts: Hosts) -> None:
+async def test_if_all_have_failed_the_one_whose_pause_ends_first_is_tried_first(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
+    hosts.down["a"] = UpstreamDown("gone")
     fallback = await route.connection()
     hosts.now += FIRST_PAUSE
     await route.connection()
-    route.fails(fallback, "closed once")
+    route.note_failure(fallback, "closed once")
     hosts.recent()
     assert (await route.connection()).rank == 1
     assert hosts.recent() == ["b"]
 
 
-async def test_connections_that_were_under_way_together_fail_as_one(hosts: Hosts) -> None:
+async def test_simultaneous_failures_count_once(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
     for connection in [await route.connection() for _ in range(3)]:
-        route.fails(connection, "closed")
+        route.note_failure(connection, "closed")
     hosts.now += FIRST_PAUSE
     assert (await route.connection()).rank == 0
 
 
-async def test_the_log_says_once_that_an_upstream_is_left_alone_and_when_it_is_used_again(
+async def test_the_log_reports_once_that_an_upstream_is_skipped_and_used_again(
     hosts: Hosts, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "relay.upstream")
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
+    hosts.down["a"] = UpstreamDown("gone")
     for _ in range(2):
-        route.delivers(await route.connection())
+        route.note_success(await route.connection())
         hosts.now += FIRST_PAUSE
-    hosts.away.clear()
+    hosts.down.clear()
     hosts.now += LONGEST_PAUSE
     for _ in range(2):
-        route.delivers(await route.connection())
+        route.note_success(await route.connection())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "upstream a:25 is left alone for a while: gone"),
         ("INFO", "upstream a:25 is used again"),
     ]
 
 
-async def test_the_only_upstream_is_never_left_alone(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_single_upstream_is_never_skipped(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
     route = hosts.route("a")
     caplog.set_level(logging.INFO, "relay.upstream")
-    route.fails(await route.connection(), "closed")
-    route.delivers(await route.connection())
+    route.note_failure(await route.connection(), "closed")
+    route.note_success(await route.connection())
     assert not caplog.records
 
 
-async def test_a_kept_connection_to_a_fallback_is_wanted_until_the_preferred_one_may_be_tried(hosts: Hosts) -> None:
+async def test_a_pooled_connection_to_a_fallback_is_used_until_the_preferred_upstream_may_be_tried(
+    hosts: Hosts,
+) -> None:
     route = hosts.route("a", "b")
-    hosts.away["a"] = UpstreamDown("gone")
-    kept = await route.connection()
-    assert route.wants(kept)
+    hosts.down["a"] = UpstreamDown("gone")
+    pooled = await route.connection()
+    assert route.prefers(pooled)
     hosts.now += FIRST_PAUSE
-    assert not route.wants(kept)
-    hosts.away.clear()
+    assert not route.prefers(pooled)
+    hosts.down.clear()
     again = await route.connection()
-    assert not route.wants(again)
-    route.delivers(again)
-    assert route.wants(again)
+    assert not route.prefers(again)
+    route.note_success(again)
+    assert route.prefers(again)
 
 
-async def test_when_all_are_away_each_is_tried_all_the_same(hosts: Hosts) -> None:
+async def test_if_all_have_failed_each_is_tried(hosts: Hosts) -> None:
     route = hosts.route("a", "b")
-    hosts.away = {"a": UpstreamRefused("will not have us"), "b": UpstreamDown("gone")}
+    hosts.down = {"a": UpstreamRefused("refused"), "b": UpstreamDown("gone")}
     for _ in range(2):
         with pytest.raises(UpstreamDown, match="gone"):
             await route.connection()
         assert hosts.recent() == ["a", "b"]
-    hosts.away = {"a": UpstreamRefused("a"), "b": UpstreamRefused("b")}
+    hosts.down = {"a": UpstreamRefused("a"), "b": UpstreamRefused("b")}
     with pytest.raises(UpstreamRefused, match="a"):
         await route.connection()
 
 
-# With peers
+# With scripted peers
 
 
-async def test_mail_goes_to_the_next_one_while_the_first_is_away() -> None:
+async def test_mail_goes_to_the_next_upstream_while_the_first_is_down() -> None:
     async with ScriptedPeer() as second, upstream(free_port(), second.port, patience=0.0) as up:
         assert code(await deliver(up, ONE)) == 250
         assert second.copies()[ONE] == 1
@@ -223,7 +225,9 @@ async def test_mail_goes_to_the_next_one_while_the_first_is_away() -> None:
 
 @pytest.mark.parametrize("step", [Step.EHLO, Step.MAIL, Step.RCPT, Step.DATA])
 @pytest.mark.parametrize("fault", [drop(), say_and_drop(b"421 4.3.2 going down")])
-async def test_what_is_lost_before_the_dot_goes_to_the_next_one(peer: ScriptedPeer, step: Step, fault: Any) -> None:
+async def test_mail_of_a_connection_lost_before_the_dot_goes_to_the_next_upstream(
+    peer: ScriptedPeer, step: Step, fault: Any
+) -> None:
     peer.on(step, fault, times=None)
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         assert code(await deliver(up, ONE, TWO)) == 250
@@ -231,15 +235,15 @@ async def test_what_is_lost_before_the_dot_goes_to_the_next_one(peer: ScriptedPe
     assert not peer.received
 
 
-async def test_who_hangs_is_left_for_the_next_one(peer: ScriptedPeer) -> None:
+async def test_mail_of_a_hanging_connection_goes_to_the_next_upstream(peer: ScriptedPeer) -> None:
     peer.on(Step.MAIL, hang())
     async with ScriptedPeer() as second, upstream(peer.port, second.port, reply_timeout=0.1) as up:
         assert code(await deliver(up, ONE)) == 250
         assert second.copies()[ONE] == 1
 
 
-async def test_never_a_copy_on_two_of_them(peer: ScriptedPeer) -> None:
-    """After the final dot nobody knows whether the first has it."""
+async def test_after_the_dot_no_copy_goes_to_the_next_upstream(peer: ScriptedPeer) -> None:
+    """The first upstream may have accepted the message."""
     peer.on(Step.DOT, drop())
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         assert isinstance(await deliver(up, ONE), Unclear)
@@ -248,7 +252,7 @@ async def test_never_a_copy_on_two_of_them(peer: ScriptedPeer) -> None:
 
 @pytest.mark.parametrize("fault", [hang, drop])
 @pytest.mark.parametrize("step", [Step.DOT, Step.REPLY])
-async def test_who_fails_after_the_dot_is_left_for_those_that_follow(
+async def test_after_a_failure_at_the_dot_later_mail_goes_to_the_next_upstream(
     peer: ScriptedPeer, step: Step, fault: Any
 ) -> None:
     async with ScriptedPeer() as second, upstream(peer.port, second.port, dot_timeout=0.1) as up:
@@ -256,14 +260,14 @@ async def test_who_fails_after_the_dot_is_left_for_those_that_follow(
         peer.on(Step.RCPT, wait(gate), times=2)
         both = [asyncio.create_task(deliver(up, path)) for path in (ONE, TWO)]
         gate.set()
-        assert [code(await sent) for sent in both] == [250, 250]  # two connections are kept
+        assert [code(await sent) for sent in both] == [250, 250]  # two connections are pooled
         peer.on(step, fault())
         assert isinstance(await deliver(up, THREE), Unclear)
         assert code(await deliver(up, ONE)) == 250
         assert second.copies() == {ONE: 1}
 
 
-async def test_who_drops_every_upload_is_left_for_the_next_one(peer: ScriptedPeer) -> None:
+async def test_mail_goes_to_the_next_upstream_if_the_first_drops_every_upload(peer: ScriptedPeer) -> None:
     peer.on(Step.DATA, say_and_drop(b"354 go on"), times=None)
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         assert code(await deliver(up, ONE, content=LARGE)) == 250
@@ -271,7 +275,9 @@ async def test_who_drops_every_upload_is_left_for_the_next_one(peer: ScriptedPee
 
 
 @pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
-async def test_who_answers_nonsense_is_left_for_the_next_one(peer: ScriptedPeer, step: Step) -> None:
+async def test_mail_goes_to_the_next_upstream_if_the_first_sends_invalid_replies(
+    peer: ScriptedPeer, step: Step
+) -> None:
     peer.on(step, say(b"hello there"), times=None)
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         assert code(await deliver(up, ONE)) == 250
@@ -279,13 +285,13 @@ async def test_who_answers_nonsense_is_left_for_the_next_one(peer: ScriptedPeer,
 
 
 @pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
-async def test_nonsense_before_a_transaction_costs_no_mail(peer: ScriptedPeer, step: Step) -> None:
+async def test_an_invalid_reply_before_a_transaction_is_retried(peer: ScriptedPeer, step: Step) -> None:
     peer.on(step, say(b"hello there"))
     async with upstream(peer.port) as up:
         assert code(await deliver(up, ONE)) == 250
 
 
-async def test_what_an_upstream_refuses_is_its_answer(peer: ScriptedPeer) -> None:
+async def test_a_refusal_is_final_and_not_tried_at_the_next_upstream(peer: ScriptedPeer) -> None:
     peer.on(Step.RCPT, say(b"451 4.7.1 greylisted"))
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         delivery = up.begin(SENDER)
@@ -294,7 +300,7 @@ async def test_what_an_upstream_refuses_is_its_answer(peer: ScriptedPeer) -> Non
         assert not second.sessions
 
 
-async def test_recipients_that_were_taken_are_named_anew_to_the_next_one(peer: ScriptedPeer) -> None:
+async def test_accepted_recipients_are_sent_again_to_the_next_upstream(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     async with ScriptedPeer() as second, upstream(peer.port, second.port) as up:
         delivery = up.begin(SENDER)
@@ -307,13 +313,13 @@ async def test_recipients_that_were_taken_are_named_anew_to_the_next_one(peer: S
         assert second.sessions
 
 
-async def test_with_nobody_there_the_client_hears_so() -> None:
+async def test_the_client_receives_451_if_no_upstream_can_be_reached() -> None:
     async with upstream(free_port(), free_port(), patience=0.0) as up:
         delivery = up.begin(SENDER)
         assert await delivery.rcpt(ONE) == UNREACHABLE
 
 
-async def test_the_smallest_size_and_what_all_offer_is_offered() -> None:
+async def test_the_smallest_size_and_the_common_extensions_are_offered() -> None:
     async with (
         ScriptedPeer(extensions=[b"SIZE 1000", b"8BITMIME"]) as first,
         ScriptedPeer(extensions=[b"SIZE 500", b"SMTPUTF8", b"8BITMIME"]) as second,

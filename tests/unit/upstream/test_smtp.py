@@ -1,4 +1,4 @@
-"""One transaction with an upstream that does wrong: what is repaired, what is said, and what is never sent twice."""
+"""A transaction with a faulty upstream: what is retried, which reply follows, and what is never sent twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
 
-# Before the dot: repaired, and nobody notices
+# Before the dot: retried, unnoticed by the client
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ NO_PIPELINING = [b"SIZE 10240000", b"8BITMIME"]
     ids=["drop", "reset", "421", "two codes", "garbage", "two digits"],
 )
 @pytest.mark.parametrize(("step", "word"), [(Step.MAIL, b""), (Step.RCPT, ONE), (Step.RCPT, TWO), (Step.DATA, b"")])
-async def test_what_is_lost_before_the_dot_is_asked_again(
+async def test_a_transaction_lost_before_the_dot_is_reopened(
     peer: ScriptedPeer, step: Step, word: bytes, end: Action
 ) -> None:
     peer.on(step, end, matching=word)
@@ -47,25 +47,23 @@ async def test_what_is_lost_before_the_dot_is_asked_again(
     ]
 
 
-@pytest.mark.parametrize("nonsense", [b"354 go on", b"220 hello"])
+@pytest.mark.parametrize("reply", [b"354 go on", b"220 hello"])
 @pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT, Step.DATA])
-async def test_a_reply_that_means_nothing_here_ends_the_connection(
-    peer: ScriptedPeer, step: Step, nonsense: bytes
+async def test_a_reply_that_does_not_fit_its_command_ends_the_connection(
+    peer: ScriptedPeer, step: Step, reply: bytes
 ) -> None:
     fits = {(Step.MAIL, 220), (Step.RCPT, 220), (Step.DATA, 354)}
-    strange = (step, int(nonsense[:3])) not in fits
-    peer.on(step, say(nonsense))
+    unfit = (step, int(reply[:3])) not in fits
+    peer.on(step, say(reply))
     async with upstream(peer.port) as up:
         assert code(await deliver(up, ONE)) == 250
-    assert len(peer.sessions) == 1 + strange
+    assert len(peer.sessions) == 1 + unfit
     assert peer.copies() == {ONE: 1}
 
 
 @pytest.mark.parametrize("step", [Step.GREETING, Step.EHLO])
 @pytest.mark.parametrize("end", [drop(), say_and_drop(b"421 4.3.2 later"), say(b"450 4.3.2 later")])
-async def test_a_connection_that_does_not_come_about_is_tried_again(
-    peer: ScriptedPeer, step: Step, end: Action
-) -> None:
+async def test_a_failed_connect_is_retried(peer: ScriptedPeer, step: Step, end: Action) -> None:
     peer.on(step, end)
     async with upstream(peer.port) as up:
         assert code(await deliver(up, ONE)) == 250
@@ -73,7 +71,7 @@ async def test_a_connection_that_does_not_come_about_is_tried_again(
 
 
 @pytest.mark.parametrize("farewell", [b"", b"421 4.4.2 idle for too long"])
-async def test_a_connection_that_died_while_idle_costs_nothing(peer: ScriptedPeer, farewell: bytes) -> None:
+async def test_a_connection_that_died_while_free_costs_no_patience(peer: ScriptedPeer, farewell: bytes) -> None:
     async with upstream(peer.port, patience=0.1) as up:
         assert code(await deliver(up, ONE)) == 250
         peer.hang_up(farewell=farewell)
@@ -84,8 +82,8 @@ async def test_a_connection_that_died_while_idle_costs_nothing(peer: ScriptedPee
 
 
 @pytest.mark.parametrize("end", [drop(), reset(), say_and_drop(b"421 4.3.2 going down")], ids=["drop", "reset", "421"])
-async def test_a_large_content_that_did_not_get_out_whole_is_sent_again(peer: ScriptedPeer, end: Action) -> None:
-    """The peer says 354 and goes: five megabytes cannot have left us by then."""
+async def test_large_content_that_was_not_sent_completely_is_sent_again(peer: ScriptedPeer, end: Action) -> None:
+    """The peer closes soon after 354, when the relay cannot have sent five megabytes."""
 
     async def start_and_end(caller: object) -> bytes | None:
         caller.writer.write(b"354 go on\r\n")  # type: ignore[attr-defined]
@@ -101,7 +99,7 @@ async def test_a_large_content_that_did_not_get_out_whole_is_sent_again(peer: Sc
 
 
 @pytest.mark.parametrize("refusal", [b"552 5.3.4 too much", b"452 4.3.1 disk full"])
-async def test_a_refusal_in_the_middle_of_content_is_the_answer(peer: ScriptedPeer, refusal: bytes) -> None:
+async def test_a_refusal_in_the_middle_of_content_is_the_reply(peer: ScriptedPeer, refusal: bytes) -> None:
     over = asyncio.Event()
 
     async def refuse_early(caller: object) -> bytes:
@@ -120,7 +118,7 @@ async def test_a_refusal_in_the_middle_of_content_is_the_answer(peer: ScriptedPe
     assert len(peer.sessions) == 2
 
 
-async def test_a_slow_reader_gets_all_of_a_large_content(peer: ScriptedPeer) -> None:
+async def test_large_content_arrives_completely(peer: ScriptedPeer) -> None:
     async with upstream(peer.port) as up:
         assert code(await deliver(up, ONE, content=LARGE)) == 250
         assert code(await deliver(up, ONE)) == 250
@@ -128,7 +126,7 @@ async def test_a_slow_reader_gets_all_of_a_large_content(peer: ScriptedPeer) -> 
     assert len(peer.sessions) == 1
 
 
-# After the dot: never again
+# After the dot: never sent again
 
 
 @pytest.mark.parametrize("content", [MAIL, LARGE], ids=["small", "large"])
@@ -148,7 +146,7 @@ async def test_after_the_dot_the_outcome_is_unclear_and_nothing_is_sent_again(
     assert len(peer.sessions) == 2
 
 
-async def test_a_dot_without_a_reply_is_unclear_when_its_time_is_over(peer: ScriptedPeer) -> None:
+async def test_a_dot_without_a_reply_is_unclear_after_the_dot_timeout(peer: ScriptedPeer) -> None:
     peer.on(Step.REPLY, hang())
     async with upstream(peer.port, dot_timeout=0.3) as up:
         assert isinstance(await deliver(up, ONE), Unclear)
@@ -158,7 +156,7 @@ async def test_a_dot_without_a_reply_is_unclear_when_its_time_is_over(peer: Scri
 @pytest.mark.parametrize(
     "reply", [b"451 4.3.0 later", b"554 5.7.1 spam", b"250-one\r\n250 two \xff", b"251 2.0.0 fine"]
 )
-async def test_what_is_said_after_the_dot_is_the_outcome(peer: ScriptedPeer, reply: bytes) -> None:
+async def test_the_reply_to_the_dot_is_the_outcome(peer: ScriptedPeer, reply: bytes) -> None:
     peer.on(Step.DOT, say(reply))
     async with upstream(peer.port) as up:
         outcome = await deliver(up, ONE)
@@ -168,7 +166,7 @@ async def test_what_is_said_after_the_dot_is_the_outcome(peer: ScriptedPeer, rep
     assert len(peer.sessions) == 1
 
 
-async def test_421_after_the_dot_is_an_answer_and_the_connection_is_over(peer: ScriptedPeer) -> None:
+async def test_421_to_the_dot_is_the_outcome_and_ends_the_connection(peer: ScriptedPeer) -> None:
     peer.on(Step.DOT, say(b"421 4.3.2 going down"))
     async with upstream(peer.port) as up:
         assert code(await deliver(up, ONE)) == 421
@@ -177,10 +175,10 @@ async def test_421_after_the_dot_is_an_answer_and_the_connection_is_over(peer: S
     assert peer.copies() == {ONE: 1}
 
 
-# Narrower, reopened, moved
+# Transactions that are narrowed, reopened or moved to another connection
 
 
-async def test_a_narrower_transaction_goes_out_at_once(peer: ScriptedPeer) -> None:
+async def test_a_narrowed_transaction_is_pipelined(peer: ScriptedPeer) -> None:
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
         assert await offer(delivery, ONE, TWO, THREE) == [250, 250, 250]
@@ -194,8 +192,8 @@ async def test_a_narrower_transaction_goes_out_at_once(peer: ScriptedPeer) -> No
     assert peer.copies() == {TWO: 1}
 
 
-async def test_a_recipient_that_is_refused_when_asked_again_is_not_taken_for_accepted(peer: ScriptedPeer) -> None:
-    """The connection is lost between two RCPTs; on the next one the first recipient is no longer welcome."""
+async def test_a_recipient_that_is_refused_when_sent_again_is_not_accepted(peer: ScriptedPeer) -> None:
+    """The connection is lost between two RCPTs. On the next one the first recipient is refused."""
     peer.on(Step.RCPT, drop(), matching=TWO)
     peer.on(Step.RCPT, say(b"450 4.2.0 not now"), matching=ONE, session=2, times=None)
     async with upstream(peer.port) as up:
@@ -208,8 +206,8 @@ async def test_a_recipient_that_is_refused_when_asked_again_is_not_taken_for_acc
 
 
 @pytest.mark.parametrize("start", [b"354 go on", b"554 5.5.1 no valid recipients"])
-async def test_a_lone_dot_where_every_recipient_is_refused_anew(peer: ScriptedPeer, start: bytes) -> None:
-    """RFC 2920 section 3.1: 354 may come all the same, and then content would be an order to nobody."""
+async def test_a_lone_dot_follows_354_if_every_recipient_is_refused(peer: ScriptedPeer, start: bytes) -> None:
+    """RFC 2920 section 3.1: an upstream may reply 354 although it refused all recipients."""
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
         assert await offer(delivery, ONE, TWO) == [250, 250]
@@ -225,7 +223,7 @@ async def test_a_lone_dot_where_every_recipient_is_refused_anew(peer: ScriptedPe
 
 
 @pytest.mark.parametrize("reply", [b"452 4.3.1 full", b"550 5.7.1 not you"])
-async def test_a_refused_sender_is_what_each_recipient_hears(peer: ScriptedPeer, reply: bytes) -> None:
+async def test_each_recipient_receives_the_refusal_of_the_sender(peer: ScriptedPeer, reply: bytes) -> None:
     peer.on(Step.MAIL, say(reply))
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
@@ -236,7 +234,7 @@ async def test_a_refused_sender_is_what_each_recipient_hears(peer: ScriptedPeer,
 
 
 @pytest.mark.parametrize("reply", [b"451 4.3.0 full", b"554 5.7.1 not that"])
-async def test_a_refused_data_is_the_answer_to_all(peer: ScriptedPeer, reply: bytes) -> None:
+async def test_each_recipient_receives_the_refusal_of_data(peer: ScriptedPeer, reply: bytes) -> None:
     peer.on(Step.DATA, say(reply))
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
@@ -247,7 +245,7 @@ async def test_a_refused_data_is_the_answer_to_all(peer: ScriptedPeer, reply: by
     assert len(peer.sessions) == 1
 
 
-async def test_one_command_at_a_time_where_pipelining_is_not_offered() -> None:
+async def test_commands_are_sent_one_by_one_without_pipelining() -> None:
     async with ScriptedPeer(extensions=NO_PIPELINING) as peer, upstream(peer.port) as up:
         for _ in range(2):
             delivery = up.begin(SENDER)
@@ -264,21 +262,21 @@ async def test_one_command_at_a_time_where_pipelining_is_not_offered() -> None:
         assert peer.sessions[0].count(b"RSET") == 3
 
 
-async def test_after_five_refusals_the_rest_goes_on_elsewhere(peer: ScriptedPeer) -> None:
-    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"nobody", times=None)
+async def test_after_five_refusals_the_transaction_moves_to_another_connection(peer: ScriptedPeer) -> None:
+    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"unknown", times=None)
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
-        strangers = [b"nobody%d@example.test" % number for number in range(12)]
-        assert await offer(delivery, ONE, *strangers, TWO) == [250, *[550] * 12, 250]
+        unknown = [b"unknown%d@example.test" % number for number in range(12)]
+        assert await offer(delivery, ONE, *unknown, TWO) == [250, *[550] * 12, 250]
         assert await prepare(delivery, ONE, TWO) == [250, 250]
         assert code(await delivery.send(b"", MAIL)) == 250
         await delivery.finish()
     assert peer.copies() == {ONE: 1, TWO: 1}
-    refused = [sum(b"nobody" in command for command in session.commands) for session in peer.sessions]
+    refused = [sum(b"unknown" in command for command in session.commands) for session in peer.sessions]
     assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
 
 
-async def test_a_greylisted_list_of_recipients_goes_on_though_others_wait_for_its_place(peer: ScriptedPeer) -> None:
+async def test_a_transaction_that_moves_keeps_its_slot_while_others_wait(peer: ScriptedPeer) -> None:
     peer.on(Step.RCPT, say(b"450 4.2.0 greylisted"), matching=b"grey", times=None)
     async with upstream(peer.port, connections=1) as up:
         delivery = up.begin(SENDER)
@@ -293,7 +291,7 @@ async def test_a_greylisted_list_of_recipients_goes_on_though_others_wait_for_it
     assert [message.recipients for message in peer.accepted] == [(ONE,), (TWO,)]
 
 
-async def test_refusals_after_the_dot_count_too_the_transient_ones_also(peer: ScriptedPeer) -> None:
+async def test_transient_refusals_count_towards_the_limit_too(peer: ScriptedPeer) -> None:
     peer.on(Step.DOT, say(b"451 4.3.0 later"), times=connect.MOST_REFUSALS)
     async with upstream(peer.port) as up:
         for _ in range(connect.MOST_REFUSALS):

@@ -1,4 +1,4 @@
-"""Replies of an upstream, however they are cut, and whatever nonsense they are."""
+"""How replies of an upstream are parsed, however they are cut and however invalid they are."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.reply import Reply
-from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, NoAnswer, Wire
+from relay.upstream.wire import LONGEST_REPLY, ConnectionEnded, NoReply, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written."""
+    """Keeps a list of the writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class Transport(asyncio.Transport):
 
 
 async def start(wire: Wire, *commands: bytes, limit: float = 20.0) -> asyncio.Task[list[Reply]]:
-    """Ask, and let the question go out."""
-    task = asyncio.create_task(wire.ask(commands, limit))
+    """Starts a task that executes commands, and lets it write them."""
+    task = asyncio.create_task(wire.execute(commands, limit))
     await asyncio.sleep(0)
     return task
 
 
-async def test_replies_come_in_the_order_of_their_commands_and_commands_in_one_write() -> None:
+async def test_commands_are_one_write_and_replies_follow_their_order() -> None:
     wire = Wire(transport := Transport())
     task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
     assert transport.written == [b"A\r\nB\r\nC\r\n"]
@@ -61,11 +61,11 @@ async def test_replies_come_in_the_order_of_their_commands_and_commands_in_one_w
 
 @settings(max_examples=60, deadline=None)
 @given(places=st.lists(st.integers(0, 60), max_size=60))
-def test_it_does_not_matter_how_replies_are_cut(places: list[int]) -> None:
+def test_replies_do_not_depend_on_how_they_are_cut(places: list[int]) -> None:
     octets = b"250-one\r\n250-two\r\n250 \xff three\r\n451 4.3.0 later\n250\r\n"
     edges = [0, *sorted(place % len(octets) for place in places), len(octets)]
 
-    async def ask() -> list[Reply]:
+    async def execute() -> list[Reply]:
         wire = Wire(Transport())
         task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
         for begin, end in itertools.pairwise(edges):
@@ -73,7 +73,7 @@ def test_it_does_not_matter_how_replies_are_cut(places: list[int]) -> None:
         return await task
 
     with asyncio.Runner() as runner:
-        assert [reply.encode() for reply in runner.run(ask())] == [
+        assert [reply.encode() for reply in runner.run(execute())] == [
             b"250-one\r\n250-two\r\n250 \xff three\r\n",
             b"451 4.3.0 later\r\n",
             b"250 \r\n",
@@ -81,18 +81,18 @@ def test_it_does_not_matter_how_replies_are_cut(places: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "line",
     [b"hello", b"", b"99 x", b"150 x", b"600 x", b"2500 x", b"250x", b"250-a\r\n251 b", b"\xff\x00", b"250-a\r\nb"],
 )
-async def test_what_is_no_reply_ends_it(nonsense: bytes) -> None:
+async def test_an_invalid_reply_ends_the_connection(line: bytes) -> None:
     wire = Wire(transport := Transport())
     task = await start(wire, b"A\r\n", b"B\r\n")
-    wire.data_received(nonsense + b"\r\n250 ok\r\n")
+    wire.data_received(line + b"\r\n250 ok\r\n")
     with pytest.raises(ConnectionEnded, match="not an SMTP reply"):
         await task
     assert transport.ended == "abort"
     with pytest.raises(ConnectionEnded):
-        await wire.ask([b"C\r\n"], 1)
+        await wire.execute([b"C\r\n"], 1)
 
 
 @pytest.mark.parametrize("step", [1, 1000, 10**6])
@@ -104,9 +104,9 @@ async def test_what_is_no_reply_ends_it(nonsense: bytes) -> None:
         (b"250-" + b"x" * (LONGEST_REPLY // 2) + b"\r\n250 " + b"x" * (LONGEST_REPLY // 2) + b"\r\n", True),
         (b"250-\r\n" * 70_000, True),
     ],
-    ids=["just not", "a line", "two lines", "many lines"],
+    ids=["longest allowed", "a line", "two lines", "many lines"],
 )
-async def test_a_reply_is_bounded_in_all_and_however_it_comes(octets: bytes, ends: bool, step: int) -> None:
+async def test_the_length_of_a_reply_is_bounded(octets: bytes, ends: bool, step: int) -> None:
     wire = Wire(Transport())
     task = await start(wire, b"A\r\n")
     for begin in range(0, len(octets), step):
@@ -119,14 +119,14 @@ async def test_a_reply_is_bounded_in_all_and_however_it_comes(octets: bytes, end
         assert (await task)[0].code == 250
 
 
-async def test_control_characters_in_a_reply_reach_nobody() -> None:
+async def test_control_characters_in_a_reply_are_replaced() -> None:
     wire = Wire(Transport())
     task = await start(wire, b"A\r\n")
     wire.data_received(b"250-ok\r250 forged\r\n250 \x00a\x1b[31m\tb\x7f \xc3\xa4 \xff\r\r\n")
     assert await task == [Reply(250, (b"ok?250 forged", b"?a?[31m\tb? \xc3\xa4 \xff?"))]
 
 
-async def test_after_421_whoever_waits_hears_the_upstreams_words() -> None:
+async def test_after_421_pending_commands_end_with_its_text() -> None:
     wire = Wire(Transport())
     task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n")
     wire.data_received(b"250 ok\r\n421 4.3.2 going down\r\n")
@@ -135,16 +135,16 @@ async def test_after_421_whoever_waits_hears_the_upstreams_words() -> None:
         await task
 
 
-@pytest.mark.parametrize("unasked", [b"421 4.4.2 idle\r\n", b"250 ok\r\n"])
-async def test_what_comes_unasked_ends_it(unasked: bytes) -> None:
+@pytest.mark.parametrize("unsolicited", [b"421 4.4.2 idle\r\n", b"250 ok\r\n"])
+async def test_an_unsolicited_reply_ends_the_connection(unsolicited: bytes) -> None:
     wire = Wire(Transport())
     task = await start(wire, b"A\r\n")
-    wire.data_received(b"250 ok\r\n" + unasked)
+    wire.data_received(b"250 ok\r\n" + unsolicited)
     assert [reply.code for reply in await task] == [250]
     assert "without being asked" in wire.ended
 
 
-async def test_the_reply_to_rset_is_nobody_elses() -> None:
+async def test_the_reply_to_rset_is_not_the_reply_to_the_next_command() -> None:
     wire = Wire(transport := Transport())
     wire.reset()
     task = await start(wire, b"A\r\n")
@@ -156,7 +156,7 @@ async def test_the_reply_to_rset_is_nobody_elses() -> None:
     assert "refused RSET" in wire.ended
 
 
-async def test_a_cancelled_question_ends_it_though_the_reply_comes_in_that_very_moment() -> None:
+async def test_a_cancelled_command_ends_the_connection_even_if_its_reply_has_just_arrived() -> None:
     wire = Wire(transport := Transport())
     task = await start(wire, b"A\r\n", b"B\r\n")
     task.cancel()
@@ -167,8 +167,8 @@ async def test_a_cancelled_question_ends_it_though_the_reply_comes_in_that_very_
     assert transport.ended == "abort"
 
 
-async def test_each_reply_has_the_whole_limit() -> None:
-    """A thousand recipients at once are a thousand replies."""
+async def test_the_limit_applies_to_each_reply() -> None:
+    """A thousand pipelined recipients have a thousand replies."""
     wire = Wire(Transport())
     task = await start(wire, b"A\r\n", b"B\r\n", b"C\r\n", limit=0.2)
     loop = asyncio.get_running_loop()
@@ -177,42 +177,42 @@ async def test_each_reply_has_the_whole_limit() -> None:
     assert [reply.code for reply in await task] == [250, 250, 250]
 
 
-async def test_no_reply_inside_the_limit_ends_it() -> None:
+async def test_a_missing_reply_ends_the_connection() -> None:
     wire = Wire(Transport())
-    with pytest.raises(NoAnswer, match=r"no reply within 0\.02 s"):
-        await wire.ask([b"A\r\n"], 0.02)
+    with pytest.raises(NoReply, match=r"no reply within 0\.02 s"):
+        await wire.execute([b"A\r\n"], 0.02)
 
 
 @pytest.mark.parametrize("how", ["eof", "lost"])
-async def test_whoever_waits_hears_of_the_end(how: str) -> None:
+async def test_pending_commands_end_with_the_connection(how: str) -> None:
     wire = Wire(Transport())
-    asked = await start(wire, b"A\r\n")
+    pending = await start(wire, b"A\r\n")
     if how == "eof":
         assert not wire.eof_received()
     wire.connection_lost(None if how == "eof" else ConnectionResetError("reset"))
     with pytest.raises(ConnectionEnded, match="closed by the upstream" if how == "eof" else "lost: reset"):
-        await asked
+        await pending
 
 
-async def test_content_waits_until_it_has_left_or_hears_why_not() -> None:
+async def test_an_upload_waits_until_the_block_is_sent_or_refused() -> None:
     wire = Wire(Transport())
-    assert await wire.start(b"fast", 20) is None
+    assert await wire.upload(b"fast", 20) is None
     wire.pause_writing()
-    slow = asyncio.create_task(wire.start(b"slow", 20))
+    slow = asyncio.create_task(wire.upload(b"slow", 20))
     await asyncio.sleep(0)
     wire.resume_writing()
     assert await slow is None
     wire.pause_writing()
-    refused = asyncio.create_task(wire.start(b"too much", 20))
+    refused = asyncio.create_task(wire.upload(b"too much", 20))
     await asyncio.sleep(0)
     wire.data_received(b"552 5.3.4 too much\r\n")
     assert (await refused or Reply.of(250, "")).code == 552
     wire.pause_writing()
-    with pytest.raises(NoAnswer, match="took no content"):
-        await wire.start(b"stuck", 0.02)
+    with pytest.raises(NoReply, match="took no content"):
+        await wire.upload(b"stuck", 0.02)
 
 
-async def test_goodbye_is_said_once() -> None:
+async def test_quit_is_sent_once() -> None:
     wire = Wire(transport := Transport())
     wire.quit()
     wire.quit()

@@ -1,0 +1,159 @@
+"""A circuit breaker around a store: limits the time of each call, and stops calls while the store is down.
+
+up ──a StoreError, or two hangs in a row──▶ down ──a probe is answered──▶ up
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.core.claim import Claim, Fingerprint, Release, Token, Unknown
+from relay.core.errors import StoreError
+from relay.runtime.tasks import run_within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from relay.core.store import Store
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger("relay.store")
+
+_HANGS = 2
+"""Hangs in a row after which the store is down: one may be a short stall. A `StoreError`, which the store reports
+itself, counts at once."""
+
+
+class _HangError(StoreError):
+    """A call did not end within its limit."""
+
+
+class CircuitBreaker:
+    """Calls a store. `limit` in seconds for each call."""
+
+    def __init__(self, store: Store, limit: float) -> None:
+        self.up = False
+        """Whether the store may be called."""
+        self.reason = "the store has not been opened"
+        """Why it is down."""
+        self.identity: str | None = None
+        """The store's random id, as last reported."""
+        self._store = store
+        self._limit = limit
+        self._restarts = store.restarts
+        self._hangs = 0
+        self._subscribers: list[Callable[[bool], None]] = []
+
+    def subscribe(self, callback: Callable[[bool], None]) -> None:
+        """Has `callback(up)` called at each change of `up`, and when the store may have lost data."""
+        self._subscribers.append(callback)
+
+    async def open(self) -> None:
+        """Probes the store for the first time. Logs a warning if it is down."""
+        if await self._probe():
+            self._set_up()
+        else:
+            _log.warning("store unavailable, working without it: %s", self.reason)
+
+    async def probe(self) -> None:
+        """Probes a store that is down."""
+        if await self._probe():
+            _log.info("store is back")
+            self._set_up()
+
+    async def close(self) -> None:
+        """Closes the store."""
+        with contextlib.suppress(_HangError):
+            await self._run_limited(self._store.close())
+
+    async def call(self, work: Coroutine[object, object, _T]) -> _T | None:
+        """Returns what a call of the store returns. None if it fails; the store may be down then."""
+        try:
+            result = await self._run_limited(work)
+        except StoreError as error:
+            self.reason = str(error)
+            self._hangs = self._hangs + 1 if isinstance(error, _HangError) else _HANGS
+            if self._hangs >= _HANGS:
+                self._set_down()
+        except Exception as error:  # noqa: BLE001 - a bug in the store must not stop mail
+            self.fail(error)
+        else:
+            self._hangs = 0
+            return result
+        return None
+
+    def fail(self, error: BaseException) -> None:
+        """Logs an unexpected error. The store is down until a probe succeeds."""
+        self._log_error(error)
+        if self.up:
+            self._set_down()
+
+    async def check_for_restart(self) -> None:
+        """Notifies the subscribers if the store was restarted, so that they write again what it may have lost."""
+        restarts = self._store.restarts
+        if not self.up or restarts == self._restarts:
+            return
+        identity = await self.call(self._store.identity())
+        if identity is not None:
+            _log.warning("store was restarted; it is told again what it may have lost")
+            self.identity, self._restarts = identity, restarts
+            self._notify()
+
+    async def _run_limited(self, work: Coroutine[object, object, _T]) -> _T:
+        """Runs one call within the limit. On expiry it is cancelled, and has ended when this raises `_HangError`."""
+        result = (await run_within(self._limit, {"call": work}))["call"]
+        match result:
+            case TimeoutError():
+                raise _HangError(f"no answer within {self._limit:g} s")
+            case asyncio.CancelledError():  # by itself: a cancellation of this task is raised by `run_within`
+                raise _HangError("it broke off")
+            case BaseException():
+                raise result
+        return result
+
+    async def _probe(self) -> bool:
+        """Returns whether the store serves. One that is read-only (a replica, a full one) does not."""
+        try:
+            self.identity = await self._run_limited(self._write_and_identify())
+        except StoreError as error:
+            self.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - see `call`
+            self._log_error(error)
+        else:
+            return True
+        return False
+
+    async def _write_and_identify(self) -> str:
+        key, token = Fingerprint("probe:" + secrets.token_hex(8)), Token(secrets.token_hex(8))
+        for answer in await self._store.execute([Claim(key, token, lease=1.0, window=1.0), Release(key, token)]):
+            if isinstance(answer, Unknown):
+                raise StoreError(answer.reason)
+        return await self._store.identity()
+
+    def _log_error(self, error: BaseException) -> None:
+        """Logs an unexpected error, but not the same one at every probe."""
+        if self.reason != repr(error):
+            _log.error("fault in the store", exc_info=error)
+        self.reason = repr(error)
+
+    def _set_down(self) -> None:
+        self.up = False
+        _log.warning("store unavailable, working without it: %s", self.reason)
+        self._notify()
+
+    def _set_up(self) -> None:
+        self.up, self._hangs, self.reason = True, 0, ""
+        self._restarts = self._store.restarts
+        self._notify()
+
+    def _notify(self) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(self.up)
+            except Exception:  # noqa: BLE001 - a subscriber's bug is not the store's
+                _log.exception("fault in a subscriber of the store's state")

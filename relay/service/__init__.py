@@ -1,0 +1,10 @@
+"""Builds a relay from its settings and runs it. The only package that knows the concrete classes.
+
+Used by the commands. May import every package below: settings, smtp, monitor, transaction, claims, upstream, records.
+"""
+
+from relay.service.build import build_pseudonyms, build_store, build_upstream
+from relay.service.run import serve
+from relay.service.service import Service
+
+__all__ = ["Service", "build_pseudonyms", "build_store", "build_upstream", "serve"]

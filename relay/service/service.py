@@ -1,0 +1,176 @@
+"""One relay process: its parts, and the order in which they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from relay.claims.manager import ClaimManager
+from relay.claims.memory import MemoryStore
+from relay.claims.store_client import BatchingStoreClient
+from relay.core.errors import CannotListenError, UpstreamError
+from relay.core.ruling import DEFAULT
+from relay.monitor.http import HttpServer
+from relay.monitor.logs import MessageLog, log
+from relay.monitor.metrics import Metrics
+from relay.monitor.reporter import LogAndMetricsReporter
+from relay.records.kept_copies import KeptCopies
+from relay.records.writer import RecordWriter
+from relay.runtime.tasks import Tasks
+from relay.service.build import build_policy, build_pseudonyms, build_session_limits, build_store, build_upstream
+from relay.settings.addresses import HostPort
+from relay.settings.rules import build_judge
+from relay.smtp.listener import Listener
+from relay.transaction import Dependencies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from relay.settings import Settings
+
+_MOST_LOOP_IDS = 100
+"""Ids of earlier stores that are still recognised in mail loops."""
+_PROBE_EVERY = 5.0
+"""Seconds between two probes of an upstream that did not answer, so that `/readyz` recovers without mail."""
+
+
+class Service:
+    """A relay: `start`, then `drain` and `close`."""
+
+    def __init__(self, settings: Settings, password: str | None = None) -> None:
+        self._settings = settings
+        self._judge = build_judge(settings)
+        self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
+        store = build_store(settings)
+        self.store = BatchingStoreClient(store, limit=settings.store.timeout)
+        self.upstream = build_upstream(settings, password, self._set_upstream_up)
+        self.claims = ClaimManager(
+            self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
+        )
+        self.records = RecordWriter(
+            self.store,
+            settings.record.keep_for,
+            KeptCopies(settings.record.keep.path) if settings.record.keep else None,
+            on_lost=self.metrics.records_lost.inc,
+        )
+        self._loop_ids = [secrets.token_hex(8)]
+        self.listener = Listener(self._dependencies(), build_session_limits(settings))
+        self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
+        self._tasks = Tasks()
+        self._upstream_up = False
+        self._upstream_problem = ""
+        self.address = ""
+        """HOST:PORT on which it listens; empty before `start`."""
+        self.http_address = ""
+
+    def _dependencies(self) -> Dependencies:
+        return Dependencies(
+            policy=build_policy(self._settings),
+            upstream=self.upstream,
+            claims=self.claims,
+            reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self._settings.log.addresses)),
+            judge=self._judge,
+            records=self.records,
+            pseudonyms=build_pseudonyms(self._settings),
+            loop_ids=self._loop_ids,
+            new_id=lambda: secrets.token_hex(6),
+            clock=time.monotonic,
+            now=time.time,
+        )
+
+    async def start(self) -> None:
+        """Opens the store, listens, and starts to probe the upstream. Raises `CannotListenError`."""
+        self._set_gauges()
+        self.store.subscribe(self._on_store_change)
+        await self.store.start()
+        self._on_store_change(self.store.up)
+        self.claims.start()
+        self.records.start()
+        settings = self._settings
+        self._tasks.start_loop(self._probe_upstream, "probe upstream")
+        # SMTP first: a client that sees a live health check can send.
+        self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
+        if settings.http.address is not None:
+            self.http_address = await _listen(self._http.start, settings.http.address, "http.address")
+
+    async def drain(self) -> bool:
+        """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
+        limit = self._settings.limits.drain
+        # Leaves time to write the last acceptances within the limit too.
+        return await self.listener.drain(limit - min(2 * self._settings.store.timeout, limit / 2))
+
+    async def close(self) -> None:
+        """Ends all parts. The store ends last, so that all acceptances can be written."""
+        await self.listener.close()
+        await self._tasks.cancel()
+        await self.claims.close()
+        await self.records.close()
+        await self.upstream.close()
+        await self._http.close()
+        await self.store.close()
+
+    def state(self) -> tuple[bool, Mapping[str, object]]:
+        """Returns whether mail can flow, and the state of each part for `/readyz`."""
+        draining = self.listener.draining
+        parts: dict[str, object] = {
+            "listener": "draining" if draining else "listening",
+            "upstream": "up" if self._upstream_up else "down",
+            "store": "up" if self.store.up else "degraded",
+        }
+        states = self.upstream.states()
+        if len(states) > 1:
+            parts["upstreams"] = {name: "up" if used else "down" for name, used in states.items()}
+        return self._upstream_up and not draining, parts
+
+    def _set_gauges(self) -> None:
+        self.metrics.sessions.set_function(lambda: self.listener.sessions)
+        self.metrics.claims.set_function(lambda: self.claims.held)
+        for name in self.upstream.states():
+            self.metrics.upstream_used.labels(name).set_function(functools.partial(self._is_used, name))
+
+    def _is_used(self, upstream: str) -> bool:
+        return self.upstream.states()[upstream]
+
+    def _on_store_change(self, up: bool) -> None:
+        self.metrics.set_store(up)
+        if up:
+            self._use_loop_id(self.store.identity)
+            self.claims.store_returned()
+            self.records.store_returned()
+
+    def _use_loop_id(self, loop_id: str | None) -> None:
+        """Uses the store's id from now on. Messages that left with an earlier id are still recognised as loops."""
+        if loop_id and loop_id != self._loop_ids[-1]:
+            self._loop_ids[:] = [*(old for old in self._loop_ids if old != loop_id), loop_id][-_MOST_LOOP_IDS:]
+
+    def _set_upstream_up(self, up: bool) -> None:
+        if up != self._upstream_up:
+            log.info("upstream is %s", "up" if up else "down")
+        self._upstream_up = up
+        self.metrics.upstream_up.set(up)
+
+    async def _probe_upstream(self) -> None:
+        if not self._upstream_up:
+            try:
+                await self.upstream.probe()
+                self._upstream_problem = ""
+                self._set_upstream_up(True)
+            except UpstreamError as error:
+                if str(error) != self._upstream_problem:
+                    self._upstream_problem = str(error)
+                    log.warning("upstream does not answer: %s", error)
+        await asyncio.sleep(_PROBE_EVERY)
+
+
+async def _listen(start: Callable[[str, int], Awaitable[int]], address: HostPort, key: str) -> str:
+    try:
+        port = await start(address.host, address.port)
+    except OSError as error:
+        # asyncio wraps the system's message in a sentence; error numbers of the resolver are negative.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise CannotListenError(key, str(address), reason) from error
+    return str(HostPort(address.host, port))

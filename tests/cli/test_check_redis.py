@@ -1,0 +1,170 @@
+"""`relay check` with Redis servers: those that refuse, and those that answer but may lose claims."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from parts.check_command import UPSTREAM, check
+from parts.ports import HOST, free_port
+from parts.redis_cluster import shared_cluster
+from parts.redis_sentinel import SERVICE, shared_sentinels
+from parts.redis_server import RedisServer, redis_store
+
+from relay.claims.redis.server_info import ServerInfo
+from relay.cli import main
+from relay.cli.check_redis import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parts.relay_process import Finished
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "remedy"),
+    [
+        ("redis+cluster://{}", "", "it is no cluster: write redis://HOST in store.url"),
+        ("redis+sentinel://{}/mymaster", "", "it is no sentinel: name the sentinels in store.url, or write"),
+        ("redis://:x@{}", "", "it has no password: remove the password from store.url"),
+        ("redis://{}", "right", "write its password in store.url: redis://:PASSWORD@HOST"),
+        ("redis://:wrong@{}", "right", "write the right password (and user) in store.url"),
+        ("redis://{}/99", "", "correct the number of the database in store.url"),
+    ],
+)
+def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: str, password: str, remedy: str) -> None:
+    given = url.format(f"{HOST}:{redis_server.port}")
+    free = ("--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--upstream", UPSTREAM)
+    with redis_server.client() as client:
+        client.execute_command("CONFIG", "SET", "requirepass", password)
+        try:
+            result = CliRunner().invoke(main, ["check", *free, "--store", given])
+            listing = CliRunner().invoke(main, ["suppressed", "--store", given])
+        finally:
+            client.execute_command("CONFIG", "SET", "requirepass", "")
+    assert (result.exit_code, listing.exit_code) == (1, 1)
+    assert f"\n      to fix: {remedy}" in result.stdout
+    assert f"; {remedy}" in listing.stderr
+
+
+async def test_a_cluster_behind_a_plain_url_is_recognised() -> None:
+    cluster = shared_cluster()
+    cluster.ready()
+    for node in cluster.nodes:  # also the one that takes what is listing for first
+        result = await check("--upstream", UPSTREAM, "--store", f"redis://{HOST}:{node.port}")
+        assert result.status == 1
+        assert "\n      to fix: write redis+cluster://HOST:PORT in store.url\n" in result.stdout
+
+
+async def test_a_cluster_without_slots_is_reported() -> None:
+    # The default port of the cluster bus, 10,000 above, may be in use by a connection.
+    with RedisServer(options={"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
+        result = await check("--upstream", UPSTREAM, "--store", f"redis+cluster://{HOST}:{server.port}")
+    assert "\n      to fix: assign its slots (redis-cli --cluster fix HOST:PORT), or name another" in result.stdout
+
+
+async def warned(server: RedisServer, *commands: tuple[str, ...]) -> Finished:
+    """Check a server after these commands."""
+    with server.client() as client:
+        for command in commands:
+            client.execute_command(*command)
+    result = await check("--upstream", UPSTREAM, "--store", server.url)
+    assert "\x1b" not in result.stdout
+    assert f"ok    store.url: {server.url} answers\n" in result.stdout
+    return result
+
+
+@pytest.fixture
+def persisting() -> Iterator[RedisServer]:
+    with RedisServer(persist=True) as server:
+        yield server
+
+
+async def test_a_redis_that_persists_and_does_not_evict_passes(persisting: RedisServer) -> None:
+    result = await warned(persisting)
+    assert result.status == 0
+    assert "warn" not in result.stdout
+    with persisting.client() as client:
+        client.execute_command("CONFIG", "SET", "appendonly", "no")
+    assert "persists nothing" in (await warned(persisting)).stdout
+    assert "warn" not in (await warned(persisting, ("CONFIG", "SET", "save", "60 1"))).stdout
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_redis_that_evicts_is_a_warning(persisting: RedisServer, policy: str) -> None:
+    result = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
+    assert result.status == 0
+    assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in result.stdout
+    assert '\n      to fix: write "maxmemory-policy noeviction" in its redis.conf, or run CONFIG SET ' in result.stdout
+    assert ("all keys of the relay have an expiry" in result.stdout) == (policy == "volatile-ttl")
+
+
+async def test_a_redis_that_persists_nothing_is_a_warning(redis_server: RedisServer) -> None:
+    result = await warned(redis_server)
+    assert result.status == 0
+    assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in result.stdout
+    assert '\n      to fix: write "appendonly yes" in its redis.conf, or run CONFIG SET ' in result.stdout
+
+
+async def test_a_redis_that_hides_its_config_is_a_warning(persisting: RedisServer) -> None:
+    result = await warned(persisting, ("ACL", "SETUSER", "default", "-config"))
+    assert result.status == 0
+    assert "does not let this user read its CONFIG; whether it evicts or persists is not known\n" in result.stdout
+    assert result.stdout.count("warn") == 1
+
+
+async def test_a_cluster_without_one_node_still_passes() -> None:
+    cluster = shared_cluster()
+    cluster.ready()
+    result = await check("--upstream", UPSTREAM, "--store", cluster.url)
+    assert result.stdout.count("persists nothing") == 3
+    gone_node = next(node for node in cluster.nodes if node is not cluster.node_of("smtp-dedup:identity"))
+    gone_node.kill()
+    result = await check("--upstream", UPSTREAM, "--store", cluster.url)
+    assert result.status == 0
+    gone = f"{HOST}:{gone_node.port}"
+    assert (
+        f"warn  store.url: redis at {gone}: connection refused: mail whose claims belong there is forwarded without them"
+        in result.stdout
+    )
+
+
+async def test_sentinels_are_asked_for_the_master() -> None:
+    sentinels = shared_sentinels()
+    sentinels.ready()
+    result = await check("--upstream", UPSTREAM, "--store", sentinels.url)
+    assert result.status == 0
+    assert f"warn  store.url: {HOST}:{sentinels.master().port} persists nothing" in result.stdout
+    result = await check("--upstream", UPSTREAM, "--store", sentinels.url.replace(SERVICE, "nobody"))
+    assert result.status == 1
+    assert 'the sentinels know no service "nobody"\n      to fix: correct the name of the service, ' in result.stdout
+
+
+async def test_a_wrong_clock_is_a_warning(persisting: RedisServer) -> None:
+    store = redis_store(persisting.url)
+    for wrong, words in ((-5.0, "s ahead of this host's"), (5.0, "s behind this host's")):
+        [warning] = findings(await store.survey(wall=lambda off=wrong: time.time() + off))
+        assert not warning.fails
+        assert warning.text.startswith(f"the clock of {HOST}:{persisting.port} is ")
+        assert warning.text.endswith(words)
+    assert list(findings(await store.survey(wall=lambda: time.time() + 1.5))) == []
+    await store.close()
+
+
+def test_clocks_that_differ_are_a_warning() -> None:
+    def server(name: str, ahead: float) -> ServerInfo:
+        return ServerInfo(name, ahead=ahead, version=(7, 0), eviction_policy="noeviction", persists=True)
+
+    [warning] = findings([server("h:1", 1.2), server("h:2", -1.3), server("h:3", 0.0)])
+    assert warning.text.startswith("the clock of h:1 is 2.5 s ahead of that of h:2: windows change")
+    assert list(findings([server("h:1", 1.0), server("h:2", -0.9)])) == []
+
+
+def test_a_redis_that_is_too_old_fails() -> None:
+    for version, fails in (((6, 0, 16), True), ((6, 2), False), ((7, 2, 4), False)):
+        found = list(findings([ServerInfo("h:1", "", 0.0, version, "noeviction", persists=True)]))
+        assert [finding.fails for finding in found] == [True] * fails
+    [failure] = findings([ServerInfo("h:1", "", 0.0, (6, 0, 16), "noeviction", persists=True)])
+    assert failure.text == "h:1 is Redis 6.0.16, which cannot keep claims"

@@ -1,0 +1,131 @@
+"""The stores that the contract tests run on. A test can move the time of each."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Protocol
+
+from parts.redis_cluster import shared_cluster
+from parts.redis_sentinel import shared_sentinels
+from parts.redis_server import RedisServer, redis_store
+from relay.claims.memory import MemoryStore
+from relay.claims.sqlite.store import SqliteStore
+from relay.core.claim import MOST_RECORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from relay.core.store import Store
+
+NAMES = ("memory", "sqlite", "redis", "sentinel", "cluster")
+_TIMEOUT = 60.0
+"""Seconds. Nothing fails here: a slow answer means that the machine is busy."""
+
+
+class Backend(Protocol):
+    """One server, file or dict."""
+
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        """Returns another store on the same data, as another process would open it."""
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass for the data."""
+
+    def clear(self) -> None:
+        """Deletes all data, for the next example."""
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        self.clear()
+
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        self._store._most_records = most_records
+        return self._store
+
+    def advance(self, seconds: float) -> None:
+        self._clock.now += seconds
+
+    def clear(self) -> None:
+        self._store = MemoryStore(self._clock)
+
+
+class _Sqlite:
+    def __init__(self, folder: Path) -> None:
+        self._clock = _Clock()
+        self._folder = folder
+        self._numbers = itertools.count()
+        self.clear()
+
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        return SqliteStore(self._path, clock=self._clock, most_records=most_records)
+
+    def advance(self, seconds: float) -> None:
+        self._clock.now += seconds
+
+    def clear(self) -> None:
+        self._path = self._folder / f"claims-{next(self._numbers)}.db"
+
+
+class _Redis:
+    """Redis has its own clock. To let time pass, this shortens the keys' remaining time and dates records back."""
+
+    def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
+        self._url = url
+        self._servers = servers
+
+    def store(self, most_records: int = MOST_RECORDS) -> Store:
+        return redis_store(self._url, timeout=_TIMEOUT, most_records=most_records)
+
+    def advance(self, seconds: float) -> None:
+        for server in self._servers:
+            self._advance(server, int(seconds * 1000))
+
+    def _advance(self, server: RedisServer, ms: int) -> None:
+        with server.client() as client:
+            left = {key: client.pttl(key) - ms for key in client.scan_iter()}
+            for stream in client.scan_iter(_type="stream"):
+                entries = client.xrange(stream)
+                client.delete(stream)
+                for name, fields in entries:
+                    at, _, number = name.partition(b"-")
+                    client.xadd(stream, fields, id=f"{int(at) - ms}-{number.decode()}")
+            for key, rest in left.items():
+                client.pexpire(key, rest)
+
+    def clear(self) -> None:
+        for server in self._servers:
+            server.flush()
+
+
+@contextlib.contextmanager
+def backend(name: str, folder: Path) -> Iterator[Backend]:
+    """Yields the backend with this name, one of NAMES."""
+    match name:
+        case "memory":
+            yield _Memory()
+        case "sqlite":
+            yield _Sqlite(folder)
+        case "redis":
+            with RedisServer() as server:
+                yield _Redis(server.url, [server])
+        case "sentinel":
+            sentinels = shared_sentinels()
+            sentinels.ready()
+            yield _Redis(sentinels.url, [sentinels.master()])
+        case "cluster":
+            cluster = shared_cluster()
+            cluster.ready()
+            with cluster.patient():
+                yield _Redis(cluster.url, cluster.nodes)
