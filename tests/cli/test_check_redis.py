@@ -126,8 +126,8 @@ async def test_a_cluster_without_one_node_still_passes() -> None:
     assert result.status == 0
     gone = f"{HOST}:{gone_node.port}"
     assert (
-        f"warn  store.url: redis at {gone}: connection refused: mail whose claims belong there is forwarded without them"
-        in result.stdout
+        f"warn  store.url: redis at {gone}: connection refused: "
+        "mail whose claims belong there is forwarded without them" in result.stdout
     )
 
 
