@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,7 @@ from relay.cli.listening import addresses, bind_error, held_by_relay, listen_rem
 from relay.cli.options import settings_options
 from relay.cli.remedies import store_remedy, upstream_remedy
 from relay.core.errors import StoreError, UpstreamDown, UpstreamError
+from relay.runtime.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +57,7 @@ async def _check(settings: Settings, password: str | None) -> list[Finding]:
     findings = [_check_address(key, address) for key, address in addresses(settings).items()]
     findings += await _check_upstreams(settings, password)
     findings += await _check_store(settings)
-    findings += await asyncio.to_thread(lambda: [*check_kept_copies(settings), *check_secret(settings)])
+    findings += await Executor("files", 1).run(lambda: [*check_kept_copies(settings), *check_secret(settings)])
     return findings
 
 
@@ -74,7 +76,7 @@ async def _check_upstreams(settings: Settings, password: str | None) -> list[Fin
 
     upstream = settings.upstream
     if isinstance(upstream.url, MaildirUrl):
-        return [await asyncio.to_thread(check_maildir, upstream.url)]
+        return [await Executor("files", 1).run(partial(check_maildir, upstream.url))]
     return [
         await _check_server(upstream.key_of(url), _with_upstream(settings, url), password) for url in upstream.smtp_urls
     ]

@@ -14,10 +14,12 @@ from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
+from relay.runtime.executor import Executor
+from relay.runtime.memory import MemoryBudget, usable_memory
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session import SessionLimits
-from relay.transaction import Policy
+from relay.transaction import Executors, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from relay.core.delivery import Upstream
     from relay.core.store import Store
     from relay.settings import Settings
+
+_LONGEST_JUDGEMENT = 30.0
+"""Seconds that a message waits for its judgement. 50 MB take one second; messages made to take long take longer."""
 
 
 def build_store(settings: Settings) -> Store:
@@ -72,6 +77,19 @@ def build_pseudonyms(settings: Settings) -> Pseudonyms:
     return Pseudonyms(secret, plain=False)
 
 
+def build_memory(settings: Settings) -> MemoryBudget:
+    """Returns the memory budget. The default is smaller where the relay may use little memory."""
+    limits = settings.limits
+    is_default = "memory" not in limits.model_fields_set
+    return MemoryBudget(min(limits.memory, usable_memory() // 4) if is_default else limits.memory)
+
+
+def build_executors() -> Executors:
+    """Returns the threads of transactions."""
+    # Python code runs in one thread at a time: with more threads the event loop waits longer for its turn.
+    return Executors(judging=Executor("judging", 2, _LONGEST_JUDGEMENT), content=Executor("content", 1))
+
+
 def build_policy(settings: Settings) -> Policy:
     """Returns the settings of transactions."""
     return Policy(
@@ -83,11 +101,11 @@ def build_policy(settings: Settings) -> Policy:
     )
 
 
-def build_session_limits(settings: Settings) -> SessionLimits:
-    """Returns the limits of client sessions."""
+def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:
+    """Returns the limits of client sessions. No message may be larger than the memory of all."""
     return SessionLimits(
         networks=settings.listen.networks,
-        message_size=settings.limits.message_size,
+        message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
     )

@@ -19,7 +19,7 @@ from relay.core import reply as replies
 from relay.core.content import Content
 from relay.core.reply import Reply
 from relay.smtp.path import parse_path
-from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, Reader
+from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, NoMemory, Reader
 from relay.smtp.session import Session
 
 if TYPE_CHECKING:
@@ -191,15 +191,21 @@ class RelaySMTP(SMTP):
         refusal = replies.BAD_SYNTAX if argument else session.before_data()
         if refusal is not None:
             return refusal
-        await self._send(replies.START_INPUT)
-        try:
-            content = await self._input.content(self._table.limits.message_size)
-        except ContentTooLarge as error:
-            return await session.too_large(error.size)
-        except (ClientGone, Idle, asyncio.CancelledError):
-            session.aborted()
-            raise
-        return await session.data(Content(content))
+        memory = await session.reserve_memory()
+        if memory is None:
+            return replies.NO_MEMORY
+        with memory:
+            await self._send(replies.START_INPUT)
+            try:
+                content = Content(await self._input.content(self._table.limits.message_size, memory.grow))
+            except ContentTooLarge as error:
+                return await session.refuse_content(replies.TOO_LARGE, error.size)
+            except NoMemory as error:
+                return await session.refuse_content(replies.NO_MEMORY, error.size)
+            except (ClientGone, Idle, asyncio.CancelledError):
+                session.aborted()
+                raise
+            return await session.data(content, memory)
 
     @syntax("RSET")
     async def smtp_RSET(self, argument: bytes) -> Reply:  # noqa: N802

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from relay.core.content import Content
+    from relay.runtime.memory import Reservation
     from relay.transaction import Dependencies
 
+FIRST_BLOCK = 64 * 1024
+"""Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""
+MEMORY_WAIT = 5.0
+"""Seconds that DATA waits for memory before it is refused."""
 _KNOWN_PARAMETERS = frozenset({b"BODY=7BIT", b"BODY=8BITMIME", b"SMTPUTF8"})
 
 
@@ -106,6 +111,7 @@ class Session:
         self._peer = peer
         self._client_name = b""
         self._transaction: Transaction | None = None
+        self._declared_size = 0
         self._delivering = False
 
     @property
@@ -157,11 +163,13 @@ class Session:
         if self._table.draining:
             return replies.DRAINING
         passed_on = []
+        self._declared_size = 0
         for parameter in parameters:
             keyword, _, value = parameter.upper().partition(b"=")
             if keyword == b"SIZE" and value.isdigit():
                 if int(value) > self._size_limit():
                     return replies.TOO_LARGE
+                self._declared_size = int(value)
             elif parameter.upper() in _KNOWN_PARAMETERS:
                 passed_on.append(parameter)
             else:
@@ -184,10 +192,29 @@ class Session:
             return replies.BAD_SEQUENCE
         return None if self._transaction.has_recipients else replies.NO_VALID_RECIPIENTS
 
-    async def data(self, content: Content) -> Reply:
-        """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised."""
+    async def reserve_memory(self) -> Reservation | None:
+        """Returns memory for the content, after a short wait if necessary, or None if there is none.
+
+        While it waits, the session holds no upstream connection: a message that has memory may need it.
+        """
+        size = self._declared_size or FIRST_BLOCK
+        memory = self._relay.memory.reserve(size)
+        if memory is None and self._transaction is not None:
+            await self._transaction.pause()
+            memory = await self._relay.memory.wait(size, MEMORY_WAIT)
+            if memory is None:
+                self._relay.reporter.memory_refused(self._transaction.id, self._peer, size)
+        return memory
+
+    async def data(self, content: Content, memory: Reservation) -> Reply:
+        """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised.
+
+        Its memory is released when the transaction ends, not when the client leaves.
+        """
         transaction = self._take_transaction()
         task = self._table.messages.start(transaction.data(content), f"message {transaction.id}")
+        kept = memory.move()
+        task.add_done_callback(lambda _: kept.release())
         self._delivering = True
         try:
             return await asyncio.shield(task)
@@ -195,9 +222,12 @@ class Session:
             self._delivering = False
             self._table.transaction_ended()
 
-    async def too_large(self, size: int) -> Reply:
-        """Refuses content over the limit. `size` in bytes."""
-        reply = await self._take_transaction().refuse(replies.TOO_LARGE, size)
+    async def refuse_content(self, reply: Reply, size: int) -> Reply:
+        """Ends the transaction with a reply to content that was not kept. `size` in bytes."""
+        transaction = self._take_transaction()
+        if reply == replies.NO_MEMORY:
+            self._relay.reporter.memory_refused(transaction.id, self._peer, size)
+        reply = await transaction.refuse(reply, size)
         self._table.transaction_ended()
         return reply
 
