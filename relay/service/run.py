@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from relay.monitor.logs import log
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
+
+
 async def serve(settings: Settings, password: str | None, ready: Callable[[Service], None]) -> bool:
     """Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 
     `ready` is called once the relay listens. Returns False if transactions were cut off at the end of the drain.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(settings, password)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

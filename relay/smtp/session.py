@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FIRST_BLOCK = 64 * 1024
 """Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""
-MEMORY_WAIT = 5.0
-"""Seconds that DATA waits for memory before it is refused."""
 _KNOWN_PARAMETERS = frozenset({b"BODY=7BIT", b"BODY=8BITMIME", b"SMTPUTF8"})
 
 
@@ -43,6 +41,8 @@ class SessionLimits:
     sessions: int
     session_idle: float
     """Seconds."""
+    memory_wait: float = 5.0
+    """Seconds that DATA waits for memory before it is refused."""
 
 
 class SessionTable:
@@ -201,7 +201,7 @@ class Session:
         memory = self._relay.memory.reserve(size)
         if memory is None and self._transaction is not None:
             await self._transaction.pause()
-            memory = await self._relay.memory.wait(size, MEMORY_WAIT)
+            memory = await self._relay.memory.wait(size, self._table.limits.memory_wait)
             if memory is None:
                 self._relay.reporter.memory_refused(self._transaction.id, self._peer, size)
         return memory
