@@ -61,6 +61,8 @@ def _double_lone_dots(wire: bytes) -> bytes:
 
 
 def _double_dots_of_block(block: bytes) -> bytes:
+    if b"\n." not in block and b"\r." not in block:  # usual, and found out in half the time
+        return block
     for dot in _LONE_DOTS:
         while dot in block:  # a second time if two dots shared a line end
             block = block.replace(dot, dot.replace(b".", b".."))
@@ -68,7 +70,8 @@ def _double_dots_of_block(block: bytes) -> bytes:
 
 
 def _remove_added_dots(block: bytes) -> bytes:
-    return block.replace(b"\r\n.", b"\r\n")
+    # `replace` counts first: it takes 11 µs for 6 KB without such a dot, and `in` 1 µs.
+    return block.replace(b"\r\n.", b"\r\n") if b"\r\n." in block else block
 
 
 def _replace_in_blocks(octets: bytes, replace: Callable[[bytes], bytes], *, before: int, after: int) -> bytes:

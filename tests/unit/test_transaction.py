@@ -435,7 +435,7 @@ async def test_a_judgement_that_takes_too_long_is_given_up_and_the_message_is_fo
     [
         (MAIL, "MainThread"),
         (Content(MAIL.wire + b"x\r\n" * 40_000), "judging"),
-        (Content(MAIL.wire + b"--b\r\n\r\n" * 1000), "judging"),
+        (Content(MAIL.wire + b"--b\r\n\r\n" * 3000), "judging"),
     ],
     ids=["small", "large", "many parts"],
 )
