@@ -102,7 +102,7 @@ class Transaction:
         self._peer = peer
         self._helo = helo
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(envelope)
+        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer)
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()

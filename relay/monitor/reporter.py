@@ -32,7 +32,7 @@ class LogAndMetricsReporter:
 
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT. If all are refused, this is the only trace of the message."""
-        self._metrics.rcpt_refused.inc()
+        self._metrics.recipient_refused(reply)
         self._messages.recipient_refused(transaction_id, peer, recipient, reply)
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:

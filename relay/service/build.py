@@ -46,8 +46,10 @@ def build_upstream(
     settings: Settings,
     password: str | None,
     report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
+    observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
 ) -> Upstream:
-    """Returns the upstream. `report` receives whether it could be reached, after each attempt.
+    """Returns the upstream. `report` receives whether it could be reached, after each attempt; `observe` the seconds of
+    each step of its connections and transactions.
 
     Raises `SettingsError` if the certificate authorities cannot be read.
     """
@@ -61,6 +63,7 @@ def build_upstream(
         dot_timeout=upstream.dot_timeout,
         patience=upstream.patience,
         report=report,
+        observe=observe,
     )
 
 
@@ -102,8 +105,9 @@ def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
         user=url.user or "",
         password=(password or "") if url.user else "",
         tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=_hostname(),
+        helo_name=settings.upstream.helo_name or _own_domain(),
         limit=settings.upstream.connect_timeout,
+        greeting_limit=settings.upstream.greeting_timeout,
     )
 
 
@@ -125,3 +129,10 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 def _hostname() -> str:
     """Returns the host's full name. Cached, because it may need a DNS lookup."""
     return socket.getfqdn()
+
+
+def _own_domain() -> str:
+    """Returns the host's fully qualified name, or an empty string if it has none that other hosts could look up."""
+    name = _hostname()
+    is_local = name.lower().rpartition(".")[2] in {"localhost", "localdomain"}
+    return name if "." in name and not is_local and not name.endswith(".arpa") else ""

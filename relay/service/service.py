@@ -47,7 +47,7 @@ class Service:
         self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
         store = build_store(settings)
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
-        self.upstream = build_upstream(settings, password, self._set_upstream_up)
+        self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
         self.claims = ClaimManager(
             self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
         )
@@ -128,6 +128,7 @@ class Service:
 
     def _set_gauges(self) -> None:
         self.metrics.sessions.set_function(lambda: self.listener.sessions)
+        self.metrics.pool_in_use.set_function(lambda: self.upstream.connections_in_use)
         self.metrics.claims.set_function(lambda: self.claims.held)
         for name in self.upstream.states():
             self.metrics.upstream_used.labels(name).set_function(functools.partial(self._is_used, name))

@@ -94,7 +94,20 @@ class UpstreamSection(_Section):
         20,
         "Largest number of connections to the upstream, per process. Postfix accepts 100 from all clients together.",
     )
-    connect_timeout: Timeout = _key("10s", "Longest wait for a connection, TLS and login included.")
+    connect_timeout: Timeout = _key(
+        "10s",
+        "Longest wait for a connection, TLS and login included, the greeting not. All addresses of the host are tried "
+        "within it.",
+    )
+    greeting_timeout: Timeout = _key(
+        "60s",
+        "Longest wait for the greeting. Servers that test their clients, such as Postfix's postscreen, let them wait.",
+    )
+    helo_name: value_types.HeloName = _key(
+        "",
+        "Name in EHLO: a domain that resolves to this host, or an address literal such as [192.0.2.1]. "
+        '"" = the full name of this host, or the address of the connection if it has none.',
+    )
     reply_timeout: Timeout = _key("120s", "Longest wait for the reply to a command.")
     dot_timeout: Timeout = _key(
         "9m",

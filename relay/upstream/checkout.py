@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from relay.upstream.excerpt import describe
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.envelope import Envelope
     from relay.core.reply import Reply
-    from relay.upstream.connect import Connection
+    from relay.upstream.connection import Connection
 
 _DATA = b"DATA\r\n"
 _RSET = b"RSET\r\n"
@@ -21,8 +24,11 @@ _EXTENSIONS = {b"BODY": "8bitmime", b"SMTPUTF8": "smtputf8"}
 class Checkout:
     """Sends the commands of a transaction. Each method raises `ConnectionEnded`; `limit` in seconds for each reply."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, loan_ends: float, observe: Callable[[str, float], None]) -> None:
         self.connection = connection
+        self._observe = observe
+        self.loan_ends = loan_ends
+        """When the pool may take the connection back for others, by the loop's clock."""
         self.recipients: dict[bytes, Reply] | None = None
         """The accepted recipients of the open transaction and their replies; None if no transaction is open."""
         self.awaits_content = False
@@ -38,15 +44,16 @@ class Checkout:
         Returns the replies to the recipients, and the last reply of all.
         """
         connection = self.connection
+        connection.transactions += 1
         commands = [_mail(connection, envelope), *map(_rcpt, paths), *then]
         if self.recipients is None:
-            replies = await self._run(commands, limit)
+            replies = await self._run("mail", commands, limit)
         else:
             self.recipients = None
             connection.resets += 1
-            first, *replies = await self._run([_RSET, *commands], limit)
+            first, *replies = await self._run("mail", [_RSET, *commands], limit)
             if not first.positive:
-                raise connection.wire.abort(f"refused RSET: {first.code} {first.text}")
+                raise connection.wire.abort(f"refused RSET: {describe(first)}")
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
             return dict.fromkeys(paths, sender), replies[-1]
@@ -56,7 +63,7 @@ class Checkout:
 
     async def rcpt(self, path: bytes, limit: float) -> Reply:
         """Adds a recipient to the open transaction and returns the reply."""
-        [reply] = await self._run([_rcpt(path)], limit)
+        [reply] = await self._run("rcpt", [_rcpt(path)], limit)
         if reply.positive and self.recipients is not None:
             self.recipients[path] = reply
         return reply
@@ -66,9 +73,12 @@ class Checkout:
 
         Returns a reply for each path. If any is positive, the upstream waits for content.
         """
-        if self.recipients is not None and self.recipients.keys() == set(paths):
-            replies = dict(self.recipients)
-            [start] = await self._run([_DATA], limit)
+        if self.recipients and self.recipients.keys() <= set(paths):
+            missing = [path for path in paths if path not in self.recipients]
+            *added, start = await self._run("data", [*map(_rcpt, missing), _DATA], limit)
+            answers = self.recipients | dict(zip(missing, added, strict=True))
+            replies = {path: answers[path] for path in paths}
+            self.recipients = {path: reply for path, reply in replies.items() if reply.positive}
         else:
             replies, start = await self.open_transaction(envelope, paths, limit, _DATA)
         if start.code != _START_INPUT:
@@ -80,6 +90,14 @@ class Checkout:
             await self.connection.run([b".\r\n"], limit)
             self.recipients = None
         return replies
+
+    async def end_data(self, pieces: Sequence[bytes], limit: float) -> Reply:
+        """Sends the last pieces of the content, with the final dot, and returns the reply."""
+        began = time.perf_counter()
+        try:
+            return await self.connection.wire.execute_one(pieces, limit)
+        finally:
+            self._observe("dot", time.perf_counter() - began)
 
     def end_transaction(self, reply: Reply) -> None:
         """Notes the reply to the final dot."""
@@ -97,13 +115,17 @@ class Checkout:
             self.connection.reset()
         self.recipients, self.awaits_content = None, False
 
-    async def _run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Sends commands. A reply that is 421 or does not fit its command ends the connection."""
-        replies = await self.connection.run(commands, limit)
+    async def _run(self, step: str, commands: Sequence[bytes], limit: float) -> list[Reply]:
+        """Sends the commands of a step. A reply that is 421 or does not fit its command ends the connection."""
+        began = time.perf_counter()
+        try:
+            replies = await self.connection.run(commands, limit)
+        finally:
+            self._observe(step, time.perf_counter() - began)
         for command, reply in zip(commands, replies, strict=True):
             fits = reply.code == _START_INPUT if command == _DATA else reply.positive
             if reply.closing or not (fits or reply.transient or reply.permanent):
-                raise self.connection.wire.abort(f"answered {reply.code} {reply.text}")
+                raise self.connection.wire.abort(f"answered {describe(reply)}")
         return replies
 
 

@@ -28,8 +28,11 @@ class MaildirUpstream:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, envelope: Envelope) -> MaildirDelivery:
+    connections_in_use = 0
+
+    def begin(self, envelope: Envelope, client: str = "") -> MaildirDelivery:
         """Returns a delivery."""
+        del client
         return MaildirDelivery(self.path, envelope)
 
     def size_limit(self) -> int | None:
