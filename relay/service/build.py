@@ -105,7 +105,7 @@ def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
         user=url.user or "",
         password=(password or "") if url.user else "",
         tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=settings.upstream.helo_name or _own_domain(),
+        helo_name=settings.upstream.helo_name or public_name(_hostname()),
         limit=settings.upstream.connect_timeout,
         greeting_limit=settings.upstream.greeting_timeout,
     )
@@ -131,8 +131,7 @@ def _hostname() -> str:
     return socket.getfqdn()
 
 
-def _own_domain() -> str:
-    """Returns the host's fully qualified name, or an empty string if it has none that other hosts could look up."""
-    name = _hostname()
-    is_local = name.lower().rpartition(".")[2] in {"localhost", "localdomain"}
-    return name if "." in name and not is_local and not name.endswith(".arpa") else ""
+def public_name(hostname: str) -> str:
+    """Returns the host's name for EHLO, or an empty string if other hosts could not look it up (no dot, localhost)."""
+    last_label = hostname.rpartition(".")[2].lower()
+    return hostname if "." in hostname and last_label not in {"localhost", "localdomain", "arpa", "local"} else ""

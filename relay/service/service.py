@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
 from relay.claims.store_client import BatchingStoreClient
-from relay.core.errors import CannotListenError, UpstreamError
+from relay.core.errors import CannotListenError, LoginRefused, UpstreamError
 from relay.core.ruling import DEFAULT
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
@@ -161,8 +161,9 @@ class Service:
                 self._upstream_problem = ""
                 self._set_upstream_up(True)
             except UpstreamError as error:
-                if str(error) != self._upstream_problem:
-                    self._upstream_problem = str(error)
+                is_logged = isinstance(error, LoginRefused) or str(error) == self._upstream_problem
+                self._upstream_problem = str(error)
+                if not is_logged:
                     log.warning("upstream does not answer: %s", error)
         await asyncio.sleep(_PROBE_EVERY)
 

@@ -121,7 +121,9 @@ class Checkout:
         try:
             replies = await self.connection.run(commands, limit)
         finally:
-            self._observe(step, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._observe(step, seconds)
+            self.connection.note_reply_time(seconds)
         for command, reply in zip(commands, replies, strict=True):
             fits = reply.code == _START_INPUT if command == _DATA else reply.positive
             if reply.closing or not (fits or reply.transient or reply.permanent):

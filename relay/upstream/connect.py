@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -13,19 +11,19 @@ from typing import TYPE_CHECKING, cast
 import aiosmtplib
 from aiohappyeyeballs import start_connection
 
-from relay.core.errors import LoginRefused, UpstreamDown, UpstreamFull, UpstreamRefused
+from relay.core.errors import UpstreamDown
+from relay.upstream.connect_failure import explain
 from relay.upstream.connection import Connection
-from relay.upstream.excerpt import quote
 from relay.upstream.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from aiohappyeyeballs import AddrInfoType
 
 _NEXT_ADDRESS_AFTER = 0.25
 """Seconds after which the next address of a host is tried as well (RFC 8305 section 5)."""
-_CLOSING = 421
 _UNSUITABLE = frozenset({502, 504, 534})
 """Codes by which a server refuses a login mechanism, not the password (RFC 4954 sections 4 and 6)."""
 
@@ -56,21 +54,20 @@ class Target:
 class _Attempt:
     """One attempt to connect, with its time limit and the address that it tries."""
 
-    def __init__(self, target: Target, observe: Callable[[str, float], None], limit: asyncio.Timeout) -> None:
+    def __init__(
+        self,
+        target: Target,
+        addresses: Sequence[AddrInfoType],
+        observe: Callable[[str, float], None],
+        limit: asyncio.Timeout,
+    ) -> None:
         self.target = target
         self.greeted = False
         self.longest = target.limit
         """The limit of the current step in seconds."""
         self._observe = observe
         self._limit = limit
-        self._addresses: Sequence[AddrInfoType] = ()
-
-    async def look_up(self) -> None:
-        """Looks the host's addresses up."""
-        target = self.target
-        self._addresses = await asyncio.get_running_loop().getaddrinfo(
-            target.host, target.port, type=socket.SOCK_STREAM
-        )
+        self._addresses = addresses
 
     async def connect(self) -> Connection:
         """Connects to the address that answers first. If it turns out to be down, tries the others."""
@@ -82,7 +79,7 @@ class _Attempt:
                 return _take_over(client)
             except (aiosmtplib.SMTPException, OSError, ValueError) as error:
                 client.close()
-                failure = _explain(self.target, error, greeted=self.greeted)
+                failure = explain(self.target, error, greeted=self.greeted)
                 if not (self._addresses and isinstance(failure, UpstreamDown)):
                     raise
             except BaseException:
@@ -149,7 +146,17 @@ class _Attempt:
                 self.longest = self.target.limit
 
 
-async def connect(target: Target, observe: Callable[[str, float], None] = lambda step, seconds: None) -> Connection:  # noqa: ARG005
+async def look_up(target: Target) -> Sequence[AddrInfoType]:
+    """Returns the addresses of the host. Raises `OSError`."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+
+
+async def connect(
+    target: Target,
+    observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
+    look_up: Callable[[Target], Awaitable[Sequence[AddrInfoType]]] = look_up,
+) -> Connection:
     """Opens a connection and sends EHLO. `observe` receives the name of each step and its seconds.
 
     Raises `UpstreamDown` or `UpstreamRefused` with the reason.
@@ -157,13 +164,13 @@ async def connect(target: Target, observe: Callable[[str, float], None] = lambda
     attempt: _Attempt | None = None
     try:
         async with asyncio.timeout(target.limit) as limit:
-            attempt = _Attempt(target, observe, limit)
-            await attempt.look_up()
+            attempt = _Attempt(target, await look_up(target), observe, limit)
             return await attempt.connect()
     except (aiosmtplib.SMTPException, OSError, ValueError, RuntimeError) as error:  # uvloop raises RuntimeError
-        if attempt is not None and (limit.expired() or isinstance(error, TimeoutError)):
-            raise UpstreamDown(f"{target} was not ready for mail within {attempt.longest:g} s") from error
-        raise _explain(target, error, greeted=attempt is not None and attempt.greeted) from error
+        if limit.expired() or isinstance(error, TimeoutError):
+            longest = attempt.longest if attempt else target.limit
+            raise UpstreamDown(f"{target} was not ready for mail within {longest:g} s") from error
+        raise explain(target, error, greeted=attempt is not None and attempt.greeted) from error
 
 
 def _take_over(client: aiosmtplib.SMTP) -> Connection:
@@ -208,39 +215,3 @@ async def _login(client: aiosmtplib.SMTP, target: Target) -> None:
 def _address_literal(sock: socket.socket) -> str:
     address = sock.getsockname()[0].partition("%")[0]
     return f"[IPv6:{address}]" if sock.family == socket.AF_INET6 else f"[{address}]"
-
-
-def _explain(target: Target, error: BaseException, *, greeted: bool) -> UpstreamDown | UpstreamRefused:
-    """Returns the error for the caller. `greeted`: whether the upstream had sent 220 before."""
-    certificate: BaseException | None = error
-    while certificate and not isinstance(certificate, ssl.SSLError):
-        certificate = certificate.__cause__
-    if isinstance(certificate, ssl.SSLCertVerificationError):
-        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}")
-    if isinstance(certificate, ssl.SSLError):
-        return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
-    if isinstance(error, aiosmtplib.SMTPResponseException):
-        return _explain_reply(target, error)
-    if isinstance(error, aiosmtplib.SMTPException) and not isinstance(error, OSError):
-        # STARTTLS or AUTH is not offered: aiosmtplib has no class for that. Its losses and timeouts are OSErrors.
-        return UpstreamRefused(f"{target} does not offer what the settings ask for: {quote(str(error)).rstrip('.')}")
-    dropped = not greeted and isinstance(error, aiosmtplib.SMTPConnectError)
-    return (UpstreamFull if dropped else UpstreamDown)(f"no connection to {target}: {_reason(error)}")
-
-
-def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> UpstreamDown | UpstreamRefused:
-    if not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 section 4.2
-        return UpstreamDown(f"{target} does not answer as an SMTP server does: {quote(error.message)}")
-    text = f"{target} answered {error.code} {quote(error.message)}"
-    if error.code // 100 == 4:  # noqa: PLR2004 - 4yz: later
-        return (UpstreamFull if error.code == _CLOSING else UpstreamDown)(text)
-    return (LoginRefused if isinstance(error, aiosmtplib.SMTPAuthenticationError) else UpstreamRefused)(text)
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the innermost cause, such as "Connection refused", without the words that libraries added."""
-    while error.__cause__:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.errno and error.errno > 0:  # the resolver's numbers are negative
-        return os.strerror(error.errno)
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__

@@ -20,6 +20,8 @@ MOST_RESETS = 50
 MOST_REFUSALS = 5
 LONGEST_LIFE = 300.0
 """Seconds."""
+PENALTY = 0.9
+"""Seconds. A reply that takes so long, after refusals and faster replies, is taken for a penalty (1 s in Postfix)."""
 
 
 class Connection:
@@ -36,6 +38,9 @@ class Connection:
         self.messages = 0
         self.resets = 0
         self.refusals = 0
+        self.penalty_at: int | None = None
+        """The number of refusals from which on the upstream delays its replies, if it was seen to."""
+        self._slowest_reply = 0.0
         self._reset_pending = False
 
     @property
@@ -65,6 +70,13 @@ class Connection:
             replies = [await self.wire.execute_one([command], limit) for command in commands]
         self.refusals += sum(reply.permanent or reply.transient for reply in replies)
         return replies
+
+    def note_reply_time(self, seconds: float) -> None:
+        """Notes how long the upstream took to reply to commands, to see whether it penalises refusals."""
+        was_fast = self._slowest_reply < PENALTY / 2
+        if was_fast and seconds >= PENALTY and self.refusals >= MOST_REFUSALS:
+            self.penalty_at = self.refusals
+        self._slowest_reply = max(self._slowest_reply, seconds)
 
     def reset(self) -> None:
         """Leaves the transaction. Without PIPELINING, RSET is sent when the connection is used again."""

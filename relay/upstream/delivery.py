@@ -183,7 +183,9 @@ class SmtpDelivery:
                 result = await attempt(checkout)
                 if self._tried_fresh or not is_transient(result) or checkout.connection.transactions <= 1:
                     return result
-                await self._exchange(checkout)
+                self._tried_fresh, self._checkout = True, None
+                # Many servers reply 4yz after a number of messages on a connection. That is no verdict on this one.
+                self._checkout = await self._context.pool.exchange(checkout)
             except UpstreamBusy:
                 return UPSTREAM_BUSY
             except UpstreamFull:
@@ -199,7 +201,7 @@ class SmtpDelivery:
     async def _may_retry(self, error: Exception) -> bool:
         """Handles the failure of an attempt. Returns True, after a pause, if another attempt may follow."""
         if isinstance(error, UpstreamRefused):
-            if not isinstance(error, LoginRefused):  # the probe of the upstream logs that, once
+            if not isinstance(error, LoginRefused):  # that is logged once, not for each message
                 log.error("%s", error)
             return False
         # A pooled connection may have died unnoticed. That costs no patience; a hanging one does.
@@ -214,14 +216,6 @@ class SmtpDelivery:
         log.warning("%s; tried for %g s", reason, self._context.patience)
         return False
 
-    async def _exchange(self, checkout: Checkout) -> None:
-        """Replaces a connection that has been used before by a fresh one, once per transaction.
-
-        Many servers answer 4yz after a number of messages on one connection. That is no verdict on the message.
-        """
-        self._tried_fresh, self._checkout = True, None
-        self._checkout = await self._context.pool.exchange(checkout)
-
     async def _usable_checkout(self, *, is_full: bool) -> Checkout:
         """Returns the connection in use, or another one. `is_full`: after an attempt to open one too many."""
         pool = self._context.pool
@@ -230,5 +224,7 @@ class SmtpDelivery:
             await pool.wait_for_slot(self._client, first=is_full)
             self._patience.overlook()
             checkout = await pool.check_out(new=self._needs_new)
+        elif pool.delays_replies(checkout.connection):
+            checkout = await pool.exchange(checkout)
         self._checkout = checkout
         return checkout

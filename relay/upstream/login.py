@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from relay.core.errors import LoginRefused, UpstreamDown, UpstreamError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from relay.upstream.connection import Connection
+
+log = logging.getLogger("relay.upstream")
 
 FIRST_LOGIN_PAUSE = 60.0
 LONGEST_LOGIN_PAUSE = 600.0
@@ -52,6 +55,8 @@ class LoginGuard:
         except UpstreamError as error:
             end = error
             if isinstance(error, LoginRefused):
+                if str(error) != str(self._refusal):
+                    log.error("%s; correct user or password; next login in minutes", error)  # noqa: TRY400 - expected
                 self._accepted, self._refusal = False, error
                 if clock() >= self._retry_at:  # logins that were refused together count once
                     self._pause = min(self._pause * 2, LONGEST_LOGIN_PAUSE) or FIRST_LOGIN_PAUSE

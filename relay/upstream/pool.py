@@ -59,6 +59,8 @@ class Pool:
         self._left: deque[float] = deque(maxlen=size)
         """When the last connections were left, by the loop's clock."""
         self._opening = 0
+        self._refusals_allowed: dict[int, int] = {}
+        """The number of refusals on a connection before an upstream was seen to delay its replies, by rank."""
         self._idle_in_transaction: dict[Checkout, float] = {}
         """When each may be reclaimed, by the loop's clock."""
         self._reclaim_timer: asyncio.TimerHandle | None = None
@@ -77,6 +79,14 @@ class Pool:
     def has_others(self, rank: int) -> bool:
         """Returns whether the upstream of that rank serves a connection, or another one is being opened."""
         return self._opening > 1 or any(connection.rank == rank for connection in self._working())
+
+    def delays_replies(self, connection: Connection) -> bool:
+        """Returns whether the upstream delays its replies on the connection from now on, because of refusals."""
+        if connection.penalty_at is not None:
+            # Less one for the reply that was seen late, and one because QUIT would be delayed too.
+            self._refusals_allowed[connection.rank] = connection.penalty_at - 2
+        allowed = self._refusals_allowed.get(connection.rank)
+        return allowed is not None and connection.refusals >= allowed
 
     async def wait_for_slot(self, client: str = "", *, first: bool = False) -> None:
         """Waits until one more connection may be in use. Then call `check_out`. Clients take turns.

@@ -108,7 +108,7 @@ async def test_a_host_name_without_an_address_is_reported() -> None:
 async def test_a_server_without_a_greeting_may_be_no_mail_server() -> None:
     with RedisServer() as server:
         url = f"smtp://{HOST}:{server.port}"
-        result = await check("--upstream", url, "--store", "memory:", "--set", "upstream.connect_timeout=200ms")
+        result = await check("--upstream", url, "--store", "memory:", "--set", "upstream.greeting_timeout=200ms")
     assert f"FAIL  upstream.url: {url}: {HOST}:{server.port} was not ready for mail within 0.2 s\n" in result.stdout
     assert "\n      to fix: check that it is an SMTP server " in result.stdout
 
