@@ -1,26 +1,29 @@
-"""The addresses of a host, the greeting, and the name in EHLO."""
+"""The addresses of a host, the greeting, the name in EHLO, and what `connect` reports when it fails."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+from parts.certificates import Authority, server_context
 from parts.faults import Step, drop, hang, say_and_drop
+from parts.peer import ScriptedPeer
 from parts.ports import HOST
 
-from relay.core.errors import UpstreamDown
+from relay.core.errors import UpstreamDown, UpstreamRefused
 from relay.service.build import public_name
 from relay.upstream.connect import Target, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
     from typing import Any
 
     from parts.faults import Action
-    from parts.peer import ScriptedPeer
 
 OTHER = "127.0.0.2"
 
@@ -121,3 +124,15 @@ async def test_the_name_in_ehlo_is_the_one_of_the_settings_or_an_address_literal
 )
 def test_the_default_name_in_ehlo_is_one_that_other_hosts_can_look_up(hostname: str, name: str) -> None:
     assert public_name(hostname) == name
+
+
+async def test_a_ca_without_key_usage_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, extensions=())
+    trust = authority.trust()
+    trust.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    async with ScriptedPeer(tls=server_context(authority.issue())) as peer:
+        target = Target(HOST, peer.port, implicit_tls=True, tls=trust)
+        with pytest.raises(UpstreamRefused) as raised:
+            await connect(target)
+    assert "CA cert does not include key usage extension; Python 3.13" in str(raised.value)
+    assert "keyUsage=critical,keyCertSign,cRLSign" in str(raised.value)
