@@ -13,6 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from relay import __version__
 from relay.core.outcome import REPEATS, Outcome
 from relay.core.ruling import DEFAULT
+from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +68,10 @@ class Metrics:
         self.rcpt_refused = Counter(
             "smtp_dedup_rcpt_refused", "Recipients that were refused at RCPT.", registry=registry
         )
+        refused = Counter(
+            "smtp_dedup_sessions_refused", "Sessions refused before a transaction.", ["reason"], registry=registry
+        )
+        self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )
