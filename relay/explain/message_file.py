@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient, fold
 from relay.core.ruling import Ruling
 from relay.judge.mime.headers import field_values, unfold
-from relay.judge.mime.message import Message, parse
+from relay.judge.mime.parser import parse
 from relay.settings.units import format_size
 
 if TYPE_CHECKING:
     from relay.core.claim import Fingerprint
     from relay.judge.fingerprint.normal_form import NormalForm
     from relay.judge.judge import Judge, MessageAnalysis
+    from relay.judge.mime.message import Message
     from relay.judge.rules.rule import Rule
 
 STDIN = Path("-")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.explain.field_pairs import TOP
-from relay.judge.mime.headers import decode_parameters
 from relay.judge.mime.message import Leaf, Multipart
+from relay.judge.mime.parameters import decode_parameters
 from relay.judge.mime.transfer import decode_transfer
 
 if TYPE_CHECKING:

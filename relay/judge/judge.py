@@ -9,7 +9,7 @@ from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.digest import begin_digest, fingerprint
 from relay.judge.fingerprint.normal_form import normalise
 from relay.judge.mime.headers import field_values, unfold
-from relay.judge.mime.message import parse
+from relay.judge.mime.parser import parse
 from relay.judge.rules.ignores import Ignores
 from relay.judge.rules.matching import MessageView, PatternPrefilter, matching_rules
 from relay.judge.rules.rule import NO_RULE, Rule, ruling_for

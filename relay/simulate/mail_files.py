@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.mime.message import HEADER_LIMIT
+from relay.judge.mime.parser import HEADER_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

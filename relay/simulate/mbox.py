@@ -10,7 +10,8 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.mime.message import HEADER_LIMIT, Multipart, parse
+from relay.judge.mime.message import Multipart
+from relay.judge.mime.parser import HEADER_LIMIT, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

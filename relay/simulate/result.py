@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from relay.judge.mime.headers import decode_value, field_values, unfold
-from relay.judge.mime.message import parse
+from relay.judge.mime.parser import parse
 from relay.simulate.replay import GAPS
 
 if TYPE_CHECKING:

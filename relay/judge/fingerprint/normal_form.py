@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.judge.fingerprint.decoded import CACHED_BODIES, Field, LeafContent, length_and_digest
 from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
-from relay.judge.mime.headers import decode_parameters, decode_value, field_values, unfold
+from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import Leaf
+from relay.judge.mime.parameters import decode_parameters
 from relay.judge.rules.url_ignores import ScanBudget
 from relay.judge.text.decode import TEXT_LIMIT, read_text
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from relay.judge.fingerprint.decoded import DecodedBody, DecodedMessage
-    from relay.judge.mime.headers import Fields, Parameters
+    from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
+    from relay.judge.mime.parameters import Parameters
     from relay.judge.rules.ignores import Ignored, Ignores
 
 __all__ = ["Field", "NormalForm", "normalise"]

@@ -21,8 +21,7 @@ _END = b"</style>"
 _LINE_END = re.compile(rb"\r?\n")
 # A link, or what hides one, holds one of these.
 _PARTS_OF_LINKS = (b"&", b"=", b"//")
-REMEMBERED = 16
-"""Style sheets in each cache. A site has one for all its mail."""
+_CACHED_STYLE_SHEETS = 16  # A site has one for all its mail.
 _SIZE_LIMIT = 1 << 16
 """Bytes of a style sheet that is cached."""
 
@@ -44,7 +43,7 @@ def split_style(page: bytes) -> tuple[bytes, bytes]:
     return page, b""
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(_CACHED_STYLE_SHEETS)
 def may_hold_link(style: bytes) -> bool:
     """Returns whether a rule may find a link in a style sheet."""
     return any(part in style for part in _PARTS_OF_LINKS)

@@ -22,22 +22,22 @@ def decode_transfer(body: bytes, encoding: str) -> bytes | None:
     return None if chunks is None else b"".join(chunks)
 
 
-def decode_chunks(body: bytes, encoding: str, *, chunk: int = CHUNK) -> list[bytes] | None:
+def decode_chunks(body: bytes, encoding: str) -> list[bytes] | None:
     """Returns the same octets in chunks, each small enough that hashing it does not hold the GIL for long."""
     if encoding in IDENTITY:
         return [body]
     if encoding == "quoted-printable":
-        return _quoted_printable(body, chunk)
+        return _quoted_printable(body)
     if encoding == "base64":
-        return _base64(body, chunk)
+        return _base64(body)
     return None
 
 
-def _quoted_printable(body: bytes, chunk: int) -> list[bytes] | None:
+def _quoted_printable(body: bytes) -> list[bytes] | None:
     octets = []
     start = 0
     while start < len(body):
-        stop = _end_of_line(body, start, chunk) or _end_of_line(body, start, LINE_LIMIT)
+        stop = _end_of_line(body, start, CHUNK) or _end_of_line(body, start, LINE_LIMIT)
         if not stop:
             return None
         lines = body[start:stop]
@@ -53,16 +53,16 @@ def _end_of_line(body: bytes, start: int, length: int) -> int:
     return len(body) if len(body) - start <= length else body.rfind(b"\n", start, start + length) + 1
 
 
-def _base64(body: bytes, chunk: int) -> list[bytes] | None:
+def _base64(body: bytes) -> list[bytes] | None:
     octets = []
     start = 0
-    while len(body) - start > chunk and (stop := _end_of_line(body, start, chunk)):
+    while len(body) - start > CHUNK and (stop := _end_of_line(body, start, CHUNK)):
         decoded = _decode_whole_lines(body[start:stop])
         if decoded is None:
             break
         octets.append(decoded)
         start = stop
-    rest = _strict_base64(body, start, chunk)
+    rest = _strict_base64(body, start)
     return None if rest is None else octets + rest
 
 
@@ -80,11 +80,11 @@ def _decode_whole_lines(lines: bytes) -> bytes | None:
     return octets if len(octets) * 4 == letters * 3 else None
 
 
-def _strict_base64(body: bytes, start: int, chunk: int) -> list[bytes] | None:
+def _strict_base64(body: bytes, start: int) -> list[bytes] | None:
     octets = []
     rest, padded = b"", False
-    for at in range(start, len(body), chunk):
-        letters = rest + body[at : at + chunk].translate(None, b"\r\n")
+    for at in range(start, len(body), CHUNK):
+        letters = rest + body[at : at + CHUNK].translate(None, b"\r\n")
         if not letters:
             continue
         if padded:

@@ -15,7 +15,7 @@ from parts.judging import avideo_judge
 from relay.core.envelope import Recipient
 from relay.judge.fingerprint.digest import begin_digest
 from relay.judge.fingerprint.normal_form import Field, NormalForm
-from relay.judge.mime.message import DEPTH_LIMIT
+from relay.judge.mime.parser import DEPTH_LIMIT
 from relay.judge.rules.rule import NO_RULE
 
 judge = avideo_judge()

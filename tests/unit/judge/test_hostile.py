@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.core.envelope import Recipient
-from relay.judge.mime.message import DEPTH_LIMIT
+from relay.judge.mime.parser import DEPTH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.judge.mime import message
-from relay.judge.mime.headers import decode_parameters, decode_value, parse_parameterised
-from relay.judge.mime.message import Leaf, Multipart, parse
-from relay.judge.mime.transfer import LINE_LIMIT, decode_chunks, decode_transfer
+from relay.judge.mime import parser, transfer
+from relay.judge.mime.headers import decode_value
+from relay.judge.mime.message import Leaf, Multipart
+from relay.judge.mime.parameters import decode_parameters, parse_parameterised
+from relay.judge.mime.parser import parse
+from relay.judge.mime.transfer import LINE_LIMIT, decode_transfer
 
 
 def wire(text: str) -> bytes:
@@ -122,9 +125,9 @@ def nested(depth: int) -> bytes:
 
 
 def test_depth_and_number_of_parts_are_bounded() -> None:
-    assert parse(nested(message.DEPTH_LIMIT)).root is not None
-    assert "deeper" in parse(nested(message.DEPTH_LIMIT + 1)).broken
-    many = wire(M + "\n") + b"--b\r\n\r\nx\r\n" * message.PART_LIMIT + b"--b--\r\n"
+    assert parse(nested(parser.DEPTH_LIMIT)).root is not None
+    assert "deeper" in parse(nested(parser.DEPTH_LIMIT + 1)).broken
+    many = wire(M + "\n") + b"--b\r\n\r\nx\r\n" * parser.PART_LIMIT + b"--b--\r\n"
     assert "parts" in parse(many).broken
 
 
@@ -257,8 +260,8 @@ def test_transfer_encodings_are_decoded_strictly(encoding: str, body: bytes, oct
 
 
 def decode_in_chunks(body: bytes, encoding: str, chunk: int) -> bytes | None:
-    found = decode_chunks(body, encoding, chunk=chunk)
-    return None if found is None else b"".join(found)
+    with patch.object(transfer, "CHUNK", chunk):
+        return decode_transfer(body, encoding)
 
 
 def test_padding_ends_base64_even_between_chunks() -> None:

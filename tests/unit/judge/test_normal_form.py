@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.normal_form import NormalForm, normalise
-from relay.judge.mime.message import parse
+from relay.judge.mime.parser import parse
 from relay.judge.rules.ignores import Ignores
 from relay.judge.text.decode import (
     _NOT_FOR_NFC,

@@ -12,7 +12,7 @@ from relay.core.ruling import Action
 from relay.judge.fingerprint.decoded import DecodedBody, decode_message
 from relay.judge.judge import Judge
 from relay.judge.mime.headers import decode_value
-from relay.judge.mime.message import parse
+from relay.judge.mime.parser import parse
 from relay.judge.rules.ignore import Text
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from parts.archived import as_mbox, notices, write_folder, write_maildir
 from parts.corpus import CORPUS, MESSAGES
 
-from relay.judge.mime.message import HEADER_LIMIT
+from relay.judge.mime.parser import HEADER_LIMIT
 from relay.simulate import archive as archive_module
 from relay.simulate.archive import Archive
 from relay.simulate.mbox import unpack
