@@ -1,4 +1,4 @@
-"""Cuts the bytes of a client into command lines and content. `relay.smtp.protocol` feeds and reads it."""
+"""Cuts the bytes of a client into command lines and content. `relay.smtp.connection` feeds and reads it."""
 
 from __future__ import annotations
 
