@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SHARE = 19
 """One client may hold up to this many sessions for each free one: 95 % of all if it is alone (ADR 16)."""
+_FEW = 2
+"""Sessions that one client may hold all. Of more, at least one is left for others."""
 _IPV6_CLIENT = 64
 """Bits. A client usually has a whole IPv6 network of this length."""
 
@@ -74,11 +76,14 @@ class SessionTable:
             return SessionRefusal.NETWORK
         if self.draining:
             return SessionRefusal.DRAINING
-        free = min(self.limits.sessions, self.limits.descriptors) - len(self._sessions)
-        if free <= 0:
-            scarce = self.limits.descriptors < self.limits.sessions
-            return SessionRefusal.DESCRIPTORS if scarce else SessionRefusal.SESSIONS
-        return SessionRefusal.CLIENT_SHARE if self._clients[_client(peer)] >= _SHARE * free else None
+        places = min(self.limits.sessions, self.limits.descriptors)
+        free, held = places - len(self._sessions), self._clients[_client(peer)]
+        takes_the_last = held == places - 1 and places > _FEW
+        if not (takes_the_last or held >= _SHARE * free):
+            return None
+        if self.limits.descriptors < self.limits.sessions:
+            return SessionRefusal.DESCRIPTORS
+        return SessionRefusal.CLIENT_SHARE if free > 0 else SessionRefusal.SESSIONS
 
     def add(self, session: Session) -> None:
         """Adds a session that `refusal` admits."""
