@@ -14,6 +14,7 @@ from relay import __version__
 from relay.core.outcome import REPEATS, Outcome
 from relay.core.reply import TOO_MANY_RECIPIENTS, UNREACHABLE, UPSTREAM_BUSY
 from relay.core.ruling import DEFAULT
+from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,10 @@ class Metrics:
             registry=registry,
         )
         self._upstream_steps = {step: upstream_step.labels(step) for step in UPSTREAM_STEPS}
+        refused = Counter(
+            "smtp_dedup_sessions_refused", "Sessions refused before a transaction.", ["reason"], registry=registry
+        )
+        self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )

@@ -14,9 +14,10 @@ from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
+from relay.runtime.descriptors import descriptor_limit
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
-from relay.smtp.session import SessionLimits
+from relay.smtp.session_table import SessionLimits
 from relay.transaction import Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from relay.core.delivery import Upstream
     from relay.core.store import Store
     from relay.settings import Settings
+
+_OTHER_DESCRIPTORS = 100
+"""File descriptors that are kept for the store, HTTP clients, kept copies, the log and the event loop (20 at rest)."""
 
 
 def build_store(settings: Settings) -> Store:
@@ -93,7 +97,17 @@ def build_session_limits(settings: Settings) -> SessionLimits:
         message_size=settings.limits.message_size,
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
+        descriptors=_session_descriptors(settings),
     )
+
+
+def _session_descriptors(settings: Settings) -> int:
+    """Returns the file descriptors that sessions may have. The rest is for the upstream, the store, HTTP and files.
+
+    If there are very few, an eighth of them.
+    """
+    limit = descriptor_limit()
+    return max(1, limit // 8, limit - settings.upstream.connections - _OTHER_DESCRIPTORS)
 
 
 def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:

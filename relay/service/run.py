@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from relay.monitor.logs import log
+from relay.runtime.descriptors import raise_descriptor_limit
 from relay.service.service import Service
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ async def serve(settings: Settings, password: str | None, ready: Callable[[Servi
 
     `ready` is called once the relay listens. Returns False if transactions were cut off at the end of the drain.
     """
+    raise_descriptor_limit()
     service = Service(settings, password)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

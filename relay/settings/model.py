@@ -242,10 +242,16 @@ class LimitsSection(_Section):
 
     message_size: Bytes = _key(
         "50MiB",
-        "Largest message. The smaller of this and the upstream's own limit is offered to clients.",
+        "Largest message. The smaller of this and the upstream's own limit is offered to clients. 0 = the upstream's "
+        "limit only.",
     )
     recipients: Count = _key(1000, "Largest number of recipients of one message; further ones receive 452.")
-    sessions: Count = _key(2000, "Largest number of client connections; further ones receive 421.")
+    sessions: Count = _key(
+        2000,
+        "Largest number of client connections; further ones receive 421. One client gets at most 95 % of them, so that "
+        "others find a place. Each needs a file descriptor: the relay raises the soft limit of descriptors to the hard "
+        "one (LimitNOFILE= in systemd), and admits fewer clients if that is too low.",
+    )
     session_idle: Timeout = _key(
         "300s",
         "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",

@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from relay.core.envelope import Envelope
+from relay.upstream import extensions
 from relay.upstream.excerpt import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from relay.core.envelope import Envelope
     from relay.core.reply import Reply
     from relay.upstream.connection import Connection
 
 _DATA = b"DATA\r\n"
 _RSET = b"RSET\r\n"
 _START_INPUT = 354
-_EXTENSIONS = {b"BODY": "8bitmime", b"SMTPUTF8": "smtputf8"}
-"""The extension that each parameter of MAIL needs."""
 
 
 class Checkout:
@@ -29,6 +28,7 @@ class Checkout:
         self._observe = observe
         self.loan_ends = loan_ends
         """When the pool may take the connection back for others, by the loop's clock."""
+        self._envelope = Envelope(b"")
         self.recipients: dict[bytes, Reply] | None = None
         """The accepted recipients of the open transaction and their replies; None if no transaction is open."""
         self.awaits_content = False
@@ -45,7 +45,11 @@ class Checkout:
         """
         connection = self.connection
         connection.transactions += 1
-        commands = [_mail(connection, envelope), *map(_rcpt, paths), *then]
+        self._envelope = envelope
+        if refusal := self._refusal(extensions.path_refusal(envelope, envelope.reverse_path, connection.extensions)):
+            return dict.fromkeys(paths, refusal), refusal
+        refused, paths = self._refuse_paths(paths)
+        commands = [extensions.mail(envelope, connection.extensions), *map(self._rcpt, paths), *then]
         if self.recipients is None:
             replies = await self._run("mail", commands, limit)
         else:
@@ -56,14 +60,16 @@ class Checkout:
                 raise connection.wire.abort(f"refused RSET: {describe(first)}")
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
-            return dict.fromkeys(paths, sender), replies[-1]
-        answers = dict(zip(paths, recipients, strict=True))
+            return {**refused, **dict.fromkeys(paths, sender)}, replies[-1]
+        answers = {**refused, **dict(zip(paths, recipients, strict=True))}
         self.recipients = {path: reply for path, reply in answers.items() if reply.positive}
         return answers, replies[-1]
 
     async def rcpt(self, path: bytes, limit: float) -> Reply:
         """Adds a recipient to the open transaction and returns the reply."""
-        [reply] = await self._run("rcpt", [_rcpt(path)], limit)
+        if refusal := self._path_refusal(path):
+            return refusal
+        [reply] = await self._run("rcpt", [self._rcpt(path)], limit)
         if reply.positive and self.recipients is not None:
             self.recipients[path] = reply
         return reply
@@ -73,10 +79,12 @@ class Checkout:
 
         Returns a reply for each path. If any is positive, the upstream waits for content.
         """
+        if refusal := self._refusal(extensions.content_refusal(envelope, self.connection.extensions)):
+            return dict.fromkeys(paths, refusal)
         if self.recipients and self.recipients.keys() <= set(paths):
-            missing = [path for path in paths if path not in self.recipients]
-            *added, start = await self._run("data", [*map(_rcpt, missing), _DATA], limit)
-            answers = self.recipients | dict(zip(missing, added, strict=True))
+            refused, missing = self._refuse_paths([path for path in paths if path not in self.recipients])
+            *added, start = await self._run("data", [*map(self._rcpt, missing), _DATA], limit)
+            answers = self.recipients | refused | dict(zip(missing, added, strict=True))
             replies = {path: answers[path] for path in paths}
             self.recipients = {path: reply for path, reply in replies.items() if reply.positive}
         else:
@@ -130,16 +138,17 @@ class Checkout:
                 raise self.connection.wire.abort(f"answered {describe(reply)}")
         return replies
 
+    def _rcpt(self, path: bytes) -> bytes:
+        return extensions.rcpt(self._envelope, path, self.connection.extensions)
 
-def _mail(connection: Connection, envelope: Envelope) -> bytes:
-    """Returns the MAIL command with the parameters that the upstream's extensions allow."""
-    parameters = [
-        parameter
-        for parameter in envelope.parameters
-        if _EXTENSIONS.get(parameter.partition(b"=")[0].upper(), "") in connection.extensions
-    ]
-    return b" ".join([b"MAIL FROM:<%b>" % envelope.reverse_path, *parameters]) + b"\r\n"
+    def _refuse_paths(self, paths: Sequence[bytes]) -> tuple[dict[bytes, Reply], list[bytes]]:
+        """Returns the refusals of paths that need an extension, and the paths to send."""
+        refused = {path: reply for path in paths if (reply := self._path_refusal(path))}
+        return refused, [path for path in paths if path not in refused]
 
+    def _path_refusal(self, path: bytes) -> Reply | None:
+        return self._refusal(extensions.path_refusal(self._envelope, path, self.connection.extensions))
 
-def _rcpt(path: bytes) -> bytes:
-    return b"RCPT TO:<%b>\r\n" % path
+    def _refusal(self, reply: Reply | None) -> Reply | None:
+        """Makes a refusal transient on a fallback upstream: the preferred one may offer the extension."""
+        return reply.as_transient() if reply and self.connection.rank else reply
