@@ -42,6 +42,7 @@ def serve(loaded: Loaded) -> None:
     from relay.settings.sources import upstream_password
 
     settings = loaded.settings
+    password = upstream_password(settings)
     ignore_other_signals()  # until the relay handles them
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
@@ -59,7 +60,7 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        _run(run(settings, upstream_password(settings), log_start, lines))
+        _run(run(settings, password, log_start, lines))
     except CannotListenError as error:
         # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
         raise CommandError(*_listen_errors(error, settings)) from error

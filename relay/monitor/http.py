@@ -49,10 +49,11 @@ class HttpServer:
         metrics: Metrics,
         state: Callable[[], tuple[bool, Mapping[str, object]]],
         memory: Store | None = None,
+        connections: HttpConnections | None = None,
     ) -> None:
         self._metrics = metrics
         self._state = state
-        self._connections = HttpConnections()
+        self._connections = connections or HttpConnections()
         app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[self._connections.note_request])
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/livez", self._get_livez)

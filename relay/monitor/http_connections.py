@@ -26,9 +26,11 @@ _REFUSAL = (
 
 
 class HttpConnections:
-    """The connections of an aiohttp server."""
+    """The connections of an aiohttp server: at most `most`, each with a request every `request_every` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_CONNECTIONS, request_every: float = REQUEST_EVERY) -> None:
+        self._most = most
+        self._request_every = request_every
         self._connections: dict[asyncio.BaseTransport, _Connection] = {}
         self._server: asyncio.Server | None = None
 
@@ -45,8 +47,8 @@ class HttpConnections:
             self._server.close()
 
     def _accept(self, make_handler: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        if len(self._connections) < MOST_CONNECTIONS:
-            return _Connection(make_handler(), self._connections)
+        if len(self._connections) < self._most:
+            return _Connection(make_handler(), self._connections, self._request_every)
         return _Refused()
 
     @web.middleware
@@ -62,9 +64,12 @@ class HttpConnections:
 class _Connection(asyncio.Protocol):
     """A connection that is served: passes all events to aiohttp's protocol, and ends at the time limit."""
 
-    def __init__(self, handler: asyncio.Protocol, connections: dict[asyncio.BaseTransport, _Connection]) -> None:
+    def __init__(
+        self, handler: asyncio.Protocol, connections: dict[asyncio.BaseTransport, _Connection], request_every: float
+    ) -> None:
         self._handler = handler
         self._connections = connections
+        self._request_every = request_every
         # What needs no bound here goes to aiohttp directly.
         self.data_received = handler.data_received  # type: ignore[method-assign]
         self.eof_received = handler.eof_received  # type: ignore[method-assign]
@@ -91,7 +96,7 @@ class _Connection(asyncio.Protocol):
 
     def _start_limit(self) -> asyncio.TimerHandle:
         # Not `close`, which would wait for a client that does not read.
-        return asyncio.get_running_loop().call_later(REQUEST_EVERY, self._transport.abort)
+        return asyncio.get_running_loop().call_later(self._request_every, self._transport.abort)
 
 
 class _Refused(asyncio.Protocol):

@@ -42,7 +42,8 @@ class LogWriter(logging.Handler):
         self._lock = cast("threading.RLock", self.lock)
         self._descriptor = stream.fileno()
         self._encoding, self._errors = stream.encoding or "utf-8", stream.errors or "backslashreplace"
-        self._write_at_once = _nonblocking_writer(self._descriptor)
+        self._resources = contextlib.ExitStack()
+        self._write_at_once = _nonblocking_writer(self._descriptor, self._resources)
         self._most_waiting = most_waiting
         self._waiting = bytearray()
         self._dropped = 0
@@ -64,6 +65,13 @@ class LogWriter(logging.Handler):
         if thread := self._thread:
             thread.join(limit)
 
+    def close(self) -> None:
+        """Closes what this writer has opened. The stream stays open."""
+        self.stop()
+        self._write_at_once = None
+        self._resources.close()
+        super().close()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Adds the line of a record to those that wait. Called with the handler's lock held."""
         try:
@@ -71,6 +79,8 @@ class LogWriter(logging.Handler):
         except Exception:  # noqa: BLE001 - a log line with wrong arguments must not stop mail
             self.handleError(record)
             return
+        if len(self._waiting) + len(line) > self._most_waiting:
+            self._flush()
         if len(self._waiting) + len(line) > self._most_waiting:
             self._dropped += 1
             self._on_dropped()
@@ -140,7 +150,7 @@ class LogWriter(logging.Handler):
             _log.warning("log lines were dropped, because the log took no more", extra={"fields": {"lines": dropped}})
 
 
-def _nonblocking_writer(descriptor: int) -> Callable[[bytes | bytearray], int] | None:
+def _nonblocking_writer(descriptor: int, resources: contextlib.ExitStack) -> Callable[[bytes | bytearray], int] | None:
     """Returns a function that writes as much as possible without waiting, and returns the number of bytes.
 
     Returns None for a regular file: the system offers no such write, and a disk may hang. O_NONBLOCK cannot be set on
@@ -148,10 +158,11 @@ def _nonblocking_writer(descriptor: int) -> Callable[[bytes | bytearray], int] |
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(kind):  # the journal of systemd
-        journal = socket.socket(fileno=os.dup(descriptor))
+        journal = resources.enter_context(socket.socket(fileno=os.dup(descriptor)))
         return lambda lines: journal.send(lines, socket.MSG_DONTWAIT)
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         with contextlib.suppress(OSError):  # the terminal of another user, or no /proc
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            resources.callback(os.close, own)
             return partial(os.write, own)
     return None
