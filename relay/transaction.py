@@ -324,7 +324,7 @@ class Transaction:
         )
 
     def _original(self, reply: Reply) -> Original:
-        text = self._relay.pseudonyms.redact(reply.text[:LONGEST_REPLY])
+        text = self._relay.pseudonyms.redact(reply.text, LONGEST_REPLY)
         return Original(self.id, self._judgement.message_id, text, self._relay.now())
 
     def _report(self, size: int, seconds: float) -> Report:

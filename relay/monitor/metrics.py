@@ -111,6 +111,11 @@ class Metrics:
             "Internal faults of the relay; each is in the log with its traceback.",
             registry=registry,
         )
+        self.log_lines_dropped = Counter(
+            "smtp_dedup_log_lines_dropped",
+            "Log lines that were dropped because the log took no more.",
+            registry=registry,
+        )
         self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)
         self.claims = Gauge("smtp_dedup_claims", "Claims that transactions of this process hold.", registry=registry)
         self.store_up = Gauge("smtp_dedup_store_up", "1 if the store answers.", registry=registry)

@@ -20,7 +20,7 @@ from relay.monitor.metrics import Metrics
 from relay.monitor.reporter import LogAndMetricsReporter
 from relay.records.kept_copies import KeptCopies
 from relay.records.writer import RecordWriter
-from relay.runtime.tasks import Tasks
+from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import build_policy, build_pseudonyms, build_session_limits, build_store, build_upstream
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
@@ -28,7 +28,7 @@ from relay.smtp.listener import Listener
 from relay.transaction import Dependencies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from relay.settings import Settings
 
@@ -36,6 +36,10 @@ _MOST_LOOP_IDS = 100
 """Ids of earlier stores that are still recognised in mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two probes of an upstream that did not answer, so that `/readyz` recovers without mail."""
+
+
+_LEAST_CLOSING_TIME = 1.0
+"""Seconds."""
 
 
 class Service:
@@ -99,19 +103,27 @@ class Service:
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
-        limit = self._settings.limits.drain
-        # Leaves time to write the last acceptances within the limit too.
-        return await self.listener.drain(limit - min(2 * self._settings.store.timeout, limit / 2))
+        return await self.listener.drain(max(self._settings.limits.drain - self._closing_time, 0.0))
 
     async def close(self) -> None:
-        """Ends all parts. The store ends last, so that all acceptances can be written."""
-        await self.listener.close()
-        await self._tasks.cancel()
-        await self.claims.close()
-        await self.records.close()
-        await self.upstream.close()
-        await self._http.close()
-        await self.store.close()
+        """Ends all parts, each within a limit. The store ends last, so that all acceptances can be written."""
+        limit = self._closing_time
+        await _close(limit / 2, sessions=self.listener.close(), messages=self.listener.table.messages.cancel())
+        await _close(
+            limit * 3 / 8,
+            claims=self.claims.close(),
+            records=self.records.close(),
+            upstream=self.upstream.close(),
+            http=self._http.close(),
+            tasks=self._tasks.cancel(),
+        )
+        await _close(limit / 8, store=self.store.close())
+
+    @property
+    def _closing_time(self) -> float:
+        """Seconds of `limits.drain` for `close`, in which the last acceptances are written to a store that may hang."""
+        settings = self._settings
+        return max(_LEAST_CLOSING_TIME, min(4 * settings.store.timeout, settings.limits.drain / 2))
 
     def state(self) -> tuple[bool, Mapping[str, object]]:
         """Returns whether mail can flow, and the state of each part for `/readyz`."""
@@ -166,6 +178,15 @@ class Service:
                 if not is_logged:
                     log.warning("upstream does not answer: %s", error)
         await asyncio.sleep(_PROBE_EVERY)
+
+
+async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None:
+    """Closes parts concurrently. One that fails or hangs does not keep the others open."""
+    for part, result in (await run_within(limit, parts)).items():
+        if isinstance(result, TimeoutError):
+            log.warning("%s did not end within %g s", part, limit)
+        elif isinstance(result, BaseException):
+            log.error("%s did not end properly", part, exc_info=result)
 
 
 async def _listen(start: Callable[[str, int], Awaitable[int]], address: HostPort, key: str) -> str:

@@ -258,8 +258,9 @@ class LimitsSection(_Section):
     )
     drain: Seconds = _key(
         "25s",
-        "How long running transactions may take to finish after SIGTERM. Keep it below the service manager's limit: "
-        "TimeoutStopSec in systemd (35 s in the unit of this package).",
+        "How long running transactions, and the last writes after them, may take after SIGTERM. The process ends one "
+        "second later at the latest. Keep it below the service manager's limit: TimeoutStopSec in systemd (35 s in the "
+        "unit of this package).",
     )
 
 
