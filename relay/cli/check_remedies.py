@@ -99,11 +99,16 @@ def connect_remedy(error: str, key: str, url: SmtpUrl, step: str, answer: PortAn
     return other_scheme or _SILENT_REMEDY.format(key=key)
 
 
+def tls_expected(key: str, url: SmtpUrl) -> str:
+    """Returns the remedy for a port on which TLS begins with the first byte."""
+    return f"the port expects TLS from the first byte: write smtps://{url.address} in {key}"
+
+
 def _other_scheme(url: SmtpUrl, key: str, error: str, answer: PortAnswer) -> str:
     """Returns the remedy if the scheme of the URL does not fit the port."""
     address = url.address
     if answer.tls and url.security is not Security.TLS:
-        return f"the port expects TLS from the first byte: write smtps://{address} in {key}"
+        return tls_expected(key, url)
     if answer.said.startswith("220") and url.security is Security.TLS:
         return f"the port does not use TLS from the first byte: write smtp+starttls://{address} (or smtp://) in {key}"
     if url.security is Security.STARTTLS and "STARTTLS" in error and " answered " not in error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import ssl
@@ -14,6 +15,7 @@ from relay.cli import check_remedies as remedies
 from relay.cli.check_port import PortAnswer, ask_port
 from relay.cli.finding import Caution, Finding
 from relay.core.errors import UpstreamError
+from relay.runtime.tasks import Tasks
 from relay.upstream.connect import connect
 from relay.upstream.wire import ConnectionEnded
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _COMMAND_LIMIT = 30.0
 """Seconds for each reply. The relay itself waits for `upstream.reply_timeout`, too long for a person."""
+_USUAL_GREETING = 4.0
+"""Seconds after which a port without a greeting is asked whether it expects TLS."""
 _LONGEST_QUOTE = 500
 """Characters of a reply that are shown."""
 _LONGEST_SIZE = 20
@@ -61,6 +65,10 @@ def _domain(host: str) -> str:
     return ""
 
 
+class _TlsExpected(Exception):  # noqa: N818 - it describes the upstream
+    """The port speaks TLS from the first byte, and the URL does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamTest:
     """The test of one upstream. `key` is the setting that contains its URL."""
@@ -75,14 +83,30 @@ class UpstreamTest:
     async def run(self) -> list[Finding]:
         """Connects, sends the commands, and returns the finding."""
         try:
-            connection = await connect(self.target)
+            connection = await self._connect()
         except UpstreamError as error:
             return [await self._unreachable(error)]
+        except _TlsExpected:
+            remedy = remedies.tls_expected(self.key, self.url)
+            return [Finding(self.key, f"{self.url}: does not greet, but speaks TLS", remedy, "greeting")]
         try:
             refusal = await self._try_transaction(connection)
         finally:
             connection.wire.quit()
         return [refusal or Finding(self.key, f"{self.url} answers{_size(connection)}")]
+
+    async def _connect(self) -> Connection:
+        """Connects. Raises `UpstreamError`, or `_TlsExpected` without waiting for a greeting that cannot come."""
+        connecting = Tasks().start(connect(self.target), "connect")
+        try:
+            await asyncio.wait([connecting], timeout=_USUAL_GREETING)
+            if not connecting.done() and not self.target.implicit_tls:
+                answer = await ask_port(self.target.host, self.target.port)
+                if answer.tls and not connecting.done():
+                    raise _TlsExpected
+            return await connecting
+        finally:
+            connecting.cancel()
 
     async def _try_transaction(self, connection: Connection) -> Finding | None:
         """Sends MAIL, RCPT and RSET. Returns what the server refused; None if it accepted all."""
