@@ -42,7 +42,7 @@ async def check_store(settings: Settings) -> list[Finding]:
         servers = await _try_store(settings)
     except StoreError as error:
         words = await _greeting_of(url, str(error))
-        text = f"{url}: {error}" + (f" (it says: {words})" if words else "")
+        text = f"{url}: {error}" + (f" (the port says: {words})" if words else "")
         fault = f"{error} {words}"
         return [Finding(_KEY, text, store_remedy(error, fault), store_step(fault))]
     return [Finding(_KEY, f"{url} answers"), *findings(servers, str(url))]
@@ -91,22 +91,29 @@ async def _try_claim(store: Store) -> None:
         ("renews a claim", Renew(key, own, _LEASE), Done),
         ("releases a claim", Release(key, own), Done),
     )
-    answers = [(await store.execute([command]))[0] for _, command, _ in steps]
-    for (what, _, expected), answer in zip(steps, answers, strict=True):
-        if isinstance(answer, Unknown):
-            raise StoreError(f"a trial that {what} failed: {answer.reason}")
+    for what, command, expected in steps:
+        try:
+            [answer] = await store.execute([command])
+        except StoreError as error:
+            raise StoreError(f"{error} (a trial that {what})") from error
         if not isinstance(answer, expected):
-            raise StoreError(f"a trial that {what} failed: the store answers {answer}")
+            words = answer.reason if isinstance(answer, Unknown) else f"unexpected answer {answer}"
+            raise StoreError(f"{words} (a trial that {what})")
 
 
 async def _greeting_of(url: StoreUrl, error: str) -> str:
-    """Returns the words of a single Redis server that closes the connection before a library can read them."""
+    """Returns what the port of a single Redis says if the library's error does not tell.
+
+    A Redis in protected mode says why it refuses and closes, before the library can read that.
+    """
     if store_step(error) or urlsplit(str(url)).scheme not in {"redis", "rediss"}:
         return ""
     parts = urlsplit(str(url))
     if not parts.hostname:
         return ""
     answer = await ask_port(parts.hostname, parts.port or _REDIS_PORT, b"PING\r\n")
-    if answer.said.startswith(("-", "+")):
+    if parts.scheme == "rediss":
+        return "Redis without TLS" if answer.said.startswith(("+", "-")) else ""
+    if answer.said.startswith("-"):
         return answer.said
-    return "a TLS server, not plain Redis" if answer.tls and parts.scheme == "redis" else ""
+    return "a TLS handshake is expected" if answer.tls else ""

@@ -30,6 +30,7 @@ _USUAL_GREETING = 4.0
 """Seconds after which a port without a greeting is asked whether it expects TLS."""
 _LONGEST_QUOTE = 500
 """Characters of a reply that are shown."""
+_IPV4 = 4
 _LONGEST_SIZE = 20
 """Digits (RFC 1870 section 3)."""
 
@@ -48,21 +49,24 @@ class TrialAddresses:
         return target.user if "@" in target.user else ""
 
     def recipient_for(self, target: Target) -> str:
-        """Returns the forward-path. By default the sender, else postmaster at the upstream (RFC 5321 section 4.5.1).
-
-        If the upstream is named by an IP address, the path is `postmaster` alone, which every server must accept.
-        """
+        """Returns the forward-path. By default the sender, else postmaster at the upstream."""
         if self.recipient is not None:
             return self.recipient
-        return self.sender_for(target) or f"postmaster{_domain(target.host)}"
+        return self.sender_for(target) or f"postmaster@{_domain(target)}"
 
 
-def _domain(host: str) -> str:
+def _domain(target: Target) -> str:
+    """Returns the upstream's name; this host's if the URL has an IP address, or else an address literal.
+
+    Not `postmaster` without a domain: Postfix accepts it without looking at its restrictions (RFC 5321 section 4.5.1).
+    """
     try:
-        ipaddress.ip_address(host)
+        address = ipaddress.ip_address(target.host)
     except ValueError:
-        return f"@{host}"
-    return ""
+        return target.host
+    if "." in target.helo_name and not target.helo_name.startswith("["):
+        return target.helo_name
+    return f"[{address}]" if address.version == _IPV4 else f"[IPv6:{address}]"
 
 
 class _TlsExpected(Exception):  # noqa: N818 - it describes the upstream

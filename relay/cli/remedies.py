@@ -34,9 +34,9 @@ _CAUSES = (
         '"protected-mode no" only where no other host can connect',
     ),
     _Cause(r"max number of clients", "greeting", "raise maxclients in its redis.conf, or close idle clients"),
-    _Cause(r"a TLS server", "TLS", "the port expects TLS: write rediss:// in store.url"),
+    _Cause(r"a TLS handshake is expected", "TLS", "the port expects TLS: write rediss:// in store.url"),
     _Cause(
-        r"(?i)wrong version number|record layer failure",
+        r"(?i)Redis without TLS|wrong version number|record layer failure",
         "TLS",
         "the port does not use TLS: write redis:// in store.url",
     ),
@@ -58,6 +58,12 @@ _CAUSES = (
     ),
     _Cause(r"(?i)DB index", "login", "correct the number of the database in store.url"),
     # Commands
+    _Cause(
+        r"executing the script can't run",
+        "command",
+        "allow the user in store.url what the relay's scripts call: "
+        "ACL SETUSER USER +eval +set +get +del +pttl +pexpire +pexpireat",
+    ),
     _Cause(r"NOPERM|(?i:no permissions)", "command", "allow this command to the user in store.url (ACL SETUSER)"),
     _Cause(
         r"(?i)OOM|used memory > 'maxmemory'",
