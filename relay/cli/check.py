@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from relay.settings.addresses import HostPort
     from relay.settings.urls import SmtpUrl
 
-FILE_LIMIT = 5.0
-"""Seconds for a test that may hang on a disk, a network file system or the resolver."""
+FILE_LIMIT = 10.0
+"""Seconds for a test that may hang on a disk, a network file system or the resolver. An address takes 5 s at most."""
 _SERVER_LIMIT = 180.0
 """Seconds for the test of a server. Each step of it has a shorter limit, with a better message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 _KEY = "store.url"
 _FILE_REMEDY = "name a file in a folder that this user may write, or correct store.url"
+_FILE_REMEDIES = (
+    (r"locked|busy", "see which program holds its lock (fuser FILE shows it): relays hold it for milliseconds only"),
+    (r"\bfull\b|No space|quota", "make room on its disk"),
+    (r"readonly|read-only|Read-only", "let this user write the file and its folder, or correct store.url"),
+)
+"""Patterns of SQLite's messages."""
 _LEASE = 5.0
 """Seconds after which the trial claim ends by itself if it cannot be released."""
 _REDIS_PORT = 6379
@@ -55,7 +62,9 @@ async def _check_sqlite(settings: Settings, url: SqliteUrl) -> Finding:
             try:
                 await _try_store(settings.model_copy(update={"store": changed}))
             except StoreError as error:
-                return Finding(_KEY, f"{url}: {str(error).removeprefix(f'{path}: ')}", _FILE_REMEDY)
+                words = str(error).removeprefix(f"{path}: ")
+                remedy = next((fix for pattern, fix in _FILE_REMEDIES if re.search(pattern, words)), _FILE_REMEDY)
+                return Finding(_KEY, f"{url}: {words}", remedy)
     except OSError as error:
         return Finding(_KEY, f"{url}: cannot be made: {error.strerror or error}", _FILE_REMEDY)
     return Finding(_KEY, f"{url} answers" if path == url.path else f"{url} is not there yet and can be made")
