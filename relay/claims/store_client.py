@@ -165,13 +165,12 @@ class BatchingStoreClient:
 
     async def _send(self, batch: list[_Request]) -> None:
         """Makes one round trip. Every request is answered, whatever happens."""
-        now = self._clock()
-        commands = [command for request in batch for command in request.aged(now)]
         answers: list[Answer] | None = None
         try:
-            answers = await self._breaker.call(self._execute(commands))
+            now = self._clock()
+            answers = await self._breaker.call(self._execute([each for request in batch for each in request.aged(now)]))
         finally:
-            self._answer(batch, self._unknown(commands) if answers is None else answers)
+            self._answer(batch, answers)
 
     async def _execute(self, commands: Sequence[Command]) -> list[Answer]:
         answers = await self._store.execute(commands)
@@ -179,12 +178,15 @@ class BatchingStoreClient:
             raise StoreError(f"{len(answers)} answers to {len(commands)} commands")
         return list(answers)
 
-    def _answer(self, batch: list[_Request], answers: Sequence[Answer]) -> None:
+    def _answer(self, batch: Sequence[_Request], answers: Sequence[Answer] | None) -> None:
+        """Answers all requests of a batch, with `Unknown` if there are no answers."""
         start = 0
         for request in batch:
             end = start + len(request.commands)
             if not request.answers.done():
-                request.answers.set_result(list(answers[start:end]))
+                request.answers.set_result(
+                    self._unknown(request.commands) if answers is None else [*answers[start:end]]
+                )
             start = end
 
     def _state_changed(self, up: bool) -> None:
@@ -196,7 +198,7 @@ class BatchingStoreClient:
         batch = list(self._queue)
         self._queue.clear()
         self._queued.clear()
-        self._answer(batch, self._unknown([command for request in batch for command in request.commands]))
+        self._answer(batch, None)
 
     def _unknown(self, commands: Sequence[Command]) -> list[Answer]:
         return [Unknown(self._breaker.reason)] * len(commands)

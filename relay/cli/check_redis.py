@@ -1,4 +1,4 @@
-"""What `relay check` says of Redis servers that answer, and yet may forget or lose what they are told."""
+"""What `relay check` reports about Redis servers that answer but may forget or lose data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SKEW = 2.0
 
 
 def findings(servers: Sequence[ServerInfo], url: str = "redis:") -> Iterator[Finding]:
-    """Give what is to be mended where `store.url` begins like this, server by server, and between them."""
+    """Yields the faults of each server, and those between the servers. `url` is the value of `store.url`."""
     for server in servers:
         if server.clustered and not url.startswith("redis+cluster:"):
             yield Finding(
@@ -27,52 +27,53 @@ def findings(servers: Sequence[ServerInfo], url: str = "redis:") -> Iterator[Fin
                 "write redis+cluster://HOST:PORT in store.url",
             )
         if server.away:
-            yield Caution(_KEY, f"{server.away}: who is asked about there is forwarded unasked", "start it")
+            yield Caution(_KEY, f"{server.away}: mail whose claims belong there is forwarded without them", "start it")
         else:
-            yield from _of_one(server)
-    yield from _between(servers)
+            yield from _findings_of(server)
+    yield from _findings_between(servers)
 
 
-def _of_one(server: ServerInfo) -> Iterator[Finding]:
+def _findings_of(server: ServerInfo) -> Iterator[Finding]:
+    policy = server.eviction_policy
     if server.version and server.version < _OLDEST:
         number = ".".join(map(str, server.version))
         yield Finding(_KEY, f"{server.name} is Redis {number}, which cannot keep claims", "use Redis 6.2 or newer")
-    if server.evicts is None or server.persists is None:
+    if policy is None or server.persists is None:
         yield Caution(
             _KEY,
             f"{server.name} does not let this user read its CONFIG; whether it evicts or persists is not known",
             'see that maxmemory-policy is "noeviction" and persistence is on, or allow CONFIG GET for the check',
         )
-    if server.evicts not in (None, "noeviction"):
-        why = "all our keys have an expiry, so it throws them away too" if server.evicts.startswith("volatile") else ""
+    if policy not in (None, "noeviction"):
+        why = " (all keys of the relay have an expiry, so it evicts them too)" if policy.startswith("volatile") else ""
         yield Caution(
             _KEY,
-            f'{server.name} has maxmemory-policy "{server.evicts}": when memory is short it forgets what was sent, and '
-            "repeats go through" + (f" ({why})" if why else ""),
-            'write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET maxmemory-policy noeviction; '
+            f'{server.name} has maxmemory-policy "{policy}": when memory is short it forgets what was sent, and '
+            f"repeats go through{why}",
+            'write "maxmemory-policy noeviction" in its redis.conf, or run CONFIG SET maxmemory-policy noeviction; '
             "a full Redis then refuses, and mail is forwarded",
         )
     if server.persists is False:
         yield Caution(
             _KEY,
             f"{server.name} persists nothing: after its restart it knows only what running relays write back",
-            'write "appendonly yes" in its redis.conf, or say CONFIG SET appendonly yes and CONFIG REWRITE',
+            'write "appendonly yes" in its redis.conf, or run CONFIG SET appendonly yes and CONFIG REWRITE',
         )
     if server.ahead and abs(server.ahead) > _SKEW:
-        way = "ahead of" if server.ahead > 0 else "behind"
+        direction = "ahead of" if server.ahead > 0 else "behind"
         yield Caution(
             _KEY,
-            f"the clock of {server.name} is {abs(server.ahead):.1f} s {way} this host's",
+            f"the clock of {server.name} is {abs(server.ahead):.1f} s {direction} this host's",
             "let both follow the same time servers (NTP)",
         )
 
 
-def _between(servers: Sequence[ServerInfo]) -> Iterator[Finding]:
-    told = sorted((server.ahead, server.name) for server in servers if server.ahead is not None)
-    if told and told[-1][0] - told[0][0] > _SKEW:
+def _findings_between(servers: Sequence[ServerInfo]) -> Iterator[Finding]:
+    clocks = sorted((server.ahead, server.name) for server in servers if server.ahead is not None)
+    if clocks and clocks[-1][0] - clocks[0][0] > _SKEW:
         yield Caution(
             _KEY,
-            f"the clock of {told[-1][1]} is {told[-1][0] - told[0][0]:.1f} s ahead of that of {told[0][1]}: "
+            f"the clock of {clocks[-1][1]} is {clocks[-1][0] - clocks[0][0]:.1f} s ahead of that of {clocks[0][1]}: "
             "windows change their length when keys move or a server takes over",
             "let all follow the same time servers (NTP)",
         )

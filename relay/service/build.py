@@ -15,7 +15,7 @@ from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.settings.sources import default_secret_file
-from relay.settings.urls import MaildirUrl, MemoryUrl, Security, SmtpUrl, SqliteUrl
+from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session import SessionLimits
 from relay.transaction import Policy
 from relay.upstream.connect import Target
@@ -38,8 +38,8 @@ def build_store(settings: Settings) -> Store:
             return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
         case MemoryUrl():
             return MemoryStore()
-        case redis:
-            return RedisStore(redis.url, timeout=settings.store.timeout)
+        case RedisUrl(_, servers):
+            return RedisStore(servers, timeout=settings.store.timeout)
 
 
 def build_upstream(

@@ -1,6 +1,6 @@
-"""Where things are: HOST:PORT, networks and paths as an operator writes them.
+"""HOST:PORT, networks and paths, as an operator writes them.
 
-Each function raises `ValueError` whose text says how to mend the value.
+Each function raises `ValueError` with a text that says how to correct the value.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class HostPort:
 
     @classmethod
     def parse(cls, value: object, default_port: int | None = None) -> HostPort:
-        """Read `HOST:PORT`, with IPv6 in brackets; the port may be left out where there is a default."""
+        """Reads `HOST:PORT`, with IPv6 in brackets. The port is optional if there is a default."""
         if isinstance(value, HostPort):
             return value
         text = str(value).strip()
         found = _HOST_PORT.fullmatch(text)
         if not found:
-            raise ValueError(_mend_for(text))
+            raise ValueError(_remedy_for(text))
         port = int(found["port"]) if found["port"] else default_port
         if port is None:
             raise ValueError('the port is missing; write HOST:PORT, for example "127.0.0.1:2525"')
@@ -47,27 +47,27 @@ class HostPort:
 
     @property
     def loopback(self) -> bool:
-        """Say whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         address = _address(self.host)
         return address.is_loopback if address else self.host.rstrip(".").lower() == "localhost"
 
     def takes(self, other: HostPort) -> bool:
-        """Say whether who listens here is surely the one whom `other` reaches."""
+        """Returns whether a connection to `other` certainly reaches a listener on this address."""
         if self.port != other.port:
             return False
-        own, theirs = (
+        host, other_host = (
             "127.0.0.1" if name == "localhost" else name
-            for name in (place.host.rstrip(".").lower() for place in (self, other))
+            for name in (address.host.rstrip(".").lower() for address in (self, other))
         )
-        if own == "0.0.0.0":
-            return other.loopback and ":" not in theirs
-        return own == theirs or (own == "::" and other.loopback)
+        if host == "0.0.0.0":
+            return other.loopback and ":" not in other_host
+        return host == other_host or (host == "::" and other.loopback)
 
     def clashes_with(self, other: HostPort) -> bool:
-        """Say whether surely only one of the two can be listened on."""
+        """Returns whether certainly only one of the two addresses can be listened on."""
         if self == other:
             return self.port != 0
-        # Who listens on [::] leaves the addresses of IPv4 to others.
+        # A listener on [::] leaves the IPv4 addresses free.
         return self.port != 0 and "::" not in (self.host, other.host) and (self.takes(other) or other.takes(self))
 
     def __str__(self) -> str:
@@ -75,31 +75,32 @@ class HostPort:
 
 
 def parse_host_port_or_none(value: object) -> HostPort | None:
-    """Read `HOST:PORT`; empty text is None."""
+    """Reads `HOST:PORT`; returns None for empty text."""
     return None if value is None or value == "" else HostPort.parse(value)
 
 
 def parse_networks(value: object) -> tuple[Network, ...]:
-    """Read a list of CIDR networks: a TOML list, or its text, or text with commas between them."""
+    """Reads a list of CIDR networks: a TOML list, the text of one, or text with commas between the networks."""
     return tuple(_network(item) for item in parse_list(value, '["127.0.0.0/8", "::1/128"]'))
 
 
 def parse_path(value: object) -> Path:
-    """Read the path of a file or folder. A `~` would be taken for a name, so it is refused."""
+    """Reads the path of a file or folder. `~` is refused, because it would be taken literally."""
     text = str(value)
     if not text or not text.isprintable():
         raise ValueError('not a path; write for example "/etc/smtp-dedup-relay/password"')
     if text.startswith("~"):
         raise ValueError('"~" is not expanded here; write the whole path')
-    return Path(text)
+    # pathlib keeps two leading slashes, which a URL such as "maildir:PATH" could not repeat.
+    return Path(f"/{text.lstrip('/')}" if text.startswith("//") else text)
 
 
 def parse_path_or_none(value: object) -> Path | None:
-    """Read a path; empty text is None."""
+    """Reads a path; returns None for empty text."""
     return None if value is None or value == "" else parse_path(value)
 
 
-def _mend_for(text: str) -> str:
+def _remedy_for(text: str) -> str:
     if text.count(":") > 1 and "[" not in text:
         return 'an IPv6 address stands in brackets; write for example "[::1]:2525"'
     return 'not HOST:PORT; write for example "127.0.0.1:2525"'

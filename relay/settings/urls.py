@@ -1,6 +1,6 @@
 """The URLs of the upstream and of the store.
 
-`parse_upstream` and `parse_store` raise `ValueError` whose text says how to mend the URL and never repeats a password.
+The functions raise `ValueError` with a text that names the remedy and never repeats a password.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations of these dataclasses
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote
 
+from yarl import URL
+
+from relay.claims.redis.servers import Address, RedisServers, Topology
 from relay.settings.addresses import HostPort, parse_path
 from relay.settings.units import parse_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Security(enum.StrEnum):
-    """How the way to the upstream is protected. The values are the schemes."""
+    """How the connection to the upstream is protected. The values are the URL's schemes."""
 
     NONE = "smtp"
     STARTTLS = "smtp+starttls"
-    """Required: no mail goes out where the upstream does not offer it."""
+    """STARTTLS is required: no mail is sent if the upstream does not offer it."""
     TLS = "smtps"
-    """From the first byte on (RFC 8314)."""
+    """TLS from the first byte (RFC 8314)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class SmtpUrl:
 
 @dataclass(frozen=True, slots=True)
 class MaildirUrl:
-    """A Maildir that takes accepted mail, for trying out."""
+    """A Maildir to which accepted mail is written, for trials."""
 
     path: Path
 
@@ -55,7 +58,7 @@ class MaildirUrl:
 
 @dataclass(frozen=True, slots=True)
 class SqliteUrl:
-    """A database file."""
+    """An SQLite database file."""
 
     path: Path
 
@@ -65,9 +68,10 @@ class SqliteUrl:
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Redis or Valkey: a server, a service of Sentinel, a Cluster. `url` holds passwords; `str()` masks them."""
+    """Redis or Valkey servers. `url` is the URL as it was written, with passwords; `str()` masks them."""
 
     url: str = field(repr=False)
+    servers: RedisServers
 
     def __str__(self) -> str:
         return mask(self.url)
@@ -85,9 +89,9 @@ UpstreamUrl: TypeAlias = SmtpUrl | MaildirUrl
 StoreUrl: TypeAlias = SqliteUrl | RedisUrl | MemoryUrl
 
 MASK = "***"
-"""Stands for a password wherever settings are shown."""
+"""Replaces a password wherever settings are shown."""
 
-# Up to the last "@", for a password may hold any character; also where the scheme is missing.
+# Up to the last "@", because a password may contain any character; also if the scheme is missing.
 _USERINFO_PASSWORD = re.compile(r"\A((?:[\w+.-]*://)?[^:@/]*):(?!//).*@", re.DOTALL)
 _QUERY_PASSWORD = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
 
@@ -103,40 +107,47 @@ _STORES = (
     f"{_CLUSTER}://HOST[:6379],…",
     "memory:",
 )
-# The rest of redis-py's options would overrule limits that the relay sets itself.
+_TOPOLOGIES = {_SENTINEL: Topology.SENTINEL, _CLUSTER: Topology.CLUSTER}
+# Other options of redis-py would override limits that the relay sets.
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
-_REDIS_OPTIONS = {_SENTINEL: frozenset({"db", "sentinel_password"}), _CLUSTER: frozenset[str]()}
+_REDIS_OPTIONS = {
+    "rediss": _TLS_OPTIONS | {"db"},
+    _SENTINEL: frozenset({"db", "sentinel_password"}),
+    _CLUSTER: frozenset[str](),
+}
+_CERTIFICATE_REQUIREMENTS = ("required", "optional", "none")
+_FALSE = frozenset({"0", "f", "false", "n", "no"})
 
 
 def mask(text: str) -> str:
-    """Hide the password in a URL, also in one that is written wrongly."""
+    """Returns the URL with its passwords masked, even if it is not a correct URL."""
     return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USERINFO_PASSWORD.sub(rf"\1:{MASK}@", text))
 
 
 def parse_upstream(value: object) -> UpstreamUrl:
-    """Read `smtp://`, `smtp+starttls://` and `smtps://` with `[USER@]HOST[:PORT]`, or `maildir:PATH`."""
+    """Reads `smtp://`, `smtp+starttls://` and `smtps://` with `[USER@]HOST[:PORT]`, or `maildir:PATH`."""
     if isinstance(value, SmtpUrl | MaildirUrl):
         return value
     text = str(value).strip()
     scheme, rest = _split_scheme(text, _UPSTREAMS)
     if scheme == "maildir":
         return MaildirUrl(_path(scheme, rest))
-    parts = _split(text, _UPSTREAMS)
+    url, hosts = _split(text, _UPSTREAMS)
     if ":" in rest.rpartition("@")[0]:
         raise ValueError(
             "a password does not belong into the URL; "
             f"write {scheme}://USER@HOST and put the password into the file that upstream.password_file names"
         )
-    if parts.path.strip("/") or parts.query or parts.fragment:
+    if url.path.strip("/") or url.query_string or url.fragment:
         raise ValueError(f"nothing may follow the host and port; write {scheme}://HOST")
-    address = HostPort.parse(parts.netloc.rpartition("@")[2], _SMTP_PORTS[scheme])
+    address = HostPort.parse(hosts, _SMTP_PORTS[scheme])
     if not address.port:
         raise ValueError(f"port 0 cannot be reached; write {scheme}://{address.host}")
-    return SmtpUrl(Security(scheme), address, unquote(parts.username or "") or None)
+    return SmtpUrl(Security(scheme), address, url.user)
 
 
 def parse_fallbacks(value: object) -> tuple[SmtpUrl, ...]:
-    """Read a list of upstreams: a TOML list, or its text, or text with commas between them."""
+    """Reads a list of upstreams: a TOML list, the text of one, or text with commas between the URLs."""
     urls = tuple(parse_upstream(item) for item in parse_list(value, '["smtp://mail2.example.com"]'))
     smtp = tuple(url for url in urls if isinstance(url, SmtpUrl))
     if len(smtp) < len(urls):
@@ -145,7 +156,7 @@ def parse_fallbacks(value: object) -> tuple[SmtpUrl, ...]:
 
 
 def parse_keep_or_none(value: object) -> MaildirUrl | None:
-    """Read `maildir:PATH`; empty text is None."""
+    """Reads `maildir:PATH`; returns None for empty text."""
     if value is None or value == "":
         return None
     if isinstance(value, MaildirUrl):
@@ -157,7 +168,7 @@ def parse_keep_or_none(value: object) -> MaildirUrl | None:
 
 
 def parse_store(value: object) -> StoreUrl:
-    """Read `sqlite:PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` or `memory:`."""
+    """Reads `sqlite:PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` or `memory:`."""
     if isinstance(value, SqliteUrl | RedisUrl | MemoryUrl):
         return value
     text = str(value).strip()
@@ -170,47 +181,50 @@ def parse_store(value: object) -> StoreUrl:
         if rest.strip("/") == ":memory:":
             raise ValueError('SQLite in memory is not offered; write "memory:"')
         return SqliteUrl(_path(scheme, rest))
-    return _redis(scheme, text)
+    return RedisUrl(text, _redis_servers(scheme, text))
 
 
-def _redis(scheme: str, text: str) -> RedisUrl:
-    text_of_one, others = (text, []) if scheme == "unix" else _first_host(text)
-    parts = _split(text_of_one, _STORES)
-    if MASK in (parts.password, dict(parse_qsl(parts.query)).get("sentinel_password")):
+def _redis_servers(scheme: str, text: str) -> RedisServers:
+    url, hosts = _split(text, _STORES)
+    if MASK in (url.password, url.query.get("sentinel_password")):
         raise ValueError(f'the password is masked; write the real one in place of "{MASK}"')
-    hosts = [parts.netloc.rpartition("@")[2], *others]
+    addresses: tuple[Address, ...] = ()
     if scheme == "unix":
-        if not parts.path.strip("/") or hosts[0]:
+        if not url.path.strip("/") or hosts:
             raise ValueError("the path of the socket is missing; write for example unix:///run/redis/redis.sock")
     else:
-        if "@" in parts.path + parts.query + parts.fragment:
+        if "@" in url.path + url.query_string + url.fragment:
             raise ValueError('"/", "?", "#" and "@" in a password are percent-encoded; write %2F, %3F, %23 and %40')
-        _see_hosts(scheme, hosts)
-        _see_path(scheme, parts.path)
-    _see_options(scheme, parts.query)
-    return RedisUrl(text)
+        addresses = _addresses(scheme, hosts)
+        _check_path(scheme, url.raw_path)
+    options = _options(scheme, url)
+    return RedisServers(
+        addresses,
+        _TOPOLOGIES.get(scheme, Topology.SINGLE),
+        socket=url.path if scheme == "unix" else "",
+        service=url.path[1:] if scheme == _SENTINEL else "",
+        database=int(options.pop("db", "") or (url.path[1:] if scheme in ("redis", "rediss") else "") or 0),
+        user=url.user or "",
+        password=url.password or "",
+        sentinel_password=options.pop("sentinel_password", ""),
+        tls=_tls(options) if scheme == "rediss" else None,
+        hosts=hosts,
+    )
 
 
-def _first_host(text: str) -> tuple[str, list[str]]:
-    """Give the URL with only the first of its hosts, which is all that urlsplit knows, and the others."""
-    base, mark, query = text.partition("?")
-    login, at, where = base.rpartition("@")
-    first, *others = where.split(",")
-    if not others:
-        return text, []
-    last, slash, path = others.pop().partition("/")
-    return login + at + first + slash + path + mark + query, [*others, last]
-
-
-def _see_hosts(scheme: str, hosts: Sequence[str]) -> None:
-    if len(hosts) > 1 and scheme not in (_SENTINEL, _CLUSTER):
+def _addresses(scheme: str, hosts: str) -> tuple[Address, ...]:
+    if "," in hosts and scheme not in _TOPOLOGIES:
         raise ValueError(f"{scheme}:// takes one host; write {_SENTINEL}://HOST,HOST/SERVICE or {_CLUSTER}://HOST,HOST")
-    for host in hosts:
-        if not HostPort.parse(host, 6379).port:
+    addresses = []
+    for host in hosts.split(","):
+        address = HostPort.parse(host, 26379 if scheme == _SENTINEL else 6379)
+        if not address.port:
             raise ValueError(f"port 0 cannot be reached; correct {host}")
+        addresses.append(Address(address.host, address.port))
+    return tuple(addresses)
 
 
-def _see_path(scheme: str, path: str) -> None:
+def _check_path(scheme: str, path: str) -> None:
     if scheme == _SENTINEL:
         if not path.strip("/"):
             raise ValueError(f"the name of the service is missing; write for example {scheme}://HOST:26379/mymaster")
@@ -223,18 +237,28 @@ def _see_path(scheme: str, path: str) -> None:
         raise ValueError(f"only the number of a database may follow the host; write for example {scheme}://HOST/0")
 
 
-def _see_options(scheme: str, query: str) -> None:
-    known = _REDIS_OPTIONS.get(scheme, _TLS_OPTIONS | {"db"})
-    given = parse_qsl(query, keep_blank_values=True)
-    unknown = sorted({name for name, _ in given} - known)
+def _options(scheme: str, url: URL) -> dict[str, str]:
+    options = dict(url.query)
+    known = _REDIS_OPTIONS.get(scheme, frozenset({"db"}))
+    unknown = sorted(options.keys() - known)
     if unknown == ["db"]:
         raise ValueError('a cluster has no databases; leave "db" out')
+    if unknown and unknown[0] in _TLS_OPTIONS and scheme == "redis":
+        raise ValueError(f'option "{unknown[0]}" is for TLS; write rediss://HOST')
     if unknown:
-        mend = "write the password as :PASSWORD@ before the host" if "password" in unknown else "leave it out"
+        remedy = "write the password as :PASSWORD@ before the host" if "password" in unknown else "leave it out"
         known_ones = f" (known: {', '.join(sorted(known))})" if known else ""
-        raise ValueError(f'option "{unknown[0]}" is not known; {mend}{known_ones}')
-    if not dict(given).get("db", "0").isdecimal():
+        raise ValueError(f'option "{unknown[0]}" is not known; {remedy}{known_ones}')
+    if not options.get("db", "0").isdecimal():
         raise ValueError('the database is a number; write for example "db=0"')
+    return options
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
+    if options.get("ssl_cert_reqs", "none") not in _CERTIFICATE_REQUIREMENTS:
+        raise ValueError(f"ssl_cert_reqs is one of {', '.join(_CERTIFICATE_REQUIREMENTS)}")
+    checked = {"ssl_check_hostname": options.get("ssl_check_hostname", "").lower() not in _FALSE}
+    return {**options, **(checked if "ssl_check_hostname" in options else {})}
 
 
 def _split_scheme(text: str, forms: Sequence[str]) -> tuple[str, str]:
@@ -247,18 +271,23 @@ def _split_scheme(text: str, forms: Sequence[str]) -> tuple[str, str]:
     if not rest.startswith("//"):
         raise ValueError(f"the kind is missing; write {_list(forms)}")
     near = difflib.get_close_matches(scheme.lower(), known, 1)
-    mend = f"did you mean {near[0]}:? Known: " if near else "write "
-    raise ValueError(f'"{scheme}" is not known; {mend}{_list(forms)}')
+    remedy = f"did you mean {near[0]}:? Known: " if near else "write "
+    raise ValueError(f'"{scheme}" is not known; {remedy}{_list(forms)}')
 
 
-def _split(text: str, forms: Sequence[str]) -> SplitResult:
+def _split(text: str, forms: Sequence[str]) -> tuple[URL, str]:
+    """Returns the parsed URL without its hosts, of which it could hold only one, and the hosts as they are written."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        raise ValueError(f'"//" is missing; write {_list(forms)}')
+    authority, *tail = re.split(r"(?=[/?#])", rest, maxsplit=1)
+    login, at, hosts = authority.rpartition("@")
+    if hosts.count("[") != hosts.count("]"):
+        raise ValueError(f"not a URL; write {_list(forms)}")
     try:
-        parts = urlsplit(text)
+        return URL(f"{scheme}://{login}{at}{'host' if hosts else ''}{''.join(tail)}"), hosts
     except ValueError:
         raise ValueError(f"not a URL; write {_list(forms)}") from None
-    if not text.startswith(f"{parts.scheme}://"):
-        raise ValueError(f'"//" is missing; write {_list(forms)}')
-    return parts
 
 
 def _path(scheme: str, rest: str) -> Path:

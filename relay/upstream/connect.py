@@ -27,6 +27,14 @@ MOST_REFUSALS = 5
 LONGEST_LIFE = 300.0
 """Seconds."""
 
+# OpenSSL's verification errors for certificates without what RFC 5280 requires. Python checks this from 3.13 on
+# (VERIFY_X509_STRICT).
+_ERRORS_RFC_5280 = range(80, 94)
+_REMEDY_RFC_5280 = (
+    "; Python 3.13 and newer require the extensions of RFC 5280: issue the CA's certificate again with "
+    "basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,cRLSign, and all with key identifiers"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -155,7 +163,8 @@ def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRef
     while certificate and not isinstance(certificate, ssl.SSLError):
         certificate = certificate.__cause__  # type: ignore[assignment]
     if isinstance(certificate, ssl.SSLCertVerificationError):
-        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}")
+        remedy = _REMEDY_RFC_5280 if certificate.verify_code in _ERRORS_RFC_5280 else ""
+        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}{remedy}")
     if isinstance(certificate, ssl.SSLError):
         return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
     if isinstance(error, aiosmtplib.SMTPResponseException) and not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 4.2

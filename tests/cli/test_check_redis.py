@@ -11,10 +11,9 @@ from parts.check_command import UPSTREAM, check, holding
 from parts.ports import HOST, free_port
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
-from parts.redis_server import RedisServer
+from parts.redis_server import RedisServer, redis_store
 
 from relay.claims.redis.server_info import ServerInfo
-from relay.claims.redis.store import RedisStore
 from relay.cli import main
 from relay.cli.check_redis import findings
 
@@ -189,15 +188,15 @@ async def test_a_redis_that_evicts_is_a_warning(persisting: RedisServer, policy:
     result = await warned(persisting, ("CONFIG", "SET", "maxmemory-policy", policy))
     assert result.status == 0
     assert f'warn  store.url: {HOST}:{persisting.port} has maxmemory-policy "{policy}"' in result.stdout
-    assert '\n      to fix: write "maxmemory-policy noeviction" in its redis.conf, or say CONFIG SET ' in result.stdout
-    assert ("all our keys have an expiry" in result.stdout) == (policy == "volatile-ttl")
+    assert '\n      to fix: write "maxmemory-policy noeviction" in its redis.conf, or run CONFIG SET ' in result.stdout
+    assert ("all keys of the relay have an expiry" in result.stdout) == (policy == "volatile-ttl")
 
 
 async def test_a_redis_that_persists_nothing_is_a_warning(redis_server: RedisServer) -> None:
     result = await warned(redis_server)
     assert result.status == 0
     assert f"warn  store.url: {HOST}:{redis_server.port} persists nothing: " in result.stdout
-    assert '\n      to fix: write "appendonly yes" in its redis.conf, or say CONFIG SET ' in result.stdout
+    assert '\n      to fix: write "appendonly yes" in its redis.conf, or run CONFIG SET ' in result.stdout
 
 
 async def test_a_redis_that_hides_its_config_is_a_warning(persisting: RedisServer) -> None:
@@ -218,7 +217,8 @@ async def test_a_cluster_without_one_node_still_passes() -> None:
     assert result.status == 0
     gone = f"{HOST}:{gone_node.port}"
     assert (
-        f"warn  store.url: redis at {gone}: connection refused: who is asked about there is forwarded" in result.stdout
+        f"warn  store.url: redis at {gone}: connection refused: "
+        "mail whose claims belong there is forwarded without them" in result.stdout
     )
 
 
@@ -234,7 +234,7 @@ async def test_sentinels_are_asked_for_the_master() -> None:
 
 
 async def test_a_wrong_clock_is_a_warning(persisting: RedisServer) -> None:
-    store = RedisStore(persisting.url)
+    store = redis_store(persisting.url)
     for wrong, words in ((-5.0, "s ahead of this host's"), (5.0, "s behind this host's")):
         [warning] = findings(await store.survey(wall=lambda off=wrong: time.time() + off))
         assert not warning.fails
@@ -246,7 +246,7 @@ async def test_a_wrong_clock_is_a_warning(persisting: RedisServer) -> None:
 
 def test_clocks_that_differ_are_a_warning() -> None:
     def server(name: str, ahead: float) -> ServerInfo:
-        return ServerInfo(name, ahead=ahead, version=(7, 0), evicts="noeviction", persists=True)
+        return ServerInfo(name, ahead=ahead, version=(7, 0), eviction_policy="noeviction", persists=True)
 
     [warning] = findings([server("h:1", 1.2), server("h:2", -1.3), server("h:3", 0.0)])
     assert warning.text.startswith("the clock of h:1 is 2.5 s ahead of that of h:2: windows change")

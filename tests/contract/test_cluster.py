@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.ports import HOST, free_port
 from parts.redis_cluster import RedisCluster, shared_cluster
 from parts.redis_scripted import bulk, listening, saying
+from parts.redis_server import redis_store
 from parts.waiting import until, until_told
 from redis.crc import key_slot
 
-from relay.claims.redis.store import RedisStore
 from relay.core.claim import (
     AskGeneration,
     Claim,
@@ -36,10 +36,11 @@ from relay.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from parts.desk import OpenDesk
+    from parts.counted_relay import StartCounted
     from parts.peer import ScriptedPeer
     from parts.redis_server import RedisServer
 
+    from relay.claims.redis.store import RedisStore
     from relay.core.claim import Answer
 
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -56,7 +57,7 @@ def cluster() -> RedisCluster:
 
 @pytest_asyncio.fixture
 async def store(cluster: RedisCluster) -> AsyncIterator[RedisStore]:
-    store = RedisStore(cluster.url)
+    store = redis_store(cluster.url)
     await store.open()
     yield store
     await store.close()
@@ -75,7 +76,7 @@ def kinds(answers: Sequence[Answer]) -> set[type]:
 
 
 def by_node(cluster: RedisCluster) -> dict[int, list[Fingerprint]]:
-    """Give the keys by the port of their node."""
+    """Returns the keys by the port of their node."""
     ports = {key: cluster.node_of(name(key)).port for key in KEYS}
     return {node.port: [key for key in KEYS if ports[key] == node.port] for node in cluster.nodes}
 
@@ -98,14 +99,25 @@ async def test_only_the_keys_of_a_node_that_is_gone_are_unknown(store: RedisStor
     alone = await store.execute(claims(keys=where[gone.port]))
     assert kinds(alone) == {Unknown}, "the others answer, so the store is not down"
     gone.start()
-    await until_told(lambda: all_told(store), "the node asked again")
+    await until_told(lambda: all_answered(store), "the node is asked again")
 
 
-async def all_told(store: RedisStore) -> bool:
+async def test_a_node_that_is_away_from_the_start_costs_only_its_own_keys(cluster: RedisCluster) -> None:
+    where = by_node(cluster)
+    gone, *others = cluster.nodes
+    gone.kill()
+    store = redis_store(cluster.url)
+    answers = dict(zip(KEYS, await store.execute(claims()), strict=True))
+    assert kinds([answers[key] for key in where[gone.port]]) == {Unknown}
+    assert kinds([answers[key] for node in others for key in where[node.port]]) == {Won}
+    await store.close()
+
+
+async def all_answered(store: RedisStore) -> bool:
     return Unknown not in kinds(await store.execute(claims()))
 
 
-async def test_a_node_that_hangs_holds_the_others_up_once(store: RedisStore, cluster: RedisCluster) -> None:
+async def test_a_node_that_hangs_delays_the_others_once_a_second(store: RedisStore, cluster: RedisCluster) -> None:
     where = by_node(cluster)
     hanging, *others = cluster.nodes
     await store.execute(claims())
@@ -121,7 +133,7 @@ async def test_a_node_that_hangs_holds_the_others_up_once(store: RedisStore, clu
         await store.open()
     assert time.monotonic() - begun < 4, "each for itself they would cost 16 s"
     hanging.resume()
-    await until_told(lambda: all_told(store), "the node asked again")
+    await until_told(lambda: all_answered(store), "the node is asked again")
 
 
 async def test_without_any_node_the_store_is_down(store: RedisStore, cluster: RedisCluster) -> None:
@@ -139,14 +151,14 @@ async def test_without_any_node_the_store_is_down(store: RedisStore, cluster: Re
 async def opens(store: RedisStore) -> bool:
     try:
         await store.open()
-        return await all_told(store)
+        return await all_answered(store)
     except StoreError:
         return False
 
 
 async def test_any_one_node_is_enough_to_find_the_others(cluster: RedisCluster) -> None:
     url = f"redis+cluster://{HOST}:{free_port()},{HOST}:{cluster.nodes[2].port}"
-    store = RedisStore(url)
+    store = redis_store(url)
     assert await store.execute(claims()) == [Won()] * len(KEYS)
     await store.close()
 
@@ -160,7 +172,7 @@ async def test_a_node_that_was_restarted_is_noticed_once(store: RedisStore, clus
 
 
 class ScriptedNode:
-    """A node that says what the test wants of itself and of the cluster."""
+    """A node that replies what the test wants about itself and the cluster."""
 
     def __init__(self, epoch: int = 1, state: str = "ok") -> None:
         self.epoch, self.state = epoch, state
@@ -176,6 +188,7 @@ class ScriptedNode:
             b"TIME": b"*2\r\n" + bulk(b"9") + bulk(b"0"),
             b"INFO": bulk(b"run_id:%d" % self.life),
             b"SLOTS": b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n" + bulk(HOST.encode()) + b":%d\r\n" % self.master,
+            b"COMMAND": b"*0\r\n",
             b"CLUSTER": bulk(f"cluster_state:{self.state}\ncluster_current_epoch:{self.epoch}".encode()),
             b"EVAL": b":1\r\n" if self.epoch == 1 else b"-MOVED 1 %s:%d\r\n" % (HOST.encode(), self.master),
         }
@@ -187,7 +200,7 @@ async def test_a_master_that_another_has_replaced_is_noticed_once() -> None:
     node = ScriptedNode()
     async with listening(saying(node)) as one, listening(saying(node)) as other:
         node.master = one
-        store = RedisStore(f"redis+cluster://{HOST}:{one},{HOST}:{other}")
+        store = redis_store(f"redis+cluster://{HOST}:{one},{HOST}:{other}")
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         node.ends, node.life = True, 2
         await store.open()
@@ -208,7 +221,7 @@ async def test_of_nodes_that_disagree_the_latest_that_serves_is_believed() -> No
         for node, port in zip(nodes, ports, strict=True):
             node.master = port
         for seeds in (ports, ports[::-1]):
-            store = RedisStore(f"redis+cluster://{','.join(f'{HOST}:{port}' for port in seeds)}")
+            store = redis_store(f"redis+cluster://{','.join(f'{HOST}:{port}' for port in seeds)}")
             assert [server.name for server in await store.survey()] == [f"{HOST}:{ports[0]}"]
             await store.close()
 
@@ -217,7 +230,7 @@ async def test_an_identity_once_heard_outlives_its_node(store: RedisStore, clust
     identity = await store.identity()
     cluster.node_of("smtp-dedup:identity").kill()
     assert await store.identity() == identity
-    fresh = RedisStore(cluster.url)
+    fresh = redis_store(cluster.url)
     with pytest.raises(StoreError, match=r"no identity .*connection refused"):
         await fresh.identity()
     await fresh.close()
@@ -232,13 +245,13 @@ async def test_forgetting_without_a_node_is_refused(store: RedisStore, cluster: 
     assert await store.execute([AskGeneration()]) == [Generation("")]
 
 
-async def test_one_server_and_a_cluster_are_told_apart(cluster: RedisCluster, redis_server: RedisServer) -> None:
-    for url, mend in (
+async def test_one_server_and_a_cluster_are_distinguished(cluster: RedisCluster, redis_server: RedisServer) -> None:
+    for url, remedy in (
         (f"redis+cluster://{HOST}:{redis_server.port}", "cluster support disabled"),
         (f"redis://{HOST}:{cluster.nodes[0].port}", r"belongs to a cluster; write redis\+cluster://"),
     ):
-        store = RedisStore(url)
-        with pytest.raises(StoreError, match=mend):
+        store = redis_store(url)
+        with pytest.raises(StoreError, match=remedy):
             await store.execute(claims())
         await store.close()
 
@@ -250,10 +263,10 @@ async def test_a_password_opens_all_nodes(cluster: RedisCluster) -> None:
             client.config_set("requirepass", "sesame")
             client.connection_pool.connection_kwargs["password"] = "sesame"
             stack.callback(client.config_set, "requirepass", "")
-        store = RedisStore(cluster.url.replace("//", "//:sesame@"))
+        store = redis_store(cluster.url.replace("//", "//:sesame@"))
         assert await store.execute(claims()) == [Won()] * len(KEYS)
         await store.close()
-        store = RedisStore(cluster.url.replace("//", "//:simsim@"))
+        store = redis_store(cluster.url.replace("//", "//:simsim@"))
         with pytest.raises(StoreError, match="invalid username-password pair") as caught:
             await store.execute(claims())
         assert "simsim" not in str(caught.value)
@@ -295,7 +308,7 @@ async def test_a_slot_is_followed_while_it_moves_and_after(store: RedisStore, cl
 
 
 def moves(node: RedisServer) -> int:
-    """Count how often a node has answered that another serves the slot."""
+    """Returns how often a node has replied that another one serves the slot."""
     with node.client() as client:
         return int(client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"])
 
@@ -320,11 +333,11 @@ async def test_what_moves_while_it_is_looked_for_is_forgotten(store: RedisStore,
 
 
 async def test_no_answer_is_older_than_a_generation_that_is_new(cluster: RedisCluster) -> None:
-    """The one node tells what it holds; then that is forgotten; then the other tells of the new generation."""
+    """One node answers with its claim; then that is forgotten; then the other node answers with the new generation."""
     generation = cluster.node_of("smtp-dedup:generation")
     key = next(key for key in KEYS if cluster.node_of(name(key)) is not generation)
     holder = cluster.node_of(name(key))
-    store = RedisStore(cluster.url, timeout=20)
+    store = redis_store(cluster.url, timeout=20)
     await store.execute([AskGeneration(), Confirm(key, ORIGINAL, 600)])
     reader, writer = await asyncio.open_connection(HOST, generation.port)
     writer.write(b"PING\r\n")
@@ -374,28 +387,28 @@ async def test_a_record_that_has_no_node_costs_no_claim(store: RedisStore, clust
 
 
 async def test_twins_at_one_relay_stay_one_while_a_master_is_away(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=cluster.url)
-    everyone = people(60)
+    relay = await start_counted(upstream=peer.url, store=cluster.url)
+    everyone = addresses(60)
 
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
+            group.create_task(relay.send_twins_twice([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 before = peer.copies()
                 cluster.nodes[0].kill()
             if number == 40:
-                assert (await desk.relay.metrics()).value("smtp_dedup_store_up") == 1, "two of three answer"
+                assert (await relay.process.metrics()).value("smtp_dedup_store_up") == 1, "two of three answer"
                 await asyncio.to_thread(cluster.nodes[0].start)
     assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
-    # It came back empty: what it had confirmed is gone, and all that it missed is written.
+    # The node came back empty: what it held is gone, and all that it missed is written.
     await until(lambda: sent_in(cluster) >= len(everyone) + 1 - len(before), "written what the node missed")
 
 
 def sent_in(cluster: RedisCluster) -> int:
-    """Count the acceptances that the cluster holds."""
+    """Returns the number of acceptances in the cluster."""
     count = 0
     for node in cluster.nodes:
         with node.client() as client:
@@ -403,24 +416,24 @@ def sent_in(cluster: RedisCluster) -> int:
     return count
 
 
-async def test_nodes_restarted_empty_are_told_what_was_sent_though_nobody_asks_them(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+async def test_nodes_restarted_empty_while_idle_receive_what_was_sent(
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=cluster.url)
-    everyone = people(30)
-    await asyncio.gather(*(desk.send([recipient]) for recipient in everyone))
+    relay = await start_counted(upstream=peer.url, store=cluster.url)
+    everyone = addresses(30)
+    await asyncio.gather(*(relay.send([recipient]) for recipient in everyone))
     for node in cluster.nodes:
         node.restart()
     await until(lambda: sent_in(cluster) == len(everyone), "all written back")
 
 
 async def test_two_relays_send_one_copy_while_slots_move(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    one = await open_desk(upstream=peer.url, store=cluster.url)
-    other = await open_desk(upstream=peer.url, store=cluster.url)
+    one = await start_counted(upstream=peer.url, store=cluster.url)
+    other = await start_counted(upstream=peer.url, store=cluster.url)
     other.mail = one.mail
-    everyone = people(80)
+    everyone = addresses(80)
     heard: list[bool] = []
 
     async def twins(recipient: bytes) -> None:
@@ -436,12 +449,12 @@ async def test_two_relays_send_one_copy_while_slots_move(
     assert all(heard)
     assert len(heard) == 6 * len(everyone)
     assert peer.copies() == dict.fromkeys(everyone, 1)
-    for desk in (one, other):
-        assert "store unavailable" not in desk.relay.stderr()
+    for relay in (one, other):
+        assert "store unavailable" not in relay.process.stderr()
 
 
 def move_some(cluster: RedisCluster) -> int:
-    """Bring half of the slots with claims in them from one node to the next, and say how many."""
+    """Moves half of the slots with claims from one node to the next. Returns their number."""
     source, target = cluster.nodes[0], cluster.nodes[1]
     held = source.keys()
     some = sorted({key_slot(key.encode()) for key in held if key.startswith("smtp-dedup:v")})[::2]

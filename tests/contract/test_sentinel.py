@@ -1,4 +1,4 @@
-"""What Redis Sentinel adds: who is the master, and what happens when that changes."""
+"""What only Redis Sentinel has: the choice of the master, and failover."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.ports import HOST, free_port
 from parts.redis_scripted import bulk, listening, saying
 from parts.redis_sentinel import SERVICE, SentinelSet, shared_sentinels
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.core.claim import Claim, Confirm, Fingerprint, Held, Original, Sent, Token, Won
 from relay.core.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from parts.desk import Desk, OpenDesk
+    from parts.counted_relay import CountedRelay, StartCounted
     from parts.peer import ScriptedPeer
     from parts.redis_scripted import Serve
+
+    from relay.claims.redis.store import RedisStore
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -42,7 +44,7 @@ def sentinels() -> SentinelSet:
 
 @pytest_asyncio.fixture
 async def store(sentinels: SentinelSet) -> AsyncIterator[RedisStore]:
-    store = RedisStore(sentinels.url)
+    store = redis_store(sentinels.url)
     yield store
     await store.close()
 
@@ -53,7 +55,7 @@ def url(sentinels: SentinelSet, ports: list[int], service: str = SERVICE) -> str
 
 @contextlib.contextmanager
 def stopped(sentinels: SentinelSet, count: int) -> Iterator[None]:
-    """Let some sentinels hang."""
+    """Stops some sentinels, so that they hang."""
     pids = [sentinel.process.pid for sentinel in sentinels.sentinels[:count]]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -71,22 +73,22 @@ async def test_a_sentinel_that_hangs_or_is_gone_costs_nothing(sentinels: Sentine
     ports = [sentinel.port for sentinel in sentinels.sentinels]
     with stopped(sentinels, 1):
         async with asyncio.timeout(0.35):  # that of one look is 0.4
-            store = RedisStore(sentinels.url)
+            store = redis_store(sentinels.url)
             assert await store.execute([CLAIM]) == [Won()]
             await store.close()
-    store = RedisStore(url(sentinels, [free_port(), *ports[1:]]))
+    store = redis_store(url(sentinels, [free_port(), *ports[1:]]))
     assert await store.execute([CLAIM]) == [Won()]
     await store.close()
 
 
 async def test_one_sentinel_of_three_is_enough(sentinels: SentinelSet) -> None:
     with stopped(sentinels, 2):
-        store = RedisStore(sentinels.url)
+        store = redis_store(sentinels.url)
         assert await store.execute([CLAIM]) == [Won()]
         await store.close()
 
 
-async def test_whom_most_sentinels_name_is_the_master() -> None:
+async def test_the_server_that_most_sentinels_name_is_the_master() -> None:
     asked: list[int] = []
     ports: list[int] = []
 
@@ -114,7 +116,7 @@ async def test_whom_most_sentinels_name_is_the_master() -> None:
     async with contextlib.AsyncExitStack() as stack:
         ports += [await stack.enter_async_context(listening(server(number))) for number in range(2)]
         votes = [await stack.enter_async_context(listening(sentinel(number))) for number in (0, 1, 0, 1, 1)]
-        store = RedisStore(f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in votes)}/{SERVICE}")
+        store = redis_store(f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in votes)}/{SERVICE}")
         assert await store.execute([CLAIM]) == [Won()]
         assert asked == [1]
         await store.close()
@@ -122,12 +124,12 @@ async def test_whom_most_sentinels_name_is_the_master() -> None:
 
 async def test_no_sentinel_at_all(sentinels: SentinelSet) -> None:
     ports = sorted(free_port() for _ in range(2))
-    store = RedisStore(url(sentinels, ports))
+    store = redis_store(url(sentinels, ports))
     with pytest.raises(StoreError) as caught:
         await store.execute([CLAIM])
     assert str(caught.value).startswith(f"redis {SERVICE} of the sentinels {HOST}:{ports[0]},{HOST}:{ports[1]}: ")
     assert f"sentinel {HOST}:{ports[0]}: connection refused" in str(caught.value)
-    silent = RedisStore(sentinels.url)
+    silent = redis_store(sentinels.url)
     with (
         stopped(sentinels, 3),
         pytest.raises(StoreError, match=r"sentinel 127\.0\.0\.1:[0-9]+: no answer within 0\.4 s"),
@@ -135,16 +137,16 @@ async def test_no_sentinel_at_all(sentinels: SentinelSet) -> None:
         await silent.open()
 
 
-async def test_a_service_that_nobody_knows(sentinels: SentinelSet) -> None:
+async def test_a_service_that_no_sentinel_knows(sentinels: SentinelSet) -> None:
     for place, words in (
         (url(sentinels, [sentinels.sentinels[0].port], "nobody"), 'the sentinels know no service "nobody"'),
         (url(sentinels, [sentinels.master().port]), "unknown command"),
     ):
         with pytest.raises(StoreError, match=words):
-            await RedisStore(place).open()
+            await redis_store(place).open()
 
 
-async def test_who_is_named_and_is_no_master_is_not_asked(store: RedisStore, sentinels: SentinelSet) -> None:
+async def test_a_server_that_is_named_but_no_master_is_not_asked(store: RedisStore, sentinels: SentinelSet) -> None:
     master = sentinels.master()
     [replica] = [server for server in sentinels.servers if server is not master]
     with master.client() as client:
@@ -169,12 +171,12 @@ async def test_passwords_of_servers_and_of_sentinels_are_two(sentinels: Sentinel
             client.execute_command("ACL", "SETUSER", "default", "resetpass", ">open%word")
             stack.callback(client.execute_command, "ACL", "SETUSER", "default", "nopass")
         given = sentinels.url.replace("//", "//relay:sesame@") + "?db=1&sentinel_password=open%25word"
-        store = RedisStore(given)
+        store = redis_store(given)
         assert await store.execute([CLAIM]) == [Won()]
         await store.close()
         for wrong in (given.replace("sesame", "simsim"), given.replace("open", "simsim"), given.partition("?")[0]):
             with pytest.raises(StoreError) as caught:
-                await RedisStore(wrong).open()
+                await redis_store(wrong).open()
             assert "simsim" not in str(caught.value)
         with master.client() as client:
             assert client.info("keyspace")["db1"]["keys"] == 1
@@ -184,7 +186,7 @@ async def test_passwords_of_servers_and_of_sentinels_are_two(sentinels: Sentinel
 
 
 async def test_a_master_that_was_demoted_is_left(store: RedisStore, sentinels: SentinelSet) -> None:
-    """Nobody has cut our connection: the refusal alone tells of it."""
+    """The connection stays open: only the refusal shows it."""
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
     master = sentinels.master()
     with master.client() as client:
@@ -217,12 +219,12 @@ async def test_a_failover_is_noticed_once_and_what_was_replicated_is_there(
 
 
 async def test_two_relays_through_a_failover_under_load(
-    peer: ScriptedPeer, open_desk: OpenDesk, sentinels: SentinelSet
+    peer: ScriptedPeer, start_counted: StartCounted, sentinels: SentinelSet
 ) -> None:
-    one = await open_desk(upstream=peer.url, store=sentinels.url)
-    other = await open_desk(upstream=peer.url, store=sentinels.url)
+    one = await start_counted(upstream=peer.url, store=sentinels.url)
+    other = await start_counted(upstream=peer.url, store=sentinels.url)
     other.mail = one.mail
-    everyone = people(120)
+    everyone = addresses(120)
     heard: list[bool] = []
     ended: set[bytes] = set()
     # Whom both relays send to while one of them is without the store may get two copies; before and after nobody does.
@@ -230,7 +232,7 @@ async def test_two_relays_through_a_failover_under_load(
 
     async def twins(recipient: bytes) -> None:
         async with asyncio.TaskGroup() as group:
-            told = [group.create_task(desk.send([recipient])) for desk in (one, one, other)]
+            told = [group.create_task(relay.send([recipient])) for relay in (one, one, other)]
         heard.extend(task.result().ok for task in told)
         ended.add(recipient)
 
@@ -254,42 +256,42 @@ async def test_two_relays_through_a_failover_under_load(
     assert max(copies.values()) <= 2, "each relay keeps its own twins apart"
     # What the failover lost of it, and what was never written, the relays have written back.
     await until(lambda: sent_in(sentinels) == len(everyone), "all written back")
-    for desk in (one, other):
-        assert [(await desk.send([recipient])).ok for recipient in everyone] == [True] * len(everyone)
+    for relay in (one, other):
+        assert [(await relay.send([recipient])).ok for recipient in everyone] == [True] * len(everyone)
     assert peer.copies() == copies
 
 
-async def both_back(*desks: Desk) -> None:
-    for desk in desks:
+async def both_back(*relays: CountedRelay) -> None:
+    for relay in relays:
         await until(
-            lambda desk=desk: (
-                (said := desk.relay.stderr()).count("store is back") >= said.count("store unavailable") > 0
+            lambda relay=relay: (
+                (said := relay.process.stderr()).count("store is back") >= said.count("store unavailable") > 0
             ),
             "the store back",
         )
 
 
-async def test_one_relay_doubles_nothing_when_the_master_is_killed(
-    peer: ScriptedPeer, open_desk: OpenDesk, sentinels: SentinelSet
+async def test_one_relay_sends_no_duplicate_when_the_master_is_killed(
+    peer: ScriptedPeer, start_counted: StartCounted, sentinels: SentinelSet
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=sentinels.url)
-    everyone = people(60)
+    relay = await start_counted(upstream=peer.url, store=sentinels.url)
+    everyone = addresses(60)
 
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
+            group.create_task(relay.send_twins_twice([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 old = sentinels.master()
                 await asyncio.to_thread(old.kill)
             if number == 40:
                 await asyncio.to_thread(sentinels.wait_taken_over, old)
-                await both_back(desk)
+                await both_back(relay)
     assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
     await until(lambda: sent_in(sentinels) == len(everyone) + 1, "all written back")
 
 
 def sent_in(sentinels: SentinelSet) -> int:
-    """Count the acceptances that the master holds."""
+    """Returns the number of acceptances on the master."""
     with sentinels.master().client() as client:
         return sum((client.get(key) or b"")[:1] == b"s" for key in client.scan_iter("smtp-dedup:v*"))

@@ -192,7 +192,7 @@ async def test_a_fault_of_ours_in_a_batch_leaves_nothing_behind(store: SqliteSto
 
 
 def set_aside(path: Path) -> list[Path]:
-    """Give the files that were set aside, without what lies beside them."""
+    """Returns the databases that were set aside."""
     return sorted(file for file in path.parent.glob("claims.db.damaged-*") if not file.name.endswith(("-wal", "-shm")))
 
 
@@ -244,7 +244,9 @@ async def test_a_file_damaged_while_it_is_used_is_set_aside_with_what_lies_besid
 
 
 @pytest.mark.parametrize("name", ["claims.db", "claims.toml"])
-async def test_a_file_of_somebody_else_stays_as_it_is(path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_is_no_relays_stays_in_its_place(
+    path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = put(path.with_name(name), STRANGE)
     store = SqliteStore(path)
     for _ in range(2):
@@ -375,7 +377,7 @@ async def test_while_another_process_sets_it_aside_it_is_waited_for(
     await second.close()
 
 
-async def test_whoever_goes_on_with_a_file_that_was_set_aside_finds_the_new_one(
+async def test_a_process_whose_file_was_set_aside_uses_the_new_one(
     store: SqliteStore, path: Path, clock: Clock
 ) -> None:
     await store.execute([Confirm(KEY, ORIGINAL, 600)])
@@ -622,7 +624,7 @@ async def test_forgetting_waits_for_a_relay_that_writes(path: Path, clock: Clock
     await store.close()
 
 
-async def test_whoever_reads_records_slowly_locks_nobody_out_and_nobody_him(store: SqliteStore, path: Path) -> None:
+async def test_a_slow_reader_of_records_and_writers_do_not_lock_each_other(store: SqliteStore, path: Path) -> None:
     await store.execute([Note(f"rec-{number}", "{}", 600) for number in range(1_200)])
     telling = store.records(600)
     await anext(telling)
@@ -725,7 +727,7 @@ asyncio.run(main())
 
 
 def test_of_several_processes_one_wins(path: Path) -> None:
-    """They also create the file together: whoever comes second must wait, not fail."""
+    """The processes also create the file together: the second one must wait, not fail."""
     pipe = subprocess.PIPE
     racers = [
         subprocess.Popen([sys.executable, "-c", _RACER, path, f"t{n}"], stdin=pipe, stdout=pipe, text=True)

@@ -1,4 +1,4 @@
-"""Clients that hand in messages, write down every reply, and try again as a patient sender does."""
+"""Clients that send messages, record every reply, and retry as a patient sender does."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LONGEST_REPLY = 120.0
-"""Seconds that a client waits for a reply."""
+"""Seconds for which a client waits for a reply."""
 
 
 class Manner(enum.Enum):
-    """How a client behaves."""
+    """The behaviour of a client."""
 
     PLAIN = enum.auto()
     PIPELINED = enum.auto()
     HALF_CLOSE = enum.auto()
-    """Sends FIN after its dot and goes on listening."""
+    """Sends FIN after its dot and continues to read."""
     RESET_AFTER_DOT = enum.auto()
     LEAVE_BEFORE_DOT = enum.auto()
     TRICKLE = enum.auto()
-    """Sends the end of its content, and the dot, an octet a second."""
+    """Sends the end of its content and the dot at one octet a second."""
 
 
 class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
@@ -40,12 +40,12 @@ class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
 
 
 class Clients:
-    """All clients of a run. `ports` gives where each relay listens."""
+    """All clients of a run. `ports` are the ports of the relays."""
 
     def __init__(self, history: History, ports: Sequence[int], chance: random.Random, patience: float) -> None:
         self.heard: Counter[str] = Counter()
         self.slowest = 0.0
-        """Seconds from connecting to the last reply, of those that heard one."""
+        """Seconds from the connection to the last reply, of attempts with a reply."""
         self.padding: Callable[[int], bytes] = _padding
         self.pause = 0.05
         self._history = history
@@ -55,7 +55,7 @@ class Clients:
         self._numbers = itertools.count(1)
 
     async def insist(self, message: int, recipients: Sequence[str], relay: int, manner: Manner = Manner.PLAIN) -> None:
-        """Hand a message in until every recipient is promised or refused for good."""
+        """Sends a message until every recipient is accepted or permanently refused."""
         pending = list(recipients)
         deadline = time.monotonic() + self._patience
         pause = self.pause
@@ -81,7 +81,7 @@ class Clients:
         manner: Manner = Manner.PLAIN,
         extra: bytes = b"",
     ) -> Attempt:
-        """Hand a message in once, with `extra` header fields on top."""
+        """Sends a message once, with `extra` header fields first."""
         attempt = Attempt(f"m{message}.{next(self._numbers)}", message, relay, time.monotonic())
         self._history.attempts[attempt.id] = attempt
         try:
@@ -91,7 +91,7 @@ class Clients:
         except ConnectionError:
             answer = Answer(0, (b"no connection",))
         except TimeoutError:
-            # A relay owes a reply long before this; it stands among what was heard.
+            # A relay must reply long before this. The report lists it among the replies.
             answer = Answer(0, (b"no reply in time",))
         attempt.code, attempt.text = answer.code, answer.text.decode("latin-1")
         attempt.ended = time.monotonic()
@@ -99,14 +99,14 @@ class Clients:
         return attempt
 
     def content(self, attempt: Attempt) -> bytes:
-        """Give what is sent: equal for all attempts at a message, but for the Message-ID."""
+        """Returns the content, which is equal for all attempts at a message except for the Message-ID."""
         head = b"Message-ID: <%b@client.example.test>\r\nFrom: contact@tube.example.test\r\n" % attempt.id.encode()
         return b"%bSubject: New video %d\r\n\r\n%b" % (head, attempt.message, self.padding(attempt.message))
 
     async def _speak(self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes) -> Answer:
         async with await RawClient.open(self._ports[attempt.relay], greeted=False) as client:
             _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
-            # The sender tells the receiver which relay it talks to.
+            # The reverse-path shows the receiver which relay the client used.
             sender = b"relay%d@client.example.test" % attempt.relay
             lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>" % sender]
             lines += [b"RCPT TO:<%b>" % to.encode() for to in recipients] + [b"DATA"]
@@ -163,5 +163,5 @@ def _want(answer: Answer, code: int) -> None:
 
 
 def _padding(message: int) -> bytes:
-    """Give every fiftieth message a size at which the relay works off its event loop."""
+    """Makes every fiftieth message so large that the relay analyses it in a thread."""
     return b"x" * 70 + b"\r\n" if message % 50 else (b"x" * 70 + b"\r\n") * 1000

@@ -1,4 +1,4 @@
-"""A real Redis that can be made to refuse in each of its own ways."""
+"""A real Redis that can be made to refuse in each way that Redis has."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class FaultyRedis(RedisServer):
-    """All methods block for a moment."""
+    """A Redis server with faults. The methods block for a moment."""
 
     def load_slowly(self, key_delay: int) -> None:
-        """Write all down, kill it, and start it so that it is LOADING for a while: `key_delay` microseconds a key."""
+        """Saves, kills and starts the server so that it is LOADING for `key_delay` microseconds a key."""
         with self.client() as client:
             client.save()
         self.kill()
@@ -36,7 +36,7 @@ class FaultyRedis(RedisServer):
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
-        """Make it the replica of a server that is not there."""
+        """Makes it the replica of a server that does not exist."""
         with self.client() as client:
             client.replicaof(HOST, free_port())
             yield
@@ -49,7 +49,7 @@ class FaultyRedis(RedisServer):
 
     @contextlib.contextmanager
     def evicting(self, room: int) -> Iterator[None]:
-        """Leave room for so many octets more, and throw any key away when it is full."""
+        """Leaves `room` bytes of memory; when it is full, Redis evicts any key."""
         with self.client() as client:
             used = client.info("memory")["used_memory"]
         with (
@@ -59,13 +59,13 @@ class FaultyRedis(RedisServer):
             yield
 
     def evicted(self) -> int:
-        """Count the keys that it has thrown away."""
+        """Returns how many keys it has evicted."""
         with self.client() as client:
             return int(client.info("stats")["evicted_keys"])
 
     @contextlib.contextmanager
     def with_password(self) -> Iterator[None]:
-        """Ask for a password that nobody was told."""
+        """Requires a password that the relays do not have."""
         with self.client() as client:
             client.config_set("requirepass", "secret")
             client.client_kill_filter(_type="normal", skipme=True)
@@ -73,7 +73,7 @@ class FaultyRedis(RedisServer):
             client.config_set("requirepass", "")
 
     def spoil(self, share: float, chance: object) -> int:
-        """Put a list in place of a share of what it holds."""
+        """Replaces a share of the claims by lists."""
         count = 0
         with self.client() as client:
             for key in claims(client):

@@ -1,4 +1,4 @@
-"""What Redis holds for the relays: looked at, and aged, server by server. All of it blocks for a moment."""
+"""Reads and ages what Redis holds for the relays, server by server. The functions block for a moment."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CLAIMS = "smtp-dedup:v*"
 
 
 def claims(client: redis.Redis) -> list[bytes]:
-    """Give the keys that hold a claim or an acceptance."""
+    """Returns the keys that hold a claim or an acceptance."""
     return list(client.scan_iter(match=CLAIMS, count=1000))
 
 
 def held(servers: Iterable[RedisServer]) -> dict[str, int]:
-    """Give the claims that somebody holds, with the milliseconds of their leases."""
+    """Returns the keys that are held, with the milliseconds that their leases have left."""
     found: dict[str, int] = {}
     for server in servers:
         with server.client() as client:
@@ -30,7 +30,7 @@ def held(servers: Iterable[RedisServer]) -> dict[str, int]:
 
 
 def sent(servers: Iterable[RedisServer]) -> int:
-    """Count the acceptances."""
+    """Returns the number of acceptances."""
     count = 0
     for server in servers:
         with server.client() as client:
@@ -39,7 +39,7 @@ def sent(servers: Iterable[RedisServer]) -> int:
 
 
 def age(servers: Iterable[RedisServer], seconds: float) -> None:
-    """Let time pass for all that they hold, by shortening what is left."""
+    """Simulates that time passes, by shortening the remaining time of all keys."""
     for server in servers:
         with server.client() as client:
             for key in client.scan_iter(count=1000):
@@ -47,12 +47,12 @@ def age(servers: Iterable[RedisServer], seconds: float) -> None:
 
 
 def keys(servers: Iterable[RedisServer]) -> dict[str, int]:
-    """Give all keys and the milliseconds that each has left (-1: for ever)."""
+    """Returns all keys, with the milliseconds that each has left (-1: no expiry)."""
     return {key: left for server in servers for key, left in server.keys().items()}
 
 
 def _values(client: redis.Redis) -> list[tuple[bytes, bytes]]:
-    """Give what the keys hold; a key of another type holds nothing."""
+    """Returns the keys with their values, without keys of another type than string."""
     found = claims(client)
     with client.pipeline(transaction=False) as pipeline:
         for key in found:

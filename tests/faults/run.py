@@ -1,4 +1,4 @@
-"""One run of one scenario: the parts, the load, and the hands that break things and write down that they did."""
+"""One run of one scenario: its servers, its load, and the actions that break things and record it."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SETTINGS: Mapping[str, object] = {
     "upstream.patience": "10s",
     "log.format": "json",
 }
-"""Short where a default would only be waited for. No window ends during a run."""
+"""Settings with short limits, to save time. No window ends during a run."""
 PEOPLE = [f"user{number}@example.test" for number in range(1, 1001)]
 
 
 @dataclass(frozen=True)
 class Load:
-    """How each message is sent: so many copies at once, then so many repeats one after the other."""
+    """How to send each message: so many copies at once, then so many repeats in sequence."""
 
     copies: int = 2
     repeats: int = 1
@@ -58,7 +58,7 @@ class Load:
 
 
 class Run:
-    """The parts of one scenario, started and empty. `history` is what the checker judges in the end."""
+    """The servers of one scenario, started and empty. The checker checks `history` at the end."""
 
     def __init__(self, scenario: Scenario, messages: int, seed: int) -> None:
         self.scenario = scenario
@@ -75,7 +75,7 @@ class Run:
         self.restarted: set[int] = set()
         self.clocks: list[WallClock] = []
         self.notes: list[str] = []
-        """What the report says of this run beside its numbers."""
+        """Remarks of the report about this run."""
         self.done = 0
         self.unreadable_store = False
         self.stack = AsyncExitStack()
@@ -142,13 +142,13 @@ class Run:
         return self.peer.url
 
     def _clock(self, number: int) -> WallClock:
-        """Give the clock of a relay. Those that share a file share a host, and so its clock."""
+        """Returns the clock of a relay. Relays that share a file share a host and its clock."""
         if self.scenario.store != "sqlite" or not self.clocks:
             self.clocks.append(WallClock(self.folder / f"clock{number}"))
         return self.clocks[-1]
 
     async def copies(self) -> list[Copy]:
-        """Give all that was taken, by whichever receiver, once nothing is under way any more."""
+        """Returns all accepted messages of all receivers, when no delivery is in progress."""
         if self.scenario.upstream != "postfix":
             return self.taken()
         copies = await self.postfix.copies()
@@ -157,14 +157,14 @@ class Run:
         return copies
 
     def taken(self) -> list[Copy]:
-        """Give all that the receivers have taken so far."""
+        """Returns all messages that the receivers have accepted so far."""
         if hasattr(self, "postfix"):
             return self.postfix.delivered()
         peers = [getattr(self, name) for name in ("peer", "second") if hasattr(self, name)]
         return [copy for peer in peers for copy in peer.taken]
 
     def servers(self) -> list[RedisServer]:
-        """Give the Redis servers that answer for claims now."""
+        """Returns the Redis servers that hold claims now."""
         if hasattr(self, "sentinels"):
             return self.sentinels.masters
         if hasattr(self, "cluster"):
@@ -172,7 +172,7 @@ class Run:
         return [self.redis] if hasattr(self, "redis") and self.redis.running else []
 
     def kept_ports(self) -> set[int]:
-        """Give the ports to which a relay keeps connections on purpose: those of upstreams and stores."""
+        """Returns the ports of upstreams and stores, to which a relay keeps connections."""
         ends = (getattr(self, name, None) for name in ("peer", "second", "postfix", "redis", "wire"))
         ports = {end.port for end in ends if end is not None}
         for several in ("sentinels", "cluster"):
@@ -184,7 +184,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def load(self, messages: int | None = None, **kind: object) -> AsyncIterator[None]:
-        """Send messages while the block runs, and to their end. Without a number: all of the run."""
+        """Sends so many messages (default: all of the run) while the block runs, and waits for the rest after it."""
         count = self.messages if messages is None else messages
         task = asyncio.create_task(self._send_all(count, Load(**kind)))  # type: ignore[arg-type]
         try:
@@ -211,12 +211,12 @@ class Run:
                 group.create_task(one(self.next_message(), recipients))
 
     def next_message(self) -> int:
-        """Give a message that nobody has sent yet."""
+        """Returns the number of a new message."""
         self.history.messages += 1
         return self.history.messages
 
     async def send(self, message: int, recipients: Sequence[str], load: Load) -> None:
-        """Send a message as the load says, each copy to any of the relays."""
+        """Sends a message as the load asks, each copy to a random relay."""
         await asyncio.gather(*(self._insist(message, recipients, load) for _ in range(load.copies)))
         for _ in range(load.repeats):
             await self._insist(message, recipients, load)
@@ -227,30 +227,30 @@ class Run:
         return self.clients.insist(message, order, relay, manner)
 
     def points(self, count: int) -> Iterator[int]:
-        """Give so many counts of messages after which something is to happen, the first before all of them."""
+        """Returns so many message counts, evenly spaced, at which a fault is due. The first is 0."""
         begun = self.done
         last = int(self.messages * 0.8)
         yield from sorted([begun, *(begun + self.chance.randint(0, last) for _ in range(count - 1))])
 
     async def reached(self, count: int) -> None:
-        """Wait until so many messages have been sent."""
+        """Waits until so many messages have been sent."""
         await until(lambda: self.done >= count, f"{count} messages sent, {self.done} so far", seconds=600)
 
-    # Harm
+    # Faults
 
     async def kill(self, relay: int) -> None:
-        """End a relay as a crash would."""
+        """Kills a relay with SIGKILL."""
         self.history.deaths.append(Death(relay, time.monotonic()))
         self.restarted.add(relay)
         self.relays[relay].kill()
         await self.relays[relay].wait()
 
     async def revive(self, relay: int) -> None:
-        """Start a relay again."""
+        """Starts a relay again."""
         await self.relays[relay].start()
 
     async def restart(self, relay: int) -> None:
-        """Ask a relay to drain, and start it again."""
+        """Drains a relay and starts it again."""
         self.restarted.add(relay)
         self.relays[relay].terminate()
         status = await self.relays[relay].wait(seconds=60)
@@ -260,7 +260,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def stalled(self, who: int | str) -> AsyncIterator[None]:
-        """Let a relay, or the store, stand still for the length of the block."""
+        """Stops a relay or the store (SIGSTOP) while the block runs."""
         begun = time.monotonic()
         self._signal(who, signal.SIGSTOP)
         try:
@@ -279,7 +279,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Note that for the length of the block the store cannot be asked, or loses what it has."""
+        """Records that the store is unavailable, or loses data, while the block runs."""
         begun = time.monotonic()
         try:
             yield
@@ -287,16 +287,16 @@ class Run:
             self.history.outages.append(Outage(begun, time.monotonic()))
 
     async def store_is(self, state: str) -> None:
-        """Wait until every relay says of its store that it is "up", or "degraded"."""
+        """Waits until every relay reports its store as "up" or "degraded"."""
         for relay in self.relays:
             await _until_ready(relay, "store", state)
 
     def note(self, text: str) -> None:
-        """Have the report say this, a measure of what was done here."""
+        """Adds a remark to the report."""
         self.notes.append(text)
 
     def complain(self, text: str) -> None:
-        """Note something that is wrong."""
+        """Records a finding."""
         self.history.left_over.append(text)
 
 

@@ -1,4 +1,4 @@
-"""Redis on several servers, with a hand on them: a master that fails over, and a cluster that loses one."""
+"""Redis on several servers that the scenarios can make fail: Sentinel with a failover, a Cluster that loses a node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FailingSentinels(SentinelSet):
-    """All methods block for a moment."""
+    """Sentinel, with a master that can fail over. The methods block for a moment."""
 
     @property
     def ports(self) -> set[int]:
@@ -25,23 +25,23 @@ class FailingSentinels(SentinelSet):
         return [self.master()]
 
     def fail_over(self) -> None:
-        """Kill the master, wait until the replica has its place, and bring the other back as the new replica."""
+        """Kills the master and waits until the replica has been promoted."""
         old = self.master()
         old.kill()
         self.wait_taken_over(old)
 
     def rejoin(self) -> None:
-        """Bring back whoever was killed, as the replica of the new master."""
+        """Starts the server that was killed again, as a replica of the new master."""
         for server in self.servers:
             if not server.running:
                 server.start()
                 with server.client() as client:
-                    client.replicaof(HOST, str(self.master().port))  # the sentinels would take ten seconds
+                    client.replicaof(HOST, str(self.master().port))  # the sentinels would need ten seconds
         block_until(self._ready, "a master and a replica in step", seconds=60)
 
 
 class FailingCluster(RedisCluster):
-    """All methods block for a moment."""
+    """A Cluster whose nodes can be killed. The methods block for a moment."""
 
     @property
     def ports(self) -> set[int]:
@@ -52,5 +52,5 @@ class FailingCluster(RedisCluster):
         return [node for node in self.nodes if node.running]
 
     def wait_agreed(self) -> None:
-        """Wait until all run and agree on who holds what."""
+        """Waits until all nodes run and agree on the slots."""
         block_until(self._ready, "nodes that agree")

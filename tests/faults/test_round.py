@@ -27,7 +27,7 @@ ROUND = [
     "a mail that is routed back into the relay, round and round",
     "both cores burnt",
 ]
-assert scenarios  # being imported enters them
+assert scenarios  # the import registers them
 
 
 @pytest.mark.parametrize("name", ROUND)

@@ -22,7 +22,7 @@ _NEVER_FAILED_MS = 600_000
 
 
 class RedisCluster:
-    """The masters. Methods block for a moment. While one is away the others serve their slots."""
+    """The masters. While one is away, the others serve their slots. The methods block for a moment."""
 
     def __init__(self) -> None:
         options = {
@@ -53,7 +53,7 @@ class RedisCluster:
             node.close()
 
     def ready(self) -> None:
-        """Wait until all run and agree; each empty."""
+        """Waits until all nodes run, agree and are empty."""
         for node in self.nodes:
             if node.running:
                 node.resume()
@@ -65,7 +65,7 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
-        """Let no node take one that the machine holds up for one that has failed."""
+        """Keeps nodes from counting one that is only slow, on a busy machine, as failed."""
         self._set_node_timeout(_NEVER_FAILED_MS)
         try:
             yield
@@ -78,27 +78,27 @@ class RedisCluster:
                 client.config_set("cluster-node-timeout", milliseconds)
 
     def node_of(self, key: str) -> RedisServer:
-        """Give the node that serves this key now."""
+        """Returns the node that serves the key now."""
         slot = key_slot(key.encode())
         with next(node for node in self.nodes if node.running).client() as client:
             for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
                 if first <= slot <= last:
                     return next(node for node in self.nodes if node.port == port)
-        raise LookupError(f"nobody serves slot {slot}")
+        raise LookupError(f"no node serves slot {slot}")
 
     def begin_moving(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        """Open a slot on both sides: what the one has not got any more, or not yet, is asked of the other (ASK)."""
+        """Opens a slot on both nodes: for keys that the source does not have it names the target (ASK)."""
         _cluster(target, "SETSLOT", slot, "IMPORTING", _name(source))
         _cluster(source, "SETSLOT", slot, "MIGRATING", _name(target))
 
     def move_keys(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        """Bring over the keys that the slot has."""
+        """Moves the keys of the slot."""
         with source.client() as client:
             while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 client.execute_command("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", *keys)
 
     def end_moving(self, slot: int, target: RedisServer) -> None:
-        """Give the slot to its new node; whoever asks the old one is told so (MOVED)."""
+        """Assigns the slot to its new node, which the old one then names (MOVED)."""
         for node in [target, *(node for node in self.nodes if node is not target)]:
             _cluster(node, "SETSLOT", slot, "NODE", _name(target))
 
@@ -111,7 +111,7 @@ class RedisCluster:
 
 @cache
 def shared_cluster() -> RedisCluster:
-    """Give a cluster that runs as long as the tests do. Whoever uses it makes it `ready` first."""
+    """Returns a cluster that runs as long as the tests do. Call `ready` before each use."""
     shared = RedisCluster().__enter__()
     atexit.register(shared.__exit__)
     return shared

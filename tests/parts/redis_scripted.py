@@ -1,4 +1,4 @@
-"""Servers that answer as the test says: what no real Redis does when it is wanted."""
+"""Servers that reply as a test says, for replies that a real Redis does not give on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Serve: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 
 @contextlib.asynccontextmanager
 async def listening(serve: Serve) -> AsyncIterator[int]:
-    """Serve connections in the test's own way on the port that this gives, and see them ended at its end."""
+    """Serves connections by a function, on the port that it yields. At the end it waits for the sessions."""
     sessions: set[asyncio.Task[None]] = set()
 
     async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,7 +33,7 @@ async def listening(serve: Serve) -> AsyncIterator[int]:
 
 
 def saying(reply: Callable[[Sequence[bytes]], bytes]) -> Serve:
-    """Answer each command, its name in upper case, with the bytes that the function gives; hang up if it gives none."""
+    """Replies to each command (name in upper case) with the bytes that `reply` returns; closes if it returns none."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         commands = hiredis.Reader()
@@ -48,12 +48,12 @@ def saying(reply: Callable[[Sequence[bytes]], bytes]) -> Serve:
 
 
 def bulk(text: bytes) -> bytes:
-    """Write a text as a reply, or as a part of one."""
+    """Returns a bulk string, as a reply or a part of one."""
     return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
 async def closed(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, and wait until it is."""
+    """Closes a connection and waits until it is closed."""
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -1,4 +1,4 @@
-"""A master, a replica and three sentinels that put the replica in the master's place."""
+"""A master, a replica, and three sentinels that promote the replica."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ sentinel failover-timeout {SERVICE} 3000
 
 
 class _Sentinel:
-    """One sentinel, which watches the server at this port."""
+    """One sentinel, which watches the server at the port `master`."""
 
     def __init__(self, master: int) -> None:
         self.port = free_port()
@@ -45,7 +45,7 @@ class _Sentinel:
         block_until(lambda: answers(self.port), "a sentinel that listens")
 
     def client(self) -> redis.Redis:
-        """Give a connection for questions of its own."""
+        """Returns a connection to the sentinel."""
         return redis.Redis(HOST, self.port, socket_timeout=5)
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class _Sentinel:
 
 
 class SentinelSet:
-    """The five processes. Methods block for a moment."""
+    """The five processes. The methods block for a moment."""
 
     def __init__(self) -> None:
         self.servers = [RedisServer(), RedisServer()]
@@ -81,7 +81,7 @@ class SentinelSet:
             server.close()
 
     def ready(self) -> None:
-        """Wait until both servers run, one as the master, which all sentinels name, and the other follows; empty."""
+        """Waits until both servers run empty, one as the master that all sentinels name, the other as its replica."""
         for server in self.servers:
             if server.running:
                 server.resume()
@@ -91,7 +91,7 @@ class SentinelSet:
         for server in self.servers:
             if server is not master:
                 with server.client() as client:
-                    client.replicaof(HOST, str(master.port))  # the sentinels would take ten seconds to tell it so
+                    client.replicaof(HOST, str(master.port))  # the sentinels would need ten seconds
         block_until(self._ready, "a master and a replica in step", seconds=60)
         self.master().flush()
 
@@ -101,15 +101,15 @@ class SentinelSet:
                 client.sentinel_set(SERVICE, "down-after-milliseconds", milliseconds)
 
     def master(self) -> RedisServer:
-        """Give the server that most sentinels name."""
+        """Returns the server that most sentinels name."""
         ports = sorted(self._named())
         [server] = [server for server in self.servers if server.port == ports[len(ports) // 2]]
         return server
 
     def wait_taken_over(self, old: RedisServer) -> None:
-        """Let the sentinels notice that `old` is down; wait until all name another master, and it says so itself.
+        """Lets the sentinels notice that `old` is down; waits until all name another master, and it confirms that.
 
-        At all other times they are patient: none takes a server that the machine holds up for one that is down.
+        At all other times the sentinels are patient, so that a slow server on a busy machine does not count as down.
         """
         self._set_down_after(_DOWN_AFTER_MS)
         block_until(
@@ -148,7 +148,7 @@ class SentinelSet:
 
 @cache
 def shared_sentinels() -> SentinelSet:
-    """Give a set that runs as long as the tests do. Whoever uses it makes it `ready` first."""
+    """Returns a set that runs as long as the tests do. Call `ready` before each use."""
     shared = SentinelSet().__enter__()
     atexit.register(shared.__exit__)
     return shared

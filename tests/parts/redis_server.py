@@ -1,4 +1,4 @@
-"""A real Redis server of the tests' own."""
+"""A real Redis server for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -15,15 +15,31 @@ from redis.retry import Retry
 
 from parts.ports import HOST, free_port
 from parts.waiting import block_until
+from relay.claims.redis.store import RedisStore
+from relay.settings.urls import RedisUrl, parse_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from relay.claims.redis.servers import RedisServers
+
+
+def redis_store(url: str, **options: Any) -> RedisStore:
+    """Returns the store that a URL names."""
+    return RedisStore(redis_servers(url), **options)
+
+
+def redis_servers(url: str) -> RedisServers:
+    """Returns the servers that a URL names."""
+    parsed = parse_store(url)
+    assert isinstance(parsed, RedisUrl)
+    return parsed.servers
+
 
 class RedisServer:
-    """Listens on one port, or one socket, for as long as the object lives, however often it is killed and started.
+    """A server that keeps its port or socket, however often it is killed and started.
 
-    Its methods block for a moment; where something in the same event loop must go on, use `asyncio.to_thread`.
+    The methods block for a moment. If other work of the event loop must go on, use `asyncio.to_thread`.
     """
 
     def __init__(self, *, unix: bool = False, persist: bool = False, options: Mapping[str, str] | None = None) -> None:
@@ -48,7 +64,7 @@ class RedisServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start, and wait until it answers. What an earlier life kept is there again if it persists."""
+        """Starts the server and waits until it answers. Its data are there again if it persists."""
         options = {
             "port": str(self.port),
             "bind": HOST,
@@ -64,43 +80,43 @@ class RedisServer:
         block_until(self._answers, "an answer of redis-server", seconds=60)
 
     def stop(self) -> None:
-        """End it in its own good order."""
+        """Ends it by SIGTERM."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it without warning."""
+        """Ends it by SIGKILL."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Kill it and start it again in the same place."""
+        """Kills it and starts it again on the same port or socket."""
         self.kill()
         self.start()
 
     def pause(self) -> None:
-        """Let it hang: it still takes connections (the kernel does) and answers nothing."""
+        """Stops the process: the kernel still accepts connections, but nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on, with all that was asked meanwhile."""
+        """Continues the process, with all requests that arrived meanwhile."""
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it and forget everything."""
+        """Ends it and deletes its data."""
         self.kill()
         self._home.cleanup()
 
     def flush(self) -> None:
-        """Empty it."""
+        """Deletes all keys."""
         with self.client() as client:
             client.flushall()
 
     def keys(self) -> dict[str, int]:
-        """Give the keys it holds and the milliseconds that each has left (-1: for ever)."""
+        """Returns its keys with the milliseconds that each has left (-1: no expiry)."""
         with self.client() as client:
             return {key.decode(): client.pttl(key) for key in client.scan_iter()}
 
     def client(self) -> redis.Redis:
-        """Give a connection for a look inside; it tries nothing twice."""
+        """Returns a connection that does not retry."""
         return redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), socket_timeout=5)
 
     def _answers(self) -> bool:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import shared_sentinels
-from parts.redis_server import RedisServer
+from parts.redis_server import RedisServer, redis_store
 from relay.claims.memory import MemoryStore
-from relay.claims.redis.store import RedisStore
 from relay.claims.sqlite.store import SqliteStore
 from relay.core.claim import MOST_RECORDS
 
@@ -87,7 +86,7 @@ class _Redis:
         self._servers = servers
 
     def store(self, most_records: int = MOST_RECORDS) -> Store:
-        return RedisStore(self._url, timeout=_TIMEOUT, most_records=most_records)
+        return redis_store(self._url, timeout=_TIMEOUT, most_records=most_records)
 
     def advance(self, seconds: float) -> None:
         for server in self._servers:

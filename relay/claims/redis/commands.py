@@ -1,7 +1,7 @@
-"""What a store's commands are in Redis's words, and what its replies mean.
+"""The Redis commands that carry out a store's commands, and the meaning of their replies.
 
-A script answers 1, or what the key holds and its remaining time. EVAL with the text, which Redis caches: EVALSHA would
-need a second round trip when the cache is empty, and redis-py's cluster pipeline refuses it.
+A script returns 1, or the key's value and its remaining time (ms). EVAL sends the text of a script, which Redis caches:
+EVALSHA would need a second round trip if the cache is empty, and redis-py's cluster pipeline refuses it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ IDENTITY = PREFIX + "identity"
 GENERATION = PREFIX + "generation"
 RECORDS = PREFIX + "records"
 YEAR_MS = 366 * 24 * 3600 * 1000
-"""No key is without an expiry. Each start of a relay begins the identity's year anew."""
+"""Every key has an expiry. Each start of a relay sets that of the identity to a year again."""
 
 _DIGITS = 15
-"""In the milliseconds of a window, at most: Lua counts to there without loss."""
+"""The longest number of milliseconds in an entry: Lua counts that far without loss."""
 _SLACK_MS = 100
-"""By which more may be left than the whole window: clocks drift a little between two looks at the server's."""
+"""An entry may have so much more time left than its window: clocks drift a little between two replies to TIME."""
 
-# Negative remaining time: a key without expiry, which is none of ours. Negative age: more is left than the whole
-# window, so somebody lengthened it, or set the clock back. Both count as free.
+# Negative remaining time: a key without expiry, which no relay wrote. Negative age: more time is left than the whole
+# window, so the expiry was changed, or the clock was set back. Both count as free.
 _CLAIM = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then return 1 end
 local value, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
@@ -60,7 +60,7 @@ if value == ARGV[1] or left < 0 or (age and (age < -tonumber(ARGV[4]) or age >= 
 end
 return {value, left}"""
 _PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
-# What the key held is the answer; a list, or another thing that no relay wrote, is nothing to tell of.
+# Returns what the key held before, unless it was of another type, which no relay writes.
 _CONFIRM = """
 local before = redis.pcall('GET', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
@@ -70,7 +70,7 @@ local value = redis.call('GET', KEYS[1])
 if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
 return {value, redis.call('PTTL', KEYS[1])}"""
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-# Redis bounds a stream by the number of its entries: empty ones make up for the length of a record.
+# Redis bounds a stream by the number of its entries: a long record counts as several by adding empty ones.
 _NOTE = """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'record', ARGV[2], 'keep', ARGV[3], 'text', ARGV[4])
 for _ = 2, ARGV[6] do redis.call('XADD', KEYS[1], '*', '', '') end
@@ -83,7 +83,7 @@ def _ms(seconds: float) -> int:
 
 
 def key_of(command: Command) -> str:
-    """Give the key that a command is about."""
+    """Returns the key that a command uses."""
     match command:
         case AskGeneration():
             return GENERATION
@@ -93,41 +93,52 @@ def key_of(command: Command) -> str:
 
 
 def key_in(asked: Request) -> str | bytes:
-    """Give the key in a request that has one."""
+    """Returns the key in a request that has one."""
     return str(asked[1]) if asked[0] != "EVAL" else asked[3] if isinstance(asked[3], bytes) else str(asked[3])
 
 
 def request(command: Command, now: float, most_records: int) -> Request:
-    """Write a command that was given at `now` by the server's clock."""
+    """Returns the Redis command for a command that was given at `now` (s) by the server's clock."""
 
     def at(seconds: float) -> int:
         return math.floor((now + seconds) * 1000)
 
-    asked: Request
+    redis_command: Request
     match command:
         case Claim(key, token, lease, window):
-            asked = ("EVAL", _CLAIM, 1, PREFIX + key, "h" + token, at(lease), _ms(window), _SLACK_MS)
+            redis_command = ("EVAL", _CLAIM, 1, PREFIX + key, "h" + token, at(lease), _ms(window), _SLACK_MS)
         case Peek(key):
-            asked = ("EVAL", _PEEK, 1, PREFIX + key)
+            redis_command = ("EVAL", _PEEK, 1, PREFIX + key)
         case Confirm(key, original, window, age, recipient) if age < window:
             value = f"s{_ms(window)} {encode(original, recipient)}"
-            asked = ("EVAL", _CONFIRM, 1, PREFIX + key, value, at(window - age))
+            redis_command = ("EVAL", _CONFIRM, 1, PREFIX + key, value, at(window - age))
         case Confirm(key):
-            asked = ("EXISTS", PREFIX + key)  # nothing to tell any more; a question keeps requests and replies in step
+            redis_command = ("EXISTS", PREFIX + key)  # the window has passed; each command needs a reply
         case Renew(key, token, lease):
-            asked = ("EVAL", _RENEW, 1, PREFIX + key, "h" + token, at(lease))
+            redis_command = ("EVAL", _RENEW, 1, PREFIX + key, "h" + token, at(lease))
         case Release(key, token):
-            asked = ("EVAL", _FREE, 1, PREFIX + key, "h" + token)
+            redis_command = ("EVAL", _FREE, 1, PREFIX + key, "h" + token)
         case AskGeneration():
-            asked = ("GET", GENERATION)
+            redis_command = ("GET", GENERATION)
         case Note(record, text, keep_for):
             oldest = max(0, at(-keep_for))
-            asked = ("EVAL", _NOTE, 1, RECORDS, most_records, record, _ms(keep_for), text, oldest, command.weight)
-    return asked
+            redis_command = (
+                "EVAL",
+                _NOTE,
+                1,
+                RECORDS,
+                most_records,
+                record,
+                _ms(keep_for),
+                text,
+                oldest,
+                command.weight,
+            )
+    return redis_command
 
 
 def answer(command: Command, reply: object) -> Answer:
-    """Read the reply to a command."""
+    """Returns the answer that the reply to a command means."""
     if isinstance(reply, Unknown):
         return reply
     match command:
@@ -143,7 +154,7 @@ def answer(command: Command, reply: object) -> Answer:
 
 
 def _state(reply: object, window: float) -> Answer:
-    """Read what a key holds."""
+    """Returns the state in a reply of value and remaining time (ms)."""
     match reply:
         case [None, _]:
             return Free()
@@ -176,7 +187,7 @@ def _sent(value: bytes, left: int, window: float) -> Answer:
 class _Read(NamedTuple):
     original: Original
     text: bytes
-    """What holds the original."""
+    """The JSON text of the original."""
     window_ms: int
     age_ms: int
 
@@ -186,7 +197,7 @@ class _Read(NamedTuple):
 
 
 def _read(value: bytes, left: int) -> _Read | None:
-    """Take apart what was sent, unless it is damaged."""
+    """Returns the parts of a `sent` entry; None if it is damaged."""
     whole, _, text = value[1:].partition(b" ")
     original = decode(text)
     if not whole.isdigit() or len(whole) > _DIGITS or original is None:
@@ -194,24 +205,24 @@ def _read(value: bytes, left: int) -> _Read | None:
     return _Read(original, text, int(whole), int(whole) - left)
 
 
-# Looking back, and forgetting
+# Listing and forgetting
 
 
 class StoredAcceptance(NamedTuple):
-    """What a key holds of an acceptance."""
+    """A `sent` entry in the store."""
 
     key: bytes
     value: bytes
     entry: Entry
 
 
-def look(key: bytes) -> Request:
-    """Ask what a key holds, and its remaining time."""
+def peek(key: bytes) -> Request:
+    """Asks for a key's value and remaining time."""
     return ("EVAL", _PEEK, 1, key)
 
 
-def found(key: bytes, reply: object) -> StoredAcceptance | None:
-    """Read the reply to a `look`; None where nothing was sent."""
+def acceptance(key: bytes, reply: object) -> StoredAcceptance | None:
+    """Returns the acceptance in the reply to `peek`; None if the key holds none."""
     match reply:
         case [bytes(value), int(left)] if value.startswith(b"s") and left >= 0:
             read = _read(value, left)
@@ -222,12 +233,12 @@ def found(key: bytes, reply: object) -> StoredAcceptance | None:
 
 
 def free(key: str | bytes, value: str | bytes) -> Request:
-    """Delete a key that still holds this value: 1, or else 0."""
+    """Deletes a key if it still has this value. The reply is 1, or else 0."""
     return ("EVAL", _FREE, 1, key, value)
 
 
 class StoredRecord(NamedTuple):
-    """A record, kept for so many seconds."""
+    """A record; `keep_for` in seconds."""
 
     id: bytes
     keep_for: float
@@ -235,7 +246,7 @@ class StoredRecord(NamedTuple):
 
 
 def read_record(fields: object) -> StoredRecord | None:
-    """Read an entry of the stream, unless no relay wrote it."""
+    """Returns the record in the fields of a stream entry; None if no relay wrote them."""
     match fields:
         case [b"record", bytes(record), b"keep", bytes(keep), b"text", bytes(text)] if keep.isdigit():
             return StoredRecord(record, int(keep[:_DIGITS]) / 1000, text.decode("ascii", "replace"))

@@ -1,4 +1,4 @@
-"""One connection to a Redis server: its clock, its life, and pipelines, asked again where that may help."""
+"""One connection to a Redis server: requests in a pipeline, the server's clock, and detection of its restarts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import hiredis
-from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from relay.claims.redis.connect import Address, words
+from relay.claims.redis.connect import new_connection, reason
 from relay.claims.redis.server_clock import ServerClock
 from relay.core.claim import Unknown
 from relay.core.errors import StoreError
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from relay.claims.redis.commands import Request
+    from relay.claims.redis.servers import RedisServers
 
-_TIME: Request = ("TIME",)
-_WHO: Request = ("INFO", "server")
+TIME: Request = ("TIME",)
+INFO: Request = ("INFO", "server")
 
 
 @dataclass(frozen=True, slots=True)
 class Moved(Unknown):
-    """Another node of the cluster is to be asked: from now on (MOVED), or `once`, and told that we know (ASK)."""
-
-    address: Address
-    once: bool
+    """Another node of the Cluster serves the key (MOVED or ASK)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,132 +40,147 @@ class ReadOnly(Unknown):
 
 @dataclass(frozen=True, slots=True)
 class Unreachable(Unknown):
-    """The node of the cluster that should know does not answer."""
+    """The node of the Cluster that serves the key does not answer."""
 
 
 class Connector(Protocol):
     """Finds a server and connects to it."""
 
     name: str
-    """Of what is looked for, in errors."""
+    """What is searched for; stands in errors."""
     at: str
-    """Who answered last."""
+    """The address of the server that was found last."""
 
     async def __call__(self) -> AbstractConnection:
-        """Give a connection that is open. Raises `RedisError` or `OSError`."""
+        """Returns an open connection. Raises `RedisError` or `OSError`."""
 
 
 class DirectConnector:
-    """Connects to the one server that there is; always by the same connection."""
+    """Connects to the only server of a store, always with the same connection object."""
 
-    def __init__(self, place: str, connection: AbstractConnection) -> None:
-        self.name, self.at = f"redis at {place}", place
-        self._connection = connection
+    def __init__(self, servers: RedisServers, timeout: float) -> None:
+        self.name, self.at = f"redis at {servers}", str(servers)
+        self._connection = new_connection(servers, timeout)
 
     async def __call__(self) -> AbstractConnection:
-        """Give the connection, open."""
+        """Returns the connection, open."""
         await self._connection.connect()  # type: ignore[no-untyped-call]
         return self._connection
 
 
 class ServerConnection:
-    """One connection to one server at a time. Every method but `close` raises `StoreError`. One caller at a time."""
+    """A connection to one server at a time, for one caller. Every method but `close` raises `StoreError`."""
 
-    def __init__(self, dial: Connector, clock: Callable[[], float]) -> None:
-        self._dial = dial
+    def __init__(self, connector: Connector, clock: Callable[[], float]) -> None:
+        self._connector = connector
         self._connection: AbstractConnection | None = None
-        self._life = ("", "")
+        self._server = ("", "")
+        """Address and run id of the server that was found last."""
         self.clock = ServerClock(clock)
         self.restarts = 0
-        """How often we found another server than before, or the same one in another life: either may know less."""
+        """How often another server, or the same one restarted, was found: either may have lost data."""
 
     @property
     def at(self) -> str:
-        """Where the server is that answered last."""
-        return self._dial.at
+        """The address of the server that answered last."""
+        return self._connector.at
 
     async def open(self) -> None:
-        """See that the server answers, and what time it has."""
+        """Checks that the server answers, and reads its clock."""
         await self.exchange(list)
 
     async def exchange(self, requests: Callable[[], Sequence[Request]]) -> list[object]:
-        """Send all, read all, once more where that may help. What the server refuses is an `Unknown`."""
+        """Sends all requests and reads all replies. A refusal by the server is an `Unknown`.
+
+        Sends them again if the connection was lost, or if the server's clock is not what `requests` assumed.
+        """
         try:
             connection = await self._connected()
             try:
-                right, replies = await self._look_and_ask(connection, requests())
+                clock_was_right, replies = await self._exchange(connection, requests())
             except (RedisConnectionError, OSError):
-                # Dropped, perhaps long ago while we were idle: once more, for the commands are safe to repeat.
+                # The connection may have been lost long ago, while idle. All commands are safe to repeat.
                 connection = await self._connected()
-                right, replies = await self._look_and_ask(connection, requests())
-            if not right:
-                _, replies = await self._look_and_ask(connection, requests())
+                clock_was_right, replies = await self._exchange(connection, requests())
+            if not clock_was_right:
+                _, replies = await self._exchange(connection, requests())
         except (RedisError, OSError) as error:
-            raise self.error(words(error)) from error
+            raise self.error(reason(error)) from error
         if ReadOnly in map(type, replies):
-            await self.close()  # it was the master once; who is that now?
+            await self.close()  # it was the master before: search for the new one
         return replies
 
     async def close(self) -> None:
-        """Leave the server."""
+        """Disconnects."""
         if self._connection:
             with contextlib.suppress(RedisError, OSError):
                 await self._connection.disconnect()
 
-    def error(self, reason: object) -> StoreError:
-        """Name the server in an error."""
-        return StoreError(f"{self._dial.name}: {reason}")
+    def error(self, cause: object) -> StoreError:
+        """Returns an error that names the server."""
+        return StoreError(f"{self._connector.name}: {cause}")
 
     async def _connected(self) -> AbstractConnection:
-        """Be connected, and know the server's clock, and whether it is the one that we know."""
+        """Returns an open connection to a server whose clock and run id are known."""
         if self._connection is None or not self._connection.is_connected:
-            self._connection = await self._dial()
-            _, [told] = await self._look_and_ask(self._connection, [_WHO])
-            # A user who may not ask for it hears of a restart only where another address comes with it.
-            run = re.search(rb"^run_id:(\w+)", told, re.MULTILINE) if isinstance(told, bytes) else None
-            life = (self._dial.at, run[1].decode() if run else "")
-            self.restarts += self._life not in (("", ""), life)
-            self._life = life
+            self._connection = await self._connector()
+            _, [info] = await self._exchange(self._connection, [INFO])
+            # If the user may not call INFO, a restart is noticed only when the address changes with it.
+            server = (self.at, run_id(info))
+            self.restarts += self._server not in (("", ""), server)
+            self._server = server
         return self._connection
 
-    async def _look_and_ask(
-        self, connection: AbstractConnection, requests: Sequence[Request]
-    ) -> tuple[bool, list[object]]:
-        """Give whether the server's clock is still what it was when the requests were made, and the replies to them."""
+    async def _exchange(self, connection: AbstractConnection, requests: Sequence[Request]) -> tuple[bool, list[object]]:
+        """Returns whether the server's clock was known when the requests were written, and the replies."""
         asked_at = self.clock.clock()
-        told, *replies = await round_trip(connection, [_TIME, *requests])
-        match told:
-            case [bytes(seconds), bytes(microseconds)]:
-                return not self.clock.learn(asked_at, int(seconds) + int(microseconds) / 1e6), replies
-        await self.close()
-        raise self.error(told.reason if isinstance(told, Unknown) else f"it tells no time ({told})")
+        time, *replies = await round_trip(connection, [TIME, *requests])
+        now = seconds_of(time)
+        if now is None:
+            await self.close()
+            raise self.error(time.reason if isinstance(time, Unknown) else f"unexpected reply to TIME ({time})")
+        return not self.clock.learn(asked_at, now), replies
 
 
 async def round_trip(connection: AbstractConnection, requests: Sequence[Request]) -> list[object]:
-    """Send all and read all. Raises what the library raises."""
+    """Sends all requests and reads all replies; a refusal is an `Unknown`. Raises `RedisError` or `OSError`."""
     # hiredis packs and reads in C. By redis-py's pipeline and packing, a batch of 50 costs three times the CPU.
     packed = b"".join(hiredis.pack_command(request) for request in requests)  # type: ignore[arg-type]
-    # Broken off in the middle, by an error or a cancellation, the library disconnects. It must: answers are still on
-    # their way, and the next batch would read them as its own.
+    # After an error or a cancellation the library disconnects. It must: the next batch would read the replies that are
+    # still to arrive as its own.
     try:
         await connection.send_packed_command(packed)
     except RuntimeError as error:
-        # uvloop's word for a transport that a reset has closed while nobody looked.
+        # uvloop raises it for a transport that a reset has closed while idle.
         raise RedisConnectionError(f"the connection was reset ({error})") from error
     replies: list[object] = []
     for _ in requests:
         try:
             replies.append(await connection.read_response())
         except ResponseError as error:
-            replies.append(_refused(error))
+            replies.append(refusal(error))
     return replies
 
 
-def _refused(error: ResponseError) -> Unknown:
+def refusal(error: ResponseError) -> Unknown:
+    """Returns the answer that an error reply of a server means."""
     match error:
         case AskError():  # also MOVED, which the library derives from it
-            address = Address(error.host, error.port)
-            return Moved(f"moved to {address}", address, once=not isinstance(error, MovedError))
+            return Moved(f"moved to {error.host}:{error.port}")
         case ReadOnlyError():
             return ReadOnly(str(error))
     return Unknown(str(error))
+
+
+def seconds_of(time: object) -> float | None:
+    """Returns the seconds since the Unix epoch in a reply to TIME."""
+    match time:
+        case [bytes(seconds), bytes(microseconds)]:
+            return int(seconds) + int(microseconds) / 1e6
+    return None
+
+
+def run_id(info: object) -> str:
+    """Returns the run id in a reply to INFO, which is new after each start of a server; empty if INFO was refused."""
+    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
+    return found[1].decode() if found else ""

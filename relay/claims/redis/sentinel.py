@@ -1,108 +1,105 @@
-"""Finds the master that Redis Sentinel names: anew at every connection, and only one that says itself that it is."""
+"""Finds the master that Redis Sentinel names, again for each connection, and checks that the master confirms it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from relay.claims.redis.connect import Address, ConnectionFactory, several, words
+from relay.claims.redis.connect import new_connection, reason
 from relay.claims.redis.connection import round_trip
+from relay.claims.redis.servers import Address
 from relay.core.claim import Unknown
+from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
-PORT = 26379
-_PART = 0.4
-"""Of the limit of a round trip: so long may looking for the master take, that connecting still fits in."""
+    from relay.claims.redis.servers import RedisServers
+
+_STEP = 0.4
+"""The part of the timeout that the search for the master may take, so that time is left to connect to it."""
 
 
 class SentinelConnector:
-    """A `Dial` to the master of `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[?db=N]`.
+    """A `Connector` to the master of `redis+sentinel://`.
 
-    User and password are the master's. The sentinels are asked without, or with the option `sentinel_password`.
+    User, password and database are the master's. The sentinels have no login, or `sentinel_password`.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
-        found = several(url, PORT)
-        options = dict(parse_qsl(found.options))
-        password = options.pop("sentinel_password", "")
-        self._sentinels, self._service = found.addresses, found.service
-        self._limit = timeout * _PART
-        self._master = ConnectionFactory(f"{found.url.partition('?')[0]}?{urlencode(options)}", timeout)
-        self._sentinel = ConnectionFactory(
-            f"redis://:{quote(password, safe='')}@localhost" if password else "redis://", self._limit
-        )
-        self.name = f"redis {found.service} of the sentinels {','.join(map(str, found.addresses))}"
+    def __init__(self, servers: RedisServers, timeout: float) -> None:
+        self._servers = servers
+        self._sentinels = replace(servers, user="", password=servers.sentinel_password, database=0)
+        self._timeout = timeout
+        self._limit = timeout * _STEP
+        self.name = f"redis {servers.service} of the sentinels {servers}"
         self.at = ""
 
     async def __call__(self) -> AbstractConnection:
-        """Connect to the master. Raises `RedisError` or `OSError`."""
+        """Connects to the master. Raises `RedisError` or `OSError`."""
         named, reasons = await self._ask_all()
         for address in named:
             try:
                 connection = await self._connect(address)
             except (RedisError, OSError) as error:
-                reasons.append(f"{address}: {words(error)}")
+                reasons.append(f"{address}: {reason(error)}")
             else:
                 self.at = str(address)
                 return connection
         raise RedisConnectionError("; ".join(dict.fromkeys(reasons)))
 
     async def _ask_all(self) -> tuple[list[Address], list[str]]:
-        """Give the servers that are named master, by most sentinels first, and why others name none.
+        """Returns the servers that sentinels name as master, by most votes first, and why other sentinels name none.
 
-        As soon as most of them agree the rest is not waited for: one that hangs, or was cut off, costs nothing.
+        Does not wait for the rest as soon as most sentinels agree: one that hangs or is unreachable costs no time.
         """
         votes: Counter[Address] = Counter()
         reasons: list[str] = []
-        looks = [asyncio.create_task(self._ask(sentinel)) for sentinel in self._sentinels]
+        tasks = Tasks()
+        answers = [tasks.start(self._ask(sentinel), f"ask sentinel {sentinel}") for sentinel in self._servers.addresses]
         try:
-            for look in asyncio.as_completed(looks):
-                found = await look
+            for answer in asyncio.as_completed(answers):
+                found = await answer
                 if isinstance(found, str):
                     reasons.append(found)
                     continue
                 votes[found] += 1
-                if votes[found] > len(looks) / 2:
+                if votes[found] > len(answers) / 2:
                     break
         finally:
-            for task in looks:
-                task.cancel()
-            await asyncio.wait(looks)
+            await tasks.cancel()
         return [address for address, _ in votes.most_common()], reasons
 
     async def _ask(self, sentinel: Address) -> Address | str:
-        """Give the master that this sentinel names, or why it names none."""
-        connection = self._sentinel.connection(sentinel)
+        """Returns the master that a sentinel names, or why it names none."""
+        connection = new_connection(self._sentinels, self._limit, sentinel)
         try:
             async with asyncio.timeout(self._limit):
                 await connection.connect()  # type: ignore[no-untyped-call]
-                [told] = await round_trip(connection, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
+                [reply] = await round_trip(connection, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._servers.service)])
         except TimeoutError:
             return f"sentinel {sentinel}: no answer within {self._limit:g} s"
         except (RedisError, OSError) as error:
-            return f"sentinel {sentinel}: {words(error)}"
+            return f"sentinel {sentinel}: {reason(error)}"
         finally:
             await connection.disconnect(nowait=True)
-        match told:
+        match reply:
             case [bytes(host), bytes(port)]:
                 return Address(host.decode(), int(port))
-            case Unknown(reason):
-                return f"sentinel {sentinel}: {reason}"
-        return f'the sentinels know no service "{self._service}"'
+            case Unknown(refusal):
+                return f"sentinel {sentinel}: {refusal}"
+        return f'the sentinels know no service "{self._servers.service}"'
 
     async def _connect(self, address: Address) -> AbstractConnection:
-        connection = self._master.connection(address)
+        connection = new_connection(self._servers, self._timeout, address)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             [role] = await round_trip(connection, [("ROLE",)])
-            # A user who may not ask for the role finds out by the first write that is refused.
+            # If the user may not call ROLE, the first write that a replica refuses shows it.
             if isinstance(role, Unknown) or role[:1] == [b"master"]:  # type: ignore[index]
                 return connection
         except BaseException:

@@ -1,4 +1,4 @@
-"""What a store's commands are in SQL. The caller holds the transaction, and knows the time."""
+"""The SQL statements that carry out a store's commands. The caller provides the transaction and the time."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from relay.core.claim import Answer, Command
 
 _CLOCK_SLACK = 1.0
-"""Seconds that an entry may be ahead of the clock, for small corrections of it. More, and the clock was set back before
-this boot: such an entry would suppress for longer than its window, so it counts as free."""
+"""Seconds by which an entry may be ahead of the clock, which is corrected by small steps. If it is more, the clock was
+set back before this boot: the entry would suppress for longer than its window, so it counts as free."""
 
 _TAKE = """
 INSERT INTO claims (key, token, original, since, until) VALUES (:key, :token, NULL, :now, :now + :lease)
@@ -48,7 +48,7 @@ UPDATE claims SET since = :now, until = :now + :lease
 WHERE key = :key AND token = :token AND until > :now AND since <= :latest
 """
 _RELEASE = "DELETE FROM claims WHERE key = ? AND token = ?"
-_LOOK = "SELECT token, original, since, until FROM claims WHERE key = ?"
+_STATE = "SELECT token, original, since, until FROM claims WHERE key = ?"
 _SENT = """
 SELECT key, original, since FROM claims
 WHERE key > :after AND original IS NOT NULL AND until > :now AND since <= :latest ORDER BY key LIMIT :rows
@@ -67,25 +67,25 @@ WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DES
 _SWEEPS = (
     "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= :now LIMIT :rows)",
     "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= :now LIMIT :rows)",
-    # Ids count up by the weight of each record, so that nobody has to count rows.
+    # Ids increase by the weight of each record, so that no rows need to be counted.
     "DELETE FROM records WHERE id <= (SELECT max(id) FROM records) - :most",
 )
 
 _SWEEP_ROWS = 1_000
-"""Expired rows deleted in one sweep: bounded, and still twice of what can have been added since the last one."""
+"""Expired rows that one sweep deletes: a limit, but twice what can have been added since the last sweep."""
 
 _PAGE = 500
-"""Rows that are looked at in one go, before others may write again."""
+"""Rows that are read at a time, before others may write again."""
 
 
 def carry_out(connection: sqlite3.Connection, command: Command, now: float, late: float) -> Answer:
-    """Carry out a command that was given `late` seconds ago."""
+    """Carries out a command that was given `late` seconds before `now`."""
     match command:
         case Claim(key, token, lease, window):
             given = {"key": key, "token": token, "lease": lease, "window": window, **_moment(now)}
-            return Won() if connection.execute(_TAKE, given).rowcount else _look(connection, key, window, now)
+            return Won() if connection.execute(_TAKE, given).rowcount else _state(connection, key, window, now)
         case Peek(key, window):
-            return _look(connection, key, window, now)
+            return _state(connection, key, window, now)
         case Confirm(key, original, window, age, recipient):
             since = now - late - age
             if now < since + window:
@@ -94,7 +94,7 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
                 return Done(taken)
         case Renew(key, token, lease):
             given = {"key": key, "token": token, "lease": lease, **_moment(now)}
-            return Done() if connection.execute(_RENEW, given).rowcount else _look(connection, key, float("inf"), now)
+            return Done() if connection.execute(_RENEW, given).rowcount else _state(connection, key, float("inf"), now)
         case Release(key, token):
             connection.execute(_RELEASE, (key, token))
         case AskGeneration():
@@ -108,8 +108,8 @@ def _moment(now: float) -> dict[str, float]:
     return {"now": now, "latest": now + _CLOCK_SLACK}
 
 
-def _look(connection: sqlite3.Connection, key: Fingerprint, window: float, now: float) -> Answer:
-    row = connection.execute(_LOOK, (key,)).fetchone()
+def _state(connection: sqlite3.Connection, key: Fingerprint, window: float, now: float) -> Answer:
+    row = connection.execute(_STATE, (key,)).fetchone()
     if row is None:
         return Free()
     token, text, since, until = row
@@ -127,7 +127,7 @@ def _look(connection: sqlite3.Connection, key: Fingerprint, window: float, now: 
 
 
 def _is_anothers(connection: sqlite3.Connection, confirm: Confirm, now: float) -> bool:
-    token, text, _, until = connection.execute(_LOOK, (confirm.key,)).fetchone() or (None, None, 0.0, 0.0)
+    token, text, _, until = connection.execute(_STATE, (confirm.key,)).fetchone() or (None, None, 0.0, 0.0)
     if not isinstance(until, float) or until <= now:
         return False
     original = decode(text) if isinstance(text, str | bytes) else None
@@ -142,18 +142,18 @@ def _entry(key: str, text: object, age: float) -> Entry | None:
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str:
-    """Read a value; empty where there is none."""
+    """Returns a value of the table `meta`; empty if there is none."""
     row = connection.execute(_META, (name,)).fetchone()
     return str(row[0]) if row else ""
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Write a value."""
+    """Writes a value to the table `meta`."""
     connection.execute(_SET_META, (name, value))
 
 
 def identity(connection: sqlite3.Connection) -> str:
-    """Give the id of this file, made by whoever asks first."""
+    """Returns the random id of this file. The first call makes it."""
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (secrets.token_hex(8),))
     return meta(connection, "identity")
 
@@ -161,23 +161,23 @@ def identity(connection: sqlite3.Connection) -> str:
 def read_records(
     connection: sqlite3.Connection, now: float, age: float, at: float, number: int
 ) -> list[tuple[float, int, str]]:
-    """Read a page of records, the newest first, beginning after the one of this time and number."""
+    """Returns a page of records (time, id, text), newest first, that begins after the given time and id."""
     given = {"at": at, "id": number, "earliest": now - age, "now": now, "rows": _PAGE}
     return connection.execute(_RECORDS, given).fetchall()
 
 
 def read_sent(connection: sqlite3.Connection, now: float, after: str) -> dict[str, Entry | None]:
-    """Read a page of what was sent, beginning after this key; None where it is damaged."""
+    """Returns a page of acceptances by key, that begins after the given key. None: the entry is damaged."""
     rows = connection.execute(_SENT, {"after": after, "rows": _PAGE, **_moment(now)})
     return {key: _entry(key, text, now - since) for key, text, since in rows}
 
 
 def free(connection: sqlite3.Connection, now: float, keys: Iterable[str]) -> int:
-    """Delete what was sent of these up to now. Gives their number."""
+    """Deletes the acceptances of these keys up to now. Returns how many there were."""
     return connection.executemany(_FREE, [{"key": key, **_moment(now)} for key in keys]).rowcount
 
 
 def sweep(connection: sqlite3.Connection, now: float, most_records: int) -> None:
-    """Delete some of what has run out, and the oldest of too many records."""
+    """Deletes some of the expired rows, and the oldest records if there are too many."""
     for statement in _SWEEPS:
         connection.execute(statement, {"now": now, "rows": _SWEEP_ROWS, "most": most_records})

@@ -1,4 +1,4 @@
-"""The SQLite file that claims and records are kept in: its schema, its rights, and what is wrong with it."""
+"""The SQLite file of claims and records: its schema, its permissions, and what happens when it is damaged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CREATE INDEX records_at ON records (at);
 CREATE INDEX records_until ON records (until);
 """
 _STEPS = (_CLAIMS, _RECORDS)
-"""What each version of the schema adds to the one before."""
+"""What each version of the schema adds to the previous one."""
 SCHEMA_VERSION = len(_STEPS)
 
 _HINTS = {
@@ -59,18 +59,18 @@ _HINTS = {
 }
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _BESIDE = ("-wal", "-shm", "")
-"""What SQLite keeps beside the file, and the file itself."""
+"""The suffixes of the files that SQLite keeps beside the database, and of the database."""
 _MAGIC = b"SQLite format 3\0"
 _PAGE, _LONGEST_PAGE = 4_096, 65_536
 _MODE = 0o600
-_SPELL = 3600.0
-"""Seconds in which one damaged file is set aside: a second one tells of a broken disk, which would go on for ever."""
+_SET_ASIDE_INTERVAL = 3600.0
+"""Seconds in which at most one damaged file is set aside: a second one means a broken disk."""
 
 
 class SqliteFile:
-    """One connection to it, for one thread. Another process's lock is waited for `busy_timeout` seconds.
+    """One connection to the file, for one thread. It waits `busy_timeout` seconds for the lock of another process.
 
-    `clock` gives seconds, and is never set back.
+    `clock` returns seconds and is never set back.
     """
 
     def __init__(self, path: str | Path, busy_timeout: float, clock: Callable[[], float]) -> None:
@@ -80,21 +80,21 @@ class SqliteFile:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         self._used: tuple[int, int] | None = None
-        """The one that was last found to be a database."""
-        self._begun_anew = -math.inf
+        """Device and inode of the file that was last found to be a database."""
+        self._set_aside_at = -math.inf
         self.changes = 0
-        """How often the file was another one than before."""
+        """How often another file than before was found."""
 
     def open(self) -> sqlite3.Connection:
-        """Give the connection. Creates the file if there is none, and brings an older one up to date."""
-        if self._connection and _which(self._path) != self._opened:
-            self.close()  # somebody has set it aside: what we wrote there nobody would read
+        """Returns the connection. Creates the file if there is none, and updates an older schema."""
+        if self._connection and _device_and_inode(self._path) != self._opened:
+            self.close()  # another process has set the file aside: no relay would read what is written to it
         if self._connection is None:
             if not self._path.parent.exists():
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite would create it with the umask's rights; its -wal and -shm files take over those of the file.
+            # SQLite would create it with the umask's permissions. The -wal and -shm files get those of the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
-            before, self._opened = self._opened, _which(self._path)
+            before, self._opened = self._opened, _device_and_inode(self._path)
             self.changes += before not in (None, self._opened)
             self._connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
             self._prepare(self._connection)
@@ -102,37 +102,37 @@ class SqliteFile:
         return self._connection
 
     def close(self) -> None:
-        """Let go of it; `open` begins anew."""
+        """Closes the connection. `open` connects again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
     def set_aside(self, error: sqlite3.Error) -> bool:
-        """Rename the file if this error says that it is damaged, and let go of it. Says whether `open` begins anew.
+        """Renames and closes the file if the error means that it is damaged. Returns whether it did.
 
-        Of several processes one renames it. Nothing is deleted, and nothing written over. Raises `StoreError` for a
-        file that must stay where it is: somebody else's, or the second one within an hour.
+        Of several processes one renames the file. Nothing is deleted or overwritten. Raises `StoreError` for a file
+        that must stay in its place: one that is not a relay's, or a second one within an hour.
         """
         if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
             return False
-        path = self._path.resolve()  # what it leads to, if it is a link: what SQLite keeps lies beside that
+        path = self._path.resolve()  # SQLite keeps its other files beside the target of a link
         with _locked(path.parent):
-            if _which(self._path) == self._opened:
-                self._see_that_it_may_go(path, error)
+            if _device_and_inode(self._path) == self._opened:
+                self._check_may_be_renamed(path, error)
                 _log.error(
                     "%s; it is set aside as %s and a new one begun: "
                     "what was sent before, and no running relay knows of, may pass once more",
                     self.describe(error),
                     _rename(path),
                 )
-                self._begun_anew = self._clock()
-        # Not before: whoever closes a file as the last one deletes its -wal, unless it has another name meanwhile.
+                self._set_aside_at = self._clock()
+        # Only now: the last process that closes a file deletes its -wal, unless the file has been renamed.
         self.close()
         return True
 
-    def _see_that_it_may_go(self, path: Path, error: sqlite3.Error) -> None:
-        if self._clock() - self._begun_anew < _SPELL:
+    def _check_may_be_renamed(self, path: Path, error: sqlite3.Error) -> None:
+        if self._clock() - self._set_aside_at < _SET_ASIDE_INTERVAL:
             problem = "a second damaged file within an hour; it stays where it is. Look at the disk"
         elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not _was_ours(path):
             problem = (
@@ -145,14 +145,14 @@ class SqliteFile:
         raise StoreError(f"{self.describe(error)}, {problem}.")
 
     def describe(self, error: sqlite3.Error | OSError) -> str:
-        """Say what is wrong, in words that name the file."""
+        """Returns an error text that names the file."""
         name = getattr(error, "sqlite_errorname", "")
         hint = next((hint for prefix, hint in _HINTS.items() if name.startswith(prefix)), "")
         return f"{self._path}: {hint} ({error})" if hint else f"{self._path}: {error}"
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._use_wal(connection)
-        # With WAL, NORMAL loses at most the last transactions at a power cut, never the file.
+        # With WAL, NORMAL loses at most the last transactions in a power failure, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
         with transaction(connection):
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -169,7 +169,7 @@ class SqliteFile:
             )
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch the file to WAL. SQLite does not wait by itself when several processes begin with this together."""
+        """Switches the file to WAL. SQLite does not wait if several processes do this at the same time."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
@@ -177,13 +177,13 @@ class SqliteFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)  # in the caller's own thread
+                time.sleep(0.01)  # in the store's thread
             else:
                 return
 
 
-def _which(path: Path) -> tuple[int, int] | None:
-    """Give what tells this file from another one of the same name."""
+def _device_and_inode(path: Path) -> tuple[int, int] | None:
+    """Returns what distinguishes the file from another one of the same name; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -192,20 +192,20 @@ def _which(path: Path) -> tuple[int, int] | None:
 
 
 def _was_ours(path: Path) -> bool:
-    """Tell what is left of a database of ours from a file that was named by mistake."""
+    """Returns whether the file is the rest of a relay's database, and not a file that was named by mistake."""
     if any(path.with_name(path.name + end).exists() for end in _BESIDE if end):
         return True
     found = path.stat()
     if stat.S_IMODE(found.st_mode) == _MODE and found.st_size % _PAGE == 0:
-        return True  # as we make ours, and SQLite lets it grow; nothing inside need be left
+        return True  # as a relay creates it and SQLite extends it, whatever its content is now
     with path.open("rb") as file:
         head = file.read(_LONGEST_PAGE)
-    # A first page that a crash left empty; one of which only the header, or only the schema, can be read.
+    # A first page that a crash left empty, or of which only the header or only the schema can be read.
     return not head[: len(_MAGIC)].strip(b"\0") or head.startswith(_MAGIC) or b"CREATE TABLE claims" in head
 
 
 def _rename(path: Path) -> Path:
-    """Give the file, and those beside it, a name that is free."""
+    """Renames the database and the files beside it to a free name. Returns the new path of the database."""
     name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     free = next(
@@ -219,7 +219,7 @@ def _rename(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from doing the same at the same time."""
+    """Keeps other processes from renaming files in the folder at the same time."""
     # Not a lock on the file: closing it would end all locks that SQLite has on it in this process.
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -231,7 +231,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Carry out all inside or nothing, and let nobody else write meanwhile."""
+    """Carries out all statements of the block or none. No other process can write meanwhile."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,8 +1,7 @@
 """Claims and records in one SQLite file, shared by the processes of one host.
 
-A batch is one IMMEDIATE transaction in the one thread of this process that touches the file. Ages are differences of
-one clock that all processes share: the wall clock, except that inside one boot of the host it never goes back
-(docs/adr/0009).
+A batch is one IMMEDIATE transaction in the only thread that uses the file. Ages are differences of one clock that all
+processes share: the wall clock, except that it never goes back within one boot of the host (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _STEP = 0.01
-"""Seconds by which the wall clock gains on the boot's without having been set: the two are read one after the other."""
+"""Seconds by which the wall clock may gain on the boot clock without being set: they are read one after the other."""
 
 _SWEEP_AFTER = 500
 """Commands between two sweeps."""
 
 
 class SqliteStore:
-    """The default store."""
+    """The default store. It waits `busy_timeout` seconds for the lock of another process."""
 
     def __init__(
         self,
@@ -54,31 +53,31 @@ class SqliteStore:
         self._file = SqliteFile(path, busy_timeout, self._boot.clock)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._most_records = most_records
-        self._unswept = _SWEEP_AFTER  # what an earlier process left behind goes with the first batch
+        self._unswept = _SWEEP_AFTER  # sweep what an earlier process left with the first batch
 
     @property
     def restarts(self) -> int:
-        """How often we found another file than before in its place."""
+        """How often another file than before was found in its place."""
         return self._file.changes
 
     async def open(self) -> None:
-        """Create the file if there is none, and see that it is ours."""
+        """Creates the file if there is none, and checks that it is a relay's."""
         await self._in_thread(self._file.open)
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carry out all commands in one transaction; in a new file, where this one is damaged.
+        """Carries out all commands in one transaction, in a new file if this one is damaged.
 
-        Nothing else sets a damaged file aside: a command that only looks at it may run as another user.
+        Only this method sets a damaged file aside: a command that only reads it may run as another user.
         """
         asked_at = self._boot.clock()
-        return await self._in_thread(lambda: self._execute_here_or_anew(commands, asked_at))
+        return await self._in_thread(lambda: self._execute_or_replace_file(commands, asked_at))
 
     async def identity(self) -> str:
-        """Give the id that stands in the file."""
+        """Returns the random id of the file."""
         return await self._in_thread(self._identity)
 
     async def records(self, age: float) -> AsyncIterator[str]:
-        """Give the records page by page. Nothing is locked, not even for a page."""
+        """Yields the records of the last `age` seconds, newest first. Nothing is locked, not even for a page."""
         now = await self._in_thread(self._moment)
         at, number = math.inf, 0
         while page := await self._in_thread(partial(self._read_records, now, age, at, number)):
@@ -87,18 +86,19 @@ class SqliteStore:
             at, number, _ = page[-1]
 
     async def sent(self) -> AsyncIterator[Entry]:
-        """Give them in the order of their keys."""
+        """Yields all acceptances, in the order of their keys."""
         now = await self._in_thread(self._moment)
         async for page in self._pages(now):
             for entry in page:
                 yield entry
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
-        """Free what matches. Relays that write to the file wait for no more than the deletion of a page."""
+        """Frees what matches. Relays that write to the file wait at most for the deletion of one page."""
         now = await self._in_thread(self._moment)
         await self._in_thread(self._begin_generation)
         freed = 0
-        for _ in range(2):  # what a relay was writing back as it began may land behind the first look
+        # Twice: what a relay was writing back as this began may arrive behind the first read.
+        for _ in range(2):
             async for page in self._pages(now):
                 if chosen := [entry.key for entry in page if matches(entry)]:
                     freed += await self._in_thread(partial(self._free, now, chosen))
@@ -112,8 +112,8 @@ class SqliteStore:
             after = max(page)
 
     async def close(self) -> None:
-        """Close the file and end the thread."""
-        with contextlib.suppress(StoreError, RuntimeError):  # the latter from a thread that has ended already
+        """Closes the file and ends the thread."""
+        with contextlib.suppress(StoreError, RuntimeError):  # RuntimeError: the thread has ended already
             await self._in_thread(self._file.close)
         self._thread.shutdown(wait=False)
 
@@ -127,16 +127,16 @@ class SqliteStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, reporting)
 
-    # From here on: in the thread.
+    # The methods below run in the thread.
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
-        """Give the connection and the time."""
+        """Yields the connection and the time."""
         connection = self._file.open()
         with transaction(connection):
             yield connection, self._now(connection)
 
-    def _execute_here_or_anew(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
+    def _execute_or_replace_file(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         try:
             return self._execute(commands, asked_at)
         except sqlite3.DatabaseError as error:
@@ -146,7 +146,7 @@ class SqliteStore:
 
     def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         with self._transaction() as (connection, now):
-            late = self._boot.clock() - asked_at  # the disk, or this process, may have stood still meanwhile
+            late = self._boot.clock() - asked_at  # the disk or this process may have stopped meanwhile
             answers = [sql.carry_out(connection, command, now, late) for command in commands]
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
@@ -177,9 +177,9 @@ class SqliteStore:
             sql.set_meta(connection, "generation", secrets.token_hex(8))
 
     def _now(self, connection: sqlite3.Connection) -> float:
-        """Give the time by the clock that all processes share: the boot's, and how far ahead of it the wall clock was.
+        """Returns the time by the shared clock: the boot clock plus the largest lead of the wall clock in this boot.
 
-        The farthest in this boot counts: set forward it ages all entries, the safe side; set back it changes nothing.
+        If the wall clock is set forward, all entries age, which is safe. If it is set back, nothing changes.
         """
         ahead = self._clock() - self._boot.clock()
         boot, _, known = sql.meta(connection, "clock").partition(" ")

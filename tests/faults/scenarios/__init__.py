@@ -1,4 +1,4 @@
-"""What is done to the relay, a file for each kind of harm. Importing this enters all scenarios."""
+"""The scenarios, one file for each kind of fault. Importing this package registers all of them."""
 
 from faults.scenarios import (
     clocks,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.redis_server import redis_store
 from parts.waiting import until
 
-from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BATCH, BatchingStoreClient
 from relay.core.claim import (
     Answer,
@@ -531,25 +531,27 @@ async def test_a_round_trip_that_is_cancelled_inside_the_store_counts_as_a_hang(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-async def test_the_worker_survives_a_bug_of_its_code(
-    client: BatchingStoreClient,
-    store: FakeStore,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    error: type[BaseException],
+async def test_the_worker_survives_an_error_outside_of_a_call(
+    store: FakeStore, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
+    """The clock fails when the worker reads it, between two calls of the store."""
+    failures = [error()]
+
+    def clock() -> float:
+        task = asyncio.current_task()
+        if failures and task is not None and task.get_name() == "store client":
+            raise failures.pop()
+        return 0.0
+
+    client = BatchingStoreClient(store, limit=LONG, clock=clock, probe_every=0.001)
+    await client.start()
     changes = StateChanges(client)
-
-    def broken() -> None:
-        raise error
-
     async with asyncio.timeout(LONG):
-        with monkeypatch.context() as patch:
-            patch.setattr(client, "_next_batch", broken)
-            assert are_unknown(await client.ask([peek(1)]), 1)
+        assert are_unknown(await client.ask([peek(1)]), 1)
         await changes.until(up=True)
         assert await client.ask([peek(1)]) == answers_to(peek(1))
     assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True]
+    await client.close()
 
 
 async def test_a_lasting_bug_in_the_store_is_logged_once(
@@ -633,7 +635,7 @@ async def test_a_client_that_never_started_can_be_closed(store: FakeStore) -> No
 
 
 async def test_a_paused_redis_costs_two_limits_and_is_asked_again_when_it_resumes(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=0.2, probe_every=0.01)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.2, probe_every=0.01)
     await client.start()
     changes = StateChanges(client)
     key, token = Fingerprint("v1:a"), Token("t")
@@ -650,7 +652,7 @@ async def test_a_paused_redis_costs_two_limits_and_is_asked_again_when_it_resume
 
 
 async def test_a_killed_redis_is_down_at_once_and_its_return_is_noticed(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=LONG, probe_every=0.01)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=LONG, probe_every=0.01)
     await client.start()
     changes = StateChanges(client)
     before = client.identity
@@ -664,7 +666,7 @@ async def test_a_killed_redis_is_down_at_once_and_its_return_is_noticed(redis_se
 
 
 async def test_an_answer_is_read_after_a_stall_of_the_loop_longer_than_the_limit(redis_server: RedisServer) -> None:
-    client = BatchingStoreClient(RedisStore(redis_server.url), limit=0.1)
+    client = BatchingStoreClient(redis_store(redis_server.url), limit=0.1)
     await client.start()
     many = [Claim(Fingerprint(f"v1:{number}"), Token("t"), 30, 600) for number in range(BATCH)]
     redis_server.pause()

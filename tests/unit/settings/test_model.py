@@ -70,7 +70,9 @@ def test_suppressed_mail_is_not_kept_where_mail_is_delivered() -> None:
     ],
 )
 def test_another_server_may_be_the_upstream(listen: str, upstream: str) -> None:
-    Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})
+    settings = Settings.model_validate({"listen": {"address": listen}, "upstream": {"url": f"smtp://{upstream}"}})
+    assert str(settings.listen.address) == listen
+    assert str(settings.upstream.url).startswith(f"smtp://{upstream}")
 
 
 @pytest.mark.parametrize(
@@ -96,5 +98,6 @@ def test_nobody_listens_twice_in_one_place(listen: str, http: str) -> None:
         ("127.0.0.1:2525", ""),
     ],
 )
-def test_places_that_differ_may_both_be_listened_on(listen: str, http: str) -> None:
-    Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})
+def test_two_addresses_that_differ_may_be_listened_on(listen: str, http: str) -> None:
+    settings = Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})
+    assert (str(settings.listen.address), str(settings.http.address or "")) == (listen, http)

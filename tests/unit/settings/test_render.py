@@ -176,7 +176,7 @@ def test_the_rules_of_presets_are_whole_when_their_comment_signs_are_taken_away(
 
 
 _durations = st.integers(1000, 10**9).map(lambda milliseconds: format_duration(milliseconds / 1000))
-_paths = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).map(lambda name: f"/{name}")
+_paths = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).map(lambda name: f"/{name.lstrip('/')}")
 _values: dict[str, st.SearchStrategy[str]] = {
     "listen.address": st.integers(0, 999).map(lambda port: f"[::]:{port}"),
     "listen.networks": st.lists(st.ip_addresses().map(str)).map(",".join),

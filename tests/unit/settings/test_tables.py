@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -288,5 +287,9 @@ _values = st.recursive(
 def test_any_value_is_settings_or_a_settings_error(kind: str, value: object) -> None:
     found = sources._GivenValues()
     found.given[kind] = (value, "file x")
-    with contextlib.suppress(SettingsError):
-        sources._settings(found)
+    problems, tables = "", None
+    try:
+        tables = getattr(sources._settings(found), kind)
+    except SettingsError as error:
+        problems = str(error)
+    assert "file x" in problems or len(tables) == len(value)

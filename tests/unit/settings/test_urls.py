@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.claims.redis.servers import Address, RedisServers, Topology
 from relay.settings.addresses import HostPort
 from relay.settings.urls import (
     MaildirUrl,
@@ -49,7 +50,7 @@ def test_any_user_survives_being_written(user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "remedy"),
     [
         ("smtp://user:xyzzy@mail", "write smtp://USER@HOST and put .* the file that upstream.password_file names"),
         ("smtps://user:xyz/zy@mail", "write smtps://USER@HOST and put"),
@@ -73,8 +74,8 @@ def test_any_user_survives_being_written(user: str) -> None:
         ("smtp://ma\nil", "holds a control character"),
     ],
 )
-def test_a_wrong_upstream_is_told_its_mend(text: str, mend: str) -> None:
-    with pytest.raises(ValueError, match=mend) as error:
+def test_a_wrong_upstream_has_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as error:
         parse_upstream(text)
     assert "zy" not in str(error.value)
     assert "xyz" not in str(error.value)
@@ -85,14 +86,6 @@ def test_a_wrong_upstream_is_told_its_mend(text: str, mend: str) -> None:
     [
         ("sqlite:/var/lib/relay.db", SqliteUrl(Path("/var/lib/relay.db"))),
         ("memory:", MemoryUrl()),
-        ("redis://127.0.0.1", RedisUrl("redis://127.0.0.1")),
-        ("rediss://[::1]:6380/2", RedisUrl("rediss://[::1]:6380/2")),
-        ("rediss://h?ssl_ca_certs=/etc/ca.pem", RedisUrl("rediss://h?ssl_ca_certs=/etc/ca.pem")),
-        ("unix:///run/redis.sock?db=1", RedisUrl("unix:///run/redis.sock?db=1")),
-        ("unix:///run/a,b.sock", RedisUrl("unix:///run/a,b.sock")),
-        ("redis+sentinel://h/mymaster", RedisUrl("redis+sentinel://h/mymaster")),
-        ("redis+sentinel://h:1,[::1]:2,i/my%2Fname?db=1", RedisUrl("redis+sentinel://h:1,[::1]:2,i/my%2Fname?db=1")),
-        ("redis+cluster://h:7000,[::1]:7001,i", RedisUrl("redis+cluster://h:7000,[::1]:7001,i")),
     ],
 )
 def test_stores(text: str, url: object) -> None:
@@ -102,7 +95,53 @@ def test_stores(text: str, url: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "servers"),
+    [
+        ("redis://127.0.0.1", RedisServers((Address("127.0.0.1", 6379),))),
+        ("redis://h/", RedisServers((Address("h", 6379),))),
+        ("redis://relay@h?db=3", RedisServers((Address("h", 6379),), user="relay", database=3)),
+        ("rediss://[::1]:6380/2", RedisServers((Address("::1", 6380),), database=2, tls={})),
+        (
+            "rediss://h?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=no",
+            RedisServers((Address("h", 6379),), tls={"ssl_ca_certs": "/etc/ca.pem", "ssl_check_hostname": False}),
+        ),
+        ("unix:///run/redis.sock?db=1", RedisServers(socket="/run/redis.sock", database=1)),
+        ("unix:///run/a,b%20c.sock", RedisServers(socket="/run/a,b c.sock")),
+        ("redis+sentinel://h/mymaster", RedisServers((Address("h", 26379),), Topology.SENTINEL, service="mymaster")),
+        (
+            "redis+sentinel://h:1,[::1]:2,i/my%2Fname?db=1",
+            RedisServers(
+                (Address("h", 1), Address("::1", 2), Address("i", 26379)),
+                Topology.SENTINEL,
+                service="my/name",
+                database=1,
+            ),
+        ),
+        (
+            "redis+cluster://h:7000,[::1]:7001,i",
+            RedisServers((Address("h", 7000), Address("::1", 7001), Address("i", 6379)), Topology.CLUSTER),
+        ),
+    ],
+)
+def test_redis_servers(text: str, servers: RedisServers) -> None:
+    url = parse_store(text)
+    assert url == RedisUrl(text, servers)
+    assert str(url) == text
+    assert parse_store(str(url)) == url
+    assert parse_store(url) is url
+
+
+def test_both_passwords_of_sentinel_are_decoded() -> None:
+    url = parse_store("redis+sentinel://relay:se%40s%2Fame@h,i/s?sentinel_password=open%25word")
+    assert isinstance(url, RedisUrl)
+    assert (url.servers.user, url.servers.password) == ("relay", "se@s/ame")
+    assert url.servers.sentinel_password == "open%word"
+    assert "ame" not in repr(url)
+    assert "word" not in repr(url).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
     [
         ("redis+sentinel://h:26379", "the name of the service is missing; write for example redis[+]sentinel://HOST"),
         ("redis+sentinel://h,i/", "the name of the service is missing"),
@@ -133,13 +172,17 @@ def test_stores(text: str, url: object) -> None:
         ("redis://h:12?xyzzy@h", "percent-encoded; write %2F"),
         ("redis://:***@h", 'the password is masked; write the real one in place of "[*]{3}"'),
         ("redis://h?password=xyzzy", "write the password as :PASSWORD@ before the host"),
+        ("redis://:xyzzy@h?ssl_keyfile=x", 'option "ssl_keyfile" is for TLS; write rediss://HOST'),
+        ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs is one of required, optional, none"),
+        ("http://:xyzzy@h", '"http" is not known; write sqlite:PATH'),
+        ("redis://:xyzzy@h:x", "not HOST:PORT"),
         ("redis://h?retry=9", 'option "retry" is not known; leave it out .known: db'),
         ("unix://", "the path of the socket is missing; write for example unix:///run/redis/redis.sock"),
         ("unix://run/redis.sock", "the path of the socket is missing"),
     ],
 )
-def test_a_wrong_store_is_told_its_mend(text: str, mend: str) -> None:
-    with pytest.raises(ValueError, match=mend) as error:
+def test_a_wrong_store_has_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as error:
         parse_store(text)
     assert "zy" not in str(error.value)
     assert "xyz" not in str(error.value)
@@ -149,6 +192,7 @@ def test_a_redis_password_is_used_and_never_shown() -> None:
     url = parse_store("redis://relay:xyzzy@h:6379/0")
     assert isinstance(url, RedisUrl)
     assert url.url == "redis://relay:xyzzy@h:6379/0"
+    assert (url.servers.user, url.servers.password) == ("relay", "xyzzy")
     assert str(url) == "redis://relay:***@h:6379/0"
     assert "xyzzy" not in repr(url)
 
