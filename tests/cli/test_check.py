@@ -139,7 +139,7 @@ async def test_a_locked_store_fails(tmp_path: Path) -> None:
         result = await check("--upstream", UPSTREAM, "--store", store)
     assert result.status == 1
     assert "FAIL  store.url: sqlite:" in result.stdout
-    assert "locked\n      to fix: see which program holds its lock" in result.stdout
+    assert "(database is locked)\n      to fix: see which program holds its lock" in result.stdout
 
 
 async def test_an_address_whose_holder_never_ends_its_answer_fails_in_time(tmp_path: Path) -> None:
