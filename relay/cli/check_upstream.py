@@ -101,16 +101,26 @@ class UpstreamTest:
 
     async def _connect(self) -> Connection:
         """Connects. Raises `UpstreamError`, or `_TlsExpected` without waiting for a greeting that cannot come."""
-        connecting = Tasks().start(connect(self.target), "connect")
+        connecting = Tasks().start(self._connection_or_error(), "connect")
         try:
             await asyncio.wait([connecting], timeout=_USUAL_GREETING)
             if not connecting.done() and not self.target.implicit_tls:
                 answer = await ask_port(self.target.host, self.target.port)
                 if answer.tls and not connecting.done():
                     raise _TlsExpected
-            return await connecting
+            result = await connecting
         finally:
             connecting.cancel()
+        if isinstance(result, UpstreamError):
+            raise result
+        return result
+
+    async def _connection_or_error(self) -> Connection | UpstreamError:
+        # `Tasks` logs exceptions, and this one is reported as a finding.
+        try:
+            return await connect(self.target)
+        except UpstreamError as error:
+            return error
 
     async def _try_transaction(self, connection: Connection) -> Finding | None:
         """Sends MAIL, RCPT and RSET. Returns what the server refused; None if it accepted all."""

@@ -37,6 +37,7 @@ async def failed(url: str, *flags: str) -> tuple[str, str, str]:
     """Checks an upstream that is no good. Returns what was found, the remedy and the step."""
     result = await check_upstream(url, *flags)
     assert result.status == 1
+    assert "Traceback" not in result.stderr
     lines = result.stdout.splitlines()
     [number] = [number for number, line in enumerate(lines) if line.startswith("FAIL  upstream.url: ")]
     remedy, step = (line.strip() for line in lines[number + 1 : number + 3])
