@@ -61,7 +61,7 @@ def build_upstream(
     if isinstance(upstream.url, MaildirUrl):
         return MaildirUpstream(upstream.url.path)
     return SmtpUpstream(
-        [_target(url, settings, password) for url in upstream.smtp_urls],
+        [buildbuild_target(url, settings, password) for url in upstream.smtp_urls],
         connections=upstream.connections,
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
@@ -110,7 +110,11 @@ def _session_descriptors(settings: Settings) -> int:
     return max(1, limit // 8, limit - settings.upstream.connections - _OTHER_DESCRIPTORS)
 
 
-def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
+def build_target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
+    """Returns where and how to connect to one of the upstreams.
+
+    Raises `SettingsError` if the certificate authorities cannot be read.
+    """
     return Target(
         host=url.address.host,
         port=url.address.port,
