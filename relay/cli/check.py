@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from relay.cli.check_upstream import TrialAddresses
-    from relay.settings import Loaded, Settings
+    from relay.runtime.executor import Executor
+from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
     from relay.settings.urls import SmtpUrl
 
@@ -133,7 +134,7 @@ def _upstream_tests(
 
 
 def _in_thread(key: str, test: Callable[[], list[Finding]]) -> Coroutine[None, None, Iterable[Finding]]:
-    return _within(FILE_LIMIT, key, asyncio.to_thread(test))
+    return _within(FILE_LIMIT, key, Executor(key, 1).run(test))
 
 
 async def _within(limit: float, key: str, test: Coroutine[None, None, Iterable[Finding]]) -> Iterable[Finding]:

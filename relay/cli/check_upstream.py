@@ -22,7 +22,8 @@ from relay.upstream.wire import ConnectionEnded
 if TYPE_CHECKING:
     from relay.core.reply import Reply
     from relay.settings.urls import SmtpUrl
-    from relay.upstream.connect import Connection, Target
+    from relay.upstream.connect import Target
+    from relay.upstream.connection import Connection
 
 _COMMAND_LIMIT = 30.0
 """Seconds for each reply. The relay itself waits for `upstream.reply_timeout`, too long for a person."""

@@ -87,6 +87,7 @@ OUTCOME_UNKNOWN = Reply.of(
     451, "4.4.2 The upstream mail server did not say whether it took the message, try again later"
 )
 FIRST_COPY_IN_PROGRESS = Reply.of(451, "4.4.5 The first copy of this message is still on its way, try again later")
+NO_MEMORY = Reply.of(452, "4.3.1 No memory for this message now, try again later")
 TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3 Too many recipients")
 UNKNOWN_COMMAND = Reply.of(500, "5.5.2 Command not recognized")
 LINE_TOO_LONG = Reply.of(500, "5.5.2 Line too long")

@@ -57,6 +57,12 @@ class Reporter(Protocol):
     def aborted(self, transaction_id: str, peer: str) -> None:
         """Reports that the client disconnected between DATA and the final dot."""
 
+    def memory_refused(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that was refused because the memory budget was used up. `size` in bytes, if known."""
+
+    def judgement_timed_out(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that is forwarded without a fingerprint. `size` in bytes."""
+
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT."""
 

@@ -116,6 +116,27 @@ class Metrics:
             "Log lines that were dropped because the log took no more.",
             registry=registry,
         )
+        self.memory_refused = Counter(
+            "smtp_dedup_memory_refused",
+            "Messages that received 452 4.3.1 because limits.memory was used up.",
+            registry=registry,
+        )
+        self.judgements_timed_out = Counter(
+            "smtp_dedup_judgements_timed_out",
+            "Messages that were forwarded without a fingerprint because their judgement took too long.",
+            registry=registry,
+        )
+        self.in_flight_bytes = Gauge(
+            "smtp_dedup_in_flight_bytes", "Memory reserved for the content of messages.", registry=registry
+        )
+        self.in_flight_limit_bytes = Gauge(
+            "smtp_dedup_in_flight_limit_bytes", "The largest value of smtp_dedup_in_flight_bytes.", registry=registry
+        )
+        self.waiting_twins = Gauge(
+            "smtp_dedup_waiting_twins",
+            "Messages that wait for the outcome of a first copy, which this or another process delivers.",
+            registry=registry,
+        )
         self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)
         self.claims = Gauge("smtp_dedup_claims", "Claims that transactions of this process hold.", registry=registry)
         self.store_up = Gauge("smtp_dedup_store_up", "1 if the store answers.", registry=registry)

@@ -43,6 +43,16 @@ class LogAndMetricsReporter:
         self._metrics.aborted()
         self._messages.event("client left before the final dot", {"record": transaction_id, "peer": peer})
 
+    def memory_refused(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that was refused because the memory budget was used up."""
+        self._metrics.memory_refused.inc()
+        self._messages.event("no memory for a message", {"record": transaction_id, "peer": peer, "size": size})
+
+    def judgement_timed_out(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that is forwarded without a fingerprint."""
+        self._metrics.judgements_timed_out.inc()
+        self._messages.event("judgement took too long", {"record": transaction_id, "peer": peer, "size": size})
+
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT. If all are refused, this is the only trace of the message."""
         self._metrics.recipient_refused(reply)

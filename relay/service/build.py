@@ -15,10 +15,12 @@ from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
+from relay.runtime.executor import Executor
+from relay.runtime.memory import MemoryBudget, usable_memory
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session_table import SessionLimits
-from relay.transaction import Policy
+from relay.transaction import Executors, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _OTHER_DESCRIPTORS = 100
 """File descriptors that are kept for the store, HTTP clients, kept copies, the log and the event loop (20 at rest)."""
+_LONGEST_JUDGEMENT = 30.0
+"""Seconds that a message waits for its judgement. 50 MB take one second; messages made to take long take longer."""
 
 
 def build_store(settings: Settings) -> Store:
@@ -61,7 +65,7 @@ def build_upstream(
     if isinstance(upstream.url, MaildirUrl):
         return MaildirUpstream(upstream.url.path)
     return SmtpUpstream(
-        [buildbuild_target(url, settings, password) for url in upstream.smtp_urls],
+        [build_target(url, settings, password) for url in upstream.smtp_urls],
         connections=upstream.connections,
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
@@ -79,6 +83,19 @@ def build_pseudonyms(settings: Settings) -> Pseudonyms:
     return Pseudonyms(secret, plain=False)
 
 
+def build_memory(settings: Settings) -> MemoryBudget:
+    """Returns the memory budget. The default is smaller where the relay may use little memory."""
+    limits = settings.limits
+    is_default = "memory" not in limits.model_fields_set
+    return MemoryBudget(min(limits.memory, usable_memory() // 4) if is_default else limits.memory)
+
+
+def build_executors() -> Executors:
+    """Returns the threads of transactions."""
+    # Python code runs in one thread at a time: with more threads the event loop waits longer for its turn.
+    return Executors(judging=Executor("judging", 2, _LONGEST_JUDGEMENT), content=Executor("content", 1))
+
+
 def build_policy(settings: Settings) -> Policy:
     """Returns the settings of transactions."""
     return Policy(
@@ -90,11 +107,11 @@ def build_policy(settings: Settings) -> Policy:
     )
 
 
-def build_session_limits(settings: Settings) -> SessionLimits:
-    """Returns the limits of client sessions."""
+def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:
+    """Returns the limits of client sessions. No message may be larger than the memory of all."""
     return SessionLimits(
         networks=settings.listen.networks,
-        message_size=settings.limits.message_size,
+        message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
         descriptors=_session_descriptors(settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from relay.monitor.logs import log
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _FORCE_AFTER = 1.0
 """Seconds from the end of `limits.drain` to the end by force."""
 
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
+
 
 async def serve(
     settings: Settings, password: str | None, ready: Callable[[Service], None], log_writer: LogWriter
@@ -29,6 +33,7 @@ async def serve(
     else 0. Raises `SettingsError` or `CannotListenError` if the relay cannot start.
     """
     raise_descriptor_limit()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(settings, password)
     log_writer.start(service.metrics.log_lines_dropped.inc)
     with handled_signals(settings.limits.drain + _FORCE_AFTER) as stop:

@@ -21,7 +21,15 @@ from relay.monitor.reporter import LogAndMetricsReporter
 from relay.records.kept_copies import KeptCopies
 from relay.records.writer import RecordWriter
 from relay.runtime.tasks import Tasks, run_within
-from relay.service.build import build_policy, build_pseudonyms, build_session_limits, build_store, build_upstream
+from relay.service.build import (
+    build_executors,
+    build_memory,
+    build_policy,
+    build_pseudonyms,
+    build_session_limits,
+    build_store,
+    build_upstream,
+)
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
 from relay.smtp.listener import Listener
@@ -62,7 +70,9 @@ class Service:
             on_lost=self.metrics.records_lost.inc,
         )
         self._loop_ids = [secrets.token_hex(8)]
-        self.listener = Listener(self._dependencies(), build_session_limits(settings))
+        self._executors = build_executors()
+        self._memory = build_memory(settings)
+        self.listener = Listener(self._dependencies(), build_session_limits(settings, self._memory))
         self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
         self._tasks = Tasks()
         self._upstream_up = False
@@ -78,6 +88,8 @@ class Service:
             claims=self.claims,
             reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self._settings.log.addresses)),
             judge=self._judge,
+            executors=self._executors,
+            memory=self._memory,
             records=self.records,
             pseudonyms=build_pseudonyms(self._settings),
             loop_ids=self._loop_ids,
@@ -118,6 +130,7 @@ class Service:
             tasks=self._tasks.cancel(),
         )
         await _close(limit / 8, store=self.store.close())
+        self._executors.close()
 
     @property
     def _closing_time(self) -> float:
@@ -142,6 +155,9 @@ class Service:
         self.metrics.sessions.set_function(lambda: self.listener.sessions)
         self.metrics.pool_in_use.set_function(lambda: self.upstream.connections_in_use)
         self.metrics.claims.set_function(lambda: self.claims.held)
+        self.metrics.waiting_twins.set_function(lambda: self.claims.waiting)
+        self.metrics.in_flight_bytes.set_function(lambda: self._memory.used)
+        self.metrics.in_flight_limit_bytes.set(self._memory.size)
         for name in self.upstream.states():
             self.metrics.upstream_used.labels(name).set_function(functools.partial(self._is_used, name))
 

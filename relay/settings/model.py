@@ -245,6 +245,13 @@ class LimitsSection(_Section):
         "Largest message. The smaller of this and the upstream's own limit is offered to clients. 0 = the upstream's "
         "limit only.",
     )
+    memory: Annotated[Bytes, value_types.size_at_least(1024 * 1024)] = _key(
+        "256MiB",
+        "Memory for the content of all messages in the relay together, from DATA to the reply. While it is used up, "
+        "DATA waits for 5 s and then receives 452. A larger message than this is refused, and not offered in SIZE. "
+        "The process takes up to three times as much. Default: 256MiB, or a quarter of the memory of the machine or "
+        "of the control group if that is less.",
+    )
     recipients: Count = _key(1000, "Largest number of recipients of one message; further ones receive 452.")
     sessions: Count = _key(
         2000,

@@ -35,6 +35,17 @@ def at_least(minimum: float) -> AfterValidator:
     return AfterValidator(check)
 
 
+def size_at_least(minimum: int) -> AfterValidator:
+    """Returns a validator that refuses sizes under `minimum` bytes."""
+
+    def check(size: int) -> int:
+        if size < minimum:
+            raise ValueError(f'too small; write "{units.format_size(minimum)}" or more')
+        return size
+
+    return AfterValidator(check)
+
+
 def _text_or_empty(value: object) -> str:
     return "" if value is None else str(value)
 

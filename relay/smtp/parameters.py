@@ -37,6 +37,15 @@ FORWARDED_ATTRIBUTES = "NAME ADDR PORT PROTO HELO IDENT SOURCE"
 _UNKNOWN = {b"[UNAVAILABLE]", b"[TEMPUNAVAIL]"}
 
 
+def declared_size(parameters: Sequence[bytes]) -> int:
+    """Returns the bytes of the SIZE parameter of MAIL (RFC 1870 section 6), or 0."""
+    for parameter in parameters:
+        keyword, _, value = parameter.partition(b"=")
+        if keyword.upper() == b"SIZE" and value.isdigit():
+            return int(value)
+    return 0
+
+
 def parse_mail_parameters(parameters: Sequence[bytes], size_limit: int) -> tuple[bytes, ...] | Reply:
     """Returns the parameters of MAIL to pass on, or the reply that refuses one.
 

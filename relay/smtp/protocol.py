@@ -21,7 +21,7 @@ from relay.core.content import Content
 from relay.core.reply import Reply
 from relay.smtp.connection import Connection
 from relay.smtp.path import parse_path
-from relay.smtp.reader import ClientGone, ContentTooLarge, Idle
+from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, NoMemory
 
 if TYPE_CHECKING:
     from relay.smtp.session_table import SessionTable
@@ -83,15 +83,21 @@ class RelaySMTP(Connection):
         refusal = replies.BAD_SYNTAX if argument else session.before_data()
         if refusal is not None:
             return refusal
-        await self._send(replies.START_INPUT)
-        try:
-            content = await self._input.content(session.content_limit)
-        except ContentTooLarge as error:
-            return await session.too_large(error.size)
-        except (ClientGone, Idle, asyncio.CancelledError):
-            session.aborted()
-            raise
-        reply = await session.data(Content(content))
+        memory = await session.reserve_memory()
+        if memory is None:
+            return replies.NO_MEMORY
+        with memory:
+            await self._send(replies.START_INPUT)
+            try:
+                content = Content(await self._input.content(session.content_limit, memory.grow))
+            except ContentTooLarge as error:
+                return await session.refuse_content(replies.TOO_LARGE, error.size)
+            except NoMemory as error:
+                return await session.refuse_content(replies.NO_MEMORY, error.size)
+            except (ClientGone, Idle, asyncio.CancelledError):
+                session.aborted()
+                raise
+            reply = await session.data(content, memory)
         if reply.positive:
             self._errors = 0
         return reply

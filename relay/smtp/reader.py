@@ -30,6 +30,15 @@ class ContentTooLarge(Exception):  # noqa: N818 - a client's error, answered wit
         """Bytes."""
 
 
+class NoMemory(Exception):  # noqa: N818 - answered with 452 4.3.1
+    """There was no memory for all of the content. It has been skipped up to and including its final dot."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+        """Bytes."""
+
+
 class ClientGone(Exception):  # noqa: N818 - the ordinary end of a session
     """The client sends no more."""
 
@@ -94,15 +103,19 @@ class Reader:
             raise LineTooLong
         return line.removesuffix(b"\r")
 
-    async def content(self, limit: int) -> bytes:
+    async def content(self, limit: int, reserve: Callable[[int], bool] = lambda size: True) -> bytes:  # noqa: ARG005
         """Returns the content up to the final dot, in its transparent form. `limit` in bytes.
 
-        Only CRLF "." CRLF ends the content (RFC 5321 section 4.1.1.4), or "." CRLF at its very start. Raises
-        `ContentTooLarge`, `ClientGone` or `Idle`.
+        `reserve` is called with the bytes that have arrived, before more are read; it returns False if there is no
+        memory for them. Only CRLF "." CRLF ends the content (RFC 5321 section 4.1.1.4), or "." CRLF at its very start.
+        Raises `ContentTooLarge`, `NoMemory`, `ClientGone` or `Idle`.
         """
         self._reads_content = True
         try:
-            return await self._content(limit)
+            return await self._content(limit, reserve)
+        except (ClientGone, Idle, asyncio.CancelledError):
+            self._buffer.clear()  # the session ends; the bytes of a half upload would wait for the garbage collector
+            raise
         finally:
             self._reads_content = False
 
@@ -114,9 +127,10 @@ class Reader:
             await self._more()
         del self._buffer[:size]
 
-    async def _content(self, limit: int) -> bytes:
+    async def _content(self, limit: int, reserve: Callable[[int], bool]) -> bytes:
         skipped = 0
         searched = 0
+        is_small = has_memory = True
         while True:
             if not skipped and self._buffer.startswith(_END[2:]):
                 del self._buffer[: len(_END) - 2]
@@ -125,16 +139,20 @@ class Reader:
             if end >= 0:
                 break
             searched = max(0, len(self._buffer) - len(_END) + 1)
-            if len(self._buffer) > limit + len(_INCOMPLETE_END):
+            is_small = is_small and len(self._buffer) <= limit + len(_INCOMPLETE_END)
+            has_memory = has_memory and (not is_small or reserve(len(self._buffer)))
+            if not (is_small and has_memory):
                 skipped += searched
                 del self._buffer[:searched]
                 searched = 0
             await self._more()
-        content = bytes(memoryview(self._buffer)[: end + 2])
+        size = skipped + end + 2
+        if has_memory and is_small and size <= limit and reserve(size):
+            content = bytes(memoryview(self._buffer)[: end + 2])
+            del self._buffer[: end + len(_END)]
+            return content
         del self._buffer[: end + len(_END)]
-        if skipped or len(content) > limit:
-            raise ContentTooLarge(skipped + len(content))
-        return content
+        raise ContentTooLarge(size) if has_memory and size > limit else NoMemory(size)
 
     async def _more(self) -> None:
         """Waits until more bytes have arrived."""

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from relay.core import reply as replies
 from relay.core.envelope import Envelope, fold
 from relay.core.reply import Reply
-from relay.smtp.parameters import FORWARDED_ATTRIBUTES, parse_forwarded, parse_mail_parameters, parse_rcpt_parameters
+from relay.smtp.parameters import (
+    FORWARDED_ATTRIBUTES,
+    declared_size,
+    parse_forwarded,
+    parse_mail_parameters,
+    parse_rcpt_parameters,
+)
 from relay.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -21,9 +27,12 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.session_refusal import SessionRefusal
+    from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
     from relay.transaction import Dependencies
 
+FIRST_BLOCK = 64 * 1024
+"""Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""
 _MOST_REFUSALS = 1000
 """Refused recipients of one transaction, or `limits.recipients` if that is more. Further recipients receive 452."""
 
@@ -50,6 +59,7 @@ class Session:
         self._transaction: Transaction | None = None
         self._refusals = 0
         """The refused recipients of the transaction."""
+        self._declared_size = 0
         self._delivering = False
 
     @property
@@ -115,6 +125,7 @@ class Session:
         passed_on = parse_mail_parameters(parameters, self._size_limit())
         if isinstance(passed_on, Reply):
             return passed_on
+        self._declared_size = declared_size(parameters)
         self._envelope, self._refusals = Envelope(reverse_path, passed_on), 0
         self._transaction = Transaction(
             self._relay,
@@ -154,11 +165,30 @@ class Session:
             return replies.BAD_SEQUENCE
         return None if self._transaction.has_recipients else replies.NO_VALID_RECIPIENTS
 
-    async def data(self, content: Content) -> Reply:
-        """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised."""
+    async def reserve_memory(self) -> Reservation | None:
+        """Returns memory for the content, after a short wait if necessary, or None if there is none.
+
+        While it waits, the session holds no upstream connection: a message that has memory may need it.
+        """
+        size = self._declared_size or FIRST_BLOCK
+        memory = self._relay.memory.reserve(size)
+        if memory is None and self._transaction is not None:
+            await self._transaction.pause()
+            memory = await self._relay.memory.wait(size, self._table.limits.memory_wait)
+            if memory is None:
+                self._relay.reporter.memory_refused(self._transaction.id, self.peer, size)
+        return memory
+
+    async def data(self, content: Content, memory: Reservation) -> Reply:
+        """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised.
+
+        Its memory is released when the transaction ends, not when the client leaves.
+        """
         self._envelope.note_content(content)
         transaction = self._take_transaction()
         task = self._table.messages.start(transaction.data(content), f"message {transaction.id}")
+        kept = memory.move()
+        task.add_done_callback(lambda _: kept.release())
         self._delivering = True
         try:
             return await asyncio.shield(task)
@@ -166,9 +196,12 @@ class Session:
             self._delivering = False
             self._table.transaction_ended()
 
-    async def too_large(self, size: int) -> Reply:
-        """Refuses content over the limit. `size` in bytes."""
-        reply = await self._take_transaction().refuse(replies.TOO_LARGE, size)
+    async def refuse_content(self, reply: Reply, size: int) -> Reply:
+        """Ends the transaction with a reply to content that was not kept. `size` in bytes."""
+        transaction = self._take_transaction()
+        if reply == replies.NO_MEMORY:
+            self._relay.reporter.memory_refused(transaction.id, self.peer, size)
+        reply = await transaction.refuse(reply, size)
         self._table.transaction_ended()
         return reply
 

@@ -38,6 +38,8 @@ class SessionLimits:
     sessions: int
     session_idle: float
     """Seconds."""
+    memory_wait: float = 5.0
+    """Seconds that DATA waits for memory before it is refused."""
     descriptors: int = sys.maxsize
     """The sessions for which the process has file descriptors."""
     closing: float = 10.0

@@ -18,7 +18,7 @@ from relay.upstream.patience import Patience
 from relay.upstream.wire import ConnectionEnded, NoReply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
@@ -34,6 +34,12 @@ _BLOCK = 1024 * 1024
 """Bytes. Each block of an upload has its own time limit, so that a slow upload does not count as a hanging one."""
 _LARGE = 64 * 1024
 """Bytes. Larger content is sent in blocks, and its dot only after the last one: a loss before the dot is certain."""
+
+
+def _blocks(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(0, len(piece), _BLOCK):
+            yield piece[start : start + _BLOCK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class SmtpDelivery:
         pieces = [received, content.safe_wire]
         try:
             if len(content) > _LARGE:
-                refusal = await self._upload(wire, b"".join(pieces))
+                refusal = await self._upload(wire, pieces)
                 if refusal is not None:
                     self._discard()
                     return refusal
@@ -126,11 +132,13 @@ class SmtpDelivery:
             self._discard()
         return reply if is_final else Unclear(f"answered {reply.code} to the final dot")
 
-    async def _upload(self, wire: Wire, content: bytes) -> Reply | None:
-        """Sends all but the dot. Returns the reply of an upstream that refuses the content before the dot."""
-        view = memoryview(content)
-        for start in range(0, len(view), _BLOCK):
-            early = await wire.upload(bytes(view[start : start + _BLOCK]), self._context.reply_timeout)
+    async def _upload(self, wire: Wire, pieces: Sequence[bytes]) -> Reply | None:
+        """Sends all but the dot. Returns the reply of an upstream that refuses the content before the dot.
+
+        Copies one block at a time: a copy of the whole would take as much memory as the message.
+        """
+        for block in _blocks(pieces):
+            early = await wire.upload(block, self._context.reply_timeout)
             if early is not None and (early.transient or early.permanent) and not early.closing:
                 return early
             if early is not None:
