@@ -138,6 +138,7 @@ _limit_connections("drops", b"")
     "whose name has two addresses, of which the first is dead",
     "nothing",
     upstream="two addresses",
+    limit=300.0,
     settings={**SHORT_LIMITS, "upstream.connect_timeout": "10s"},
 )
 async def two_addresses(run: Run) -> None:

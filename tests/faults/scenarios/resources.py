@@ -146,6 +146,8 @@ async def _health_is_watched(run: Run) -> AsyncIterator[None]:
 )
 async def threads(run: Run) -> None:
     run.clients.padding = lambda _: LINE * 100
+    for name in ("tmp", "new", "cur"):
+        (run.folder / "kept" / name).mkdir(parents=True, exist_ok=True)
     slowest = 0.0
 
     async def send_new() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from parts.waiting import until
 
 from faults.checker import APART
+from faults.clients import Manner
 from faults.scenario import scenario
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200; the lo
 PAGE = 4096
 ROWS = 20_000
 """Claims for a file of about 5 MiB, of which SQLite caches 2 MiB."""
-REMEMBERED = 200_000
 USED_AGAIN_WITHIN = 10.0
 """Seconds after a lock within which every relay uses the file again."""
 FIRST_SCHEMA = """
@@ -159,9 +159,9 @@ async def locked(run: Run) -> None:
     alone=True,
 )
 async def shared(run: Run) -> None:
-    async with run.load(1):
+    fill = {"copies": 1, "repeats": 0, "at_once": 8, "recipients": (1000, 1000), "manners": (Manner.PIPELINED,)}
+    async with run.load(run.messages // 10, **fill):
         pass
-    await asyncio.to_thread(_fill_with_claims, run.sqlite, REMEMBERED)
     # Under load alone, the relays must not keep each other out.
     async with run.load(run.messages // 2, copies=4, repeats=1, at_once=30):
         pass
@@ -255,14 +255,14 @@ async def _grow(run: Run) -> None:
     """Sends half of the messages, and fills the file with far more pages than SQLite caches."""
     async with run.load(run.messages // 2, copies=2, repeats=1):
         pass
-    await asyncio.to_thread(_fill_with_claims, run.sqlite, ROWS)
+    await asyncio.to_thread(_fill_with_claims, run.sqlite)
 
 
-def _fill_with_claims(path: Path, count: int) -> None:
+def _fill_with_claims(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection, connection:
         row = connection.execute("SELECT * FROM claims WHERE original IS NOT NULL LIMIT 1").fetchone()
         marks = ", ".join("?" * len(row))
-        rows = ((f"v1:{os.urandom(32).hex()}", *row[1:]) for _ in range(count))
+        rows = ((f"v1:{os.urandom(32).hex()}", *row[1:]) for _ in range(ROWS))
         connection.executemany(f"INSERT INTO claims VALUES ({marks})", rows)
 
 
