@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from parts.client import GONE, Answer, RawClient, stuff
+from parts.ports import HOST
 
 from faults.history import Attempt, History
 
@@ -54,6 +55,8 @@ class Clients:
         """Seconds from the connection to the last reply, of attempts with a reply."""
         self.padding: Callable[[int], bytes] = _padding
         self.pause = 0.05
+        self.addresses: Sequence[str] = (HOST,)
+        """The addresses from which clients connect."""
         self.dsn = False
         """Whether half of the attempts have DSN parameters (RFC 3461)."""
         self._history = history
@@ -116,7 +119,8 @@ class Clients:
     async def _speak(
         self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes, opened: RawClient | None
     ) -> Answer:
-        async with opened or await RawClient.open(self._ports[attempt.relay], greeted=False) as client:
+        address = self._chance.choice(self.addresses)
+        async with opened or await connect(self._ports[attempt.relay], address) as client:
             if not opened:
                 _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
             # The reverse-path shows the receiver which relay the client used.
@@ -177,6 +181,11 @@ class Clients:
             word = attempt.text.partition(" ")[0]
             what = f"{attempt.code} {word}" if attempt.code != 250 and word[:1].isdigit() else f"{attempt.code}"
         self.heard[what] += 1
+
+
+async def connect(port: int, address: str) -> RawClient:
+    """Connects from a loopback address. The greeting is not read."""
+    return RawClient(*await asyncio.open_connection(HOST, port, local_addr=(address, 0), limit=1 << 20))
 
 
 def _want(answer: Answer, code: int) -> None:
