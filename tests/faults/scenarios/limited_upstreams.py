@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from faults.run import Run
 
 GROUP = "The upstream has limits"
-MESSAGES_A_SESSION = 10
+MESSAGES_A_SESSION = 5
 CONNECTIONS = 5
 LONGEST = 5.0
 """Seconds that a client may wait for its reply although a dead address is tried first."""
@@ -45,22 +45,26 @@ def _limit_messages(name: str, step: Step, reply: bytes, *, closes: bool) -> Non
 
     @_limited(f"that replies {name} after {MESSAGES_A_SESSION} messages in a session", "nothing")
     async def play(run: Run) -> None:
-        run.peer.on(step, _refuse_after(run, reply, closes=closes), times=None)
+        refused = _Count()
+        run.peer.on(step, _refuse_after(run, reply, refused, closes=closes), times=None)
         async with run.load(copies=2, repeats=1):
             pass
         sessions = len(run.peer.sessions)
-        run.note(f"{len(run.peer.taken):,} mails in {sessions:,} sessions of the upstream")
+        run.note(f"{len(run.peer.taken):,} mails in {sessions:,} sessions of the upstream, {refused.value:,} refused")
+        if not refused.value:
+            run.complain("no session reached the limit")
         # A few sessions end for other reasons, such as their age.
         if sessions > 2 * (len(run.peer.taken) // MESSAGES_A_SESSION) + 20:
             run.complain(f"{sessions} sessions for {len(run.peer.taken)} mails")
         _check_that_none_was_refused(run)
 
 
-def _refuse_after(run: Run, reply: bytes, *, closes: bool) -> Action:
+def _refuse_after(run: Run, reply: bytes, refused: _Count, *, closes: bool) -> Action:
     async def action(caller: Caller) -> bytes | None:
         taken = run.peer.taken_in[caller.number]
         if taken < MESSAGES_A_SESSION:
             return None
+        refused.value += 1
         if closes:
             caller.writer.write(reply + b"\r\n")
             await caller.writer.drain()

@@ -54,7 +54,7 @@ def _runs_out(name: str, **rest: object) -> Callable[..., object]:
     hears="250, or 452 4.3.1 at DATA while `limits.memory` is used up, and a retry hears 250",
     sees="`memory_refused`; `in_flight_bytes` up to `in_flight_limit_bytes`; the process grows by a multiple of it",
     settings={"limits.memory": f"{BUDGET}MiB"},
-    messages=100,
+    messages=60,
 )
 async def memory(run: Run) -> None:
     # Every fourth message is small: other clients.
