@@ -17,7 +17,7 @@ ROUND = [
     "upstream drops the connection before the dot",
     "upstream takes the message, then resets",
     "the preferred upstream refuses connections for a while",
-    "an upstream that replies 452 at DATA after 5 messages in a session",
+    "an upstream that replies 452 at DATA after 3 messages in a session",
     "Redis refuses connections for a while",
     "Redis killed and restarted empty, in a stream of twins",
     "Redis answers NOAUTH (a password was set)",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from faults.run import Run
 
 GROUP = "The upstream has limits"
-MESSAGES_A_SESSION = 5
+MESSAGES_A_SESSION = 3
 CONNECTIONS = 5
 LONGEST = 5.0
 """Seconds that a client may wait for its reply although a dead address is tried first."""
@@ -43,7 +43,11 @@ def _check_that_none_was_refused(run: Run) -> None:
 def _limit_messages(name: str, step: Step, reply: bytes, *, closes: bool) -> None:
     """Registers a scenario in which a session that has accepted some messages refuses further ones at `step`."""
 
-    @_limited(f"that replies {name} after {MESSAGES_A_SESSION} messages in a session", "nothing")
+    @_limited(
+        f"that replies {name} after {MESSAGES_A_SESSION} messages in a session",
+        "nothing",
+        settings={"upstream.connections": 4},
+    )
     async def play(run: Run) -> None:
         refused = _Count()
         run.peer.on(step, _refuse_after(run, reply, refused, closes=closes), times=None)
