@@ -21,7 +21,7 @@ from parts.ports import HOST, free_port
 from parts.waiting import LONGEST, until_told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _TREE = Path(__file__).parents[2]
 _READY_WITHIN = 60.0
@@ -114,6 +114,8 @@ class RelayProcess:
         self.state = state or Path(self._home.name)
         self.environment = _environment(self.state) | dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
+        self.prefix: Sequence[str] = ()
+        """A command such as `prlimit` that starts the relay in its own place."""
         self.arguments = ["--listen", f"{HOST}:{self.port}", "--http", f"{HOST}:{self.http_port}"]
         self.arguments += ["--upstream", upstream, *(["--store", store] if store else []), *flags]
         for key, value in (settings or {}).items():
@@ -142,7 +144,7 @@ class RelayProcess:
         """Starts the process, also after its end, on the same ports and with the same state. Waits until it serves."""
         with self.stderr_file.open("ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "relay", "serve", *self.arguments),
+                *(*self.prefix, sys.executable, "-m", "relay", "serve", *self.arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 cwd=_TREE,
