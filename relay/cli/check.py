@@ -15,13 +15,13 @@ from relay.cli.check_files import check_kept_copies, check_maildir, check_secret
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
 from relay.cli.options import settings_options
+from relay.runtime.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from relay.cli.check_upstream import TrialAddresses
-    from relay.runtime.executor import Executor
-from relay.settings import Loaded, Settings
+    from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
     from relay.settings.urls import SmtpUrl
 
