@@ -35,8 +35,8 @@ class ScriptedUpstream:
     """The recipients of each accepted message."""
     finished: int = 0
 
-    def begin(self, envelope: Envelope) -> ScriptedDelivery:
-        del envelope
+    def begin(self, envelope: Envelope, client: str = "") -> ScriptedDelivery:
+        del envelope, client
         return ScriptedDelivery(self)
 
     def offer(self, path: bytes) -> Reply:
