@@ -41,7 +41,7 @@ def _address(_: click.Context, option: click.Parameter, value: str | None) -> st
     short_help="Test whether the relay would work here, now.",
     epilog="""\b
 Example:
-  relay check -c /etc/smtp-dedup-relay/relay.toml --mail-from web@example.org --rcpt-to me@example.org
+  relay check -c /etc/smtp-dedup-relay/relay.toml --rcpt-to me@example.org
 Exit status: 0 all is well, perhaps with warnings, 1 something does not work,
 78 the settings are wrong.""",
 )

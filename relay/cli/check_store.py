@@ -82,8 +82,14 @@ async def _try_store(settings: Settings) -> Sequence[ServerInfo]:
             await store.open()
             await store.identity()
         async with asyncio.timeout(limit):
-            await _try_claim(store)
-            return await store.survey() if isinstance(store, RedisStore) else ()
+            servers = await store.survey() if isinstance(store, RedisStore) else ()
+            try:
+                await _try_claim(store)
+            except StoreError as error:
+                # The trial key may belong to a node of a Cluster that is down. The survey reports that node.
+                if not any(server.away and server.away in str(error) for server in servers):
+                    raise
+            return servers
     except TimeoutError:
         raise StoreError(f"no answer within {limit:g} s") from None
     finally:
