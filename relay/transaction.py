@@ -125,7 +125,7 @@ class Transaction:
         self._peer = peer
         self._helo = helo
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(envelope)
+        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer)
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
@@ -378,8 +378,7 @@ class Transaction:
         """Returns what the claim keeps of this message. After a fault it lacks the reply, and is kept all the same."""
         text = ""
         with self._guard("redact"):
-            # Cut after that: half an address would not be recognised. The upstream's connection bounds the reply.
-            text = self._relay.pseudonyms.redact(reply.text)[:LONGEST_REPLY]
+            text = self._relay.pseudonyms.redact(reply.text, LONGEST_REPLY)
         return Original(self.id, self._judgement.message_id, text, self._relay.now())
 
     def _report(self, size: int, seconds: float) -> Report:

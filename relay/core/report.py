@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.core.outcome import Outcome, Result
     from relay.core.reply import Reply
     from relay.core.ruling import Ruling
+    from relay.core.session_refusal import SessionRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class Reporter(Protocol):
 
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT."""
+
+    def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
+        """Reports a session that was refused before its first transaction."""
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault in the named step."""

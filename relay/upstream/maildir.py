@@ -30,8 +30,11 @@ class MaildirUpstream:
         self.path = path
         self._executor = Executor("maildir", _THREADS)
 
-    def begin(self, envelope: Envelope) -> MaildirDelivery:
+    connections_in_use = 0
+
+    def begin(self, envelope: Envelope, client: str = "") -> MaildirDelivery:
         """Returns a delivery."""
+        del client
         return MaildirDelivery(self.path, envelope, self._executor)
 
     def size_limit(self) -> int | None:

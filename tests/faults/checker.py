@@ -196,8 +196,8 @@ def _unfounded(history: History, account: Account) -> Iterator[str]:
 
 
 def _unknown_records(history: History, account: Account) -> Iterator[str]:
-    """Checks that the log has each record that a reply named, unless the relay was killed before it could write."""
-    if any(death.relay == account.relay for death in history.deaths):
+    """Checks that the log has each record that a reply named, unless the relay was killed or its log is not read."""
+    if not account.log_is_complete or any(death.relay == account.relay for death in history.deaths):
         return
     for attempt in history.attempts.values():
         if attempt.relay == account.relay and ": duplicate, record " in attempt.text:

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from parts.client import GONE, Answer, RawClient, stuff
+from parts.ports import HOST
 
 from faults.history import Attempt, History
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+LEAVES_AFTER = 0.3
+"""Seconds between the dot and the reset of `Manner.LEAVE_AFTER_DOT`."""
+_PIECE = 1 << 16
+"""Bytes of content that a client sends at a time."""
 LONGEST_REPLY = 120.0
 """Seconds for which a client waits for a reply."""
 
@@ -29,6 +34,8 @@ class Manner(enum.Enum):
     HALF_CLOSE = enum.auto()
     """Sends FIN after its dot and continues to read."""
     RESET_AFTER_DOT = enum.auto()
+    LEAVE_AFTER_DOT = enum.auto()
+    """Resets the connection when the kernel has had time to deliver the content and the dot."""
     LEAVE_BEFORE_DOT = enum.auto()
     TRICKLE = enum.auto()
     """Sends the end of its content and the dot at one octet a second."""
@@ -48,6 +55,10 @@ class Clients:
         """Seconds from the connection to the last reply, of attempts with a reply."""
         self.padding: Callable[[int], bytes] = _padding
         self.pause = 0.05
+        self.addresses: Sequence[str] = (HOST,)
+        """The addresses from which clients connect."""
+        self.dsn = False
+        """Whether half of the attempts have DSN parameters (RFC 3461)."""
         self._history = history
         self._ports = ports
         self._chance = chance
@@ -79,13 +90,15 @@ class Clients:
         recipients: Sequence[str],
         relay: int,
         manner: Manner = Manner.PLAIN,
+        *,
         extra: bytes = b"",
+        opened: RawClient | None = None,
     ) -> Attempt:
-        """Sends a message once, with `extra` header fields first."""
+        """Sends a message once, with `extra` header fields first, on a new connection or on one that was greeted."""
         attempt = Attempt(f"m{message}.{next(self._numbers)}", message, relay, time.monotonic())
         self._history.attempts[attempt.id] = attempt
         try:
-            answer = await self._speak(attempt, recipients, manner, extra)
+            answer = await self._speak(attempt, recipients, manner, extra, opened)
         except Refused as refused:
             answer = refused.answer
         except ConnectionError:
@@ -103,13 +116,23 @@ class Clients:
         head = b"Message-ID: <%b@client.example.test>\r\nFrom: contact@tube.example.test\r\n" % attempt.id.encode()
         return b"%bSubject: New video %d\r\n\r\n%b" % (head, attempt.message, self.padding(attempt.message))
 
-    async def _speak(self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes) -> Answer:
-        async with await RawClient.open(self._ports[attempt.relay], greeted=False) as client:
-            _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
+    async def _speak(
+        self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes, opened: RawClient | None
+    ) -> Answer:
+        address = self._chance.choice(self.addresses)
+        async with opened or await connect(self._ports[attempt.relay], address) as client:
+            if not opened:
+                _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
             # The reverse-path shows the receiver which relay the client used.
             sender = b"relay%d@client.example.test" % attempt.relay
-            lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>" % sender]
-            lines += [b"RCPT TO:<%b>" % to.encode() for to in recipients] + [b"DATA"]
+            dsn = self.dsn and self._chance.random() < 0.5
+            mail = b" RET=HDRS ENVID=%b" % attempt.id.encode() if dsn else b""
+            lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>%b" % (sender, mail)]
+            lines += [
+                b"RCPT TO:<%b>%b" % (to, b" NOTIFY=FAILURE,DELAY ORCPT=rfc822;" + to if dsn else b"")
+                for to in map(str.encode, recipients)
+            ]
+            lines.append(b"DATA")
             if manner is Manner.PIPELINED:
                 await client.send_raw(b"\r\n".join(lines) + b"\r\n")
                 answers = [await client.read_reply(seconds=LONGEST_REPLY) for _ in lines]
@@ -136,8 +159,11 @@ class Clients:
                 await asyncio.sleep(1)
                 await client.send_raw(bytes([octet]))
         else:
-            await client.send_raw(wire)
-        if manner is Manner.RESET_AFTER_DOT:
+            for start in range(0, len(wire), _PIECE):
+                await client.send_raw(wire[start : start + _PIECE])
+        if manner is Manner.LEAVE_AFTER_DOT:
+            await asyncio.sleep(LEAVES_AFTER)
+        if manner in (Manner.RESET_AFTER_DOT, Manner.LEAVE_AFTER_DOT):
             await client.reset()
             return GONE
         if manner is Manner.HALF_CLOSE:
@@ -155,6 +181,11 @@ class Clients:
             word = attempt.text.partition(" ")[0]
             what = f"{attempt.code} {word}" if attempt.code != 250 and word[:1].isdigit() else f"{attempt.code}"
         self.heard[what] += 1
+
+
+async def connect(port: int, address: str) -> RawClient:
+    """Connects from a loopback address. The greeting is not read."""
+    return RawClient(*await asyncio.open_connection(HOST, port, local_addr=(address, 0), limit=1 << 20))
 
 
 def _want(answer: Answer, code: int) -> None:

@@ -101,6 +101,8 @@ class Account:
     events: Counter[str] = field(default_factory=Counter)
     """Other log entries, by kind."""
     suppressions: list[Suppression] = field(default_factory=list)
+    log_is_complete: bool = True
+    """Whether all log lines were read. If not, `log` is from `/metrics` too."""
 
 
 @dataclass

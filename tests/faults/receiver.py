@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class RecordingPeer(ScriptedPeer):
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
         self.taken: list[Copy] = []
+        self.taken_in: Counter[int] = Counter()
+        """The number of messages accepted in each session."""
         self.heads: dict[str, bytes] | None = None
         """The header sections of accepted messages by attempt, if a scenario asks for them."""
         self._chance = chance
@@ -89,6 +92,7 @@ class RecordingPeer(ScriptedPeer):
         recipients = tuple(path.decode() for path in message.recipients)
         copy = Copy(number, attempt, record, recipients, message.at, time.monotonic(), confirmed=False)
         self.taken.append(copy)
+        self.taken_in[session.number] += 1
         if self.heads is not None:
             self.heads[attempt] = message.content.partition(b"\r\n\r\n")[0] + b"\r\n"
         # A long run has many contents, which are no longer needed.
@@ -102,11 +106,11 @@ class RecordingPostfix(Postfix):
 
     restarts: list[Outage]
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
         # `in_flow_delay` would slow a long series of repeats, whose transactions are abandoned (ADR 8).
         # Postfix retries at once what a stop deferred.
         soon = ["minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s"]
-        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon])
+        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon, *settings])
         self.restarts = []
         self.redelivered = 0
 

@@ -46,6 +46,12 @@ _COLUMNS = (
     "named",
 )
 _MORE = ("fault", "recipients by outcome", "slowest reply", "memory", "also", "seed")
+_UPSTREAMS = {
+    "postfix": "Postfix",
+    "two peers": "2 upstreams",
+    "two addresses": "an upstream with 2 addresses",
+    "two postfixes": "Postfix on both sides",
+}
 _MOST_REPLIES = 5
 _MOST_EVENTS = 4
 
@@ -87,7 +93,7 @@ def _anchor(heading: str) -> str:
 def _row(scenario: Scenario, result: dict[str, Any] | None) -> list[str]:
     where = f"{scenario.relays}, {scenario.store.removeprefix('wired ')}"
     if scenario.upstream != "peer":
-        where += f", {'Postfix' if scenario.upstream == 'postfix' else '2 upstreams'}"
+        where += f", {_UPSTREAMS[scenario.upstream]}"
     if result is None:
         return [scenario.name, scenario.hears, scenario.sees, where, "not run yet", "", "", ""]
     wrong = " (**not clean**)" if result["findings"] else ""

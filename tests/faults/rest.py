@@ -29,6 +29,8 @@ _AT_REST = 0.3
 _REST_WITHIN = 90.0
 _CLOSED_WITHIN = 20.0
 """Seconds within which a relay closes a connection that its client has closed."""
+_ENDS_WITHIN = 30.0
+"""Seconds from SIGTERM to the end of a relay: `limits.drain` and some more, less than the unit's stop time."""
 _EVERY_TIME = frozenset({"message", "serving", "ended", "draining"})
 """Log events that every run has."""
 _LONGEST_KIND = 150
@@ -46,8 +48,23 @@ def descriptors(relay: RelayProcess, *, without: set[int]) -> int:
 
 def resident(relay: RelayProcess) -> int:
     """Returns the memory of a relay in KiB."""
+    return _memory(relay, "VmRSS")
+
+
+def peak(relay: RelayProcess) -> int:
+    """Returns the most memory in KiB that a relay has had since `reset_peak`."""
+    return _memory(relay, "VmHWM")
+
+
+def reset_peak(relay: RelayProcess) -> int:
+    """Lets `peak` start from the memory that a relay has now, and returns that in KiB."""
+    Path(f"/proc/{relay.pid}/clear_refs").write_text("5")
+    return peak(relay)
+
+
+def _memory(relay: RelayProcess, name: str) -> int:
     status = Path(f"/proc/{relay.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(f"{name}:")[2].split()[0])
 
 
 def _sockets_to(pid: int, ports: set[int]) -> set[str]:
@@ -70,11 +87,14 @@ async def wait_until_idle(run: Run, before: dict[int, int]) -> None:
         open_now = await _descriptors_at_rest(run, relay, before[number])
         if number not in run.restarted and open_now > before[number]:
             run.complain(f"relay {number} has {open_now} descriptors open, {before[number]} at its start")
+    asked = time.monotonic()
     for relay in run.relays:
         relay.terminate()
     for number, relay in enumerate(run.relays):
         if status := await relay.wait(seconds=60):
             run.complain(f"relay {number} ended with {status}")
+        if (seconds := time.monotonic() - asked) > _ENDS_WITHIN:
+            run.complain(f"relay {number} ended {seconds:.0f} s after SIGTERM")
         run.history.accounts.append(_account(run, number, relay, metrics.get(number)))
     _look_into_store(run)
 
@@ -116,6 +136,7 @@ async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
 
 def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] | None) -> Account:
     account = Account(number, metrics=None if metrics is None else Counter(metrics))
+    account.log_is_complete = run.scenario.log_is_read
     for text in relay.stderr().splitlines():
         try:
             line = json.loads(text)
@@ -136,6 +157,8 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
             attempt = line["message_id"].strip("<>").partition("@")[0]
             originals = tuple(repeat["record"] for repeat in line.get("repeats", ()))
             account.suppressions.append(Suppression(line["record"], attempt, count, originals))
+    if not account.log_is_complete and metrics is not None:
+        account.log = Counter(metrics)
     return account
 
 

@@ -22,7 +22,9 @@ from faults.clients import Clients, Manner
 from faults.faulty_redis import FaultyRedis
 from faults.history import Death, History, Outage, Stall
 from faults.receiver import RecordingPeer, RecordingPostfix
+from faults.relays import UnreadLogRelay
 from faults.several_redis import FailingCluster, FailingSentinels
+from faults.two_addresses import TwoAddresses
 from faults.wall_clock import WallClock
 from faults.wire import Wire
 
@@ -78,6 +80,7 @@ class Run:
         """Remarks of the report about this run."""
         self.done = 0
         self.unreadable_store = False
+        self.prefix: Sequence[str] = ()
         self.stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -91,25 +94,37 @@ class Run:
                 environment: Mapping[str, str] = {}
                 if self.scenario.clocks:
                     environment = self._clock(number).environment
-                relay = RelayProcess(
+                kind = RelayProcess if self.scenario.log_is_read else UnreadLogRelay
+                relay = kind(
                     upstream=upstream,
                     store=self.store_url,
-                    settings=self.settings,
+                    settings=self._settings(),
                     state=state,
                     environment=environment,
                 )
+                relay.prefix = [*self.prefix, *self.scenario.prefix]
                 stack.push_async_callback(relay.close)
                 self.relays.append(relay)
             async with asyncio.TaskGroup() as group:
                 for relay in self.relays:
                     group.create_task(relay.start())
-            ports = [relay.port for relay in self.relays]
-            self.clients = Clients(self.history, ports, self.chance, patience=120.0)
+            self.clients = Clients(self.history, await self._client_ports(stack), self.chance, patience=120.0)
             self.stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stack.aclose()
+
+    def _settings(self) -> dict[str, object]:
+        """Returns the settings of the relays. `{folder}` in a value is the folder of the run."""
+        return {key: str(value).replace("{folder}", str(self.folder)) for key, value in self.settings.items()}
+
+    async def _client_ports(self, stack: AsyncExitStack) -> list[int]:
+        """Returns the ports that clients connect to: those of the relays, or of a Postfix in front of each."""
+        if self.scenario.upstream != "two postfixes":
+            return [relay.port for relay in self.relays]
+        fronts = [RecordingPostfix(f"smtpd_proxy_filter = {HOST}:{relay.port}") for relay in self.relays]
+        return [(await asyncio.to_thread(stack.enter_context, front)).port for front in fronts]
 
     async def _start_store(self, stack: AsyncExitStack) -> str:
         kind = self.scenario.store
@@ -132,13 +147,17 @@ class Run:
         return f"redis://{HOST}:{self.wire.port}/0"
 
     async def _start_upstream(self, stack: AsyncExitStack) -> str:
-        if self.scenario.upstream == "postfix":
+        if self.scenario.upstream.endswith(("postfix", "postfixes")):
             self.postfix = stack.enter_context(RecordingPostfix())
             return self.postfix.url
         self.peer = await stack.enter_async_context(RecordingPeer(self.chance))
         if self.scenario.upstream == "two peers":
             self.second = await stack.enter_async_context(RecordingPeer(self.chance))
             self.settings["upstream.fallback_urls"] = f'["{self.second.url}"]'
+        if self.scenario.upstream == "two addresses":
+            self.name = await stack.enter_async_context(TwoAddresses(self.peer.port, self.folder / "hosts"))
+            self.prefix = self.name.prefix
+            return self.name.url
         return self.peer.url
 
     def _clock(self, number: int) -> WallClock:
@@ -149,7 +168,7 @@ class Run:
 
     async def copies(self) -> list[Copy]:
         """Returns all accepted messages of all receivers, when no delivery is in progress."""
-        if self.scenario.upstream != "postfix":
+        if not hasattr(self, "postfix"):
             return self.taken()
         copies = await self.postfix.copies()
         if self.postfix.redelivered:
@@ -173,7 +192,7 @@ class Run:
 
     def kept_ports(self) -> set[int]:
         """Returns the ports of upstreams and stores, to which a relay keeps connections."""
-        ends = (getattr(self, name, None) for name in ("peer", "second", "postfix", "redis", "wire"))
+        ends = (getattr(self, name, None) for name in ("peer", "second", "name", "postfix", "redis", "wire"))
         ports = {end.port for end in ends if end is not None}
         for several in ("sentinels", "cluster"):
             if hasattr(self, several):
@@ -226,10 +245,10 @@ class Run:
         relay, manner = self.chance.randrange(len(self.relays)), self.chance.choice(load.manners)
         return self.clients.insist(message, order, relay, manner)
 
-    def points(self, count: int) -> Iterator[int]:
-        """Returns so many message counts, evenly spaced, at which a fault is due. The first is 0."""
+    def points(self, count: int, messages: int | None = None) -> Iterator[int]:
+        """Returns so many message counts, at random within `messages`, at which a fault is due. The first is now."""
         begun = self.done
-        last = int(self.messages * 0.8)
+        last = int((messages or self.messages) * 0.8)
         yield from sorted([begun, *(begun + self.chance.randint(0, last) for _ in range(count - 1))])
 
     async def reached(self, count: int) -> None:

@@ -32,11 +32,16 @@ class Scenario:
     store: str = "redis"
     """Or "wired redis" behind a `Wire`, "redis sentinel", "redis cluster", "sqlite", "memory"."""
     upstream: str = "peer"
-    """Or "two peers", the second as the fallback, or "postfix"."""
+    """Or "two peers", the second as the fallback; "two addresses" of one name, of which the second works; "postfix"; or
+    "two postfixes", one of them in front of the relay as `smtpd_proxy_filter`."""
     messages: int = FULL
     settings: Mapping[str, object] = field(default_factory=dict)
     excuses: frozenset[str] = frozenset()
     """The named exceptions that may occur here. All others count as duplicates."""
+    prefix: tuple[str, ...] = ()
+    """A command such as `prlimit` that starts each relay in its own place."""
+    log_is_read: bool = True
+    """Whether the standard error stream of the relays is read. If not, it is a full pipe after the first log lines."""
     clocks: bool = False
     """Whether each relay's wall clock can be set."""
     alone: bool = False
@@ -52,9 +57,12 @@ GROUPS = (
     "The relay dies",
     "The upstream fails",
     "The preferred one of two upstreams fails",
+    "The upstream has limits",
+    "Postfix on both sides",
     "Redis fails",
     "Redis at scale fails",
     "SQLite fails",
+    "A resource runs out",
     "Storms",
     "The clock jumps",
     "A starved machine",

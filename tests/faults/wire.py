@@ -21,8 +21,9 @@ class Wire:
     arrive. `answer(octets)` is awaited before an answer goes back, and returns the same as `before`.
     """
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, host: str = HOST) -> None:
         self.port = free_port()
+        self._host = host
         self.delay = 0.0
         """Seconds of delay for each piece, in both directions."""
         self.before: Callable[[bytes], Awaitable[int | None]] | None = None
@@ -43,7 +44,7 @@ class Wire:
     async def listen(self) -> None:
         """Accepts connections."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._connected, HOST, self.port, backlog=1024)
+            self._server = await asyncio.start_server(self._connected, self._host, self.port, backlog=1024)
 
     async def refuse(self) -> None:
         """Resets all connections and accepts no new ones."""

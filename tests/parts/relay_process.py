@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from parts.ports import HOST, free_port
 from parts.waiting import LONGEST, until_told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _TREE = Path(__file__).parents[2]
 _READY_WITHIN = 60.0
@@ -102,7 +103,10 @@ class RelayProcess:
         settings: Mapping[str, object] | None = None,
         state: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        descriptors: tuple[int, int] | None = None,
     ) -> None:
+        """`descriptors` are its soft and hard limit of file descriptors."""
+        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)
         self.port = free_port()
         self.http_port = free_port()
         self._home = tempfile.TemporaryDirectory(prefix="relay-serve-")
@@ -110,6 +114,8 @@ class RelayProcess:
         self.state = state or Path(self._home.name)
         self.environment = _environment(self.state) | dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
+        self.prefix: Sequence[str] = ()
+        """A command such as `prlimit` that starts the relay in its own place."""
         self.arguments = ["--listen", f"{HOST}:{self.port}", "--http", f"{HOST}:{self.http_port}"]
         self.arguments += ["--upstream", upstream, *(["--store", store] if store else []), *flags]
         for key, value in (settings or {}).items():
@@ -138,11 +144,12 @@ class RelayProcess:
         """Starts the process, also after its end, on the same ports and with the same state. Waits until it serves."""
         with self.stderr_file.open("ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "relay", "serve", *self.arguments),
+                *(*self.prefix, sys.executable, "-m", "relay", "serve", *self.arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 cwd=_TREE,
                 env=self.environment,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors),
             )
         try:
             await until_told(self._serves, "the relay serves", seconds=_READY_WITHIN)

@@ -37,8 +37,8 @@ class ScriptedUpstream:
     finish_fault: Exception | None = None
     """What `finish` raises."""
 
-    def begin(self, envelope: Envelope) -> ScriptedDelivery:
-        del envelope
+    def begin(self, envelope: Envelope, client: str = "") -> ScriptedDelivery:
+        del envelope, client
         return ScriptedDelivery(self)
 
     def offer(self, path: bytes) -> Reply:

@@ -2,9 +2,12 @@
 
 from faults.scenarios import (
     clocks,
+    limited_upstreams,
+    postfix_in_front,
     redis_at_scale,
     redis_fails,
     relay_dies,
+    resources,
     several_upstreams,
     soak,
     sqlite_fails,
@@ -15,9 +18,12 @@ from faults.scenarios import (
 
 __all__ = [
     "clocks",
+    "limited_upstreams",
+    "postfix_in_front",
     "redis_at_scale",
     "redis_fails",
     "relay_dies",
+    "resources",
     "several_upstreams",
     "soak",
     "sqlite_fails",

@@ -7,10 +7,13 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from parts.waiting import until
 
+from faults.checker import APART
+from faults.clients import Manner
 from faults.scenario import scenario
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200; the lo
 PAGE = 4096
 ROWS = 20_000
 """Claims for a file of about 5 MiB, of which SQLite caches 2 MiB."""
+USED_AGAIN_WITHIN = 10.0
+"""Seconds after a lock within which every relay uses the file again."""
 FIRST_SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (
@@ -140,13 +145,52 @@ async def read_only(run: Run) -> None:
 @_fails("locked by another process")
 async def locked(run: Run) -> None:
     async def fail() -> None:
-        connection = sqlite3.connect(run.sqlite, timeout=5, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        await asyncio.sleep(run.chance.uniform(1.5, 3))
-        connection.execute("ROLLBACK")
-        connection.close()
+        with _lock(run.sqlite):
+            await asyncio.sleep(run.chance.uniform(1.5, 3))
 
     await _again_and_again(run, fail, "another process keeps it locked")
+
+
+@_fails(
+    "is shared by four relays and remembers 200,000 messages, and is locked now and then",
+    relays=4,
+    messages=2_000,
+    excuses=frozenset({APART}),
+    alone=True,
+)
+async def shared(run: Run) -> None:
+    fill = {"copies": 1, "repeats": 0, "at_once": 8, "recipients": (1000, 1000), "manners": (Manner.PIPELINED,)}
+    async with run.load(run.messages // 10, **fill):
+        pass
+    # Under load alone, the relays must not keep each other out.
+    async with run.load(run.messages // 2, copies=4, repeats=1, at_once=30):
+        pass
+    if any("store unavailable" in relay.stderr() for relay in run.relays):
+        run.complain("relays kept each other from the file without a fault")
+    slowest = 0.0
+    async with run.load(run.messages - run.done, copies=4, repeats=1, at_once=30):
+        for point in run.points(4, run.messages - run.done):
+            await run.reached(point)
+            async with run.outage():
+                with _lock(run.sqlite):
+                    await asyncio.sleep(run.chance.uniform(1.5, 3))
+            begun = time.monotonic()
+            await run.store_is("up")
+            slowest = max(slowest, time.monotonic() - begun)
+    run.note(f"all relays used the file again {slowest:.1f} s after a lock at the latest")
+    if slowest > USED_AGAIN_WITHIN:
+        run.complain(f"a relay used the file again only {slowest:.1f} s after a lock")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
 
 
 @_fails("damaged at the start", "a line that names the file and where it was set aside")
