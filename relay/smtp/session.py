@@ -7,7 +7,6 @@ content after DATA go to it. The message goes on there.
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
@@ -99,12 +98,13 @@ class Session:
     @property
     def content_limit(self) -> int:
         """The largest content that is read, in bytes."""
-        return self._table.limits.message_size or self._size_limit() or sys.maxsize
+        memory = self._relay.memory.size
+        return min(self._table.limits.message_size or self._size_limit() or memory, memory)
 
     def _size_limit(self) -> int:
         """Returns the largest size that is offered, in bytes; 0 means that no limit is known (RFC 1870 section 3)."""
         limits = (self._table.limits.message_size, self._relay.upstream.size_limit() or 0)
-        return min((size for size in limits if size), default=0)
+        return min(min((size for size in limits if size), default=0), self._relay.memory.size)
 
     def forward(self, argument: bytes) -> Reply:
         """Notes what a trusted client says about the original client of the next message (XFORWARD)."""
@@ -122,7 +122,7 @@ class Session:
             return replies.BAD_SEQUENCE
         if self._table.draining:
             return replies.DRAINING
-        passed_on = parse_mail_parameters(parameters, self._size_limit())
+        passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
             return passed_on
         self._declared_size = declared_size(parameters)

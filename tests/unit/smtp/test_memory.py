@@ -63,6 +63,19 @@ async def test_a_size_over_the_budget_is_never_offered_or_accepted(relay: Relay)
         assert (await client.content(mail(2 * MIB))).code == 552
 
 
+@pytest.mark.parametrize(("upstream", "offered"), [(b"SIZE", b"SIZE 0"), (b"SIZE 99999999", b"SIZE 1048576")])
+async def test_without_a_limit_of_the_relay_the_budget_is_the_limit(
+    peer: ScriptedPeer, upstream: bytes, offered: bytes
+) -> None:
+    settings = {"limits.memory": "1MiB", "limits.message_size": "0"}
+    peer.extensions = (upstream,)
+    async with servers.relay(peer.url, settings) as relay, await RawClient.open(relay.port) as client:
+        assert offered in (await client.command(b"EHLO client.example.test")).lines
+        assert (await client.command(b"MAIL FROM:<%b> SIZE=%d" % (SENDER, MIB + 1))).code == 552
+        await client.begin(SENDER, ONE)
+        assert (await client.content(mail(2 * MIB))).code == 552
+
+
 async def test_data_waits_for_room_and_then_hears_354(relay: Relay) -> None:
     async with await RawClient.open(relay.port) as first, await RawClient.open(relay.port) as second:
         await start_upload(first, ONE, MIB)
