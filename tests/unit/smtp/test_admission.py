@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from parts import dialog_servers as servers
 from parts.client import GONE, RawClient, send
+from parts.logged import wait_logged
 from parts.relay_process import RelayProcess
 
 from relay.core.session_refusal import SessionRefusal
