@@ -57,6 +57,7 @@ class ClaimManager:
         self._write_back = WriteBack(self._table, store)
         self._releases = Tasks()
         self._on_lost = on_lost
+        self._data_losses = store.data_losses
         self._closing = False
 
     def start(self) -> None:
@@ -77,8 +78,10 @@ class ClaimManager:
         self._table.wake_all()
 
     def store_returned(self) -> None:
-        """Renews all leases and writes all acceptances of this process: the store may have lost them."""
-        self._write_back.add_own_acceptances()
+        """Renews all leases, and writes what the store has not confirmed: everything if it has lost data."""
+        if self._store.data_losses != self._data_losses:
+            self._data_losses = self._store.data_losses
+            self._write_back.add_own_acceptances()
         if not self._closing:
             self._lease_renewal.renew_soon()
             self._write_back.restart()

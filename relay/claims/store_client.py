@@ -78,6 +78,11 @@ class BatchingStoreClient:
         """The store's random id, as last reported. None before the store has answered for the first time."""
         return self._breaker.identity
 
+    @property
+    def data_losses(self) -> int:
+        """How often the store was found to have lost data."""
+        return self._breaker.data_losses
+
     def subscribe(self, callback: Callable[[bool], None]) -> None:
         """Has `callback(up)` called at each change of `up`, and when the store may have lost data."""
         self._breaker.subscribe(callback)

@@ -606,6 +606,7 @@ async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server:
     await book.claim(terms, MINE)
     await book.settle(MINE, dict.fromkeys(terms, ORIGINAL), [], terms)
     redis_server.flush()
+    guard._breaker.data_losses += 1
     book.store_returned()
     await until(lambda: len(book._table.unwritten) < len(terms), "a batch written back")
     over = threading.Event()

@@ -264,7 +264,8 @@ class Cluster:
         """Reads the clock and the run id of each node, and notes which nodes do not answer."""
         for node, error in (await run_within(self._limit, {node: self._greet(node) for node in nodes})).items():
             if error is None:
-                self._away.pop(node.name, None)
+                # If the user may not call INFO, a node that was away counts as restarted.
+                self.restarts += self._away.pop(node.name, None) is not None and not self._run_ids[node.name]
             else:
                 self._away[node.name] = self._why(node, error)
 

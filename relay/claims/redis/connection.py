@@ -76,6 +76,8 @@ class ServerConnection:
         self._connection: AbstractConnection | None = None
         self._server = ("", "")
         """Address and run id of the server that was found last."""
+        self._was_away = False
+        """Whether the last attempt to connect failed."""
         self.clock = ServerClock(clock)
         self.restarts = 0
         """How often another server, or the same one restarted, was found: either may have lost data."""
@@ -123,11 +125,14 @@ class ServerConnection:
     async def _connected(self) -> AbstractConnection:
         """Returns an open connection to a server whose clock and run id are known."""
         if self._connection is None or not self._connection.is_connected:
+            was_away, self._was_away = self._was_away, True
             self._connection = await self._connector()
             _, [info] = await self._exchange(self._connection, [INFO])
-            # If the user may not call INFO, a restart is noticed only when the address changes with it.
+            self._was_away = False
             server = (self.at, run_id(info))
-            self.restarts += self._server not in (("", ""), server)
+            # If the user may not call INFO, a server that was away counts as restarted.
+            is_restarted = server != self._server or (was_away and not run_id(info))
+            self.restarts += self._server != ("", "") and is_restarted
             self._server = server
         return self._connection
 
