@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BATCH = 2_000
 """Commands in one round trip: as many as every store can answer well within its limit."""
+MOST_REQUESTS = 10_000
+"""Requests that may wait. One more is answered `Unknown`. A waiting transaction has one, so that few ever wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +108,8 @@ class BatchingStoreClient:
         """
         if not self.up:
             return self._unknown(commands)
+        if len(self._queue) >= MOST_REQUESTS:
+            return [Unknown("too many requests wait for the store")] * len(commands)
         requests = [self._enqueue(commands[start : start + BATCH]) for start in range(0, len(commands), BATCH)]
         try:
             return [answer for request in requests for answer in await request.answers]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from relay.claims.sqlite import commands as sql
 from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
-from relay.core.claim import MOST_RECORDS
+from relay.core.claim import MOST_CLAIMS, MOST_RECORDS
 from relay.core.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ _STEP = 0.01
 _SWEEP_AFTER = 500
 """Commands between two sweeps."""
 
+_BYTES_PER_CLAIM, _BYTES_PER_RECORD = 500, 1_100
+"""Bytes in the file, with indexes. To count the rows of a large table would take longer than a batch."""
+
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.003
 """Seconds between two attempts to lock the file, at random. SQLite's own pauses grow to 0.1 s: of four processes that
 write all the time, one then finds the lock taken at each of its few attempts, and works without the store."""
@@ -52,6 +55,7 @@ class SqliteStore:
         busy_timeout: float = 1.0,
         boot: Boot | None = None,
         most_records: int = MOST_RECORDS,
+        most_claims: int = MOST_CLAIMS,
     ) -> None:
         self._clock = clock
         self._boot = boot or this_boot()
@@ -59,6 +63,7 @@ class SqliteStore:
         self._file = SqliteFile(path, self._boot.clock)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._most_records = most_records
+        self._most_bytes = most_claims * _BYTES_PER_CLAIM + most_records * _BYTES_PER_RECORD
         self._unswept = _SWEEP_AFTER  # sweep what an earlier process left with the first batch
 
     @property
@@ -160,7 +165,8 @@ class SqliteStore:
     def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         with self._transaction() as (connection, now):
             late = self._boot.clock() - asked_at  # the disk or this process may have stopped meanwhile
-            answers = [sql.carry_out(connection, command, now, late) for command in commands]
+            is_full = sql.used_bytes(connection) >= self._most_bytes
+            answers = [sql.carry_out(connection, command, now, late, is_full=is_full) for command in commands]
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
                 self._unswept = 0
