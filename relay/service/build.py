@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.claims.memory import MemoryStore
@@ -14,7 +15,7 @@ from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
-from relay.settings.sources import default_secret_file
+from relay.settings.sources import default_secret_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session import SessionLimits
 from relay.transaction import Policy
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def build_store(settings: Settings) -> Store:
-    """Returns the store, not opened yet."""
+    """Returns the store, not opened yet. Raises `SettingsError` if its password cannot be read."""
     match settings.store.url:
         case SqliteUrl(path):
             # Shorter than the store client's limit, so that a locked file is reported as locked and not as hanging.
@@ -39,6 +40,8 @@ def build_store(settings: Settings) -> Store:
         case MemoryUrl():
             return MemoryStore()
         case RedisUrl(_, servers):
+            password = store_password(settings) or servers.password
+            servers = replace(servers, password=password, namespace=settings.store.namespace)
             return RedisStore(servers, timeout=settings.store.timeout)
 
 

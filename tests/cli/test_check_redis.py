@@ -40,8 +40,8 @@ def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: st
     with redis_server.client() as client:
         client.execute_command("CONFIG", "SET", "requirepass", password)
         try:
-            result = CliRunner().invoke(main, ["check", *free, "--store", given])
-            listing = CliRunner().invoke(main, ["suppressed", "--store", given])
+            result = CliRunner().invoke(main, ["check", *free], env={"RELAY_STORE__URL": given})
+            listing = CliRunner().invoke(main, ["suppressed"], env={"RELAY_STORE__URL": given})
         finally:
             client.execute_command("CONFIG", "SET", "requirepass", "")
     assert (result.exit_code, listing.exit_code) == (1, 1)

@@ -15,7 +15,6 @@ from relay.core.claim import (
     Entry,
     Fingerprint,
     Free,
-    Full,
     Generation,
     Held,
     Note,
@@ -80,13 +79,16 @@ _PAGE = 500
 """Rows that are read at a time, before others may write again."""
 
 
-def carry_out(
-    connection: sqlite3.Connection, command: Command, now: float, late: float, *, is_full: bool = False
-) -> Answer:
-    """Carries out a command that was given `late` seconds before `now`. If the store is full, it adds no claim."""
+def adds_claim(connection: sqlite3.Connection, command: Command) -> bool:
+    """Returns whether the command could add a row to the claims."""
+    if not isinstance(command, Claim | Confirm):
+        return False
+    return connection.execute(_STATE, (command.key,)).fetchone() is None
+
+
+def carry_out(connection: sqlite3.Connection, command: Command, now: float, late: float) -> Answer:
+    """Carries out a command that was given `late` seconds before `now`."""
     match command:
-        case Claim(key) | Confirm(key) if is_full and connection.execute(_STATE, (key,)).fetchone() is None:
-            return Full()
         case Claim(key, token, lease, window):
             given = {"key": key, "token": token, "lease": lease, "window": window, **_moment(now)}
             return Won() if connection.execute(_TAKE, given).rowcount else _state(connection, key, window, now)

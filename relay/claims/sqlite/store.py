@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from relay.claims.sqlite import commands as sql
 from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
-from relay.core.claim import MOST_CLAIMS, MOST_RECORDS
+from relay.core.claim import MOST_CLAIMS, MOST_RECORDS, Full
 from relay.core.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class SqliteStore:
     def __init__(
         self,
         path: str | Path,
+        *,
         clock: Callable[[], float] = time.time,
         busy_timeout: float = 1.0,
         boot: Boot | None = None,
@@ -166,7 +167,12 @@ class SqliteStore:
         with self._transaction() as (connection, now):
             late = self._boot.clock() - asked_at  # the disk or this process may have stopped meanwhile
             is_full = sql.used_bytes(connection) >= self._most_bytes
-            answers = [sql.carry_out(connection, command, now, late, is_full=is_full) for command in commands]
+            answers = [
+                Full()
+                if is_full and sql.adds_claim(connection, command)
+                else sql.carry_out(connection, command, now, late)
+                for command in commands
+            ]
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
                 self._unswept = 0
