@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from parts.redis_server import RedisServer, redis_servers, redis_store
 from parts.waiting import until
 
 from relay.claims.manager import ClaimManager
+from relay.claims.redis import permissions
 from relay.claims.redis.server_clock import ServerClock
 from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BatchingStoreClient
@@ -761,3 +763,63 @@ async def test_a_process_writes_a_bounded_number_of_claims(redis_server: RedisSe
     now += 620
     assert await store.execute([Claim(new, MINE, 30, 600)]) == [Won()]
     await store.close()
+
+
+def documented_acl(cluster: bool) -> str:
+    """Returns the rules of the user in docs/redis.md."""
+    lines = Path("docs/redis.md").read_text("utf-8").splitlines()
+    [rules] = [
+        line.partition(">PASSWORD ")[2]
+        for line in lines
+        if line.startswith("ACL SETUSER relay ") and ("+cluster" in line) is cluster
+    ]
+    return rules
+
+
+def test_the_documented_acl_is_the_one_that_is_tested() -> None:
+    assert documented_acl(cluster=False) == permissions.ACL
+    assert documented_acl(cluster=True) == permissions.CLUSTER_ACL
+
+
+REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat", "xadd", "xtrim"]
+
+
+@pytest.mark.parametrize("lacking", ["", *REQUIRED, "xrevrange", "scan", "ping"])
+async def test_the_documented_acl_suffices_and_a_missing_command_is_found(
+    redis_server: RedisServer, lacking: str
+) -> None:
+    rules = permissions.ACL.split()
+    with redis_server.client() as client:
+        taken = [f"-{lacking}"] if lacking else []
+        client.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">pw", *rules, *taken)
+        url = redis_server.url.replace("redis://", "redis://relay:pw@")
+        try:
+            store = redis_store(url)
+            assert await store.refused_commands() == ([lacking.upper()] if lacking else [])
+            client_of_store = BatchingStoreClient(redis_store(url), limit=20)
+            await client_of_store.start()
+            assert client_of_store.up is (lacking not in set(REQUIRED) - {"xadd", "xtrim", "getrange", "exists"})
+            if not lacking:
+                assert await store.execute([AskGeneration(), CLAIM, NOTE]) == [Generation(""), Won(), Done()]
+                assert await store.forget(lambda _: True) == 0
+                assert [text async for text in store.records(600)] == [NOTE.text]
+                assert store._servers.restarts == 0
+            await client_of_store.close()
+            await store.close()
+        finally:
+            client.execute_command("ACL", "DELUSER", "relay")
+
+
+async def test_a_missing_command_is_noticed_while_the_relay_runs(redis_server: RedisServer) -> None:
+    """Without PTTL two relays would each deliver, while everything looks well."""
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">pw", *permissions.ACL.split())
+        try:
+            store = redis_store(redis_server.url.replace("redis://", "redis://relay:pw@"))
+            await store.execute([CLAIM])
+            client.execute_command("ACL", "SETUSER", "relay", "-pttl")
+            with pytest.raises(StoreError, match=r"pttl|can't run this command"):
+                await store.execute([Claim(KEY, THEIRS, 30, 600), *MANY])
+            await store.close()
+        finally:
+            client.execute_command("ACL", "DELUSER", "relay")

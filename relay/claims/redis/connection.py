@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import hiredis
-from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AskError, NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from relay.claims.redis.connect import new_connection, reason
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TIME: Request = ("TIME",)
 INFO: Request = ("INFO", "server")
 
+_IN_SCRIPT = re.compile("NOPERM|can't run this command|ACL failure in script")
+"""What an error says if a script called what its user may not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved(Unknown):
@@ -41,6 +44,11 @@ class ReadOnly(Unknown):
 @dataclass(frozen=True, slots=True)
 class Unreachable(Unknown):
     """The node of the Cluster that serves the key does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotPermitted(Unknown):
+    """The user may not call the command, or not on this key."""
 
 
 class Connector(Protocol):
@@ -174,6 +182,10 @@ def refusal(error: ResponseError) -> Unknown:
             return Moved(f"moved to {error.host}:{error.port}")
         case ReadOnlyError():
             return ReadOnly(str(error))
+        case NoPermissionError():
+            return NotPermitted(str(error))
+    if _IN_SCRIPT.search(str(error)):
+        return NotPermitted(str(error))
     return Unknown(str(error))
 
 

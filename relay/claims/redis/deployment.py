@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from relay.claims.redis.connection import Moved
+from relay.claims.redis.connection import Moved, NotPermitted
 from relay.core.claim import Unknown
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class SingleServer:
         if any(isinstance(reply, Moved) for reply in refusals):
             raise self.error("it belongs to a cluster; write redis+cluster://HOST:PORT")
         for refusal in refusals:
-            if "NOPERM" in refusal.reason or "can't run this command" in refusal.reason:  # the second: in a script
+            if isinstance(refusal, NotPermitted):
                 raise self.error(refusal.reason)
         if len(refusals) == len(replies):
             for refusal in refusals:

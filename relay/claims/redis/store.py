@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.claims.redis import commands as redis_commands
-from relay.claims.redis import server_info
+from relay.claims.redis import permissions, server_info
 from relay.claims.redis.claim_count import ClaimCount
 from relay.claims.redis.cluster import Cluster
 from relay.claims.redis.connection import DirectConnector, ServerConnection, Unreachable
@@ -170,6 +170,17 @@ class RedisStore:
         before = wall()
         answered = await self._servers.ask_all(server_info.REQUESTS)
         return [server_info.read(name, replies, before, wall()) for name, replies in answered.items()]
+
+    async def refused_commands(self) -> list[str]:
+        """Returns the commands that the relay uses and that the server does not let this user call."""
+        asked = permissions.requests(self._keys)
+        replies = await self._send(asked)
+        scanned: list[Request] = [("SCAN", 0, "MATCH", self._keys.prefix + "*", "COUNT", 1), ("PING",)]
+        refused = permissions.refused(asked, replies)
+        for answers in (await self._servers.ask_all(scanned)).values():
+            if not isinstance(answers, Unreachable):
+                refused += permissions.refused(scanned, answers)
+        return list(dict.fromkeys(refused))
 
     async def _require_all_servers(self) -> None:
         """Raises `StoreError` if a server is away: forgetting could not be completed."""

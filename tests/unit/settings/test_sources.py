@@ -14,6 +14,7 @@ from relay.core.errors import SettingsError
 from relay.settings import Loaded, Settings, sources
 from relay.settings.addresses import HostPort
 from relay.settings.model import KEYS, TABLES, environment_name
+from relay.settings.sources import store_password
 from relay.settings.urls import MaildirUrl, RedisUrl, SqliteUrl
 
 load = functools.partial(sources.load, default_file=Path("/nowhere/relay.toml"), user_id=1000)
@@ -336,7 +337,7 @@ def test_the_store_password_is_read_from_its_file(tmp_path: Path) -> None:
     loaded = load(None, {"--store": "redis://h", "store.password_file": str(file)}, {})
     assert store_password(loaded.settings) == "sesame"
     file.write_text("\n")
-    with pytest.raises(SettingsError, match="store.password_file .*first line is empty"):
+    with pytest.raises(SettingsError, match=r"store\.password_file .*first line is empty"):
         store_password(loaded.settings)
 
 
