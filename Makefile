@@ -5,11 +5,15 @@ BIN := $(VENV)/bin
 UPSTREAM ?= maildir:var/mail
 STORE ?= sqlite:var/relay.db
 FUZZ_MINUTES ?= 1
+REF ?= HEAD~1
+COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_kinds.py
+BENCH ?=
+OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/run ## everything in one go, on this machine alone
 	$(BIN)/relay demo
@@ -24,6 +28,12 @@ run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Mai
 test: needs $(VENV)/dev ## run all tests (as root: they start a Postfix)
 	$(BIN)/python -m pytest
 
+test-other: needs other ## run unit and contract tests with another Python: PYTHON=python3.13
+	$(OTHER_VENV)/bin/python -m pytest tests/unit tests/contract
+
+other: # the environment of test-other
+	$(MAKE) PYTHON=$(PYTHON) VENV=$(OTHER_VENV) $(OTHER_VENV)/dev
+
 check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,7 +42,13 @@ check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, te
 	$(BIN)/python -m relay.settings.render --check .
 	$(MAKE) test
 
-fix: $(VENV)/dev ## format, mend what lint can mend, write the generated pages anew
+coverage: needs $(VENV)/dev ## branch coverage of each package by the tests
+	$(BIN)/coverage erase
+	# Coverage in the subprocess changes the exit status of a command whose output cannot be written.
+	$(BIN)/coverage run -m pytest -k "not full_disk" $(COVERAGE_TESTS)
+	$(BIN)/python tests/coverage_report.py
+
+fix: $(VENV)/dev ## format, fix what ruff can fix, write the generated pages again
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m relay.settings.render .
@@ -42,27 +58,34 @@ bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py
 	$(BIN)/python bench/throughput.py
 
+bench-against: needs $(VENV)/dev ## compare the speed with that of a commit: REF=main BENCH='--rounds 8'
+	$(BIN)/python bench/against.py $(REF) $(BENCH)
+
 faults: needs $(VENV)/dev ## break everything around the relay (resumable), write docs/reliability.md
 	$(BIN)/python -m tests.faults run
 
-fuzz: $(VENV)/dev ## look for bytes that the judgement cannot bear, for FUZZ_MINUTES
+fuzz: $(VENV)/dev ## feed random messages to the judge, for FUZZ_MINUTES
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --minutes $(FUZZ_MINUTES)
 
 needs: ## install the servers that the tests start (Debian packages)
 	sh tests/needs.sh
 
-pins: $(VENV)/dev ## resolve all dependencies anew, with hashes
+pins: $(VENV)/dev ## update all pinned dependencies, with hashes
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade --group build -o requirements/run.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -o requirements/dev.txt
 
-clean: ## remove what make has made
-	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove all that make created
+	rm -rf $(VENV) .venv-* var .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Both stamps name the same environment; dev holds all that run holds.
+# Both files stamp the same environment: dev installs what the tests need into it.
 $(VENV)/run: requirements/run.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "$(PYTHON) is missing. On Debian or Ubuntu: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) has no venv module. On Debian or Ubuntu: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
@@ -71,4 +94,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test check fix bench faults fuzz needs pins clean
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz needs pins clean

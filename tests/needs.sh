@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need from the distribution, where it is missing. Quick and silent when nothing is.
-# `--check` only looks. Exits 1, with the one command that is needed, where it cannot install or the user is not root.
+# Installs the Debian packages that the tests need and that are missing. Prints nothing if none is missing.
+# `--check` installs nothing. Exits 1 and prints the command to run if it cannot install or the user is not root.
 set -eu
 
 if [ "$(id -u)" != 0 ]; then
@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 POLICY=/usr/sbin/policy-rc.d
 
 missing=
-need() { # package, then the test that shows it is there
+need() { # package, then a command that succeeds if the package is installed
     package=$1
     shift
     "$@" >/dev/null 2>&1 || missing="$missing $package"
@@ -38,7 +38,7 @@ say_how() {
 [ "${1:-}" != --check ] || say_how
 command -v apt-get >/dev/null || say_how
 
-# No service may start by this: the tests run their own. A policy that is there already is left alone.
+# The installation must start no service, because the tests start their own. An existing policy stays.
 if [ ! -e "$POLICY" ]; then
     trap 'rm -f "$POLICY"' EXIT
     trap 'exit 1' HUP INT TERM

@@ -107,6 +107,11 @@ class ClaimManager:
         """The number of claims that transactions of this process hold."""
         return len(self._table.own_claims)
 
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait for claims of others."""
+        return len({waiter for claim in self._table.claims.values() for waiter in claim.waiters})
+
     async def claim(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
         """Claims all keys at once, without waiting for other owners. In doubt a key is won."""
         verdicts = self._claim_locally(terms, token)
@@ -173,6 +178,14 @@ class ClaimManager:
             if key in claims and answer == Done(claim_lost=True):
                 claims[key].lost = True  # no renewal has noticed it if the process was stopped for a while
         self._report_lost([key for key, claim in claims.items() if claim.lost], accepted)
+
+    def end_claims(self, keys: Iterable[Fingerprint], token: Token) -> None:
+        """Ends claims of a transaction that has ended, in this process only: in the store their leases run out.
+
+        Only a fault leaves such claims behind. Without this their leases would be renewed for ever.
+        """
+        for key in keys:
+            self._table.release(key, token)
 
     async def wait_for_change(self, keys: Sequence[Fingerprint], timeout: float) -> bool:  # noqa: ASYNC109 - ends by event too
         """Waits until one of the claims changes. Returns False after `timeout` seconds, or when the service ends."""

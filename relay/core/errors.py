@@ -7,7 +7,9 @@ RelayError
 │   └── StoreBusyError     it was not this store's turn in time: another attempt may succeed at once
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
+    │   └── UpstreamFull       it refuses a further connection: full if others work, else down
     ├── UpstreamRefused    it refuses the relay (TLS, AUTH, greeting 5yz): another attempt changes nothing
+    │   └── LoginRefused       it refuses the name and password: further attempts can lock the account
     └── UpstreamBusy       all pooled connections stayed in use
 """
 
@@ -47,8 +49,16 @@ class UpstreamDown(UpstreamError):  # noqa: N818 - the name describes the upstre
     """The upstream does not answer, or asks to try again later."""
 
 
+class UpstreamFull(UpstreamDown):
+    """The upstream refused a further connection: with 421, or by closing it without a greeting."""
+
+
 class UpstreamRefused(UpstreamError):  # noqa: N818 - the name describes the upstream
     """The upstream answers and refuses the relay: TLS, AUTH or a 5yz greeting."""
+
+
+class LoginRefused(UpstreamRefused):
+    """The upstream refused the user and password. The message names no password."""
 
 
 class UpstreamBusy(UpstreamError):  # noqa: N818 - the name describes the upstream

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from relay.core.errors import SettingsError
 from relay.settings import errors as problems
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
+from relay.settings.secret_files import secret_file_warnings
 from relay.settings.urls import SqliteUrl, has_password
 from relay.settings.warnings import warnings
 
@@ -109,7 +110,12 @@ def load(
     provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
     tables_from = next((found.given[name][1] for name in TABLES if name in found.given), "")
     written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _WITH_UNITS}
-    return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings, tables_from)), written)
+    doubts = (
+        *_not_read(environ),
+        *warnings(settings, tables_from),
+        *secret_file_warnings(settings, default_secret_file(settings, environ)),
+    )
+    return Loaded(settings, provenance, doubts, written)
 
 
 def _settings(found: _GivenValues) -> Settings:

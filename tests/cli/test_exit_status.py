@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-CORPUS = ROOT / "tests" / "corpus" / "different"
+CORPUS = ROOT / "tests" / "corpus" / "avideo" / "different"
 PAIR = [str(CORPUS / f"avideo-recovery.{letter}.eml") for letter in "ab"]
 FULL = "error: the result cannot be written: No space left on device; make room and try again\n"
 CLOSED = "error: the result cannot be written: Bad file descriptor; redirect stdout to a file or a pipe\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.ports import HOST, free_port
 from parts.redis_cluster import RedisCluster, shared_cluster
 from parts.redis_scripted import bulk, listening, saying
@@ -36,7 +36,7 @@ from relay.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from parts.desk import OpenDesk
+    from parts.counted_relay import StartCounted
     from parts.peer import ScriptedPeer
     from parts.redis_server import RedisServer
 
@@ -387,20 +387,20 @@ async def test_a_record_that_has_no_node_costs_no_claim(store: RedisStore, clust
 
 
 async def test_twins_at_one_relay_stay_one_while_a_master_is_away(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=cluster.url)
-    everyone = people(60)
+    relay = await start_counted(upstream=peer.url, store=cluster.url)
+    everyone = addresses(60)
 
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
+            group.create_task(relay.send_twins_twice([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 before = peer.copies()
                 cluster.nodes[0].kill()
             if number == 40:
-                assert (await desk.relay.metrics()).value("smtp_dedup_store_up") == 1, "two of three answer"
+                assert (await relay.process.metrics()).value("smtp_dedup_store_up") == 1, "two of three answer"
                 await asyncio.to_thread(cluster.nodes[0].start)
     assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
     # The node came back empty: what it held is gone, and all that it missed is written.
@@ -417,23 +417,23 @@ def sent_in(cluster: RedisCluster) -> int:
 
 
 async def test_nodes_restarted_empty_while_idle_receive_what_was_sent(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=cluster.url)
-    everyone = people(30)
-    await asyncio.gather(*(desk.send([recipient]) for recipient in everyone))
+    relay = await start_counted(upstream=peer.url, store=cluster.url)
+    everyone = addresses(30)
+    await asyncio.gather(*(relay.send([recipient]) for recipient in everyone))
     for node in cluster.nodes:
         node.restart()
     await until(lambda: sent_in(cluster) == len(everyone), "all written back")
 
 
 async def test_two_relays_send_one_copy_while_slots_move(
-    peer: ScriptedPeer, open_desk: OpenDesk, cluster: RedisCluster
+    peer: ScriptedPeer, start_counted: StartCounted, cluster: RedisCluster
 ) -> None:
-    one = await open_desk(upstream=peer.url, store=cluster.url)
-    other = await open_desk(upstream=peer.url, store=cluster.url)
+    one = await start_counted(upstream=peer.url, store=cluster.url)
+    other = await start_counted(upstream=peer.url, store=cluster.url)
     other.mail = one.mail
-    everyone = people(80)
+    everyone = addresses(80)
     heard: list[bool] = []
 
     async def twins(recipient: bytes) -> None:
@@ -449,8 +449,8 @@ async def test_two_relays_send_one_copy_while_slots_move(
     assert all(heard)
     assert len(heard) == 6 * len(everyone)
     assert peer.copies() == dict.fromkeys(everyone, 1)
-    for desk in (one, other):
-        assert "store unavailable" not in desk.relay.stderr()
+    for relay in (one, other):
+        assert "store unavailable" not in relay.process.stderr()
 
 
 def move_some(cluster: RedisCluster) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 import uvloop
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.ports import free_port
 from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer, redis_servers, redis_store
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from parts.certificates import Authority
-    from parts.desk import OpenDesk
+    from parts.counted_relay import StartCounted
     from parts.peer import ScriptedPeer
 
 
@@ -211,12 +211,12 @@ async def test_a_restart_costs_nothing_and_is_noticed(store: RedisStore, redis_s
 
 
 async def test_a_redis_restarted_empty_while_idle_receives_what_was_sent(
-    peer: ScriptedPeer, open_desk: OpenDesk, redis_server: RedisServer
+    peer: ScriptedPeer, start_counted: StartCounted, redis_server: RedisServer
 ) -> None:
-    one = await open_desk(upstream=peer.url, store=redis_server.url)
-    other = await open_desk(upstream=peer.url, store=redis_server.url)
+    one = await start_counted(upstream=peer.url, store=redis_server.url)
+    other = await start_counted(upstream=peer.url, store=redis_server.url)
     other.mail = one.mail
-    mine, theirs = people(10), people(10, first=11)
+    mine, theirs = addresses(10), addresses(10, first=11)
     await asyncio.gather(*(one.send([to]) for to in mine), *(other.send([to]) for to in theirs))
     redis_server.restart()
 
@@ -224,8 +224,8 @@ async def test_a_redis_restarted_empty_while_idle_receives_what_was_sent(
         return sum(key.startswith("smtp-dedup:v") for key in set(redis_server.keys()))
 
     await until(lambda: sent() == len(mine + theirs), "all written back")
-    for desk in (one, other):
-        assert all(told.ok for told in await asyncio.gather(*(desk.send([to]) for to in mine + theirs)))
+    for relay in (one, other):
+        assert all(told.ok for told in await asyncio.gather(*(relay.send([to]) for to in mine + theirs)))
     assert peer.copies() == dict.fromkeys(mine + theirs, 1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.ports import HOST, free_port
 from parts.redis_scripted import bulk, listening, saying
 from parts.redis_sentinel import SERVICE, SentinelSet, shared_sentinels
@@ -23,7 +23,7 @@ from relay.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from parts.desk import Desk, OpenDesk
+    from parts.counted_relay import CountedRelay, StartCounted
     from parts.peer import ScriptedPeer
     from parts.redis_scripted import Serve
 
@@ -219,12 +219,12 @@ async def test_a_failover_is_noticed_once_and_what_was_replicated_is_there(
 
 
 async def test_two_relays_through_a_failover_under_load(
-    peer: ScriptedPeer, open_desk: OpenDesk, sentinels: SentinelSet
+    peer: ScriptedPeer, start_counted: StartCounted, sentinels: SentinelSet
 ) -> None:
-    one = await open_desk(upstream=peer.url, store=sentinels.url)
-    other = await open_desk(upstream=peer.url, store=sentinels.url)
+    one = await start_counted(upstream=peer.url, store=sentinels.url)
+    other = await start_counted(upstream=peer.url, store=sentinels.url)
     other.mail = one.mail
-    everyone = people(120)
+    everyone = addresses(120)
     heard: list[bool] = []
     ended: set[bytes] = set()
     # Whom both relays send to while one of them is without the store may get two copies; before and after nobody does.
@@ -232,7 +232,7 @@ async def test_two_relays_through_a_failover_under_load(
 
     async def twins(recipient: bytes) -> None:
         async with asyncio.TaskGroup() as group:
-            told = [group.create_task(desk.send([recipient])) for desk in (one, one, other)]
+            told = [group.create_task(relay.send([recipient])) for relay in (one, one, other)]
         heard.extend(task.result().ok for task in told)
         ended.add(recipient)
 
@@ -256,37 +256,37 @@ async def test_two_relays_through_a_failover_under_load(
     assert max(copies.values()) <= 2, "each relay keeps its own twins apart"
     # What the failover lost of it, and what was never written, the relays have written back.
     await until(lambda: sent_in(sentinels) == len(everyone), "all written back")
-    for desk in (one, other):
-        assert [(await desk.send([recipient])).ok for recipient in everyone] == [True] * len(everyone)
+    for relay in (one, other):
+        assert [(await relay.send([recipient])).ok for recipient in everyone] == [True] * len(everyone)
     assert peer.copies() == copies
 
 
-async def both_back(*desks: Desk) -> None:
-    for desk in desks:
+async def both_back(*relays: CountedRelay) -> None:
+    for relay in relays:
         await until(
-            lambda desk=desk: (
-                (said := desk.relay.stderr()).count("store is back") >= said.count("store unavailable") > 0
+            lambda relay=relay: (
+                (said := relay.process.stderr()).count("store is back") >= said.count("store unavailable") > 0
             ),
             "the store back",
         )
 
 
 async def test_one_relay_sends_no_duplicate_when_the_master_is_killed(
-    peer: ScriptedPeer, open_desk: OpenDesk, sentinels: SentinelSet
+    peer: ScriptedPeer, start_counted: StartCounted, sentinels: SentinelSet
 ) -> None:
-    desk = await open_desk(upstream=peer.url, store=sentinels.url)
-    everyone = people(60)
+    relay = await start_counted(upstream=peer.url, store=sentinels.url)
+    everyone = addresses(60)
 
     async with asyncio.TaskGroup() as group:
         for number, recipient in enumerate(everyone):
-            group.create_task(desk.send_twins_again_and_again([recipient, b"all@example.test"]))
+            group.create_task(relay.send_twins_twice([recipient, b"all@example.test"]))
             await peer.wait_accepted(number // 2)
             if number == 20:
                 old = sentinels.master()
                 await asyncio.to_thread(old.kill)
             if number == 40:
                 await asyncio.to_thread(sentinels.wait_taken_over, old)
-                await both_back(desk)
+                await both_back(relay)
     assert peer.copies() == dict.fromkeys([*everyone, b"all@example.test"], 1)
     await until(lambda: sent_in(sentinels) == len(everyone) + 1, "all written back")
 

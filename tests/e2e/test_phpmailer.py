@@ -1,4 +1,4 @@
-"""The real PHPMailer, called as AVideo calls it, through a relay: what AVideo is told, and who got what."""
+"""The real PHPMailer, used as AVideo uses it, through a relay: the results for AVideo, and the deliveries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def relay(start_relay: StartRelay, peer: ScriptedPeer) -> RelayProcess:
 
 
 def notice(cache: str = "16244653051624465305") -> str:
-    """Give the page of a notice. PHPMailer itself makes the plain part, Message-ID, Date and boundaries."""
+    """Returns the HTML of a notice. PHPMailer adds the plain part, Message-ID, Date and boundaries."""
     style = "".join(f".r{number} {{ margin: 0 auto; }}\n" for number in range(300))
     return (
         f"<html><head><style>{style}</style></head><body><table>\n"
@@ -80,7 +80,7 @@ async def test_two_processes_with_other_chunks_in_other_order_deliver_once(
     )
     assert_all_ok(runs)
     assert once(peer, SUBSCRIBERS)
-    # Later, with another cache value; also alone, when the address stands in To and no longer in Bcc.
+    # Later, with another cache value. A single recipient is in To rather than in Bcc.
     later = [
         await send_as_avideo(relay.port, SUBSCRIBERS, SUBJECT, notice("16244653651624465365"), chunk=30),
         await send_as_avideo(relay.port, SUBSCRIBERS[:1], SUBJECT, notice("not_found")),
@@ -88,7 +88,7 @@ async def test_two_processes_with_other_chunks_in_other_order_deliver_once(
     assert_all_ok(later)
     assert later[1][0].heard[-2].startswith("250 2.0.0 Ok: duplicate, record ")
     assert once(peer, SUBSCRIBERS)
-    # Somebody new among them gets it, and nobody else again.
+    # Only a new recipient among them gets it.
     assert_all_ok([await send_as_avideo(relay.port, USERS[115:121], SUBJECT, notice())])
     assert once(peer, USERS[:121])
 

@@ -1,4 +1,4 @@
-"""A relay in front of a real Postfix: what its clients hear, and what lies in the mailboxes afterwards."""
+"""A relay in front of a real Postfix: the replies to clients, and the mailboxes afterwards."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 SENDER = b"sender@example.test"
 NOBODY = b"nobody@example.test"
 PENALTY = 1.0
-"""Seconds that Postfix lets a client wait at each command, once it has counted too much junk or too many errors."""
+"""Seconds by which Postfix delays each command of a client with too many junk commands or errors."""
 MOST_SLOW = 3
-"""Replies that may be slow because the machine is."""
+"""Replies that may be slow because the machine is busy."""
 ROW_WITHIN = 60.0
-"""Seconds. With the penalty at work a row would take several minutes."""
+"""Seconds. With the penalty a series would take several minutes."""
 
 
 @pytest.fixture
@@ -37,26 +37,25 @@ async def relay(start_relay: StartRelay, postfix: Postfix) -> RelayProcess:
 
 
 @pytest.fixture
-def mail_of_later() -> Iterator[Postfix]:
-    """A Postfix that refuses unknown recipients for now only, as with grey-listing."""
+def greylisting_postfix() -> Iterator[Postfix]:
+    """A Postfix that refuses unknown recipients with 450, as grey-listing does."""
     with Postfix(settings=["unknown_virtual_mailbox_reject_code = 450"]) as server:
         yield server
 
 
 @pytest.fixture
 def no_flow_control() -> Iterator[Postfix]:
-    """A Postfix that counts junk and errors as it comes, and nothing else.
+    """A Postfix with its default junk and error counters, and without `in_flow_delay` (ADR 8).
 
-    Its `in_flow_delay` is another matter: out of the box every transaction that was begun and not finished, whoever
-    began it, uses up one of 100 tokens, and without one a first recipient costs a second. Each accepted message brings
-    all tokens back; a row of repeats alone has none.
+    By default each transaction that any client abandons uses one of 100 tokens. Without a token the first recipient of
+    the next transaction takes a second. Each accepted message returns all tokens, but a series of repeats has none.
     """
     with Postfix(settings=["in_flow_delay = 0"]) as server:
         yield server
 
 
 class Stopwatch:
-    """A client that notes how long each reply took."""
+    """A client that records the time of each reply."""
 
     def __init__(self, client: RawClient) -> None:
         self._client = client
@@ -86,7 +85,7 @@ def mail(text: str) -> bytes:
 # Recipients
 
 
-async def test_one_unknown_recipient_of_fifty_hears_postfix_and_the_others_get_the_mail(
+async def test_one_unknown_recipient_of_fifty_gets_the_reply_of_postfix_and_the_others_get_the_mail(
     relay: RelayProcess, postfix: Postfix
 ) -> None:
     recipients = [*(user.encode() for user in USERS[:25]), NOBODY, *(user.encode() for user in USERS[25:49])]
@@ -104,7 +103,7 @@ async def test_one_unknown_recipient_of_fifty_hears_postfix_and_the_others_get_t
     assert metrics.value("smtp_dedup_rcpt_refused_total") == 1
 
 
-async def test_a_thousand_recipients_get_one_message_and_the_next_one_hears_452(
+async def test_a_thousand_recipients_get_one_message_and_the_next_gets_452(
     relay: RelayProcess, postfix: Postfix
 ) -> None:
     recipients = [user.encode() for user in USERS]
@@ -137,7 +136,7 @@ async def test_three_spellings_of_a_recipient_get_one_copy(relay: RelayProcess, 
 async def test_content_arrives_below_one_received_field_and_a_repeat_does_not(
     relay: RelayProcess, postfix: Postfix
 ) -> None:
-    # 8-bit without BODY=8BITMIME, as PHPMailer sends it; not even valid UTF-8, dots at line starts, no last line end.
+    # 8-bit without BODY=8BITMIME, as PHPMailer sends it: invalid UTF-8, dots at line starts, no line end at the end.
     content = b"Subject: raw\r\nX-Odd: \xe9\r\n\r\n.dot\r\n..\r\n\xff\xfe \xc3\xbc\r\n\r\nend"
     user = USERS[0].encode()
     for pipelined in (True, False):
@@ -163,7 +162,7 @@ async def test_a_bounce_is_never_suppressed_and_keeps_its_null_reverse_path(
     assert all(arrived.startswith(b"Return-Path: <>\n") for arrived in postfix.messages(USERS[0]))
 
 
-# Long rows: what Postfix counts against a client must never slow those who come later
+# Long series: what Postfix counts against one client must not slow later clients
 
 
 async def test_three_hundred_repeats_are_not_slowed(start_relay: StartRelay, no_flow_control: Postfix) -> None:
@@ -182,7 +181,7 @@ async def test_three_hundred_repeats_are_not_slowed(start_relay: StartRelay, no_
     assert_no_complaint(no_flow_control.log())
 
 
-async def test_fifty_messages_to_nobody_are_not_slowed(relay: RelayProcess, postfix: Postfix) -> None:
+async def test_fifty_messages_to_unknown_recipients_are_not_slowed(relay: RelayProcess, postfix: Postfix) -> None:
     before = len(postfix.log())
     async with open_stopwatch(relay) as client, asyncio.timeout(ROW_WITHIN):
         for number in range(50):
@@ -211,14 +210,16 @@ async def test_fifty_unknown_recipients_of_one_message_are_not_slowed(relay: Rel
     assert_no_complaint(postfix.log()[before:])
 
 
-async def test_fifty_recipients_for_later_are_not_slowed(start_relay: StartRelay, mail_of_later: Postfix) -> None:
-    relay = await start_relay(upstream=mail_of_later.url)
+async def test_fifty_recipients_deferred_with_450_are_not_slowed(
+    start_relay: StartRelay, greylisting_postfix: Postfix
+) -> None:
+    relay = await start_relay(upstream=greylisting_postfix.url)
     async with open_stopwatch(relay) as client, asyncio.timeout(ROW_WITHIN):
         await client.command(b"MAIL FROM:<%b>" % SENDER)
         codes = [(await client.command(b"RCPT TO:<nobody%d@example.test>" % number)).code for number in range(50)]
     assert codes == [450] * 50
     assert len(client.slow) <= MOST_SLOW
-    assert_no_complaint(mail_of_later.log())
+    assert_no_complaint(greylisting_postfix.log())
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from parts.desk import people
+from parts.counted_relay import addresses
 from parts.faults import Step, drop, say
 from parts.logged import wait_logged, wait_messages
 from parts.relay_process import Finished
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from parts.desk import Desk, OpenDesk
+    from parts.counted_relay import CountedRelay, StartCounted
     from parts.peer import ScriptedPeer
 
-TWO = people(2)
+TWO = addresses(2)
 WIDE = b"Subject: r\xc3\xa9sum\xc3\xa9\r\n\r\n.dots\r\n..\r\nbare \r and \n and \0 and \xff\r\n"
 _ID = re.compile(rb"record ([0-9a-f]{12}),")
 
@@ -44,7 +44,7 @@ def shared_relay(folder: Path) -> Iterator[SharedRelay]:
 
 @pytest.fixture
 async def peer(shared_relay: SharedRelay) -> AsyncIterator[ScriptedPeer]:
-    """The upstream of the shared relay, and of any other."""
+    """The upstream of the shared relay and of other relays."""
     async with shared_relay.peer() as server:
         yield server
 
@@ -55,7 +55,7 @@ def release(folder: Path, peer: ScriptedPeer) -> Release:
 
 
 class Release:
-    """Runs the command beside the relay. Its store is left out: a release does without."""
+    """Runs the command beside the relay, with a store that does not exist: a release needs none."""
 
     def __init__(self, folder: Path, peer: ScriptedPeer) -> None:
         settings = {
@@ -73,17 +73,17 @@ class Release:
         return Finished(told.exit_code, told.stdout, told.stderr)
 
 
-async def suppress(desk: Desk, content: bytes | None = None, parameters: bytes = b"") -> str:
-    """Have a message suppressed, and give the id of the record."""
+async def suppress(relay: CountedRelay, content: bytes | None = None, parameters: bytes = b"") -> str:
+    """Sends a message and its repeat, and returns the id of the record."""
     for _ in range(2):
-        sent = await desk.send(TWO, content, parameters=parameters)
+        sent = await relay.send(TWO, content, parameters=parameters)
     found = _ID.search(sent.final.text)
     assert found, sent
     return found[1].decode()
 
 
-async def test_a_copy_is_released_byte_for_byte(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
-    record = await suppress(desk, WIDE, b" BODY=8BITMIME")
+async def test_a_copy_is_released_byte_for_byte(relay: CountedRelay, peer: ScriptedPeer, release: Release) -> None:
+    record = await suppress(relay, WIDE, b" BODY=8BITMIME")
     told = await release(record)
     assert (told.status, told.stderr) == (0, "")
     queued = "  250 2.0.0 Ok: queued as "
@@ -95,8 +95,8 @@ async def test_a_copy_is_released_byte_for_byte(desk: Desk, peer: ScriptedPeer, 
     assert released.content == WIDE
 
 
-async def test_a_second_release_is_to_be_meant(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
-    record = await suppress(desk)
+async def test_a_second_release_needs_the_flag_again(relay: CountedRelay, peer: ScriptedPeer, release: Release) -> None:
+    record = await suppress(relay)
     assert (await release(record)).status == 0
     told = await release(record)
     assert (told.status, told.stdout) == (1, "")
@@ -106,8 +106,8 @@ async def test_a_second_release_is_to_be_meant(desk: Desk, peer: ScriptedPeer, r
     assert peer.copies() == {TWO[0]: 2, TWO[1]: 3}
 
 
-async def test_who_got_it_is_remembered_one_by_one(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
-    record = await suppress(desk)
+async def test_each_accepted_recipient_is_recorded(relay: CountedRelay, peer: ScriptedPeer, release: Release) -> None:
+    record = await suppress(relay)
     assert (await release(record, "--to", TWO[1].decode())).status == 0
     told = await release(record, "--to", TWO[1].decode())
     assert (told.status, told.stdout) == (1, "")
@@ -120,9 +120,9 @@ async def test_who_got_it_is_remembered_one_by_one(desk: Desk, peer: ScriptedPee
 
 
 async def test_a_release_that_is_killed_while_it_sends_counts_as_one(
-    desk: Desk, peer: ScriptedPeer, release: Release, folder: Path
+    relay: CountedRelay, peer: ScriptedPeer, release: Release, folder: Path
 ) -> None:
-    record = await suppress(desk)
+    record = await suppress(relay)
     marked: list[bool] = []
 
     async def look(_: object) -> None:
@@ -134,22 +134,24 @@ async def test_a_release_that_is_killed_while_it_sends_counts_as_one(
     assert marked == [True]
 
 
-async def test_a_copy_is_kept_for_those_who_missed_it(desk: Desk, peer: ScriptedPeer, release: Release) -> None:
+async def test_a_copy_is_kept_for_its_suppressed_recipients_only(
+    relay: CountedRelay, peer: ScriptedPeer, release: Release
+) -> None:
     async def told_of_both() -> dict[str, Any] | None:
-        lines = await wait_messages(desk.relay, 1)
+        lines = await wait_messages(relay.process, 1)
         return next((line for line in lines if line["recipients"] == {"forwarded": 1, "suppressed": 1}), None)
 
-    await desk.send(TWO[:1])
-    assert (await desk.send(TWO)).final.text.startswith(b"2.0.0 Ok: queued as ")
+    await relay.send(TWO[:1])
+    assert (await relay.send(TWO)).final.text.startswith(b"2.0.0 Ok: queued as ")
     second = await until_told(told_of_both, "the line of the second message")
     assert (await release(second["record"])).status == 0
     assert [message.recipients for message in peer.accepted] == [(TWO[0],), (TWO[1],), (TWO[0],)]
 
 
-async def test_what_the_upstream_refuses_is_told_and_may_be_tried_again(
-    desk: Desk, peer: ScriptedPeer, release: Release
+async def test_a_refusal_is_reported_and_can_be_tried_again(
+    relay: CountedRelay, peer: ScriptedPeer, release: Release
 ) -> None:
-    record = await suppress(desk)
+    record = await suppress(relay)
     peer.on(Step.RCPT, say(b"550 5.1.1 No such user"), matching=TWO[0])
     told = await release(record)
     assert told.status == 1
@@ -163,9 +165,9 @@ async def test_what_the_upstream_refuses_is_told_and_may_be_tried_again(
 
 @pytest.mark.parametrize("reply", [b"452 4.3.1 Disk full", b"554 5.7.1 No"])
 async def test_what_is_refused_after_the_dot_stays_kept(
-    desk: Desk, peer: ScriptedPeer, release: Release, reply: bytes
+    relay: CountedRelay, peer: ScriptedPeer, release: Release, reply: bytes
 ) -> None:
-    record = await suppress(desk)
+    record = await suppress(relay)
     peer.on(Step.DOT, say(reply))
     told = await release(record)
     assert told.status == 1
@@ -173,10 +175,10 @@ async def test_what_is_refused_after_the_dot_stays_kept(
     assert (await release(record)).status == 0
 
 
-async def test_nobody_knows_what_became_of_a_dot_without_reply(
-    desk: Desk, peer: ScriptedPeer, release: Release
+async def test_a_dot_without_reply_has_an_unclear_outcome(
+    relay: CountedRelay, peer: ScriptedPeer, release: Release
 ) -> None:
-    record = await suppress(desk)
+    record = await suppress(relay)
     peer.on(Step.REPLY, drop())
     told = await release(record)
     assert told.status == 1
@@ -190,9 +192,9 @@ async def test_nobody_knows_what_became_of_a_dot_without_reply(
 
 
 async def test_an_upstream_that_is_gone_leaves_the_copy_as_it_is(
-    desk: Desk, peer: ScriptedPeer, release: Release
+    relay: CountedRelay, peer: ScriptedPeer, release: Release
 ) -> None:
-    record = await suppress(desk)
+    record = await suppress(relay)
     await peer.stop()
     told = await release(record)
     assert told.status == 1
@@ -201,9 +203,11 @@ async def test_an_upstream_that_is_gone_leaves_the_copy_as_it_is(
     assert (await release(record)).status == 0
 
 
-async def test_mail_flows_where_copies_cannot_be_kept(open_desk: OpenDesk, peer: ScriptedPeer, tmp_path: Path) -> None:
+async def test_mail_flows_where_copies_cannot_be_kept(
+    start_counted: StartCounted, peer: ScriptedPeer, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    desk = await open_desk(upstream=peer.url, settings={"record.keep": f"maildir:{tmp_path}/file"})
-    await suppress(desk)
-    await wait_logged(desk.relay, f'"event": "a copy could not be kept: Not a directory: {tmp_path}/file"')
-    assert (await desk.relay.metrics()).value("smtp_dedup_records_lost_total") == 1
+    relay = await start_counted(upstream=peer.url, settings={"record.keep": f"maildir:{tmp_path}/file"})
+    await suppress(relay)
+    await wait_logged(relay.process, f'"event": "a copy could not be kept: Not a directory: {tmp_path}/file"')
+    assert (await relay.process.metrics()).value("smtp_dedup_records_lost_total") == 1

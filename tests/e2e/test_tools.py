@@ -1,4 +1,4 @@
-"""Foreign SMTP clients through a relay: swaks, and Postfix's load generator."""
+"""SMTP clients by others through a relay: swaks, and Postfix's load generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to the upstream: kept, reused, replaced; and what a client notices of their faults, which is little."""
+"""Connections to the upstream: kept, reused, replaced, and how little clients notice of their faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_connections_are_kept_and_retired_by_count(relay: RelayProcess, pe
     for number in range(120):
         assert await sends(relay, number)
     assert len(peer.accepted) == 120
-    # The first one served 100 messages and said goodbye.
+    # The first one ended with QUIT after 100 messages.
     await peer.wait_for(lambda: not peer.sessions[0].open, "the end of the first session")
     assert [session.count(b"DATA") for session in peer.sessions] == [100, 20]
     assert peer.sessions[0].commands[-1] == b"QUIT"
@@ -67,7 +67,7 @@ async def test_a_connection_that_died_while_idle_costs_the_client_nothing(
     assert [message.session for message in peer.accepted] == [1, 2, 3, 4]
 
 
-async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_no_patience(
+async def test_a_dead_connection_found_at_its_next_use_costs_no_patience(
     start_relay: StartRelay, peer: ScriptedPeer
 ) -> None:
     relay = await start_relay(upstream=peer.url, settings={"upstream.patience": "0s"})
@@ -77,10 +77,10 @@ async def test_a_connection_whose_death_shows_only_when_it_is_used_costs_no_pati
     assert [message.session for message in peer.accepted] == [2]
 
 
-# Tried again, before the dot only
+# Repeated before the dot only
 
 
-async def test_what_ends_before_the_dot_is_tried_again_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
+async def test_a_connection_lost_before_the_dot_is_repeated_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
     cases = list(itertools.product((Step.MAIL, Step.RCPT, Step.DATA), (say_and_drop(BUSY), drop(), reset())))
     for number, (step, action) in enumerate(cases):
         fault = peer.on(step, action)
@@ -90,7 +90,7 @@ async def test_what_ends_before_the_dot_is_tried_again_unnoticed(relay: RelayPro
     assert len(peer.received) == len(cases)
 
 
-async def test_a_greeting_that_is_no_welcome_is_tried_again_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
+async def test_a_negative_greeting_is_repeated_unnoticed(relay: RelayProcess, peer: ScriptedPeer) -> None:
     for number, action in enumerate((say_and_drop(b"450 4.3.2 later"), say_and_drop(BUSY), drop())):
         peer.hang_up()
         await peer.wait_for(lambda: not peer.open_sessions, "the end of the idle session")
@@ -137,7 +137,7 @@ async def test_421_for_as_long_as_patience_lasts_is_451_to_the_client(
         peer.forgive()
         peer.on(step, say_and_drop(BUSY), times=None)
         assert (await send(relay.port, SENDER, [USER], mail(1))).rcpt == (UNREACHABLE,)
-    # The upstream's words are in the log, but no address in them.
+    # The log has the upstream's text without addresses.
     await wait_logged(relay, "answered 421 4.3.2 busy, ask <address>; tried for 0.5 s")
     assert "user@" not in relay.stderr()
     peer.forgive()
@@ -160,7 +160,7 @@ async def test_after_the_dot_nothing_is_sent_again(relay: RelayProcess, peer: Sc
         peer.on(Step.DOT, action)
         assert (await send(relay.port, SENDER, [USER], mail(number))).final.code == code
         assert (len(peer.received), len(peer.accepted)) == (2 * number + 1, number)
-        # The client's own retry goes out.
+        # The client's retry is forwarded.
         assert await sends(relay, number)
         assert (len(peer.received), len(peer.accepted)) == (2 * number + 2, number + 1)
 
@@ -179,9 +179,7 @@ async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: Start
 # Shared
 
 
-async def test_clients_that_stop_in_the_middle_keep_nobody_from_the_upstream(
-    start_relay: StartRelay, peer: ScriptedPeer
-) -> None:
+async def test_clients_that_stall_leave_the_upstream_to_others(start_relay: StartRelay, peer: ScriptedPeer) -> None:
     relay = await start_relay(upstream=peer.url, settings={"upstream.connections": 2})
     await wait_upstream(relay, "up")
     async with await RawClient.open(relay.port) as silent, await RawClient.open(relay.port) as slow:
@@ -195,7 +193,8 @@ async def test_clients_that_stop_in_the_middle_keep_nobody_from_the_upstream(
         assert (await silent.command(b"RCPT TO:<%b>" % OTHER)).code == 250
         assert (await silent.content(mail("silent"))).code == 250
         assert (await slow.command(b"\r\nslow\r\n.")).code == 250
-    assert [message.recipients for message in peer.accepted] == [(USER,), (USER, OTHER), (USER,)]
+    # Another connection gets the recipient that was named last first, the earlier one with DATA.
+    assert [message.recipients for message in peer.accepted] == [(USER,), (OTHER, USER), (USER,)]
 
 
 # Without PIPELINING

@@ -1,4 +1,4 @@
-"""Every kind of upstream: plain, STARTTLS, implicit TLS, with a login, and the Maildir for trying out."""
+"""Every kind of upstream: plain, STARTTLS, implicit TLS, with AUTH, and the Maildir for trials."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAME, PASSWORD = "relay", "pass word%ü"
 UNREACHABLE = Answer(451, (b"4.4.1 The upstream mail server cannot be reached, try again later",))
 BASIC = b"250-peer.example.test\r\n250-PIPELINING\r\n"
 FAST = {"upstream.patience": "0s"}
-"""So that a failure is told at once."""
+"""Settings without patience, so that a failure is reported at once."""
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +50,14 @@ def login(url: str) -> str:
 
 
 async def delivers(relay: RelayProcess, peer: ScriptedPeer) -> bool:
-    """Send a message and its repeat, and say whether one copy arrived, as it was."""
+    """Sends a message and its repeat, and returns whether one copy arrived unchanged."""
     mails = [notification(), notification(sending=AGAIN)]
     sent = [await send(relay.port, SENDER, [USER], mail) for mail in mails]
     return all(one.ok for one in sent) and [m.content.endswith(mails[0]) for m in peer.accepted] == [True]
 
 
 async def refused(relay: RelayProcess, *because: str) -> bool:
-    """Say whether a recipient hears that the upstream cannot be reached; the log must tell why."""
+    """Returns whether the replies are 451 4.4.1. Fails unless the log names each reason in `because`."""
     sent = await send(relay.port, SENDER, [USER], notification())
     for reason in because:
         await wait_logged(relay, reason)
@@ -77,7 +77,7 @@ async def test_plain_smtp_never_starts_tls(start_relay: StartRelay, server_tls: 
 
 
 @pytest.mark.parametrize("kind", ["starttls", "tls"])
-async def test_tls_is_spoken_to_a_server_that_a_known_authority_vouches_for(
+async def test_tls_with_a_server_whose_certificate_is_trusted(
     start_relay: StartRelay, server_tls: ssl.SSLContext, authority: Authority, kind: str
 ) -> None:
     async with ScriptedPeer(**{kind: server_tls}) as peer:
@@ -87,16 +87,16 @@ async def test_tls_is_spoken_to_a_server_that_a_known_authority_vouches_for(
 
 
 @pytest.mark.parametrize("kind", ["starttls", "tls"])
-async def test_a_certificate_that_nobody_vouches_for_gets_no_mail_unless_that_is_wanted(
+async def test_an_untrusted_certificate_gets_no_mail_unless_verification_is_off(
     start_relay: StartRelay, server_tls: ssl.SSLContext, kind: str
 ) -> None:
     async with ScriptedPeer(**{kind: server_tls}) as peer:
-        careful = await start_relay(upstream=peer.url)  # with all its patience: trying again would change nothing
+        careful = await start_relay(upstream=peer.url)  # with the default patience: a retry would change nothing
         assert await refused(careful, f"the certificate of 127.0.0.1:{peer.port} is not trusted: ")
         assert peer.commands(b"MAIL") == []
         careless = await start_relay(upstream=peer.url, settings={"upstream.verify_certificate": "false"})
         assert await delivers(careless, peer)
-        assert "upstream.verify_certificate is false: whoever sits between" in careless.stderr()
+        assert "upstream.verify_certificate is false: an attacker on the network" in careless.stderr()
 
 
 async def test_a_certificate_for_another_name_gets_no_mail(
@@ -116,7 +116,7 @@ async def test_starttls_that_is_not_offered_gets_no_mail(start_relay: StartRelay
     assert peer.commands(b"MAIL") == []
 
 
-async def test_tls_to_a_server_that_speaks_plainly_gets_no_mail(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+async def test_implicit_tls_with_a_plain_server_gets_no_mail(start_relay: StartRelay, peer: ScriptedPeer) -> None:
     relay = await start_relay(upstream=f"smtps://127.0.0.1:{peer.port}", settings=FAST)
     assert await refused(relay, f"TLS with 127.0.0.1:{peer.port} failed: ")
 
@@ -155,7 +155,7 @@ async def test_a_login_that_is_not_offered_gets_no_mail(start_relay: StartRelay,
     assert await refused(relay, f"127.0.0.1:{peer.port} does not offer what the settings ask for: ", "AUTH")
 
 
-async def test_a_login_that_is_missing_is_told_in_the_upstreams_words(start_relay: StartRelay) -> None:
+async def test_a_missing_login_is_reported_with_the_upstreams_text(start_relay: StartRelay) -> None:
     async with ScriptedPeer(credentials=(b"a", b"b")) as peer:
         relay = await start_relay(upstream=peer.url)
         sent = await send(relay.port, SENDER, [USER], notification())
@@ -215,7 +215,7 @@ async def test_a_maildir_holds_a_file_for_each_recipient(start_relay: StartRelay
     assert (first["recipients"], second["recipients"]) == ({"forwarded": 3}, {"suppressed": 3})
 
 
-async def test_a_maildir_that_cannot_be_written_is_told(start_relay: StartRelay, tmp_path: Path) -> None:
+async def test_a_maildir_that_cannot_be_written_is_reported(start_relay: StartRelay, tmp_path: Path) -> None:
     folder = tmp_path / "mail"
     relay = await start_relay(upstream=f"maildir:{folder}")
     await wait_upstream(relay, "up")
@@ -231,7 +231,7 @@ async def test_a_maildir_that_cannot_be_written_is_told(start_relay: StartRelay,
 
 @contextmanager
 def longest_file(size: int) -> Iterator[None]:
-    """Let the system refuse to write more than this into one file."""
+    """Makes the system refuse to write more bytes than this to a file."""
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
     try:
@@ -244,7 +244,7 @@ async def test_a_maildir_holds_all_copies_of_a_message_or_none(tmp_path: Path) -
     size = 2**20
     upstream = MaildirUpstream(tmp_path / "mail")
     content = Content(b"Subject: x\r\n\r\n" + b"x" * (size - 200))
-    # There is room for the first copy; the second is longer, by its recipient's name.
+    # The first copy fits; the second is longer by its recipient's name.
     for paths, code in (([USER, b"u" * 2**16 + b"@example.test"], 452), ([USER], 250)):
         delivery = upstream.begin(Envelope(SENDER))
         await delivery.prepare(paths)
@@ -257,8 +257,8 @@ async def test_a_maildir_holds_all_copies_of_a_message_or_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("short_by", [1, 100, 8192])
-async def test_a_maildir_file_that_fails_at_its_end_is_closed_and_gone(tmp_path: Path, short_by: int) -> None:
-    """What is written last fails where it leaves the buffer, perhaps only when the file is closed."""
+async def test_a_maildir_file_that_fails_at_its_end_is_closed_and_removed(tmp_path: Path, short_by: int) -> None:
+    """The last bytes fail when the buffer is flushed, perhaps only when the file is closed."""
     content = Content(b"Subject: x\r\n\r\n" + b"x" * 2**16)
     delivery = MaildirUpstream(tmp_path / "mail").begin(Envelope(SENDER))
     await delivery.prepare([USER])

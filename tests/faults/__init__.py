@@ -1,1 +1,1 @@
-"""Break everything around the relay and within it, count at the receiving end. See `docs/reliability.md`."""
+"""Breaks everything around the relay and within it, and counts the mail that arrives. See `docs/reliability.md`."""

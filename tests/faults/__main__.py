@@ -1,12 +1,12 @@
-"""Break the relay. From the top of the tree:
+"""Breaks the relay. From the top of the tree:
 
     python -m tests.faults list                       the scenarios
-    python -m tests.faults run                        all that are not finished, at their full number of messages
-    python -m tests.faults run "kill -9" --seed 7     those whose name holds these words
-    python -m tests.faults play "kill -9 at MAIL" --seed 7 --messages 50     this one, here, with its progress
-    python -m tests.faults report                     docs/reliability.md from the results there are
+    python -m tests.faults run                        all that are not finished, with their full number of messages
+    python -m tests.faults run "kill -9" --seed 7     those whose name contains these words
+    python -m tests.faults play "kill -9 at MAIL" --seed 7 --messages 50     this one here, with its progress
+    python -m tests.faults report                     docs/reliability.md from the results so far
 
-Results are kept in var/faults; what is finished there is not run again without --again.
+Results are kept in var/faults. Scenarios that are finished there run again only with --again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import click
 _TREE = Path(__file__).parents[2]
 sys.path[:0] = [str(_TREE / "tests"), str(_TREE)]
 
-import faults.scenarios  # noqa: E402, F401 - enters them
+import faults.scenarios  # noqa: E402, F401 - registers them
 from faults.report import write_report  # noqa: E402
 from faults.runner import Results, Round, chosen, finished, play_one  # noqa: E402
 
 
 def main() -> int:
-    """Do what the arguments say. 0 when every result is clean, 1 when one is not."""
+    """Runs what the arguments ask for. Returns 0 if every result is clean, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +50,7 @@ def main() -> int:
             done = "done" if finished(each, results.load(each), given.messages) else "    "
             click.echo(f"{done}  {each.messages:6}  {each.relays} on {each.store:12}  {each.group}: {each.name}")
         return 0
-    # Whoever ends us does not want our relays and servers to stay.
+    # A signal that ends this process must end its relays and servers too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
     if given.what == "play":

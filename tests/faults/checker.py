@@ -1,7 +1,7 @@
-"""The accounting: one judgement over a whole run.
+"""Checks a whole run for losses and duplicates.
 
-A second copy is excused only by a cause that `docs/design` names and that the receiver, the clients or the one who
-breaks things wrote down themselves. What the relay says is checked, never believed.
+Only a named exception of the design excuses a duplicate, and only if the receiver, the clients or the scenario recorded
+its cause. The checker verifies what the relay reports and does not rely on it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ APART = "several relays, each alone while the store was away"
 STALLED = "several relays, one stalled longer than a lease"
 
 WRITTEN_WITHIN = 2.0
-"""Seconds after an acceptance within which a kill may still come before the acceptance was written: the limit of one
-round trip to the store, and as much again for a slow machine."""
+"""Seconds after an acceptance in which a kill can still prevent its write to the store: the limit of one round trip,
+doubled for a slow machine."""
 RECOVERED_WITHIN = 4.0
-"""Seconds after the store's return within which all relays have found it and written back: a probe a second."""
+"""Seconds in which all relays find a store that returned, with one probe a second, and write back to it."""
 
 
 @dataclass
 class Verdict:
-    """What the checker found. `wrong` are sentences for people, everything that is not simply lost or doubled."""
+    """What the checker found. `wrong` has a sentence for each finding that is neither a loss nor a duplicate."""
 
     messages: int = 0
     recipients: int = 0
-    """Pairs of message and recipient that arrived."""
+    """The number of pairs of message and recipient that arrived."""
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     excused: Counter[str] = field(default_factory=Counter)
@@ -41,12 +41,12 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Nothing lost, nothing doubled without a name, nothing else wrong."""
+        """Whether nothing is lost, every duplicate is a named exception, and nothing else is wrong."""
         return not (self.lost or self.doubled or self.wrong)
 
 
 def check(history: History) -> Verdict:
-    """Judge a run."""
+    """Checks a run."""
     verdict = Verdict(messages=history.messages)
     arrived = _arrived(history)
     verdict.recipients = len(arrived)
@@ -64,8 +64,10 @@ def check(history: History) -> Verdict:
 
 
 def exposed(history: History) -> int:
-    """Count the second copies that may come at most because relays were without each other: one for each other relay
-    that was handed the same message for the same recipient meanwhile."""
+    """Returns the most duplicates that relays without a common store can cause.
+
+    That is one for each further relay that received the same message for the same recipient in that time.
+    """
     handed: dict[tuple[int, str], dict[int, Attempt]] = defaultdict(dict)
     for attempt in history.attempts.values():
         for recipient in attempt.recipients:
@@ -97,7 +99,7 @@ def _lost(history: History, arrived: dict[tuple[int, str], list[Copy]]) -> Itera
                     yield f"message {attempt.message} for {recipient}: {attempt.id} heard 250 {attempt.text}"
 
 
-# Doubles
+# Duplicates
 
 
 def _count_doubles(history: History, verdict: Verdict, what: str, copies: list[Copy]) -> None:
@@ -111,16 +113,16 @@ def _count_doubles(history: History, verdict: Verdict, what: str, copies: list[C
 
 
 def _excuse(history: History, earlier: Copy, later: Copy) -> str | None:
-    """Name the cause for which the later copy went out although the earlier one was taken; None where there is none."""
+    """Returns the named exception that allows the later copy after an accepted one, or None."""
     if earlier.attempt == later.attempt:
-        return None  # it is for the client to send again, never for the relay
+        return None  # only the client may repeat a message, never the relay
     overlapping = later.came < earlier.taken
     own = _unknown(history, earlier) or (_unknown(history, later) if overlapping else None)
     return own or _apart(history, earlier, later)
 
 
 def _apart(history: History, earlier: Copy, later: Copy) -> str | None:
-    """Say why the relay that sent the later copy could not know what another relay had sent."""
+    """Returns why the relay of the later copy could not know what another relay had sent."""
     one, other = (history.attempts[copy.attempt] for copy in (earlier, later))
     if history.relays < 2 or one.relay == other.relay:
         return None
@@ -135,51 +137,51 @@ def _apart(history: History, earlier: Copy, later: Copy) -> str | None:
 
 
 def _unknown(history: History, copy: Copy) -> str | None:
-    """Say why the relay that sent this copy could not know, or could not write down, that it was taken."""
+    """Returns why the relay of this copy could not know, or could not record, that it was accepted."""
     attempt = history.attempts[copy.attempt]
     for death in history.deaths:
         if death.relay == attempt.relay and _died_meanwhile(attempt, copy, death.at):
             return KILLED
-    if not copy.told and not history.keep_uncertain:
+    if not copy.confirmed and not history.keep_uncertain:
         return UNCERTAIN
     return None
 
 
 def _died_meanwhile(attempt: Attempt, copy: Copy, at: float) -> bool:
-    # Who heard 250 was answered after the acceptance was written, or after one try to.
+    # The relay replies 250 after it has written the acceptance, or has tried to once.
     return not attempt.promised and attempt.begun < at < copy.taken + WRITTEN_WITHIN
 
 
-# What the relay says
+# What the relay reports
 
 
-def _unbalanced(history: History, told: Account) -> Iterator[str]:
-    """Recipients sent are the sum of all outcomes; what counts as forwarded is what the receiver has."""
-    name = f"relay {told.relay}"
-    attempts = [attempt for attempt in history.attempts.values() if attempt.relay == told.relay and attempt.sent]
-    # A dot without a reply may have been lost on its way, as when the client broke the connection right after it.
+def _unbalanced(history: History, account: Account) -> Iterator[str]:
+    """Checks that the outcomes add up to the recipients sent, and that the receiver has what counts as forwarded."""
+    name = f"relay {account.relay}"
+    attempts = [attempt for attempt in history.attempts.values() if attempt.relay == account.relay and attempt.sent]
+    # A dot without a reply may never have arrived, for example if the client reset the connection after it.
     most = sum(len(attempt.recipients) for attempt in attempts)
     least = sum(len(attempt.recipients) for attempt in attempts if attempt.code)
-    killed = any(death.relay == told.relay for death in history.deaths)
-    total = told.log.total()
+    killed = any(death.relay == account.relay for death in history.deaths)
+    total = account.log.total()
     if total > most or (total < least and not killed):
-        yield f"{name} logged outcomes of {total} recipients, {least} to {most} were sent: {dict(told.log)}"
-    if told.metrics is not None and told.metrics != told.log:
-        yield f"{name}: /metrics says {dict(told.metrics)}, its log {dict(told.log)}"
+        yield f"{name} logged outcomes of {total} recipients, {least} to {most} were sent: {dict(account.log)}"
+    if account.metrics is not None and account.metrics != account.log:
+        yield f"{name}: /metrics says {dict(account.metrics)}, its log {dict(account.log)}"
     if killed:
         return
-    sent = sum(len(copy.recipients) for copy in history.copies if history.attempts[copy.attempt].relay == told.relay)
-    forwarded = told.log["forwarded"] + told.log["would_suppress"]
-    if not forwarded <= sent <= forwarded + told.log["uncertain"]:
-        yield f"{name} forwarded {forwarded} and is uncertain of {told.log['uncertain']}; {sent} came from it"
+    sent = sum(len(copy.recipients) for copy in history.copies if history.attempts[copy.attempt].relay == account.relay)
+    forwarded = account.log["forwarded"] + account.log["would_suppress"]
+    if not forwarded <= sent <= forwarded + account.log["uncertain"]:
+        yield f"{name} forwarded {forwarded} and is uncertain of {account.log['uncertain']}; {sent} came from it"
 
 
-def _unfounded(history: History, told: Account) -> Iterator[str]:
-    """Each suppression names an original that the receiver really holds."""
+def _unfounded(history: History, account: Account) -> Iterator[str]:
+    """Checks that each suppression names an original that the receiver has."""
     held: dict[str, list[Copy]] = defaultdict(list)
     for copy in history.copies:
         held[copy.record].append(copy)
-    for suppression in told.suppressions:
+    for suppression in account.suppressions:
         attempt = history.attempts[suppression.attempt]
         named: set[str] = set()
         for record in suppression.originals:
@@ -193,12 +195,12 @@ def _unfounded(history: History, told: Account) -> Iterator[str]:
             yield f"{attempt.id}: {suppression.count} suppressed, its originals went to {sorted(named)}"
 
 
-def _unknown_records(history: History, told: Account) -> Iterator[str]:
-    """Each record that a client heard of stands in the log, unless the relay was killed before it could write."""
-    if any(death.relay == told.relay for death in history.deaths):
+def _unknown_records(history: History, account: Account) -> Iterator[str]:
+    """Checks that the log has each record that a reply named, unless the relay was killed or its log is not read."""
+    if not account.log_is_complete or any(death.relay == account.relay for death in history.deaths):
         return
     for attempt in history.attempts.values():
-        if attempt.relay == told.relay and ": duplicate, record " in attempt.text:
+        if attempt.relay == account.relay and ": duplicate, record " in attempt.text:
             record = attempt.text.partition(": duplicate, record ")[2].partition(",")[0]
-            if record not in told.records:
+            if record not in account.records:
                 yield f"{attempt.id} heard of record {record}, which is not in the log"

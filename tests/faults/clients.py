@@ -1,4 +1,4 @@
-"""Clients that hand in messages, write down every reply, and try again as a patient sender does."""
+"""Clients that send messages, record every reply, and retry as a patient sender does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from parts.client import GONE, Answer, RawClient, stuff
+from parts.ports import HOST
 
 from faults.history import Attempt, History
 
@@ -17,21 +18,27 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+LEAVES_AFTER = 0.3
+"""Seconds between the dot and the reset of `Manner.LEAVE_AFTER_DOT`."""
+_PIECE = 1 << 16
+"""Bytes of content that a client sends at a time."""
 LONGEST_REPLY = 120.0
-"""Seconds that a client waits for a reply."""
+"""Seconds for which a client waits for a reply."""
 
 
 class Manner(enum.Enum):
-    """How a client behaves."""
+    """The behaviour of a client."""
 
     PLAIN = enum.auto()
     PIPELINED = enum.auto()
     HALF_CLOSE = enum.auto()
-    """Sends FIN after its dot and goes on listening."""
+    """Sends FIN after its dot and continues to read."""
     RESET_AFTER_DOT = enum.auto()
+    LEAVE_AFTER_DOT = enum.auto()
+    """Resets the connection when the kernel has had time to deliver the content and the dot."""
     LEAVE_BEFORE_DOT = enum.auto()
     TRICKLE = enum.auto()
-    """Sends the end of its content, and the dot, an octet a second."""
+    """Sends the end of its content and the dot at one octet a second."""
 
 
 class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
@@ -40,14 +47,18 @@ class Refused(Exception):  # noqa: N818 - a reply that ends an attempt
 
 
 class Clients:
-    """All clients of a run. `ports` gives where each relay listens."""
+    """All clients of a run. `ports` are the ports of the relays."""
 
     def __init__(self, history: History, ports: Sequence[int], chance: random.Random, patience: float) -> None:
         self.heard: Counter[str] = Counter()
         self.slowest = 0.0
-        """Seconds from connecting to the last reply, of those that heard one."""
+        """Seconds from the connection to the last reply, of attempts with a reply."""
         self.padding: Callable[[int], bytes] = _padding
         self.pause = 0.05
+        self.addresses: Sequence[str] = (HOST,)
+        """The addresses from which clients connect."""
+        self.dsn = False
+        """Whether half of the attempts have DSN parameters (RFC 3461)."""
         self._history = history
         self._ports = ports
         self._chance = chance
@@ -55,7 +66,7 @@ class Clients:
         self._numbers = itertools.count(1)
 
     async def insist(self, message: int, recipients: Sequence[str], relay: int, manner: Manner = Manner.PLAIN) -> None:
-        """Hand a message in until every recipient is promised or refused for good."""
+        """Sends a message until every recipient is accepted or permanently refused."""
         pending = list(recipients)
         deadline = time.monotonic() + self._patience
         pause = self.pause
@@ -79,19 +90,21 @@ class Clients:
         recipients: Sequence[str],
         relay: int,
         manner: Manner = Manner.PLAIN,
+        *,
         extra: bytes = b"",
+        opened: RawClient | None = None,
     ) -> Attempt:
-        """Hand a message in once, with `extra` header fields on top."""
+        """Sends a message once, with `extra` header fields first, on a new connection or on one that was greeted."""
         attempt = Attempt(f"m{message}.{next(self._numbers)}", message, relay, time.monotonic())
         self._history.attempts[attempt.id] = attempt
         try:
-            answer = await self._speak(attempt, recipients, manner, extra)
+            answer = await self._speak(attempt, recipients, manner, extra, opened)
         except Refused as refused:
             answer = refused.answer
         except ConnectionError:
             answer = Answer(0, (b"no connection",))
         except TimeoutError:
-            # A relay owes a reply long before this; it stands among what was heard.
+            # A relay must reply long before this. The report lists it among the replies.
             answer = Answer(0, (b"no reply in time",))
         attempt.code, attempt.text = answer.code, answer.text.decode("latin-1")
         attempt.ended = time.monotonic()
@@ -99,17 +112,27 @@ class Clients:
         return attempt
 
     def content(self, attempt: Attempt) -> bytes:
-        """Give what is sent: equal for all attempts at a message, but for the Message-ID."""
+        """Returns the content, which is equal for all attempts at a message except for the Message-ID."""
         head = b"Message-ID: <%b@client.example.test>\r\nFrom: contact@tube.example.test\r\n" % attempt.id.encode()
         return b"%bSubject: New video %d\r\n\r\n%b" % (head, attempt.message, self.padding(attempt.message))
 
-    async def _speak(self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes) -> Answer:
-        async with await RawClient.open(self._ports[attempt.relay], greeted=False) as client:
-            _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
-            # The sender tells the receiver which relay it talks to.
+    async def _speak(
+        self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes, opened: RawClient | None
+    ) -> Answer:
+        address = self._chance.choice(self.addresses)
+        async with opened or await connect(self._ports[attempt.relay], address) as client:
+            if not opened:
+                _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
+            # The reverse-path shows the receiver which relay the client used.
             sender = b"relay%d@client.example.test" % attempt.relay
-            lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>" % sender]
-            lines += [b"RCPT TO:<%b>" % to.encode() for to in recipients] + [b"DATA"]
+            dsn = self.dsn and self._chance.random() < 0.5
+            mail = b" RET=HDRS ENVID=%b" % attempt.id.encode() if dsn else b""
+            lines = [b"EHLO client.example.test", b"MAIL FROM:<%b>%b" % (sender, mail)]
+            lines += [
+                b"RCPT TO:<%b>%b" % (to, b" NOTIFY=FAILURE,DELAY ORCPT=rfc822;" + to if dsn else b"")
+                for to in map(str.encode, recipients)
+            ]
+            lines.append(b"DATA")
             if manner is Manner.PIPELINED:
                 await client.send_raw(b"\r\n".join(lines) + b"\r\n")
                 answers = [await client.read_reply(seconds=LONGEST_REPLY) for _ in lines]
@@ -136,8 +159,11 @@ class Clients:
                 await asyncio.sleep(1)
                 await client.send_raw(bytes([octet]))
         else:
-            await client.send_raw(wire)
-        if manner is Manner.RESET_AFTER_DOT:
+            for start in range(0, len(wire), _PIECE):
+                await client.send_raw(wire[start : start + _PIECE])
+        if manner is Manner.LEAVE_AFTER_DOT:
+            await asyncio.sleep(LEAVES_AFTER)
+        if manner in (Manner.RESET_AFTER_DOT, Manner.LEAVE_AFTER_DOT):
             await client.reset()
             return GONE
         if manner is Manner.HALF_CLOSE:
@@ -157,11 +183,16 @@ class Clients:
         self.heard[what] += 1
 
 
+async def connect(port: int, address: str) -> RawClient:
+    """Connects from a loopback address. The greeting is not read."""
+    return RawClient(*await asyncio.open_connection(HOST, port, local_addr=(address, 0), limit=1 << 20))
+
+
 def _want(answer: Answer, code: int) -> None:
     if answer.code != code:
         raise Refused(answer)
 
 
 def _padding(message: int) -> bytes:
-    """Give every fiftieth message a size at which the relay works off its event loop."""
+    """Makes every fiftieth message so large that the relay analyses it in a thread."""
     return b"x" * 70 + b"\r\n" if message % 50 else (b"x" * 70 + b"\r\n") * 1000

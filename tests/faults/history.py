@@ -1,6 +1,6 @@
-"""What happened in a run, as the clients, the receiver and the one who breaks things wrote it down.
+"""What happened in a run, as recorded by the clients, the receiver and the scenario.
 
-The relay's own word stands apart, in `Account`: it is checked against the rest, and nothing is excused by it.
+`Account` has what the relay reports: the checker compares it with the rest, and it excuses nothing.
 Times are seconds by the monotonic clock of this process.
 """
 
@@ -12,50 +12,50 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Attempt:
-    """One try of one client to hand in a message. Its id is the Message-ID, so every copy tells which try it was."""
+    """One attempt of a client to send a message. Its id is the Message-ID, so each copy names its attempt."""
 
     id: str
     message: int
     relay: int
     begun: float
     recipients: tuple[str, ...] = ()
-    """Those that were told yes at RCPT."""
+    """The recipients with a positive reply to RCPT."""
     dot_at: float | None = None
     code: int = 0
-    """Of the last reply that was heard; 0 when the connection ended instead, or the client did not listen."""
+    """The code of the last reply; 0 if the connection ended first or the client did not read."""
     text: str = ""
     ended: float = 0.0
 
     @property
     def sent(self) -> bool:
-        """Whether the content went out with its final dot."""
+        """Whether the client sent the content with its final dot."""
         return self.dot_at is not None
 
     @property
     def promised(self) -> bool:
-        """Whether its client may forget the message: PHPMailer takes exactly 250 for success."""
+        """Whether the client may drop the message. PHPMailer treats only 250 as success."""
         return self.sent and self.code == 250
 
 
 @dataclass
 class Copy:
-    """One message that the receiver took."""
+    """One message that the receiver accepted."""
 
     message: int
     attempt: str
     record: str
-    """The id in the relay's Received field."""
+    """The id in the Received field of the relay."""
     recipients: tuple[str, ...]
     came: float
-    """When its final dot came."""
+    """The time of its final dot."""
     taken: float
-    told: bool
-    """Whether the receiver's yes went out on a connection that still stood. Written down by the receiver."""
+    confirmed: bool
+    """Whether the receiver sent its 250 while the connection was open, as recorded by the receiver."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """A relay that was ended by SIGKILL."""
+    """The end of a relay by SIGKILL."""
 
     relay: int
     at: float
@@ -63,7 +63,7 @@ class Death:
 
 @dataclass(frozen=True)
 class Stall:
-    """A process that stood still: a relay by its number, or the store."""
+    """A time in which a process was stopped: a relay by its number, or the store."""
 
     who: int | str
     begun: float
@@ -72,7 +72,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class Outage:
-    """A time in which the store could not be asked, or lost what it had."""
+    """A time in which the store was unavailable or lost data."""
 
     begun: float
     ended: float
@@ -80,7 +80,7 @@ class Outage:
 
 @dataclass(frozen=True)
 class Suppression:
-    """A line of the relay's log: this attempt repeats these earlier records."""
+    """An entry of the relay's log: this attempt repeats these earlier records."""
 
     record: str
     attempt: str
@@ -90,17 +90,19 @@ class Suppression:
 
 @dataclass
 class Account:
-    """What one relay says of itself, at rest at the end of the run."""
+    """What one relay reports when it is idle at the end of the run."""
 
     relay: int
     log: Counter[str] = field(default_factory=Counter)
-    """Recipients by outcome, over all its lives."""
+    """Recipients by outcome, summed over all its processes."""
     metrics: Counter[str] | None = None
-    """The same by `/metrics`; None where it did not live through the whole run."""
+    """The same from `/metrics`; None if the process was restarted."""
     records: set[str] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
-    """What else its log says, by kind."""
+    """Other log entries, by kind."""
     suppressions: list[Suppression] = field(default_factory=list)
+    log_is_complete: bool = True
+    """Whether all log lines were read. If not, `log` is from `/metrics` too."""
 
 
 @dataclass
@@ -117,9 +119,9 @@ class History:
     stalls: list[Stall] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
     exempt: set[int] = field(default_factory=set)
-    """Messages that are never suppressed, such as one that comes round again."""
+    """Messages that are never suppressed, such as one in a loop."""
     given_up: list[str] = field(default_factory=list)
-    """Messages that a client tried in vain until its patience ended."""
+    """Messages that a client gave up after many attempts."""
     accounts: list[Account] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
-    """What was found where nothing should be: keys, claims, descriptors, tracebacks."""
+    """What must not exist at the end: keys, claims, descriptors, tracebacks."""

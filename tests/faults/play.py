@@ -1,4 +1,4 @@
-"""Play one scenario and give its row."""
+"""Runs one scenario and returns its row of the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from faults.checker import check, exposed
-from faults.rest import come_to_rest, descriptors, resident, send_again
+from faults.rest import descriptors, resident, send_again, wait_until_idle
 from faults.run import Run
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from faults.scenario import Scenario
 
 WATCH_EVERY = 0.2
-"""Seconds between two looks at `/readyz`."""
+"""Seconds between two requests for `/readyz`."""
 SHOWN = 20
-"""Findings of one kind that are kept with a result."""
+"""The number of findings of one kind that a result keeps."""
 
 
 @dataclass
 class Result:
-    """A row of the report, as measured."""
+    """The measured row of the report."""
 
     name: str
     seed: int
@@ -36,9 +36,9 @@ class Result:
     store: str
     upstream: str
     asked: int
-    """The number of messages that the scenario was given."""
+    """The number of messages that the scenario was asked to send."""
     messages: int = 0
-    """Different ones that were sent."""
+    """The number of different messages that were sent."""
     recipients: int = 0
     attempts: int = 0
     lost: int = 0
@@ -49,16 +49,16 @@ class Result:
     deaths: int = 0
     outages: int = 0
     slowest: float = 0.0
-    """Seconds from a client's connecting to its reply."""
+    """Seconds from a client's connection to its reply."""
     seconds: float = 0.0
     memory: tuple[int, int] = (0, 0)
-    """KiB of the first relay before and after; 0 where it did not live through the run."""
+    """KiB of the first relay before and after; 0 if it was restarted."""
     exposed: int = 0
-    """Second copies that several relays may send at most while the store cannot tell them of each other."""
+    """The most duplicates that several relays may cause while they have no common store."""
     states: list[str] = field(default_factory=list)
-    """What `/readyz` said other than that all is well."""
+    """The reports of `/readyz` about faults."""
     events: dict[str, int] = field(default_factory=dict)
-    """Lines of the log, by kind."""
+    """Log entries, by kind."""
     notes: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Result:
 async def play(
     scenario: Scenario, messages: int, seed: int, progress: Callable[[Run], None] = lambda _: None
 ) -> Result:
-    """Run it to its end. Never raises: whatever goes wrong, the relay's doing or our own, stands in the findings."""
+    """Runs a scenario. Never raises: the findings contain each fault, of the relay and of the harness."""
     begun = time.monotonic()
     result = Result(scenario.name, seed, scenario.relays, scenario.store, scenario.upstream, messages)
     try:
@@ -98,7 +98,7 @@ async def _play(scenario: Scenario, result: Result, progress: Callable[[Run], No
                     result.memory = (memory, resident(run.relays[0]))
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
-                await come_to_rest(run, before)
+                await wait_until_idle(run, before)
                 run.history.copies = await run.copies()
         except Exception as error:  # noqa: BLE001 - one scenario must not end the others
             run.complain(f"the run broke off: {_words(error)}")
@@ -115,12 +115,12 @@ def _judge(scenario: Scenario, run: Run, result: Result) -> None:
     result.attempts = len(run.history.attempts)
     result.lost, result.doubled = len(verdict.lost), len(verdict.doubled) + sum(unexpected.values())
     result.excused = {cause: count for cause, count in verdict.excused.items() if cause in scenario.excuses}
-    result.outcomes = dict(sum((told.log for told in run.history.accounts), start=type(verdict.excused)()))
+    result.outcomes = dict(sum((account.log for account in run.history.accounts), start=type(verdict.excused)()))
     result.heard = dict(run.clients.heard.most_common())
     result.deaths, result.outages = len(run.history.deaths), len(run.history.outages)
     result.slowest = round(run.clients.slowest, 2)
     result.exposed = exposed(run.history)
-    events = sum((told.events for told in run.history.accounts), start=type(verdict.excused)())
+    events = sum((account.events for account in run.history.accounts), start=type(verdict.excused)())
     result.events = dict(events.most_common(SHOWN))
     result.notes = run.notes
     result.findings = [
@@ -132,7 +132,7 @@ def _judge(scenario: Scenario, run: Run, result: Result) -> None:
 
 
 async def _watch(run: Run, result: Result, progress: Callable[[Run], None]) -> None:
-    """Ask the relays again and again how they are, as a monitor does."""
+    """Polls `/readyz` of the relays, as a monitor does."""
     while True:
         progress(run)
         for relay in run.relays:
@@ -145,9 +145,9 @@ async def _watch(run: Run, result: Result, progress: Callable[[Run], None]) -> N
 def _note_state(result: Result, ready: dict[str, Any]) -> None:
     ways = [f"{part} {state}" for part, state in ready.items() if part in ("store", "upstream") and state != "up"]
     if ready["status_code"] != HTTPStatus.OK or ways:
-        told = f"{ready['status_code']} " + ", ".join(ways or [str(ready.get("status", ""))])
-        if told.strip() not in result.states:
-            result.states.append(told.strip())
+        state = f"{ready['status_code']} " + ", ".join(ways or [str(ready.get("status", ""))])
+        if state.strip() not in result.states:
+            result.states.append(state.strip())
 
 
 def _words(error: BaseException) -> str:

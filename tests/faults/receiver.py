@@ -1,10 +1,11 @@
-"""The receiving ends: an SMTP peer and a real Postfix, which say what they took and whether their yes went out."""
+"""The receivers: an SMTP peer and a real Postfix, which record what they accepted and whether their 250 was sent."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
+from collections import Counter
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,13 @@ _RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTP id (\w+)")
 _RECEIVED = re.compile(
     rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", re.MULTILINE | re.DOTALL
 )
-# RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets. Who says more cannot know that he was understood.
+# RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets. A longer one may not be understood.
 _UNDERSTOOD = re.compile(rb"(?:250-[^\r\n]{0,506}\r\n)*2\d\d [^\r\n]{0,506}")
 _MOST_COMMANDS = 1000
 
 
 def identify(content: bytes) -> tuple[int, str, str]:
-    """Give the message's number, the attempt's id and the relay's record id of what arrived."""
+    """Returns the message's number, the attempt's id and the relay's record id of a header section."""
     found = _MESSAGE_ID.search(content)
     assert found, f"not a message of ours: {content[:300]!r}"
     record = _RECORD.search(content)
@@ -38,27 +39,29 @@ def identify(content: bytes) -> tuple[int, str, str]:
 
 
 def received_fields(head: bytes) -> bytes:
-    """Give the Received fields of a header section."""
+    """Returns the Received fields of a header section."""
     return b"".join(re.findall(rb"^Received: .*\r\n(?:[ \t].*\r\n)*", head, re.MULTILINE))
 
 
 class RecordingPeer(ScriptedPeer):
-    """The scripted peer, with an entry for each message it took, and faults that come by chance.
+    """The scripted peer, with an entry for each accepted message, and with random faults.
 
-    An entry is made before anything is said. It is `told` only when the yes was said, in words that must be understood,
-    on a connection that the client had not left.
+    The entry is made before the reply. It becomes `confirmed` when a reply that is valid by RFC 5321 was sent while the
+    client was connected.
     """
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
         self.taken: list[Copy] = []
+        self.taken_in: Counter[int] = Counter()
+        """The number of messages accepted in each session."""
         self.heads: dict[str, bytes] | None = None
-        """The header sections of what was taken, by attempt; kept only where a scenario wants them."""
+        """The header sections of accepted messages by attempt, if a scenario asks for them."""
         self._chance = chance
         self._now_and_then: list[tuple[Step, float, Action]] = []
 
     def now_and_then(self, step: Step, share: float, action: Action) -> None:
-        """Do this at a share of all visits to the step."""
+        """Does this at a random share of all visits to the step."""
         self._now_and_then.append((step, share, action))
 
     def forgive(self) -> None:
@@ -73,7 +76,7 @@ class RecordingPeer(ScriptedPeer):
         copy = self._write_down(session)
         reply = await self._do(step, session, subject)
         left = session.reader.at_eof() or session.reader.exception() or session.writer.transport.is_closing()
-        copy.told = not left and (reply is None or _UNDERSTOOD.fullmatch(reply) is not None)
+        copy.confirmed = not left and (reply is None or _UNDERSTOOD.fullmatch(reply) is not None)
         return reply
 
     async def _do(self, step: Step, session: Session, subject: bytes) -> bytes | None:
@@ -87,31 +90,32 @@ class RecordingPeer(ScriptedPeer):
         message: Message = next(taken for taken in reversed(self.accepted) if taken.session == session.number)
         number, attempt, record = identify(message.content)
         recipients = tuple(path.decode() for path in message.recipients)
-        copy = Copy(number, attempt, record, recipients, message.at, time.monotonic(), told=False)
+        copy = Copy(number, attempt, record, recipients, message.at, time.monotonic(), confirmed=False)
         self.taken.append(copy)
+        self.taken_in[session.number] += 1
         if self.heads is not None:
             self.heads[attempt] = message.content.partition(b"\r\n\r\n")[0] + b"\r\n"
-        # Contents are not needed any more, and a long run has many.
+        # A long run has many contents, which are no longer needed.
         self.accepted.remove(message)
         self.received.remove(message)
         return copy
 
 
 class RecordingPostfix(Postfix):
-    """A real Postfix. Which replies it could not give is known from when it was stopped, and from who heard none."""
+    """A real Postfix. The times of its stops, and attempts without a reply, show which replies it could not send."""
 
     restarts: list[Outage]
 
-    def __init__(self) -> None:
-        # Without `in_flow_delay` a long row of repeats, whose transactions are begun and given up, is not slowed.
-        # What a stop puts off is tried again at once.
+    def __init__(self, *settings: str) -> None:
+        # `in_flow_delay` would slow a long series of repeats, whose transactions are abandoned (ADR 8).
+        # Postfix retries at once what a stop deferred.
         soon = ["minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s"]
-        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon])
+        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon, *settings])
         self.restarts = []
         self.redelivered = 0
 
     async def bounce(self, seconds: float) -> None:
-        """Stop it for so long, and start it again."""
+        """Stops Postfix for so long, and starts it again."""
         begun = time.monotonic()
         await asyncio.to_thread(self.stop)
         await asyncio.sleep(seconds)
@@ -123,9 +127,9 @@ class RecordingPostfix(Postfix):
         return await asyncio.to_thread(self.delivered)
 
     def delivered(self) -> list[Copy]:
-        """Give what lies in the mailboxes now.
+        """Returns the copies in the mailboxes.
 
-        What Postfix took once and, stopped in between, put into a mailbox twice is one copy: `redelivered` counts it.
+        A message that Postfix accepted once and delivered twice because of a stop is one copy; `redelivered` counts it.
         """
         offset = time.time() - time.monotonic()
         heard = answered(self.log())
@@ -136,18 +140,18 @@ class RecordingPostfix(Postfix):
             number, attempt, record = identify(head)
             queue_id, at = _received(head)
             at -= offset
-            told = queue_id in heard or not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
+            confirmed = queue_id in heard or not any(down.begun - 2 < at < down.ended + 1 for down in self.restarts)
             user = f"{file.parts[-3]}@example.test"
-            # Postfix gives queue ids anew, the relay its records never.
+            # Postfix reuses queue ids; the relay never reuses record ids.
             self.redelivered += (queue_id, record, user) in copies
-            copies[queue_id, record, user] = Copy(number, attempt, record, (user,), at, at, told)
+            copies[queue_id, record, user] = Copy(number, attempt, record, (user,), at, at, confirmed)
         return list(copies.values())
 
 
 def answered(log: str) -> set[str]:
-    """Give the mails whose session went on after them: it does one thing at a time, so its client has heard the yes.
+    """Returns the queue ids of the mails with a reply: those whose session continued after them in the log.
 
-    Of the last mail of a process that was ended nobody knows.
+    Whether the last mail of a process that was killed had a reply is unknown.
     """
     last: dict[str, str] = {}
     heard = set()
@@ -163,7 +167,7 @@ def answered(log: str) -> set[str]:
 
 
 def _received(head: bytes) -> tuple[str, float]:
-    """Give the queue id and the time at which Postfix took it, as its own Received field says: whole seconds."""
+    """Returns the queue id and the time (whole seconds) from the Received field of Postfix."""
     field = re.search(
         rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", head, re.MULTILINE | re.DOTALL
     )

@@ -1,4 +1,4 @@
-"""`docs/reliability.md`, written from the results."""
+"""Writes `docs/reliability.md` from the results."""
 
 from __future__ import annotations
 
@@ -46,12 +46,18 @@ _COLUMNS = (
     "named",
 )
 _MORE = ("fault", "recipients by outcome", "slowest reply", "memory", "also", "seed")
+_UPSTREAMS = {
+    "postfix": "Postfix",
+    "two peers": "2 upstreams",
+    "two addresses": "an upstream with 2 addresses",
+    "two postfixes": "Postfix on both sides",
+}
 _MOST_REPLIES = 5
 _MOST_EVENTS = 4
 
 
 def write_report(file: Path, results: Results) -> None:
-    """Write the page. Scenarios that have not run stand in it, and say so."""
+    """Writes the page. Scenarios that have not run are listed as such."""
     groups: dict[str, list[Scenario]] = {}
     for scenario in ordered():
         groups.setdefault(scenario.group, []).append(scenario)
@@ -64,7 +70,7 @@ def write_report(file: Path, results: Results) -> None:
 
 
 def _summary(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str, Any]]) -> str:
-    """Give one line for each group, and the sum."""
+    """Returns one line for each group, and the sum."""
     rows = []
     for group, scenarios in [*groups.items(), ("**all**", ordered())]:
         ran = [found[each.name] for each in scenarios if each.name in found]
@@ -87,7 +93,7 @@ def _anchor(heading: str) -> str:
 def _row(scenario: Scenario, result: dict[str, Any] | None) -> list[str]:
     where = f"{scenario.relays}, {scenario.store.removeprefix('wired ')}"
     if scenario.upstream != "peer":
-        where += f", {'Postfix' if scenario.upstream == 'postfix' else '2 upstreams'}"
+        where += f", {_UPSTREAMS[scenario.upstream]}"
     if result is None:
         return [scenario.name, scenario.hears, scenario.sees, where, "not run yet", "", "", ""]
     wrong = " (**not clean**)" if result["findings"] else ""
@@ -104,7 +110,7 @@ def _row(scenario: Scenario, result: dict[str, Any] | None) -> list[str]:
 
 
 def _replies(heard: Mapping[str, int]) -> str:
-    """Say which replies were heard, the commonest first."""
+    """Returns the replies that clients received, the most frequent first."""
     most = sorted(heard.items(), key=lambda each: -each[1])
     text = ", ".join(f"{count:,} heard `{reply}`" for reply, count in most[:_MOST_REPLIES])
     rest = sum(count for _, count in most[_MOST_REPLIES:])
@@ -112,9 +118,9 @@ def _replies(heard: Mapping[str, int]) -> str:
 
 
 def _seen(result: Mapping[str, Any]) -> str:
-    """Say what stood in the log beside the lines of messages, and what `/readyz` said other than that all is well."""
+    """Returns the log entries other than those about messages, and the faults that `/readyz` reported."""
     events = sorted(result["events"].items(), key=lambda each: -each[1])
-    # A relay says at its start that its upstream answers; it is no news where it never said otherwise.
+    # A relay logs at its start that its upstream answers. Without an earlier failure that is not worth a mention.
     events = [each for each in events if each[0] != "upstream is up" or "upstream is down" in result["events"]]
     lines = [f"`{event.replace('`', '')}`" + _times(count) for event, count in events[:_MOST_EVENTS]]
     if result["states"]:
@@ -141,7 +147,9 @@ def _details(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str,
     for group, scenarios in groups.items():
         ran = [(each, found[each.name]) for each in scenarios if each.name in found]
         if ran:
-            text += f"\n### {group}, in numbers\n\n" + _table(_MORE, (_numbers(each.name, told) for each, told in ran))
+            text += f"\n### {group}, in numbers\n\n" + _table(
+                _MORE, (_numbers(each.name, result) for each, result in ran)
+            )
     return text
 
 
@@ -168,5 +176,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Leave out what a page should not hold: some upstreams say garbage, and logs quote it."""
+    """Removes what would break the page: some upstreams send garbage, which logs quote."""
     return "".join(each if each.isprintable() else "?" for each in text)

@@ -1,4 +1,4 @@
-"""The end of a run: everything comes to rest, and nothing may be left over."""
+"""The end of a run: the relays become idle, and nothing may be left over."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
     from faults.run import Run
 
 SAMPLE = 20
-"""Messages that are sent once more at the end: the window must still know them."""
+"""Messages that are sent again at the end, within the window."""
 _AT_REST = 0.3
-"""Seconds in which nothing more may be counted."""
+"""Seconds without a new count after which a relay is idle."""
 _REST_WITHIN = 90.0
 _CLOSED_WITHIN = 20.0
-"""Seconds within which a relay has closed a connection that its client has closed."""
+"""Seconds within which a relay closes a connection that its client has closed."""
+_ENDS_WITHIN = 30.0
+"""Seconds from SIGTERM to the end of a relay: `limits.drain` and some more, less than the unit's stop time."""
 _EVERY_TIME = frozenset({"message", "serving", "ended", "draining"})
-"""Events that are no news in a run."""
+"""Log events that every run has."""
 _LONGEST_KIND = 150
 
 
 def descriptors(relay: RelayProcess, *, without: set[int]) -> int:
-    """Count what a relay has open, without its connections to these ports, which it keeps to use them again."""
+    """Returns the number of open files of a relay, without its pooled connections to these ports."""
     inodes = _sockets_to(relay.pid, without)
     links = []
     for entry in Path(f"/proc/{relay.pid}/fd").iterdir():
@@ -45,22 +47,37 @@ def descriptors(relay: RelayProcess, *, without: set[int]) -> int:
 
 
 def resident(relay: RelayProcess) -> int:
-    """Give the memory of a relay in KiB."""
+    """Returns the memory of a relay in KiB."""
+    return _memory(relay, "VmRSS")
+
+
+def peak(relay: RelayProcess) -> int:
+    """Returns the most memory in KiB that a relay has had since `reset_peak`."""
+    return _memory(relay, "VmHWM")
+
+
+def reset_peak(relay: RelayProcess) -> int:
+    """Lets `peak` start from the memory that a relay has now, and returns that in KiB."""
+    Path(f"/proc/{relay.pid}/clear_refs").write_text("5")
+    return peak(relay)
+
+
+def _memory(relay: RelayProcess, name: str) -> int:
     status = Path(f"/proc/{relay.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(f"{name}:")[2].split()[0])
 
 
 def _sockets_to(pid: int, ports: set[int]) -> set[str]:
-    """Give the names, as in /proc, of a process's connections to these ports."""
+    """Returns the names, as in /proc, of a process's connections to these ports."""
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     fields = [line.split() for line in lines]
     return {f"socket:[{each[9]}]" for each in fields if int(each[2].rpartition(":")[2], 16) in ports}
 
 
-async def come_to_rest(run: Run, before: dict[int, int]) -> None:
-    """Wait until nothing is under way, take down what the relays say, and end them.
+async def wait_until_idle(run: Run, before: dict[int, int]) -> None:
+    """Waits until nothing is in progress, records what the relays report, and ends them.
 
-    `before` is how many descriptors each relay had open at its start.
+    `before` is the number of open files of each relay at its start.
     """
     metrics: dict[int, Counter[str]] = {}
     for number, relay in enumerate(run.relays):
@@ -70,20 +87,23 @@ async def come_to_rest(run: Run, before: dict[int, int]) -> None:
         open_now = await _descriptors_at_rest(run, relay, before[number])
         if number not in run.restarted and open_now > before[number]:
             run.complain(f"relay {number} has {open_now} descriptors open, {before[number]} at its start")
+    asked = time.monotonic()
     for relay in run.relays:
         relay.terminate()
     for number, relay in enumerate(run.relays):
         if status := await relay.wait(seconds=60):
             run.complain(f"relay {number} ended with {status}")
+        if (seconds := time.monotonic() - asked) > _ENDS_WITHIN:
+            run.complain(f"relay {number} ended {seconds:.0f} s after SIGTERM")
         run.history.accounts.append(_account(run, number, relay, metrics.get(number)))
     _look_into_store(run)
 
 
 async def _descriptors_at_rest(run: Run, relay: RelayProcess, most: int) -> int:
-    """Count what a relay has open, once it has closed the connection on which it was just asked for its figures."""
+    """Returns the number of open files of a relay, after it has closed the connection of our last request."""
 
     def count() -> int:
-        # To the upstream and the store it keeps connections on purpose.
+        # Connections to the upstream and the store are pooled.
         return descriptors(relay, without=run.kept_ports())
 
     with contextlib.suppress(TimeoutError):
@@ -92,7 +112,7 @@ async def _descriptors_at_rest(run: Run, relay: RelayProcess, most: int) -> int:
 
 
 async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
-    """Wait until a relay serves nobody and counts nothing more; give its recipients by outcome."""
+    """Waits until a relay has no session and counts nothing more. Returns its recipients by outcome."""
     last: object = None
     since = time.monotonic()
     deadline = since + _REST_WITHIN
@@ -115,7 +135,8 @@ async def _at_rest(run: Run, relay: RelayProcess) -> Counter[str]:
 
 
 def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] | None) -> Account:
-    told = Account(number, metrics=None if metrics is None else Counter(metrics))
+    account = Account(number, metrics=None if metrics is None else Counter(metrics))
+    account.log_is_complete = run.scenario.log_is_read
     for text in relay.stderr().splitlines():
         try:
             line = json.loads(text)
@@ -124,23 +145,25 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
                 run.complain(f"relay {number} says: {text[:300]}")
             continue
         if line["event"] not in _EVERY_TIME:
-            told.events[_kind(line)] += 1
+            account.events[_kind(line)] += 1
         if "traceback" in line:
             run.complain(f"relay {number}: {line['event']}: {line['traceback'][-300:]}")
         if line["event"] != "message":
             continue
-        told.records.add(line["record"])
-        told.log.update(line["recipients"])
+        account.records.add(line["record"])
+        account.log.update(line["recipients"])
         count = line["recipients"].get("suppressed", 0)
         if count:
             attempt = line["message_id"].strip("<>").partition("@")[0]
             originals = tuple(repeat["record"] for repeat in line.get("repeats", ()))
-            told.suppressions.append(Suppression(line["record"], attempt, count, originals))
-    return told
+            account.suppressions.append(Suppression(line["record"], attempt, count, originals))
+    if not account.log_is_complete and metrics is not None:
+        account.log = Counter(metrics)
+    return account
 
 
 def _kind(line: dict[str, str]) -> str:
-    """Give what a line says with what differs each time left out, so that equal ones can be counted."""
+    """Returns the text of a log entry without its variable parts, so that equal entries can be counted."""
     text = re.sub(r"(?<![\w.-])/[\w./-]+", "FILE", line["event"].splitlines()[0])
     text = re.sub(r"\d[\d.]*(:\d+)?", lambda found: "HOST:PORT" if found[1] else "N", text)
     text = re.sub(r"(HOST:PORT[, ]*)+(?=HOST:PORT)", "", text)
@@ -148,14 +171,14 @@ def _kind(line: dict[str, str]) -> str:
 
 
 def _look_into_store(run: Run) -> None:
-    """No key without an expiry, no claim held after its lease. Relays that drained hold nothing at all."""
+    """Checks that every key expires, that no claim outlives its lease, and that drained relays hold none."""
     if servers := run.servers():
         for key, left in in_redis.keys(servers).items():
             if left == -1:
                 run.complain(f"key {key} has no expiry")
         held = {key: left / 1000 for key, left in in_redis.held(servers).items()}
         in_redis.age(servers, run.history.lease)
-        # What is left of a shortened key is 1 ms.
+        # A key that was shortened has 1 ms left.
         if after := [key for key, left in in_redis.held(servers).items() if left > 1]:
             run.complain(f"held after the lease: {after[:3]}")
     elif run.scenario.store == "sqlite" and run.sqlite.exists() and not run.unreadable_store:
@@ -166,15 +189,15 @@ def _look_into_store(run: Run) -> None:
     for key, seconds in held.items():
         if seconds > run.history.lease + 1:
             run.complain(f"{key} is held for {seconds:.1f} s, longer than a lease")
-    # A relay that ended in good order, and could tell its store, has let everything go.
+    # A relay that drained while its store was up has released everything.
     if held and not (run.history.deaths or run.history.outages or run.history.stalls):
         run.complain(f"still held when all relays have ended: {list(held)[:3]}")
 
 
 async def send_again(run: Run, most: int = SAMPLE, relay: int | None = None) -> int:
-    """Send some messages again that were delivered; the checker sees whether a second copy comes of it.
+    """Sends at most so many delivered messages again, to any relay or to this one, and returns how many.
 
-    Gives how many: to any of the relays, or to this one.
+    The checker finds a duplicate that results from it.
     """
     promised = {attempt.message: attempt for attempt in run.history.attempts.values() if attempt.promised}
     chosen = run.chance.sample(sorted(promised), min(most, len(promised)))
@@ -185,14 +208,14 @@ async def send_again(run: Run, most: int = SAMPLE, relay: int | None = None) -> 
 
 
 def see_that_all_heard(run: Run) -> None:
-    """Whoever sent his dot has heard a reply to it."""
+    """Checks that every dot has a reply."""
     for attempt in run.history.attempts.values():
         if attempt.sent and not attempt.code:
             run.complain(f"{attempt.id} sent its dot and heard nothing: {attempt.text}")
 
 
 async def all_is_written(run: Run) -> None:
-    """Wait until Redis holds all that was sent: what it missed is written back."""
+    """Waits until the relays have written all acceptances back to Redis."""
     expected = {(copy.message, to) for copy in run.taken() for to in copy.recipients}
     for _ in range(200):
         found = await asyncio.to_thread(in_redis.sent, run.servers())

@@ -1,4 +1,4 @@
-"""One run of one scenario: the parts, the load, and the hands that break things and write down that they did."""
+"""One run of one scenario: its servers, its load, and the actions that break things and record it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from faults.clients import Clients, Manner
 from faults.faulty_redis import FaultyRedis
 from faults.history import Death, History, Outage, Stall
 from faults.receiver import RecordingPeer, RecordingPostfix
+from faults.relays import UnreadLogRelay
 from faults.several_redis import FailingCluster, FailingSentinels
+from faults.two_addresses import TwoAddresses
 from faults.wall_clock import WallClock
 from faults.wire import Wire
 
@@ -42,13 +44,13 @@ SETTINGS: Mapping[str, object] = {
     "upstream.patience": "10s",
     "log.format": "json",
 }
-"""Short where a default would only be waited for. No window ends during a run."""
+"""Settings with short limits, to save time. No window ends during a run."""
 PEOPLE = [f"user{number}@example.test" for number in range(1, 1001)]
 
 
 @dataclass(frozen=True)
 class Load:
-    """How each message is sent: so many copies at once, then so many repeats one after the other."""
+    """How to send each message: so many copies at once, then so many repeats in sequence."""
 
     copies: int = 2
     repeats: int = 1
@@ -58,7 +60,7 @@ class Load:
 
 
 class Run:
-    """The parts of one scenario, started and empty. `history` is what the checker judges in the end."""
+    """The servers of one scenario, started and empty. The checker checks `history` at the end."""
 
     def __init__(self, scenario: Scenario, messages: int, seed: int) -> None:
         self.scenario = scenario
@@ -75,9 +77,10 @@ class Run:
         self.restarted: set[int] = set()
         self.clocks: list[WallClock] = []
         self.notes: list[str] = []
-        """What the report says of this run beside its numbers."""
+        """Remarks of the report about this run."""
         self.done = 0
         self.unreadable_store = False
+        self.prefix: Sequence[str] = ()
         self.stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -91,25 +94,37 @@ class Run:
                 environment: Mapping[str, str] = {}
                 if self.scenario.clocks:
                     environment = self._clock(number).environment
-                relay = RelayProcess(
+                kind = RelayProcess if self.scenario.log_is_read else UnreadLogRelay
+                relay = kind(
                     upstream=upstream,
                     store=self.store_url,
-                    settings=self.settings,
+                    settings=self._settings(),
                     state=state,
                     environment=environment,
                 )
+                relay.prefix = [*self.prefix, *self.scenario.prefix]
                 stack.push_async_callback(relay.close)
                 self.relays.append(relay)
             async with asyncio.TaskGroup() as group:
                 for relay in self.relays:
                     group.create_task(relay.start())
-            ports = [relay.port for relay in self.relays]
-            self.clients = Clients(self.history, ports, self.chance, patience=120.0)
+            self.clients = Clients(self.history, await self._client_ports(stack), self.chance, patience=120.0)
             self.stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stack.aclose()
+
+    def _settings(self) -> dict[str, object]:
+        """Returns the settings of the relays. `{folder}` in a value is the folder of the run."""
+        return {key: str(value).replace("{folder}", str(self.folder)) for key, value in self.settings.items()}
+
+    async def _client_ports(self, stack: AsyncExitStack) -> list[int]:
+        """Returns the ports that clients connect to: those of the relays, or of a Postfix in front of each."""
+        if self.scenario.upstream != "two postfixes":
+            return [relay.port for relay in self.relays]
+        fronts = [RecordingPostfix(f"smtpd_proxy_filter = {HOST}:{relay.port}") for relay in self.relays]
+        return [(await asyncio.to_thread(stack.enter_context, front)).port for front in fronts]
 
     async def _start_store(self, stack: AsyncExitStack) -> str:
         kind = self.scenario.store
@@ -132,24 +147,28 @@ class Run:
         return f"redis://{HOST}:{self.wire.port}/0"
 
     async def _start_upstream(self, stack: AsyncExitStack) -> str:
-        if self.scenario.upstream == "postfix":
+        if self.scenario.upstream.endswith(("postfix", "postfixes")):
             self.postfix = stack.enter_context(RecordingPostfix())
             return self.postfix.url
         self.peer = await stack.enter_async_context(RecordingPeer(self.chance))
         if self.scenario.upstream == "two peers":
             self.second = await stack.enter_async_context(RecordingPeer(self.chance))
             self.settings["upstream.fallback_urls"] = f'["{self.second.url}"]'
+        if self.scenario.upstream == "two addresses":
+            self.name = await stack.enter_async_context(TwoAddresses(self.peer.port, self.folder / "hosts"))
+            self.prefix = self.name.prefix
+            return self.name.url
         return self.peer.url
 
     def _clock(self, number: int) -> WallClock:
-        """Give the clock of a relay. Those that share a file share a host, and so its clock."""
+        """Returns the clock of a relay. Relays that share a file share a host and its clock."""
         if self.scenario.store != "sqlite" or not self.clocks:
             self.clocks.append(WallClock(self.folder / f"clock{number}"))
         return self.clocks[-1]
 
     async def copies(self) -> list[Copy]:
-        """Give all that was taken, by whichever receiver, once nothing is under way any more."""
-        if self.scenario.upstream != "postfix":
+        """Returns all accepted messages of all receivers, when no delivery is in progress."""
+        if not hasattr(self, "postfix"):
             return self.taken()
         copies = await self.postfix.copies()
         if self.postfix.redelivered:
@@ -157,14 +176,14 @@ class Run:
         return copies
 
     def taken(self) -> list[Copy]:
-        """Give all that the receivers have taken so far."""
+        """Returns all messages that the receivers have accepted so far."""
         if hasattr(self, "postfix"):
             return self.postfix.delivered()
         peers = [getattr(self, name) for name in ("peer", "second") if hasattr(self, name)]
         return [copy for peer in peers for copy in peer.taken]
 
     def servers(self) -> list[RedisServer]:
-        """Give the Redis servers that answer for claims now."""
+        """Returns the Redis servers that hold claims now."""
         if hasattr(self, "sentinels"):
             return self.sentinels.masters
         if hasattr(self, "cluster"):
@@ -172,8 +191,8 @@ class Run:
         return [self.redis] if hasattr(self, "redis") and self.redis.running else []
 
     def kept_ports(self) -> set[int]:
-        """Give the ports to which a relay keeps connections on purpose: those of upstreams and stores."""
-        ends = (getattr(self, name, None) for name in ("peer", "second", "postfix", "redis", "wire"))
+        """Returns the ports of upstreams and stores, to which a relay keeps connections."""
+        ends = (getattr(self, name, None) for name in ("peer", "second", "name", "postfix", "redis", "wire"))
         ports = {end.port for end in ends if end is not None}
         for several in ("sentinels", "cluster"):
             if hasattr(self, several):
@@ -184,7 +203,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def load(self, messages: int | None = None, **kind: object) -> AsyncIterator[None]:
-        """Send messages while the block runs, and to their end. Without a number: all of the run."""
+        """Sends so many messages (default: all of the run) while the block runs, and waits for the rest after it."""
         count = self.messages if messages is None else messages
         task = asyncio.create_task(self._send_all(count, Load(**kind)))  # type: ignore[arg-type]
         try:
@@ -211,12 +230,12 @@ class Run:
                 group.create_task(one(self.next_message(), recipients))
 
     def next_message(self) -> int:
-        """Give a message that nobody has sent yet."""
+        """Returns the number of a new message."""
         self.history.messages += 1
         return self.history.messages
 
     async def send(self, message: int, recipients: Sequence[str], load: Load) -> None:
-        """Send a message as the load says, each copy to any of the relays."""
+        """Sends a message as the load asks, each copy to a random relay."""
         await asyncio.gather(*(self._insist(message, recipients, load) for _ in range(load.copies)))
         for _ in range(load.repeats):
             await self._insist(message, recipients, load)
@@ -226,31 +245,31 @@ class Run:
         relay, manner = self.chance.randrange(len(self.relays)), self.chance.choice(load.manners)
         return self.clients.insist(message, order, relay, manner)
 
-    def points(self, count: int) -> Iterator[int]:
-        """Give so many counts of messages after which something is to happen, the first before all of them."""
+    def points(self, count: int, messages: int | None = None) -> Iterator[int]:
+        """Returns so many message counts, at random within `messages`, at which a fault is due. The first is now."""
         begun = self.done
-        last = int(self.messages * 0.8)
+        last = int((messages or self.messages) * 0.8)
         yield from sorted([begun, *(begun + self.chance.randint(0, last) for _ in range(count - 1))])
 
     async def reached(self, count: int) -> None:
-        """Wait until so many messages have been sent."""
+        """Waits until so many messages have been sent."""
         await until(lambda: self.done >= count, f"{count} messages sent, {self.done} so far", seconds=600)
 
-    # Harm
+    # Faults
 
     async def kill(self, relay: int) -> None:
-        """End a relay as a crash would."""
+        """Kills a relay with SIGKILL."""
         self.history.deaths.append(Death(relay, time.monotonic()))
         self.restarted.add(relay)
         self.relays[relay].kill()
         await self.relays[relay].wait()
 
     async def revive(self, relay: int) -> None:
-        """Start a relay again."""
+        """Starts a relay again."""
         await self.relays[relay].start()
 
     async def restart(self, relay: int) -> None:
-        """Ask a relay to drain, and start it again."""
+        """Drains a relay and starts it again."""
         self.restarted.add(relay)
         self.relays[relay].terminate()
         status = await self.relays[relay].wait(seconds=60)
@@ -260,7 +279,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def stalled(self, who: int | str) -> AsyncIterator[None]:
-        """Let a relay, or the store, stand still for the length of the block."""
+        """Stops a relay or the store (SIGSTOP) while the block runs."""
         begun = time.monotonic()
         self._signal(who, signal.SIGSTOP)
         try:
@@ -279,7 +298,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Note that for the length of the block the store cannot be asked, or loses what it has."""
+        """Records that the store is unavailable, or loses data, while the block runs."""
         begun = time.monotonic()
         try:
             yield
@@ -287,16 +306,16 @@ class Run:
             self.history.outages.append(Outage(begun, time.monotonic()))
 
     async def store_is(self, state: str) -> None:
-        """Wait until every relay says of its store that it is "up", or "degraded"."""
+        """Waits until every relay reports its store as "up" or "degraded"."""
         for relay in self.relays:
             await _until_ready(relay, "store", state)
 
     def note(self, text: str) -> None:
-        """Have the report say this, a measure of what was done here."""
+        """Adds a remark to the report."""
         self.notes.append(text)
 
     def complain(self, text: str) -> None:
-        """Note something that is wrong."""
+        """Records a finding."""
         self.history.left_over.append(text)
 
 

@@ -1,4 +1,4 @@
-"""Run scenarios, keep each result as a file, skip what is finished, and write the report."""
+"""Runs scenarios, keeps each result in a file, skips finished ones, and writes the report."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Results:
         self.folder = folder
 
     def load(self, scenario: Scenario) -> dict[str, Any] | None:
-        """Give the last result of a scenario, if it has one that can be read."""
+        """Returns the last result of a scenario, or None if there is none that can be read."""
         try:
             found: dict[str, Any] = json.loads(self._file(scenario).read_text())
         except (OSError, ValueError):
             return None
-        # One of an older harness tells too little for the page.
+        # A result of an older harness lacks fields of the report.
         return found if found.keys() >= Result.__dataclass_fields__.keys() else None
 
     def save(self, scenario: Scenario, result: Result) -> None:
-        """Keep a result in place of the one before."""
+        """Writes a result, in place of an earlier one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._file(scenario)
         fresh = file.with_suffix(".new")
@@ -48,7 +48,7 @@ class Results:
         fresh.replace(file)
 
     def forget(self, scenario: Scenario) -> None:
-        """Take away the last result of a scenario."""
+        """Removes the last result of a scenario."""
         self._file(scenario).unlink(missing_ok=True)
 
     def _file(self, scenario: Scenario) -> Path:
@@ -56,7 +56,7 @@ class Results:
 
 
 def chosen(words: Iterable[str]) -> list[Scenario]:
-    """Give the scenarios whose name or group holds any of the words; all where there are none."""
+    """Returns the scenarios whose name or group contains one of the words, or all if there are no words."""
     wanted = [word.lower() for word in words]
     found = [
         each
@@ -69,7 +69,7 @@ def chosen(words: Iterable[str]) -> list[Scenario]:
 
 
 def finished(scenario: Scenario, result: dict[str, Any] | None, messages: int | None) -> bool:
-    """Say whether a result stands for what was asked: so many messages, nothing wrong."""
+    """Returns whether a result is clean and has the number of messages asked for."""
     return bool(result and result["asked"] >= (messages or scenario.messages) and not _failed(result))
 
 
@@ -79,20 +79,20 @@ def _failed(result: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Round:
-    """What is run, and how: each scenario in a process of its own, so many at once where they do not mind."""
+    """What to run, and how: each scenario in a separate process, so many at once if they allow it."""
 
     results: Results
     seed: int
     messages: int | None = None
-    """For each scenario, in place of its own number."""
+    """Messages of each scenario, in place of its default."""
     minutes: float | None = None
-    """After which no further scenario begins."""
+    """The time after which no further scenario starts."""
     again: bool = False
-    """Run also what is finished."""
+    """Whether to repeat finished scenarios."""
     at_once: int = 1
 
     async def run(self, scenarios: Sequence[Scenario]) -> bool:
-        """Run what is not finished. True when every result there is now is clean."""
+        """Runs what is not finished. Returns whether all results are clean."""
         deadline = time.monotonic() + 60 * self.minutes if self.minutes else float("inf")
         places = asyncio.Semaphore(self.at_once)
         ends: list[bool] = []
@@ -116,7 +116,7 @@ class Round:
         return all(ends)
 
     def _due(self, scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, str]]:
-        """Give those to run, with what each line about them begins with."""
+        """Returns the scenarios to run, each with the prefix of its progress lines."""
         for number, scenario in enumerate(scenarios, 1):
             head = f"[{number}/{len(scenarios)}] {scenario.name}"
             kept = self.results.load(scenario)
@@ -126,7 +126,7 @@ class Round:
                 yield scenario, head
 
     async def _play(self, scenario: Scenario, head: str) -> bool:
-        """Play one in a process of its own, which keeps its result."""
+        """Runs a scenario in a separate process, which keeps its result."""
         self.results.forget(scenario)
         words = ["--seed", str(self.seed), "--messages", str(self.messages or scenario.messages)]
         words += ["--results", str(self.results.folder)]
@@ -151,13 +151,13 @@ class Round:
 
 
 async def play_one(scenario: Scenario, results: Results, seed: int, messages: int) -> None:
-    """Play a scenario here and keep its result."""
+    """Runs a scenario in this process and keeps its result."""
     results.save(scenario, await play(scenario, messages, seed, _progress(scenario.name)))
     _end_progress()
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """Say in a line what came of it."""
+    """Returns a line about a result."""
     excused = "".join(f", {count} {cause}" for cause, count in result["excused"].items())
     word = "FAILED" if _failed(result) else "ok"
     return (

@@ -1,4 +1,4 @@
-"""What a scenario is: a name, the parts it needs, what is to be seen, and a function that does the harm."""
+"""Scenarios: a name, the servers that it needs, what users see, and a function that causes the faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Play: TypeAlias = "Callable[[Run], Awaitable[None]]"
 
 MUCH = 10_000
-"""Messages of the classes that matter most, all their scenarios together."""
+"""Messages of each of the most important groups, all scenarios together."""
 FULL = 1_000
 
 
@@ -25,26 +25,31 @@ class Scenario:
     group: str
     play: Play
     hears: str
-    """What the client hears, in words."""
+    """What the client receives, in words."""
     sees: str
     """What the operator sees."""
     relays: int = 1
     store: str = "redis"
     """Or "wired redis" behind a `Wire`, "redis sentinel", "redis cluster", "sqlite", "memory"."""
     upstream: str = "peer"
-    """Or "two peers", the second in case the first is away, or "postfix"."""
+    """Or "two peers", the second as the fallback; "two addresses" of one name, of which the second works; "postfix"; or
+    "two postfixes", one of them in front of the relay as `smtpd_proxy_filter`."""
     messages: int = FULL
     settings: Mapping[str, object] = field(default_factory=dict)
     excuses: frozenset[str] = frozenset()
-    """The named exceptions that may come up here; any other is counted as doubled."""
+    """The named exceptions that may occur here. All others count as duplicates."""
+    prefix: tuple[str, ...] = ()
+    """A command such as `prlimit` that starts each relay in its own place."""
+    log_is_read: bool = True
+    """Whether the standard error stream of the relays is read. If not, it is a full pipe after the first log lines."""
     clocks: bool = False
     """Whether each relay's wall clock can be set."""
     alone: bool = False
-    """Whether nothing else may run beside it, because it looks at times or memory, or takes the whole machine."""
+    """Whether no other scenario may run at once, because it measures times or memory, or uses the whole machine."""
     forgets: bool = False
-    """Whether the window may end during the run, so that what is sent again at its end is forwarded."""
+    """Whether the window may end during the run, so that repeats at the end are forwarded."""
     limit: float = 1500.0
-    """Seconds that the full round may take."""
+    """The longest time of the full round in seconds."""
 
 
 ALL: dict[str, Scenario] = {}
@@ -52,19 +57,22 @@ GROUPS = (
     "The relay dies",
     "The upstream fails",
     "The preferred one of two upstreams fails",
+    "The upstream has limits",
+    "Postfix on both sides",
     "Redis fails",
     "Redis at scale fails",
     "SQLite fails",
+    "A resource runs out",
     "Storms",
     "The clock jumps",
     "A starved machine",
     "Soak",
 )
-"""In the order in which people read of them, and in which they are run."""
+"""All scenarios by name, in the order of the report and of the runs."""
 
 
 def scenario(name: str, **rest: object) -> Callable[[Play], Play]:
-    """Enter a function as a scenario."""
+    """Registers a function as a scenario."""
 
     def enter(play: Play) -> Play:
         assert name not in ALL, name
@@ -76,5 +84,5 @@ def scenario(name: str, **rest: object) -> Callable[[Play], Play]:
 
 
 def ordered() -> list[Scenario]:
-    """Give all scenarios, group by group."""
+    """Returns all scenarios, group by group."""
     return sorted(ALL.values(), key=lambda each: GROUPS.index(each.group))

@@ -14,7 +14,7 @@ A, B = "a@example.test", "b@example.test"
 
 
 class Story(History):
-    """A history that is told in short sentences. Attempts and copies are numbered from 1; so are the records."""
+    """Builds a history step by step. Attempts, copies and records are numbered from 1."""
 
     def attempt(
         self, at: float, to: tuple[str, ...] = (A,), *, message: int = 1, relay: int = 0, code: int = 250
@@ -24,21 +24,25 @@ class Story(History):
         self.messages = max(self.messages, message)
         return name
 
-    def copy(self, attempt: str, at: float, *, told: bool = True, to: tuple[str, ...] = (), came: float = 0) -> str:
+    def copy(
+        self, attempt: str, at: float, *, confirmed: bool = True, to: tuple[str, ...] = (), came: float = 0
+    ) -> str:
         record = f"r{len(self.copies) + 1}"
         of = self.attempts[attempt]
-        self.copies.append(Copy(of.message, attempt, record, to or of.recipients, came or at, at, told))
+        self.copies.append(Copy(of.message, attempt, record, to or of.recipients, came or at, at, confirmed))
         return record
 
-    def twice(self, *, told: bool = True, code: int = 0, relays: tuple[int, int] = (0, 0)) -> None:
+    def twice(self, *, confirmed: bool = True, code: int = 0, relays: tuple[int, int] = (0, 0)) -> None:
         """Send one message twice: its first copy is taken at 1 s, its second at 11 s."""
-        self.copy(self.attempt(0.9, relay=relays[0], code=code), 1, told=told)
+        self.copy(self.attempt(0.9, relay=relays[0], code=code), 1, confirmed=confirmed)
         self.copy(self.attempt(10.9, relay=relays[1]), 11)
 
-    def testify(self, relay: int = 0, *, metrics: bool = True, records: set[str] | None = None, **log: int) -> Account:
-        told = Account(relay, Counter(log), Counter(log) if metrics else None, records or set())
-        self.accounts.append(told)
-        return told
+    def add_account(
+        self, relay: int = 0, *, metrics: bool = True, records: set[str] | None = None, **log: int
+    ) -> Account:
+        account = Account(relay, Counter(log), Counter(log) if metrics else None, records or set())
+        self.accounts.append(account)
+        return account
 
 
 def found(story: History) -> tuple[int, int, dict[str, int], int]:
@@ -57,8 +61,8 @@ def test_a_run_without_a_fault_is_clean() -> None:
     story = Story()
     story.copy(story.attempt(0, (A, B)), 1)
     story.attempt(2, (A, B))
-    told = story.testify(forwarded=2, suppressed=2)
-    told.suppressions.append(Suppression("s1", "m1.2", 2, ("r1",)))
+    account = story.add_account(forwarded=2, suppressed=2)
+    account.suppressions.append(Suppression("s1", "m1.2", 2, ("r1",)))
     assert check(story).clean
     assert check(story).recipients == 2
 
@@ -110,13 +114,13 @@ def test_three_copies_are_two_doubles() -> None:
 
 def test_a_withheld_reply_excuses_one_more_copy() -> None:
     story = Story()
-    story.twice(told=False)
+    story.twice(confirmed=False)
     assert found(story)[1:3] == (0, {UNCERTAIN: 1})
 
 
 def test_a_withheld_reply_excuses_no_third_copy() -> None:
     story = Story()
-    story.twice(told=False)
+    story.twice(confirmed=False)
     story.copy(story.attempt(12), 13)
     assert found(story)[1:3] == (1, {UNCERTAIN: 1})
 
@@ -124,7 +128,7 @@ def test_a_withheld_reply_excuses_no_third_copy() -> None:
 def test_nothing_excuses_a_relay_that_sends_again_by_itself() -> None:
     story = Story()
     name = story.attempt(0)
-    story.copy(name, 1, told=False)
+    story.copy(name, 1, confirmed=False)
     story.copy(name, 2)
     assert found(story)[1:3] == (1, {})
 
@@ -132,20 +136,20 @@ def test_nothing_excuses_a_relay_that_sends_again_by_itself() -> None:
 def test_a_withheld_reply_of_the_second_copy_excuses_nothing() -> None:
     story = Story()
     story.copy(story.attempt(0), 1)
-    story.copy(story.attempt(2, code=0), 3, told=False)
+    story.copy(story.attempt(2, code=0), 3, confirmed=False)
     assert found(story)[1] == 1
 
 
 def test_two_on_their_way_at_once_are_excused_by_either() -> None:
     story = Story()
     story.copy(story.attempt(1), 5)
-    story.copy(story.attempt(0, code=451), 6, told=False, came=0.5)
+    story.copy(story.attempt(0, code=451), 6, confirmed=False, came=0.5)
     assert found(story)[1:3] == (0, {UNCERTAIN: 1})
 
 
 def test_where_uncertain_ones_are_kept_nothing_excuses_a_second() -> None:
     story = Story(keep_uncertain=True)
-    story.twice(told=False)
+    story.twice(confirmed=False)
     assert found(story)[1] == 1
 
 
@@ -247,7 +251,7 @@ def test_postfix_has_answered_a_mail_when_its_session_went_on() -> None:
 def test_outcomes_that_do_not_add_up_are_found(log: dict[str, int]) -> None:
     story = Story()
     story.copy(story.attempt(0, (A, B)), 1)
-    story.testify(**log)
+    story.add_account(**log)
     assert_wrong(story, "logged outcomes of")
 
 
@@ -256,14 +260,14 @@ def test_a_dot_without_a_reply_may_be_counted_or_not() -> None:
         story = Story()
         story.copy(story.attempt(0), 1)
         story.attempt(2, code=0)
-        story.testify(**log)
+        story.add_account(**log)
         assert check(story).clean
 
 
 def test_a_killed_relay_may_have_counted_less_and_never_more() -> None:
     story = Story(deaths=[Death(0, 5)])
     story.copy(story.attempt(0), 1)
-    story.testify(metrics=False)
+    story.add_account(metrics=False)
     assert check(story).clean
     story.accounts[0].log["forwarded"] = 2
     assert_wrong(story, "logged outcomes of")
@@ -272,7 +276,7 @@ def test_a_killed_relay_may_have_counted_less_and_never_more() -> None:
 def test_metrics_that_differ_from_the_log_are_found() -> None:
     story = Story()
     story.copy(story.attempt(0), 1)
-    story.testify(forwarded=1).metrics = Counter(deferred=1)
+    story.add_account(forwarded=1).metrics = Counter(deferred=1)
     assert_wrong(story, "/metrics says")
 
 
@@ -280,14 +284,14 @@ def test_metrics_that_differ_from_the_log_are_found() -> None:
 def test_a_copy_that_was_not_forwarded_is_found(log: dict[str, int]) -> None:
     story = Story()
     story.copy(story.attempt(0), 1)
-    story.testify(**log)
+    story.add_account(**log)
     assert_wrong(story, "1 came from it")
 
 
 def test_a_forwarded_one_that_did_not_come_is_found() -> None:
     story = Story()
     story.attempt(0, code=451)
-    story.testify(forwarded=1)
+    story.add_account(forwarded=1)
     assert_wrong(story, "0 came from it")
 
 
@@ -296,8 +300,8 @@ def test_an_uncertain_one_may_have_come() -> None:
         story = Story()
         name = story.attempt(0, code=451)
         if came:
-            story.copy(name, 1, told=False)
-        story.testify(uncertain=1)
+            story.copy(name, 1, confirmed=False)
+        story.add_account(uncertain=1)
         assert check(story).clean
 
 
@@ -317,7 +321,7 @@ def test_a_suppression_without_a_true_original_is_found(originals: tuple[str, ..
     story.copy(story.attempt(0, message=2), 1)
     story.copy(story.attempt(0, (B,)), 1)
     name = story.attempt(2)
-    story.testify(forwarded=3, suppressed=1).suppressions.append(Suppression("s", name, 1, originals))
+    story.add_account(forwarded=3, suppressed=1).suppressions.append(Suppression("s", name, 1, originals))
     assert_wrong(story, words)
 
 
@@ -327,8 +331,8 @@ def test_a_reply_that_names_an_unknown_record_is_found() -> None:
         story.copy(story.attempt(0), 1)
         repeat = story.attempts[story.attempt(2)]
         repeat.text = "2.0.0 Ok: duplicate, record 0a1b, first sent 1 s ago"
-        told = story.testify(forwarded=1, suppressed=1, records=records)
-        told.suppressions.append(Suppression("0a1b", repeat.id, 1, ("r1",)))
+        account = story.add_account(forwarded=1, suppressed=1, records=records)
+        account.suppressions.append(Suppression("0a1b", repeat.id, 1, ("r1",)))
         assert check(story).clean is clean
 
 

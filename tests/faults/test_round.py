@@ -17,17 +17,19 @@ ROUND = [
     "upstream drops the connection before the dot",
     "upstream takes the message, then resets",
     "the preferred upstream refuses connections for a while",
+    "an upstream that replies 452 at DATA after 3 messages in a session",
     "Redis refuses connections for a while",
     "Redis killed and restarted empty, in a stream of twins",
     "Redis answers NOAUTH (a password was set)",
     "SQLite on a full disk",
+    "the log is a pipe that is not read",
     "500 twins at once at two relays",
     "clients that half-close after the dot",
     "the relay's wall clock jumps up to a day, forwards and back",
     "a mail that is routed back into the relay, round and round",
     "both cores burnt",
 ]
-assert scenarios  # being imported enters them
+assert scenarios  # the import registers them
 
 
 @pytest.mark.parametrize("name", ROUND)

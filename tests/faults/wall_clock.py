@@ -1,22 +1,22 @@
-"""A relay's wall clock that can be set while it runs. Its monotonic clock goes on as it does."""
+"""A relay's wall clock that a test can set while the relay runs. The monotonic clock is not affected."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_PRELOADED = Path(__file__).with_name("set_clock")
+_SITE_FOLDER = Path(__file__).with_name("set_clock")
 
 
 class WallClock:
-    """`environment` is for the processes that go by it; `jump` sets it at once."""
+    """A wall clock for the processes that get `environment`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.jump(0)
-        self.environment = {"PYTHONPATH": str(_PRELOADED), "WALL_CLOCK_FILE": str(file)}
+        self.environment = {"PYTHONPATH": str(_SITE_FOLDER), "WALL_CLOCK_FILE": str(file)}
 
     def jump(self, seconds: int) -> None:
-        """Set the clock so many seconds before or after the true time."""
+        """Sets the clock at once to so many seconds after the true time (before it, if negative)."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(str(seconds))
         fresh.replace(self._file)

@@ -1,4 +1,4 @@
-"""A TCP connection to a server, with a hand on it: cut, slow, refused, or watched at each request."""
+"""A TCP proxy in front of a server, which can cut, delay, refuse and watch connections."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 class Wire:
     """Listens on `port` and passes everything on to `server_port`.
 
-    `before(octets)` is asked before octets go to the server: how many of them may pass, None for all. Where it is
-    fewer, the connection is cut after them. `after(octets)` is awaited when they have gone out, while
-    answers may already come back. `answer(octets)` is asked before an answer goes back, as `before` is.
+    `before(octets)` is awaited before octets go to the server. It returns how many of them may pass, or None for all;
+    after fewer the connection is cut. `after(octets)` is awaited when they have been sent, while answers may already
+    arrive. `answer(octets)` is awaited before an answer goes back, and returns the same as `before`.
     """
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, host: str = HOST) -> None:
         self.port = free_port()
+        self._host = host
         self.delay = 0.0
-        """Seconds that each piece takes, in both directions."""
+        """Seconds of delay for each piece, in both directions."""
         self.before: Callable[[bytes], Awaitable[int | None]] | None = None
         self.after: Callable[[bytes], Awaitable[None]] | None = None
         self.answer: Callable[[bytes], Awaitable[int | None]] | None = None
@@ -34,19 +35,19 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        await self.mend()
+        await self.listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.refuse()
 
-    async def mend(self) -> None:
-        """Listen."""
+    async def listen(self) -> None:
+        """Accepts connections."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._connected, HOST, self.port, backlog=1024)
+            self._server = await asyncio.start_server(self._connected, self._host, self.port, backlog=1024)
 
     async def refuse(self) -> None:
-        """Cut all connections, and take no new ones."""
+        """Resets all connections and accepts no new ones."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -54,7 +55,7 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
-        """Break all connections now."""
+        """Resets all connections."""
         for writer in list(self._writers):
             break_off(writer)
 
@@ -71,8 +72,8 @@ class Wire:
             upward = asyncio.create_task(self._carry_up(reader, there))
             downward = asyncio.create_task(self._carry_down(there_reader, writer))
             await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
-            for way in (upward, downward):
-                way.cancel()
+            for direction in (upward, downward):
+                direction.cancel()
             await asyncio.gather(upward, downward, return_exceptions=True)
         except OSError:
             pass

@@ -1,7 +1,7 @@
-"""Mails laid out as AVideo and PHPMailer lay them out; all that varies between two sends is a parameter.
+"""Mails in the layout of AVideo and PHPMailer, with a parameter for everything that varies between two sends.
 
-The texts are our own. `Sending` is what differs on every send and what the envelope brings along; the functions below
-it are the kinds of mail.
+The texts are invented. `Sending` has what differs on every send, and the addresses. The functions return one kind of
+mail each.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Sending:
     """One call of PHPMailer's `send`."""
 
     to: str | None = None
-    """The only recipient, who then stands in To; None for a chunk of blind copies."""
+    """The only recipient, who is in To; None for a chunk of blind copies."""
     date: dt.datetime = NOON
     seed: str = "1"
-    """Message-ID and boundary, which PHPMailer makes of one random id."""
+    """Determines Message-ID and boundary, which PHPMailer derives from one random id."""
     encoding: Encoding = "8bit"
     sender: str = CONTACT
     name: str = SITE
@@ -58,7 +58,7 @@ def notification(
     link_query: str = "",
     sending: Sending = FIRST,
 ) -> bytes:
-    """Tell that a user has uploaded a video. `cache` is all that follows `.jpg` in the thumbnail's URL."""
+    """Returns the notice of a new video. `cache` is the text after `.jpg` in the URL of the thumbnail."""
     address = f"https://{HOST}/video/{video}{link_query}"
     thumbnail = f"https://{HOST}/videos/{video}/thumb.jpg{cache}"
     body = (
@@ -70,31 +70,31 @@ def notification(
 
 
 def going_live(*, user: str = "marta", cache: str = "?cache=1741234567", sending: Sending = FIRST) -> bytes:
-    """Tell that a user goes live."""
+    """Returns the notice that a user goes live."""
     body = f"<tr><td><img src='https://{HOST}/photos/{user}.png{cache}'>{user} is live now</td></tr>\n"
     return _titled(f"{user} is live", _page(body), sending)
 
 
 def recovery(token: str, *, user: str = "marta", sending: Sending = FIRST) -> bytes:
-    """Let a user set a new password. The token stands in the link only."""
+    """Returns a mail to set a new password. Only the link contains the token."""
     link = f"https://{HOST}/recoverPass?user={user}&recoverpass={token}"
     return _linked("Password help", "Somebody asked for a new password for you.", link, sending)
 
 
 def verification(code: str, *, sending: Sending = FIRST) -> bytes:
-    """Let a user prove that the address is his."""
+    """Returns a mail to verify an address."""
     link = f"https://{HOST}/objects/userVerifyEmail.php?code={code}"
     return _linked("Please confirm your address", "One click, and your channel is open.", link, sending)
 
 
 def two_factor(token: str, *, sending: Sending = FIRST) -> bytes:
-    """Let a user confirm a login."""
+    """Returns a mail to confirm a login."""
     link = f"https://{HOST}/plugin/LoginControl/confirm.php?confirmation={token}"
     return _linked("Is it you?", "Somebody logs in with your name on a new device.", link, sending)
 
 
 def comment(text: str, *, video: str = "9d1f4b7c", sending: Sending = FIRST) -> bytes:
-    """Show a new comment on a video."""
+    """Returns the notice of a new comment on a video."""
     body = (
         f'<tr><td>{html.escape(text)}</td></tr>\n<tr><td><a href="https://{HOST}/video/{video}">Reply</a></td></tr>\n'
     )
@@ -102,23 +102,23 @@ def comment(text: str, *, video: str = "9d1f4b7c", sending: Sending = FIRST) -> 
 
 
 def receipt(amount: str, *, sending: Sending = FIRST) -> bytes:
-    """Confirm a purchase."""
+    """Returns the receipt of a purchase."""
     return _titled("Thank you", _page(f"<tr><td>We have received {amount} from you.</td></tr>\n"), sending)
 
 
 def contact_form(visitor: str, *, text: str = "When does the next part come?", sending: Sending = FIRST) -> bytes:
-    """Pass on what a visitor wrote. He is the From, a fact that readers answer to."""
+    """Returns the message of a visitor. The visitor is in From, to which readers reply."""
     changed = Sending(CONTACT, sending.date, sending.seed, sending.encoding, visitor, "A visitor")
     return _mail(f"Message From Site {SITE} (A visitor)", _page(f"<tr><td>{html.escape(text)}</td></tr>\n"), changed)
 
 
 def smtp_test(*, sending: Sending = FIRST) -> bytes:
-    """Show an admin that mail works."""
+    """Returns the admin's test mail."""
     return _mail(f"Message From Site {SITE} (Your Site test)", _page("<tr><td>This is a test</td></tr>\n"), sending)
 
 
 def with_attachment(data: bytes, *, name: str = "list.csv", sending: Sending = FIRST) -> bytes:
-    """Send a report with a file."""
+    """Returns a report with an attachment."""
     page = _page("<tr><td>Your report is attached.</td></tr>\n")
     return _titled("Report", page, sending, _attachment(name, data))
 
@@ -142,7 +142,7 @@ def _page(rows: str, logo_cache: str = "") -> str:
 
 
 def _plain(page: str) -> str:
-    """Strip the tags, as `html2text` of PHPMailer does: no address of a link or an image stays."""
+    """Returns the text without tags, as `html2text` of PHPMailer does: without the URLs of links and images."""
     bare = re.sub(r"<(head|style).*?</\1>", "", page, flags=re.DOTALL)
     return html.unescape(re.sub(r"<[^>]*>", "", bare)).strip() + "\n"
 
@@ -203,7 +203,7 @@ def _attachment(name: str, data: bytes) -> str:
 
 
 def _words(text: str) -> str:
-    """Give RFC 2047 Q words of at most 75 characters; PHPMailer too never cuts a character in two."""
+    """Returns RFC 2047 Q words of at most 75 characters. Like PHPMailer, it never splits a character."""
     if text.isascii():
         return text
     words = [""]

@@ -1,4 +1,4 @@
-"""Pairs of mails that AVideo sends: those that are one mail to a reader, and those that are two."""
+"""Pairs of AVideo's mails: those that a reader cannot tell apart, and those that a reader can."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANNA, BERT, CARL = (f"{name}@subscriber.example.test" for name in ("anna", "bert
 
 @dataclass(frozen=True)
 class Pair:
-    """Two mails, the second sent after the first. `why` completes "a reader says so because …"."""
+    """Two mails, the second sent after the first. `why` is the reason why a reader can or cannot tell them apart."""
 
     name: str
     why: str
@@ -48,7 +48,7 @@ _CACHE_FORMS = {
     "not found at last": ("?cache=1741234567_1741234567", "?cache=not_found"),
     "bare number": ("?1624465305", "?1624465427"),
 }
-"""What follows the thumbnail's name, at the first send and two minutes later."""
+"""The text after the thumbnail's name, at the first send and two minutes later."""
 
 
 def _cache_pairs() -> list[Pair]:

@@ -1,4 +1,4 @@
-"""What a scripted peer can be told to do wrong: an action, at a step of the dialogue, for some of the visits there."""
+"""Faults of the scripted peer: actions at a step of the dialogue, for some of the sessions that reach it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol, TypeAlias
 
 
 class Step(enum.StrEnum):
-    """Where in the dialogue. Each is visited before the usual reply of that step is said."""
+    """A step of the dialogue. Faults act before the usual reply of the step."""
 
     GREETING = "greeting"
     EHLO = "EHLO"
@@ -22,9 +22,9 @@ class Step(enum.StrEnum):
     RCPT = "RCPT"
     DATA = "DATA"
     DOT = "dot"
-    """The content is there, nothing is recorded as accepted yet."""
+    """The content has arrived, and is not yet recorded as accepted."""
     REPLY = "reply"
-    """The message is recorded as accepted, the client does not know it yet."""
+    """The message is recorded as accepted, and the client has no reply yet."""
     RSET = "RSET"
     NOOP = "NOOP"
     QUIT = "QUIT"
@@ -35,18 +35,18 @@ class HangUpError(Exception):
 
 
 class Caller(Protocol):
-    """What a fault sees of a session."""
+    """The part of a session that an action uses."""
 
     number: int
     writer: asyncio.StreamWriter
 
 
 Action: TypeAlias = Callable[[Caller], Awaitable[bytes | None]]
-"""Gives the reply to say instead of the usual one, or None to go on to the next action, at last the usual reply."""
+"""Returns the reply to send instead of the usual one, or None to continue with the next action or the usual reply."""
 
 
 def say(reply: bytes) -> Action:
-    """Say this instead of the usual reply. Any bytes, without the last CRLF: also garbage, also several lines."""
+    """Replies with these bytes, which may be garbage or several lines. They have no CRLF at the end."""
 
     async def action(_: Caller) -> bytes:
         return reply
@@ -55,7 +55,7 @@ def say(reply: bytes) -> Action:
 
 
 def wait(gate: asyncio.Event) -> Action:
-    """Go on only when the gate is open."""
+    """Waits until the gate is open."""
 
     async def action(_: Caller) -> None:
         await gate.wait()
@@ -64,12 +64,12 @@ def wait(gate: asyncio.Event) -> Action:
 
 
 def hang() -> Action:
-    """Never answer again, and keep the connection."""
+    """Never replies, and keeps the connection open."""
     return wait(asyncio.Event())
 
 
 def drop() -> Action:
-    """Close the connection without a word."""
+    """Closes the connection without a reply."""
 
     async def action(_: Caller) -> NoReturn:
         raise HangUpError
@@ -78,7 +78,7 @@ def drop() -> Action:
 
 
 def reset() -> Action:
-    """Break the connection with RST."""
+    """Resets the connection (RST)."""
 
     async def action(caller: Caller) -> NoReturn:
         break_off(caller.writer)
@@ -88,7 +88,7 @@ def reset() -> Action:
 
 
 def say_and_drop(reply: bytes) -> Action:
-    """Say this and close, as a server does that says 421."""
+    """Replies and closes the connection, as servers do after 421."""
 
     async def action(caller: Caller) -> NoReturn:
         caller.writer.write(reply + b"\r\n")
@@ -99,7 +99,7 @@ def say_and_drop(reply: bytes) -> Action:
 
 
 def break_off(writer: asyncio.StreamWriter) -> None:
-    """End a connection with RST: the other side loses also what it has not read yet."""
+    """Resets a connection (RST), so that the other side loses what it has not read yet."""
     peer = writer.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -107,22 +107,22 @@ def break_off(writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class Fault:
-    """Actions at a step, for those visits that match."""
+    """Actions at a step, for the visits that match. A visit is one arrival of one session at the step."""
 
     step: Step
     actions: tuple[Action, ...]
     matching: bytes = b""
-    """Only where the command contains this, in any case of letters; at dot and reply the content is looked at."""
+    """Text that the command must contain, case-insensitively. At dot and reply: that the content must contain."""
     session: int | None = None
-    """Only in the session of this number."""
+    """The number of the only session that matches; None for all."""
     skip: int = 0
-    """Let so many matching visits pass first."""
+    """Matching visits that pass before the fault acts."""
     times: int | None = 1
-    """For so many visits; None is for all."""
+    """Visits at which the fault acts; None for all."""
     visits: int = field(default=0, init=False)
 
     def takes(self, step: Step, session: int, subject: bytes) -> bool:
-        """Say whether this visit is meant, and count it."""
+        """Counts a visit that matches, and returns whether the fault acts."""
         if step is not self.step or self.session not in (None, session):
             return False
         if self.matching.lower() not in subject.lower():

@@ -1,4 +1,4 @@
-"""What a relay process has written to its log, and waiting for what only it can tell."""
+"""The log of a relay process, and waits for its entries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def lines(relay: RelayProcess) -> list[dict[str, Any]]:
-    """Give all lines of a log that is in JSON; fails at anything else on stderr but warnings about settings."""
+    """Returns the entries of a JSON log. Fails if stderr has anything else than warnings about settings."""
     found = [line for line in relay.stderr().splitlines() if not line.startswith("warning: ")]
     return [json.loads(line) for line in found]
 
 
 def messages(relay: RelayProcess) -> list[dict[str, Any]]:
-    """Give the lines about messages."""
+    """Returns the entries about messages."""
     return [line for line in lines(relay) if line["event"] == "message"]
 
 
 async def wait_logged(relay: RelayProcess, text: str) -> None:
-    """Wait until the log, which is written off the event loop, holds this text."""
+    """Waits until the log contains the text. The relay writes its log outside of the event loop."""
     try:
         await until(lambda: text in relay.stderr(), f"{text!r} in the log")
     except TimeoutError as error:
@@ -31,15 +31,15 @@ async def wait_logged(relay: RelayProcess, text: str) -> None:
 
 
 async def wait_messages(relay: RelayProcess, count: int) -> list[dict[str, Any]]:
-    """Wait until so many messages have their line, and give them."""
+    """Waits for so many entries about messages, and returns them."""
     await until(lambda: relay.stderr().count('"event": "message"') >= count, f"{count} messages in the log")
     return messages(relay)
 
 
 async def wait_upstream(relay: RelayProcess, state: str) -> None:
-    """Wait until the relay believes that its upstream is "up", or "down"."""
+    """Waits until the relay reports its upstream as "up" or "down"."""
 
-    async def believes() -> bool:
+    async def is_reported() -> bool:
         return bool((await relay.readyz())["upstream"] == state)
 
-    await until_told(believes, f"an upstream that is {state}")
+    await until_told(is_reported, f"an upstream that is {state}")

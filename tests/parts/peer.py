@@ -188,7 +188,10 @@ class ScriptedPeer:
             session.writer.close()
             with contextlib.suppress(OSError):
                 await session.writer.wait_closed()
-        finally:
+        except BaseException:
+            # Not after a clean end: Python 3.11.2 raises AttributeError for TLS transports that are closed already.
             session.writer.transport.abort()
+            raise
+        finally:
             session.open = False
             await self.tell()

@@ -1,4 +1,4 @@
-"""The real PHPMailer, called as AVideo calls it (`tests/parts/php/avideo_send.php`)."""
+"""The real PHPMailer, used as AVideo uses it (`tests/parts/php/avideo_send.php`)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SCRIPT = Path(__file__).parent / "php" / "avideo_send.php"
 
 @dataclass(frozen=True)
 class Chunk:
-    """What AVideo learns of one `send()`, and what the server said meanwhile."""
+    """What AVideo learns from one `send()`, and the replies of the server."""
 
     ok: bool
     error: str
-    """PHPMailer's ErrorInfo; also filled by a refused recipient, although the others got the mail."""
+    """PHPMailer's ErrorInfo. A refused recipient sets it too, although the others received the mail."""
     recipients: tuple[str, ...]
     heard: tuple[str, ...]
     """Each reply of the server, from the greeting to the one to QUIT."""
@@ -45,7 +45,7 @@ async def send_as_avideo(
     host: str = HOST,
     seconds: float = LONGEST,
 ) -> list[Chunk]:
-    """Send in a PHP process of its own; several at once are AVideo's usual twins (`asyncio.gather`)."""
+    """Sends in a separate PHP process. Several at once (`asyncio.gather`) are AVideo's usual twins."""
     job = {"recipients": list(recipients), "subject": subject, "html": html, "from": sender, "name": name}
     process = await asyncio.create_subprocess_exec(
         *("php", "-d", "display_errors=stderr", str(_SCRIPT), host, str(port)),

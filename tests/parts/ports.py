@@ -9,14 +9,14 @@ import socket
 from parts.waiting import until
 
 HOST = "127.0.0.1"
-# Below the range out of which the kernel serves outgoing connections: a server that is down for a moment finds its
-# port free again. No port is given twice by one process, and processes begin at different places.
+# Below the range of the kernel for outgoing connections, so that a server that restarts finds its port free. A process
+# uses no port twice, and processes start at different ports.
 _FIRST, _COUNT = 20000, 12000
 _numbers = itertools.count(os.getpid() * 97)
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Returns a port that no server listens on."""
     for number in itertools.islice(_numbers, _COUNT):
         port = _FIRST + number % _COUNT
         with socket.socket() as probe:
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def answers(port: int, host: str = HOST) -> bool:
-    """Say whether somebody listens on the port."""
+    """Returns whether a server listens on the port."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -39,5 +39,5 @@ def answers(port: int, host: str = HOST) -> bool:
 
 
 async def wait_for_port(port: int, host: str = HOST, *, seconds: float = 20) -> None:
-    """Wait until somebody listens on the port."""
+    """Waits until a server listens on the port."""
     await until(lambda: answers(port, host), f"a listener on {host}:{port}", seconds=seconds)

@@ -1,4 +1,4 @@
-"""A private Postfix: the real MTA behind the relay, with its own queue, log and mailboxes; not the host's."""
+"""A private Postfix as the MTA behind the relay. Its queue, log and mailboxes are not the host's."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 DOMAIN = "example.test"
 USERS = tuple(f"user{number}@{DOMAIN}" for number in range(1, 1001))
-"""Who has a mailbox. Everybody else is refused at RCPT time."""
+"""The addresses with a mailbox. Postfix refuses all others at RCPT."""
 
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 _QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 
 
 class Postfix:
-    """Takes mail for `USERS` on a loopback port and puts each copy into the recipient's Maildir.
+    """Accepts mail for `USERS` on a loopback port and writes each copy to the recipient's Maildir.
 
-    With a certificate (`Authority.issue`) it offers STARTTLS there, and implicit TLS on `tls_port`. `settings` are
-    further lines of main.cf. Its methods block for some tenths of a second, except those that wait.
+    With a certificate (`Authority.issue`) it offers STARTTLS on that port, and implicit TLS on `tls_port`. `settings`
+    are further lines of main.cf. The methods block for some tenths of a second, except the coroutines.
     """
 
     def __init__(self, *, certificate: Path | None = None, settings: Iterable[str] = ()) -> None:
@@ -55,17 +55,17 @@ class Postfix:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Life
+    # Start and stop
 
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start, and wait until it listens. What is in the queue goes on."""
+        """Starts Postfix and waits until it listens. It continues to deliver what is in the queue."""
         if os.geteuid() != 0:
             raise PermissionError("Postfix starts as root only; run the tests as root, as in: sudo make test")
-        # A process group of its own: `master` signals its whole group when it ends.
+        # In a separate process group, because `master` signals its whole group when it ends.
         with (self._root / "stderr").open("ab") as stderr:
             self._process = subprocess.Popen(
                 self._command("start-fg"),
@@ -78,7 +78,7 @@ class Postfix:
         block_until(self._listens, f"a listener of Postfix on port {self.port}", seconds=60)
 
     def stop(self) -> None:
-        """End it; deliveries under way go back to the queue."""
+        """Stops Postfix. Unfinished deliveries return to the queue."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -91,17 +91,17 @@ class Postfix:
                 process.wait()
 
     def restart(self) -> None:
-        """Stop and start it on the same ports."""
+        """Stops Postfix and starts it on the same ports."""
         self.stop()
         self.start()
 
     def close(self) -> None:
-        """Stop it and forget everything."""
+        """Stops Postfix and removes its files."""
         self.stop()
         self._home.cleanup()
 
     def clean(self) -> None:
-        """Empty queue and mailboxes, for the next test."""
+        """Empties the queue and the mailboxes for the next test."""
         subprocess.run(
             ["postsuper", "-c", str(self._config), "-d", "ALL"],
             env={"PATH": _PATH},
@@ -112,31 +112,31 @@ class Postfix:
         for mailbox in self._mail.iterdir():
             shutil.rmtree(mailbox)
 
-    # What came
+    # Deliveries
 
     def copies(self, address: str) -> int:
-        """Count what lies in a mailbox."""
+        """Returns the number of mails in a mailbox."""
         return self.deliveries()[address]
 
     def deliveries(self) -> Counter[str]:
-        """Count what lies in each mailbox; those without mail are not in it."""
+        """Returns the number of mails in each mailbox, without empty ones."""
         return Counter(f"{file.parts[-3]}@{DOMAIN}" for file in self._mail.glob("*/new/*"))
 
     def messages(self, address: str) -> list[bytes]:
-        """Give the mails in a mailbox, oldest first, with what Postfix puts on top and with bare LF line ends."""
+        """Returns the mails in a mailbox, oldest first, with Postfix's header fields and LF line ends."""
         files = self._mail.glob(f"{address.partition('@')[0]}/new/*")
         return [file.read_bytes() for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
     def queued(self) -> int:
-        """Count the messages that it has taken and not yet put into all mailboxes."""
+        """Returns the number of accepted messages that are not yet in all mailboxes."""
         return sum(len(files) for name in _QUEUES for _, _, files in os.walk(self._root / "queue" / name))
 
     def log(self) -> str:
-        """Give its log since the beginning."""
+        """Returns the whole log."""
         return (self._root / "log").read_text(errors="replace")
 
     async def wait_delivered(self, count: int = 0, *, seconds: float = LONGEST) -> None:
-        """Wait until at least so many copies are in mailboxes and the queue is empty: then nothing more comes."""
+        """Waits until at least so many copies are in mailboxes and the queue is empty, so that no more can follow."""
         await until(
             lambda: not self.queued() and self.deliveries().total() >= count,
             f"{count} copies in mailboxes and an empty queue of Postfix",
@@ -153,7 +153,7 @@ class Postfix:
         return ["postfix", "-c", str(self._config), verb]
 
     def _lay_out(self, certificate: Path | None, settings: Iterable[str]) -> None:
-        """Make the folders, with the owners that Postfix asks for, and the configuration."""
+        """Creates the folders, with the owners that Postfix requires, and the configuration."""
         owner = pwd.getpwnam("postfix")
         nobody = pwd.getpwnam("nobody")
         self._root.chmod(0o755)

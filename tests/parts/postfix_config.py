@@ -1,4 +1,4 @@
-"""The configuration of the tests' own Postfix."""
+"""The configuration of the private Postfix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What is not said here is as Postfix comes: its process limit, its junk and error counters.
+# All else has Postfix's default, such as the process limit and the junk and error counters.
 _MAIN = """\
 compatibility_level = 3.6
 queue_directory = {home}/queue
@@ -67,12 +67,12 @@ postlog            unix-dgram n - n -     1   postlogd
 
 
 def main_cf(home: Path, domain: str, uid: int, gid: int, certificate: Path | None) -> str:
-    """Give main.cf for an instance that lives in `home` and delivers as this user."""
+    """Returns main.cf for an instance with its files in `home`, which delivers as this user."""
     level = "may" if certificate else "none"
     return _MAIN.format(home=home, domain=domain, uid=uid, gid=gid, tls_level=level, certificate=certificate or "")
 
 
 def master_cf(host: str, port: int, tls_port: int) -> str:
-    """Give master.cf with a listener on `port`, and one for implicit TLS unless `tls_port` is 0."""
+    """Returns master.cf with a listener on `port`, and one for implicit TLS unless `tls_port` is 0."""
     tls_service = f"{host}:{tls_port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes" if tls_port else ""
     return _MASTER.format(host=host, port=port, tls_service=tls_service)

@@ -1,4 +1,4 @@
-"""One relay for all tests of a module: to start one costs more than most tests do."""
+"""One relay for all tests of a module, because starting a relay takes longer than most tests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class SharedRelay(RelayProcess):
-    """A relay that no event loop owns, because each test has a loop of its own. It keeps its claims in memory."""
+    """A relay that belongs to no event loop, because each test has its own. It keeps its claims in memory."""
 
     def __init__(self, settings: Mapping[str, object] | None = None) -> None:
         self._upstream_port = free_port()
         super().__init__(upstream=f"smtp://{HOST}:{self._upstream_port}", store="memory:", settings=settings)
-        self._served: subprocess.Popen[bytes] | None = None
+        self._server_process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with self.stderr_file.open("ab") as stderr:
-            self._served = subprocess.Popen(
+            self._server_process = subprocess.Popen(
                 [sys.executable, "-m", "relay", "serve", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
@@ -36,13 +36,13 @@ class SharedRelay(RelayProcess):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._served is not None:
-            self._served.kill()
-            self._served.wait()
+        if self._server_process is not None:
+            self._server_process.kill()
+            self._server_process.wait()
         self._home.cleanup()
 
     def peer(self) -> ScriptedPeer:
-        """Make an upstream for it that has seen nothing yet; one at a time."""
+        """Returns a new upstream for the relay. Only one can run at a time."""
         peer = ScriptedPeer()
         peer.port = self._upstream_port
         return peer

@@ -1,4 +1,4 @@
-"""Commands of the relay as somebody at a terminal sees them."""
+"""Commands of the relay on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TREE = Path(__file__).parents[2]
 
 
 def on_a_terminal(*arguments: object, **environment: str) -> str:
-    """Run a command with a pseudo-terminal for its output, and give that."""
+    """Runs a command on a pseudo-terminal and returns its output."""
     ours, theirs = pty.openpty()
     environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | environment
     command = [sys.executable, "-m", "relay", *map(str, arguments)]
@@ -27,7 +27,7 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
 
 
 def _read(ours: int) -> bytes:
-    """Linux says EIO where the other end is closed."""
+    """Reads from the terminal. Linux raises EIO when the other end is closed."""
     try:
         return os.read(ours, 65536)
     except OSError:

@@ -1,4 +1,4 @@
-"""The parts that all other tests stand on do what they say."""
+"""Tests of the parts that all other tests rely on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from parts.avideo import FIRST, notification
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS, Pair
 from parts.certificates import Authority, server_context
 from parts.client import GONE, RawClient, send, stuff
+from parts.environment import isolated
 from parts.faults import Step, drop, hang, reset, say, say_and_drop, wait
 from parts.peer import ScriptedPeer
 from parts.phpmailer import send_as_avideo
@@ -34,7 +35,7 @@ MAIL = b"Subject: x\r\n\r\n.dot\r\n..\r\nbare\nLF, bare\rCR, \xff\r\n.\r\n"
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
-async def test_the_peer_gets_the_content_byte_for_byte(peer: ScriptedPeer, pipelined: bool) -> None:
+async def test_the_peer_receives_the_content_byte_for_byte(peer: ScriptedPeer, pipelined: bool) -> None:
     for content in (MAIL, b"", b".\r\n", b"\r\n"):
         sent = await send(peer.port, SENDER, [ONE, TWO, ONE], content, pipelined=pipelined)
         assert sent.ok
@@ -45,7 +46,7 @@ async def test_the_peer_gets_the_content_byte_for_byte(peer: ScriptedPeer, pipel
     assert [session.ahead > 0 for session in peer.sessions] == [pipelined] * 4
 
 
-async def test_the_peer_offers_what_it_is_told_and_holds_clients_to_it() -> None:
+async def test_the_peer_offers_given_extensions_and_enforces_them() -> None:
     async with ScriptedPeer(extensions=[b"SIZE 100"]) as peer, await RawClient.open(peer.port) as client:
         assert (await client.command(b"EHLO me")).lines == (b"peer.example.test", b"SIZE 100")
         assert (await client.command(b"MAIL FROM:<> BODY=8BITMIME")).code == 555
@@ -58,7 +59,7 @@ async def test_the_peer_offers_what_it_is_told_and_holds_clients_to_it() -> None
         assert peer.sessions[0].count(b"RSET") == 1
 
 
-async def test_the_peer_refuses_the_recipient_it_is_told_to(peer: ScriptedPeer) -> None:
+async def test_the_peer_refuses_a_given_recipient(peer: ScriptedPeer) -> None:
     peer.on(Step.RCPT, say(b"550 5.1.1 no such user"), matching=TWO, times=None)
     sent = await send(peer.port, SENDER, [ONE, TWO, THREE], MAIL)
     assert [answer.code for answer in sent.rcpt] == [250, 550, 250]
@@ -68,7 +69,7 @@ async def test_the_peer_refuses_the_recipient_it_is_told_to(peer: ScriptedPeer) 
 
 @pytest.mark.parametrize("end", [drop, reset])
 @pytest.mark.parametrize(("step", "accepted"), [(Step.DATA, 0), (Step.DOT, 0), (Step.REPLY, 1)])
-async def test_the_peer_is_gone_before_and_after_it_took_the_message(
+async def test_the_peer_disconnects_before_or_after_it_accepts_the_message(
     peer: ScriptedPeer, step: Step, accepted: int, end: Callable[[], Action]
 ) -> None:
     peer.on(step, end())
@@ -78,7 +79,7 @@ async def test_the_peer_is_gone_before_and_after_it_took_the_message(
     assert len(peer.accepted) == accepted + 1
 
 
-async def test_a_fault_strikes_the_visits_it_is_meant_for(peer: ScriptedPeer) -> None:
+async def test_a_fault_acts_at_the_visits_that_match(peer: ScriptedPeer) -> None:
     peer.on(Step.DATA, say(b"451 4.3.0 second"), skip=1)
     peer.on(Step.GREETING, say_and_drop(b"421 4.3.2 third"), session=3)
     finals = [(await send(peer.port, SENDER, [ONE], MAIL)).final.code for _ in range(4)]
@@ -104,7 +105,7 @@ async def test_sessions_wait_at_a_gate_together(peer: ScriptedPeer) -> None:
     assert peer.waiting(Step.DOT) == 0
 
 
-async def test_what_never_comes_is_named_at_the_deadline(peer: ScriptedPeer) -> None:
+async def test_the_deadline_of_a_wait_names_what_is_missing(peer: ScriptedPeer) -> None:
     peer.on(Step.MAIL, hang())
     async with await RawClient.open(peer.port) as client:
         with pytest.raises(TimeoutError, match="no reply"):
@@ -113,7 +114,7 @@ async def test_what_never_comes_is_named_at_the_deadline(peer: ScriptedPeer) -> 
             await peer.wait_accepted(1, seconds=0.05)
 
 
-async def test_an_idle_session_hears_the_end_or_nothing(peer: ScriptedPeer) -> None:
+async def test_the_peer_closes_an_idle_session_with_or_without_a_reply(peer: ScriptedPeer) -> None:
     async with await RawClient.open(peer.port) as client, await RawClient.open(peer.port) as other:
         peer.hang_up(farewell=b"421 4.4.2 idle")
         assert (await client.read_reply()).code == 421
@@ -123,7 +124,7 @@ async def test_an_idle_session_hears_the_end_or_nothing(peer: ScriptedPeer) -> N
         assert await client.read_reply() == GONE
 
 
-async def test_the_peer_comes_back_on_its_port(peer: ScriptedPeer) -> None:
+async def test_the_peer_restarts_on_its_port(peer: ScriptedPeer) -> None:
     await peer.stop()
     with pytest.raises(ConnectionRefusedError):
         await RawClient.open(peer.port)
@@ -131,7 +132,7 @@ async def test_the_peer_comes_back_on_its_port(peer: ScriptedPeer) -> None:
     assert (await send(peer.port, SENDER, [ONE], MAIL)).ok
 
 
-async def test_the_client_leaves_as_told(peer: ScriptedPeer) -> None:
+async def test_the_client_half_closes_and_resets(peer: ScriptedPeer) -> None:
     client = await RawClient.open(peer.port)
     await client.begin(SENDER, ONE)
     assert (await client.command(b"DATA")).code == 354
@@ -183,7 +184,7 @@ def test_redis_is_killed_paused_and_started_again(redis_server: RedisServer) -> 
     assert redis_server.keys() == {}
 
 
-def test_redis_keeps_what_it_is_told_to_keep() -> None:
+def test_redis_persists_its_data_if_asked_to() -> None:
     with RedisServer(unix=True, persist=True) as server:
         with server.client() as client:
             client.set("a", "b")
@@ -300,3 +301,12 @@ def test_a_notification_is_a_multipart_of_usual_size() -> None:
 def test_pairs_carry_their_names() -> None:
     names = [pair.name for pair in EQUAL_PAIRS + DIFFERENT_PAIRS]
     assert len(set(names)) == len(names)
+
+
+# The environment
+
+
+def test_settings_and_state_of_the_host_do_not_reach_the_relay(tmp_path: Path) -> None:
+    host = {"PATH": "/bin", "HOME": "/root", "RELAY_LOG__LEVEL": "debug", "RELAY_CONFIG": "/etc/x", "LISTEN_FDS": "1"}
+    own = {"RELAY_CONFIG": "/dev/null", "STATE_DIRECTORY": str(tmp_path), "HOME": str(tmp_path)}
+    assert isolated(host, tmp_path) == {"PATH": "/bin", **own}

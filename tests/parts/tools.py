@@ -1,4 +1,4 @@
-"""Foreign SMTP clients as programs: swaks, and Postfix's smtp-source."""
+"""SMTP clients by others: swaks, and Postfix's smtp-source."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from parts.waiting import LONGEST
 
 @dataclass(frozen=True)
 class Ran:
-    """A program that has ended, and what it said on both outputs."""
+    """The result of a program. `said` is the text of stdout and stderr."""
 
     status: int
     said: str
 
 
 async def swaks(port: int, *arguments: str) -> Ran:
-    """Send one message; `said` is the dialogue, lines of the server with an arrow to the left."""
+    """Sends one message. `said` is the dialogue, in which an arrow to the left marks the server's lines."""
     return await _run("swaks", "--server", f"{HOST}:{port}", *arguments)
 
 
 async def smtp_source(port: int, *arguments: str) -> Ran:
-    """Send many messages; it ends with an error at the first reply that is not the expected one."""
+    """Sends many messages. smtp-source fails at the first reply that it does not expect."""
     return await _run("smtp-source", *arguments, f"inet:{HOST}:{port}")
 
 

@@ -1,6 +1,6 @@
-"""Waiting for what foreign programs do.
+"""Waiting for other programs, by polling with a deadline.
 
-They leave no event behind, so the tests look again and again, with a deadline. For our own parts wait on their events.
+Objects of the tests themselves, such as the scripted peer, have events to wait for instead.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 LONGEST = 30.0
-"""Seconds after which nothing that the tests wait for can still be on its way."""
-_LOOK_EVERY = 0.02
+"""Seconds. The default deadline of all waits."""
+_INTERVAL = 0.02
 
 
 async def until(holds: Callable[[], object], what: str, *, seconds: float = LONGEST) -> None:
-    """Wait until `holds()` is true and let other tasks run meanwhile; at the deadline fail and name `what`."""
+    """Waits until `holds()` is true. Raises `TimeoutError` with `what` at the deadline."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(_message(what, seconds))
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(_INTERVAL)
 
 
 async def until_told(ask: Callable[[], Awaitable[_T]], what: str, *, seconds: float = LONGEST) -> _T:
-    """Ask another process until it says something that is true, and give that."""
+    """Awaits `ask()` until its result is true, and returns the result. Raises `TimeoutError` at the deadline."""
     deadline = time.monotonic() + seconds
     while not (told := await ask()):
         if time.monotonic() > deadline:
             raise TimeoutError(_message(what, seconds))
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(_INTERVAL)
     return told
 
 
 def block_until(holds: Callable[[], object], what: str, *, seconds: float = LONGEST) -> None:
-    """Do the same where no event loop runs, as in fixtures that serve a whole test session."""
+    """Waits like `until` where no event loop runs, as in fixtures of the session."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(_message(what, seconds))
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_INTERVAL)
 
 
 def _message(what: str, seconds: float) -> str:

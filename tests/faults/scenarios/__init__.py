@@ -1,10 +1,13 @@
-"""What is done to the relay, a file for each kind of harm. Importing this enters all scenarios."""
+"""The scenarios, one file for each kind of fault. Importing this package registers all of them."""
 
 from faults.scenarios import (
     clocks,
+    limited_upstreams,
+    postfix_in_front,
     redis_at_scale,
     redis_fails,
     relay_dies,
+    resources,
     several_upstreams,
     soak,
     sqlite_fails,
@@ -15,9 +18,12 @@ from faults.scenarios import (
 
 __all__ = [
     "clocks",
+    "limited_upstreams",
+    "postfix_in_front",
     "redis_at_scale",
     "redis_fails",
     "relay_dies",
+    "resources",
     "several_upstreams",
     "soak",
     "sqlite_fails",

@@ -1,4 +1,4 @@
-"""Somebody sets the wall clock, of a relay or of Redis, while mail flows."""
+"""The wall clock of a relay or of Redis is set while mail flows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUP = "The clock jumps"
 DAY = 24 * 3600
 OFFSETS = (DAY, -DAY, 2 * 3600, -2 * 3600, 10, -10, 0)
-"""Seconds before or after the true time to which a clock is set, one after the other."""
+"""Successive offsets of a clock in seconds; negative is before the true time."""
 WITHIN_THE_WINDOW = (-DAY, 600, -2 * 3600, 0, 10, -10)
 MESSAGES_A_JUMP = 100
 
@@ -31,7 +31,7 @@ async def _jump_about(run: Run) -> None:
         for number, point in enumerate(run.points(max(len(OFFSETS), run.messages // MESSAGES_A_JUMP))):
             await run.reached(point)
             run.chance.choice(run.clocks).jump(OFFSETS[number % len(OFFSETS)])
-    # Once more with each clock on its own side of the window.
+    # And once with the clocks on opposite sides of the window.
     for number, clock in enumerate(run.clocks):
         clock.jump(DAY if number % 2 else -DAY)
     async with run.load(max(1, run.messages // 10), copies=2, repeats=1):

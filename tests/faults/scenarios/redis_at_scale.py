@@ -1,4 +1,4 @@
-"""Redis on several servers, of which one is lost under load: behind Sentinel, and as a Cluster."""
+"""Redis on several servers, behind Sentinel and as a Cluster, which lose one server under load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _fails(name: str, **rest: object) -> Callable[..., object]:
 
 
 async def _under_load(run: Run, lose: Callable[[], Awaitable[None]]) -> None:
-    """A time with all servers, one in which a server is lost and comes back, and again one with all."""
+    """Sends with all servers, while a server is lost and returns, and with all servers again."""
     rounds = run.messages // MESSAGES_A_LOSS + 1
     share = max(1, run.messages // (2 * rounds))
     for _ in range(rounds):
@@ -36,7 +36,7 @@ async def _under_load(run: Run, lose: Callable[[], Awaitable[None]]) -> None:
             await lose()
         await run.store_is("up")
         if len(run.relays) > 1:
-            # From here on the relays know of each other again, and no second copy is excused.
+            # From here on the relays share their store again, and no duplicate is excused.
             await asyncio.sleep(RECOVERED_WITHIN)
 
 

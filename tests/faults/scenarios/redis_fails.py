@@ -1,4 +1,4 @@
-"""Redis fails in each way it has. With one relay nothing may be doubled; its own table sees to that."""
+"""Redis fails in all its ways. One relay alone must send no duplicate, because of its local table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 GROUP = "Redis fails"
 MESSAGES_A_FAILURE = 150
 ROOM = 4_000
-"""Octets that a Redis which evicts may still take."""
+"""Octets that an evicting Redis has left."""
 ENOUGH = 4
-"""Failures of which a relay must have noticed at least one."""
+"""The number of failures, at least one of which a relay must notice."""
 LONGEST = 1.5
-"""Seconds that a failure lasts, at most."""
+"""The longest failure in seconds."""
 DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200, for mail flows; it says so in the log"
 NOTHING = "250 as ever; at most `store.timeout` later"
 
@@ -35,8 +35,8 @@ def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., obj
 async def _again_and_again(
     run: Run, fail: Callable[[], Awaitable[None]], *, seen: bool = True, forgets: bool = False
 ) -> None:
-    """Let Redis fail now and then while twins come in, and see that the relay says so."""
-    # Between two failures several relays need time to find each other again, or nothing else could be seen.
+    """Makes Redis fail at times while twins arrive, and checks that the relay reports it."""
+    # Several relays need time between two failures to find their store, or all duplicates would be excused.
     apart = MESSAGES_A_FAILURE * (2 * len(run.relays) - 1)
     async with run.load(copies=2, repeats=1):
         for point in run.points(run.messages // apart + 1):
@@ -44,7 +44,7 @@ async def _again_and_again(
             async with run.outage():
                 await fail()
     await run.store_is("up")
-    # One short failure may fall into a moment in which nobody asks.
+    # A short failure may fall between two requests.
     if (
         seen
         and len(run.history.outages) >= ENOUGH
@@ -64,7 +64,7 @@ async def refused(run: Run) -> None:
     async def fail() -> None:
         await run.wire.refuse()
         await _a_while(run)
-        await run.wire.mend()
+        await run.wire.listen()
 
     await _again_and_again(run, fail)
 
@@ -73,7 +73,7 @@ async def refused(run: Run) -> None:
 async def hangs(run: Run) -> None:
     async def fail() -> None:
         run.redis.pause()
-        # Some shorter than `store.timeout`, some so long that the relay goes on without it.
+        # Some are shorter than `store.timeout`, some so long that the relay becomes degraded.
         await asyncio.sleep(run.chance.uniform(0.2, 5))
         run.redis.resume()
 
@@ -93,7 +93,7 @@ async def killed_empty(run: Run) -> None:
 
 @_fails("restarted empty while nobody asks it anything", "nothing; the acceptances stand in it again at once")
 async def emptied_unnoticed(run: Run) -> None:
-    # The relay finds its connection closed and opens another one; only the store's new id tells that it is empty.
+    # The relay finds its connection closed and opens another. Only the new id of the server shows that it is empty.
     for _ in range(run.messages // MESSAGES_A_FAILURE + 1):
         async with run.load(min(run.messages, MESSAGES_A_FAILURE), copies=2, repeats=0):
             pass
@@ -197,7 +197,7 @@ async def _cut(run: Run) -> None:
 
 
 def _somewhere(run: Run) -> Callable[[bytes], Awaitable[int | None]]:
-    """Cut one piece in twenty, at any of its octets: also before the first."""
+    """Cuts one piece in twenty at a random octet, possibly before the first."""
 
     async def most(octets: bytes) -> int | None:
         return run.chance.randrange(len(octets)) if run.chance.random() < 0.05 else None

@@ -1,4 +1,4 @@
-"""The relay dies, or is asked to end, at each step of a message."""
+"""The relay is killed, or told to end, at each step of a message."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 GROUP = "The relay dies"
 STEPS = 9
-"""The scenarios that share the great number of messages."""
+"""The scenarios that share the large number of messages."""
 EACH = -(-MUCH // STEPS)
 MESSAGES_A_DEATH = 100
 AFTER_A_DEATH = 3
-"""Messages that are sent again to a relay that is back."""
+"""Messages that are sent again to a restarted relay."""
 
 HEARS = "no reply, then refused connections while it is down; a retry hears 250"
 SEES = "the unit restarts; nothing of the relay's own"
@@ -47,7 +47,7 @@ def _kills(name: str, **rest: object) -> Callable[..., object]:
 
 
 async def _strike(run: Run, arm: Callable[[int, asyncio.Event], None]) -> None:
-    """Send everything, and kill a relay again and again at the step that `arm` lies in wait for."""
+    """Sends everything, and repeatedly kills a relay at the step that `arm` waits for."""
     again = 0
     async with run.load(copies=2, repeats=1):
         for point in run.points(run.messages // MESSAGES_A_DEATH + 1):
@@ -55,11 +55,11 @@ async def _strike(run: Run, arm: Callable[[int, asyncio.Event], None]) -> None:
             dead = asyncio.Event()
             relay = run.chance.randrange(len(run.relays))
             arm(relay, dead)
-            # The last messages may have passed that step already.
+            # The last messages may have passed the step already.
             await until(lambda dead=dead: dead.is_set() or run.done >= run.messages, "a death", seconds=120)
             if dead.is_set():
                 await run.revive(relay)
-                # The window knows what was sent before.
+                # These were sent before, within the window.
                 again += await send_again(run, AFTER_A_DEATH, relay)
     run.peer.forgive()
     if hasattr(run, "wire"):
@@ -119,7 +119,7 @@ async def at_dot_taken(run: Run) -> None:
 async def after_reply(run: Run) -> None:
     def arm(relay: int, dead: asyncio.Event) -> None:
         async def action(caller: Caller) -> bytes:
-            # The reply goes out first; then some thousandths of a second pass, as chance has it.
+            # The reply is sent first. Then a random number of milliseconds passes.
             caller.writer.write(b"250 2.0.0 Ok: queued\r\n")
             await caller.writer.drain()
             await asyncio.sleep(run.chance.random() * 0.004)
@@ -133,7 +133,7 @@ async def after_reply(run: Run) -> None:
 
 
 def _at_request(run: Run, holding: bytes, passes: bool) -> Callable[[int, asyncio.Event], None]:
-    """Lie in wait for a request to the store; the relay dies with it passed on, or cut off before."""
+    """Waits for a request to the store, and kills the relay after it has been passed on, or before."""
 
     def arm(relay: int, dead: asyncio.Event) -> None:
         skip = run.chance.randrange(8)

@@ -1,4 +1,4 @@
-"""Two upstreams in order of preference. The second is used while the first is away, and never for the same mail."""
+"""Two upstreams in order of preference. The second is used while the first is down, and never for the same mail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEFT = "is left alone for a while"
 USED = "is used again"
 SEES = f"`upstream HOST:PORT {LEFT}: …`, `upstream HOST:PORT {USED}`; `/readyz` 200"
 AGAIN_WITHIN = 40.0
-"""Seconds after which the preferred one must have been tried again: the longest pause of its breaker, and some."""
+"""Seconds after which the preferred upstream must have been tried again: the longest pause of its breaker, and more."""
 
 
 def _fails(name: str, hears: str = "250: the next one takes the mail", **rest: object) -> Callable[..., object]:
@@ -35,7 +35,7 @@ def _fails(name: str, hears: str = "250: the next one takes the mail", **rest: o
 
 
 async def _see_used_again(run: Run) -> None:
-    """Send until the preferred one takes mail again."""
+    """Sends until the preferred upstream accepts mail again."""
     before = len(run.peer.taken)
 
     async def taken() -> None:
@@ -53,7 +53,7 @@ async def _finish(run: Run) -> None:
     run.note(f"{first:,} mails went to the preferred one, {second:,} to the other")
     if not second:
         run.complain("the second upstream was never used")
-    # A relay writes its log off the event loop: the client may hear its reply before.
+    # A relay writes its log outside of the event loop, so the client may receive its reply first.
     try:
         await until(lambda: {LEFT, USED} <= _said(run), "both in the log")
     except TimeoutError:
@@ -72,7 +72,7 @@ async def refuses(run: Run) -> None:
             await run.reached(point)
             await run.peer.stop()
             await asyncio.sleep(run.chance.uniform(0.5, 2))
-            # A relay that the machine held up meanwhile has not noticed yet.
+            # A relay without CPU time has not noticed yet.
             await until(lambda: run.second.taken or run.done >= run.messages, "a mail at the other one")
             await run.peer.start()
     await _see_used_again(run)
@@ -98,13 +98,13 @@ async def both(run: Run) -> None:
 
 
 def _now_and_then(name: str, steps: Sequence[Step], action: Action, *, share: float = 0.05, **rest: object) -> None:
-    """Enter a scenario in which the preferred one does this at a share of the visits to these steps."""
+    """Registers a scenario in which the preferred upstream does this at a share of the visits to these steps."""
 
     async def play(run: Run) -> None:
         for step in steps:
             run.peer.now_and_then(step, share, action)
         if steps is not BEFORE_DOT:
-            # Only what fails before the dot makes the relay turn to the other one.
+            # Only a failure before the dot makes the relay use the other upstream.
             for step in BEFORE_DOT:
                 run.peer.now_and_then(step, 0.05, drop())
         async with run.load(copies=2, repeats=1):

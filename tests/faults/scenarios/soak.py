@@ -1,4 +1,4 @@
-"""Long and even: memory stays flat."""
+"""A long, even load: memory stays flat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MINUTES = 12
 GROWTH = 1.25
-"""By which memory may be more at the end than after a tenth of the run: the allocator is not exact."""
+"""The factor by which memory may grow between a tenth of the run and its end. The allocator is not exact."""
 
 
 @scenario(

@@ -1,4 +1,4 @@
-"""SQLite: a full disk, one that cannot be written, a locked, damaged, older or newer file."""
+"""SQLite: a full disk, a read-only disk, and a locked, damaged, older or newer file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from parts.waiting import until
 
+from faults.checker import APART
+from faults.clients import Manner
 from faults.scenario import scenario
 
 if TYPE_CHECKING:
@@ -24,7 +27,9 @@ MESSAGES_A_FAILURE = 150
 DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200; the log says why, and names the file"
 PAGE = 4096
 ROWS = 20_000
-"""Claims that make a file of some 5 MiB; SQLite keeps 2 MiB of it in memory."""
+"""Claims for a file of about 5 MiB, of which SQLite caches 2 MiB."""
+USED_AGAIN_WITHIN = 10.0
+"""Seconds after a lock within which every relay uses the file again."""
 FIRST_SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (
@@ -33,7 +38,7 @@ CREATE TABLE claims (
 CREATE INDEX claims_until ON claims (until);
 PRAGMA user_version = 1;
 """
-"""What the first version wrote."""
+"""The schema of the first version."""
 
 
 def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., object]:
@@ -45,7 +50,7 @@ def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., obj
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
-    """Put a file system of 32 MiB at a folder: room for the file and its log, which grows to 4 MiB. Only root may."""
+    """Mounts a file system of 32 MiB, enough for the file and its log of up to 4 MiB. Needs root."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(folder)], check=True)
     try:
         yield
@@ -58,7 +63,7 @@ def _remount(folder: str, how: str) -> None:
 
 
 def _fill(file: Path) -> None:
-    """Write until there is no room for one more octet."""
+    """Writes until the disk is full to the last octet."""
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as filler:
         for size in (1 << 16, 1 << 10, 1):
             with contextlib.suppress(OSError):
@@ -90,14 +95,14 @@ def _sent(path: Path) -> int:
 
 
 async def _stop(run: Run) -> None:
-    """Let the relay end in its own good order."""
+    """Drains the relay."""
     run.restarted.add(0)
     run.relays[0].terminate()
     await run.relays[0].wait()
 
 
 async def _move_to_small_disk(run: Run) -> None:
-    """Start the relay again with its store on a small disk."""
+    """Starts the relay again with its store on a small disk."""
     run.stack.enter_context(small_disk(run.sqlite.parent))
     await run.restart(0)
 
@@ -111,7 +116,7 @@ async def full(run: Run) -> None:
     async def fail() -> None:
         _fill(filler)
         await asyncio.sleep(run.chance.uniform(0.5, 2))
-        # A relay that the machine held up meanwhile has not noticed yet; where it never does, that is told below.
+        # A relay without CPU time has not noticed yet. If it never does, a check below fails.
         with contextlib.suppress(TimeoutError):
             await until(lambda: said in run.relays[0].stderr(), said)
         filler.unlink()
@@ -123,7 +128,7 @@ async def full(run: Run) -> None:
 async def read_only(run: Run) -> None:
     disk = str(run.sqlite.parent)
     await _move_to_small_disk(run)
-    # A file system with a file that is being written to cannot be made read-only: the relay is away meanwhile.
+    # A file system with a file open for writing cannot become read-only, so the relay is stopped meanwhile.
     await _stop(run)
     _remount(disk, "ro")
     await run.relays[0].start()
@@ -140,13 +145,52 @@ async def read_only(run: Run) -> None:
 @_fails("locked by another process")
 async def locked(run: Run) -> None:
     async def fail() -> None:
-        connection = sqlite3.connect(run.sqlite, timeout=5, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        await asyncio.sleep(run.chance.uniform(1.5, 3))
-        connection.execute("ROLLBACK")
-        connection.close()
+        with _lock(run.sqlite):
+            await asyncio.sleep(run.chance.uniform(1.5, 3))
 
     await _again_and_again(run, fail, "another process keeps it locked")
+
+
+@_fails(
+    "is shared by four relays and remembers 200,000 messages, and is locked now and then",
+    relays=4,
+    messages=2_000,
+    excuses=frozenset({APART}),
+    alone=True,
+)
+async def shared(run: Run) -> None:
+    fill = {"copies": 1, "repeats": 0, "at_once": 8, "recipients": (1000, 1000), "manners": (Manner.PIPELINED,)}
+    async with run.load(run.messages // 10, **fill):
+        pass
+    # Under load alone, the relays must not keep each other out.
+    async with run.load(run.messages // 2, copies=4, repeats=1, at_once=30):
+        pass
+    if any("store unavailable" in relay.stderr() for relay in run.relays):
+        run.complain("relays kept each other from the file without a fault")
+    slowest = 0.0
+    async with run.load(run.messages - run.done, copies=4, repeats=1, at_once=30):
+        for point in run.points(4, run.messages - run.done):
+            await run.reached(point)
+            async with run.outage():
+                with _lock(run.sqlite):
+                    await asyncio.sleep(run.chance.uniform(1.5, 3))
+            begun = time.monotonic()
+            await run.store_is("up")
+            slowest = max(slowest, time.monotonic() - begun)
+    run.note(f"all relays used the file again {slowest:.1f} s after a lock at the latest")
+    if slowest > USED_AGAIN_WITHIN:
+        run.complain(f"a relay used the file again only {slowest:.1f} s after a lock")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
 
 
 @_fails("damaged at the start", "a line that names the file and where it was set aside")
@@ -180,7 +224,7 @@ async def _see_set_aside(run: Run) -> None:
 async def damaged_in_the_middle(run: Run) -> None:
     await _grow(run)
     await _stop(run)
-    # The first page is as it was: the file opens, and the damage is met when a key on another page is asked for.
+    # The first page is intact: the file opens, and the damage shows when SQLite reads another page.
     spoilt = await asyncio.to_thread(_spoil, run.sqlite)
     await run.relays[0].start()
     async with run.load(run.messages - run.done, copies=2, repeats=1):
@@ -200,7 +244,7 @@ async def damaged_meanwhile(run: Run) -> None:
     async with run.load(run.messages - run.done, copies=2, repeats=1):
         await run.reached(run.done + run.messages // 4)
         await asyncio.to_thread(_spoil, run.sqlite)
-    # What lay in the page cache went on as if nothing were; a restart reads the file, and what only it knew is lost.
+    # Cached pages continued to work. A restart reads the file, and what only the file had is lost.
     await run.restart(0)
     async with run.load(max(1, run.messages // 10), copies=2, repeats=1):
         pass
@@ -208,7 +252,7 @@ async def damaged_meanwhile(run: Run) -> None:
 
 
 async def _grow(run: Run) -> None:
-    """Send half of the messages, and let the file have far more pages than SQLite keeps in memory."""
+    """Sends half of the messages, and fills the file with far more pages than SQLite caches."""
     async with run.load(run.messages // 2, copies=2, repeats=1):
         pass
     await asyncio.to_thread(_fill_with_claims, run.sqlite)
@@ -223,7 +267,7 @@ def _fill_with_claims(path: Path) -> None:
 
 
 def _spoil(path: Path) -> bytes:
-    """Write at random over all pages but the first, also those of the log beside it; give what then stands there."""
+    """Overwrites all pages but the first, and those of the log, with random bytes. Returns the damaged file."""
     for file in (path, path.with_name(path.name + "-wal")):
         if file.exists() and file.stat().st_size > PAGE:
             with file.open("r+b") as spoilt:

@@ -1,4 +1,4 @@
-"""A starved machine: both cores are burnt by other processes, as in video transcoding."""
+"""A busy machine: other processes use all cores, as video transcoding does."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 GROUP = "A starved machine"
 GOAL = 5.0
-"""Seconds that a client waits at most at a healthy upstream."""
+"""The longest wait of a client in seconds, with a healthy upstream."""
 LONGEST = 3 * GOAL
-"""Seconds at which a run is not clean: the machine may have had other work beside this harness's."""
+"""Seconds from which a run is not clean. The machine may have had other work beside this harness."""
 HEARS = f"250 within {GOAL:g} s (a run is not clean from {LONGEST:g} s on)"
 LEASES = {"dedup.lease": "30s"}
 
 
 @contextlib.contextmanager
 def burning() -> Iterator[None]:
-    """Keep every core busy twice over. We ourselves go before: it is the relay's time that is measured, not ours."""
+    """Runs two busy processes for each core. The harness has priority, because it measures the time of the relay."""
     command = [sys.executable, "-c", "while True: pass"]
     burners = [subprocess.Popen(command) for _ in range(2 * (os.cpu_count() or 1))]
     usual = os.getpriority(os.PRIO_PROCESS, 0)

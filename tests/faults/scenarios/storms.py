@@ -1,4 +1,4 @@
-"""Many at once, clients that behave badly, and a relay that runs out of something."""
+"""Many messages at once, clients that misbehave, and a relay that runs out of a resource."""
 
 from __future__ import annotations
 

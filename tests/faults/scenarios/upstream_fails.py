@@ -1,4 +1,4 @@
-"""The upstream fails at each step, in each way. Its limits are short here, so that hangs end soon."""
+"""The upstream fails at each step, in each way. The limits are short here, so that hangs end soon."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _fails(name: str, hears: str, sees: str = "", **rest: object) -> Callable[..
 
 
 def _now_and_then(name: str, steps: Sequence[Step], action: Action, *, share: float = 0.04, **rest: object) -> None:
-    """Enter a scenario in which this happens at a share of the visits to these steps."""
+    """Registers a scenario in which this happens at a share of the visits to these steps."""
     after = any(step in AFTER_DOT for step in steps)
 
     async def play(run: Run) -> None:
@@ -135,7 +135,7 @@ _now_and_then("fails at RSET", [Step.RSET], say(b"500 5.5.2 What?"), share=0.5, 
 
 def _slow(most: float) -> Action:
     async def action(caller: Caller) -> None:
-        # Every session has a pace of its own, so that first copies and their twins differ.
+        # Each session has a different pace, so that first copies and their twins differ.
         await asyncio.sleep(most * (caller.number * 0.618 % 1) ** 3)
 
     return action
@@ -175,7 +175,7 @@ async def closes_idle(run: Run) -> None:
         async with run.load(min(10, run.messages - number), copies=2, repeats=0):
             pass
         way = run.chance.choice(ways)
-        # At rest: no message is under way on any of them.
+        # Idle: no message is in progress on any of them.
         run.peer.hang_up(**way)  # type: ignore[arg-type]
 
 
