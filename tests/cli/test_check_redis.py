@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,10 @@ def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: st
 
 async def refused(url: str, *flags: str) -> tuple[str, str, str]:
     """Check a Redis that is no good. Give what was found, the remedy and the step."""
-    result = await check("--upstream", UPSTREAM, "--store", url, *flags)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:  # a flag must not contain a password
+        file.write(f'[store]\nurl = "{url}"\n')
+        file.flush()
+        result = await check("-c", file.name, "--upstream", UPSTREAM, *flags)
     assert result.status == 1
     lines = result.stdout.splitlines()
     [number] = [number for number, line in enumerate(lines) if line.startswith("FAIL  store.url: ")]

@@ -185,7 +185,7 @@ def refusal(error: ResponseError) -> Unknown:
         case NoPermissionError():
             return NotPermitted(str(error))
     if _IN_SCRIPT.search(str(error)):
-        return NotPermitted(str(error))
+        return NotPermitted(f"no permissions: {error}")
     return Unknown(str(error))
 
 
