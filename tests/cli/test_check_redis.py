@@ -102,7 +102,7 @@ async def test_a_redis_in_protected_mode_is_quoted() -> None:
     [
         ("", ("default", "off"), "Authentication required", "write its password in store.url", "login"),
         ("u:wrong@", ("u", "on", ">right", "~*", "+@all"), "invalid username-password", "write the right", "login"),
-        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-set"), "permission", "allow this command", "command"),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-set"), "permission", "allow the user", "command"),
         # Missing, it would make two relays deliver twice: only a held key shows it.
         ("u:p@", ("u", "on", ">p", "~*", "+@all", "-pttl"), "trial that reads a held key", "allow the user", "command"),
         (
