@@ -647,3 +647,33 @@ async def test_write_back_keeps_the_recipient(two: TwoProcesses) -> None:
     await two.manager.close()
     assert await two.store.forget(is_for(L)) == 1
     assert [await two.state(K), await two.state(L)] == [Sent(ORIGINAL, 0), Free()]
+
+
+async def test_what_a_full_store_does_not_take_is_forwarded_counted_and_not_repeated(two: TwoProcesses) -> None:
+    beyond: list[tuple[str, int]] = []
+    two.client.store = MemoryStore(two.clock, most_claims=1)
+    manager = ClaimManager(
+        two.client, lease=LEASE, clock=two.clock, on_beyond_bound=lambda bound, count: beyond.append((bound, count))
+    )
+    assert await manager.claim(on(K, L, M), A) == {K: Won(), L: Won(), M: Won()}
+    assert beyond == [("store", 2)]
+    await manager.settle(A, dict.fromkeys((K, L, M), ORIGINAL), [], TERMS)
+    assert manager._table.unwritten == {}
+    assert await manager.claim(on(L), B) == {L: Sent(ORIGINAL, 0)}, "this process remembers it"
+    await manager.close()
+
+
+async def test_acceptances_dropped_before_the_store_had_them_are_counted(two: TwoProcesses) -> None:
+    beyond: list[tuple[str, int]] = []
+    manager = ClaimManager(
+        two.client,
+        lease=LEASE,
+        clock=two.clock,
+        remembered=1,
+        on_beyond_bound=lambda bound, count: beyond.append((bound, count)),
+    )
+    two.client.up = False
+    await manager.settle(A, dict.fromkeys((K, L, M), ORIGINAL), [], TERMS)
+    assert beyond == [("memory", 2)]
+    assert list(manager._table.unwritten) == [M]
+    await manager.close()
