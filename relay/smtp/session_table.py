@@ -38,8 +38,6 @@ class SessionLimits:
     sessions: int
     session_idle: float
     """Seconds."""
-    memory_wait: float = 5.0
-    """Seconds that DATA waits for memory before it is refused."""
     descriptors: int = sys.maxsize
     """The sessions for which the process has file descriptors."""
     closing: float = 10.0
@@ -48,6 +46,8 @@ class SessionLimits:
     """Refused recipients of one transaction after which each further refusal is delayed."""
     refusal_delay: float = 0.1
     """Seconds."""
+    memory_wait: float = 5.0
+    """Seconds that DATA waits for memory before it is refused."""
 
 
 class SessionTable:

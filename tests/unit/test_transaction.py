@@ -162,10 +162,10 @@ class ReadablePseudonyms:
             raise ValueError("a fault")
         return recipient.upper()
 
-    def redact(self, text: str) -> str:
+    def redact(self, text: str, most: int) -> str:
         if self.fault == "redact":
             raise ValueError("a fault")
-        return without_addresses(text.replace("2.0.0", "said:"))
+        return without_addresses(text.replace("2.0.0", "said:"), most)
 
     def digest(self, octets: bytes) -> str:
         return f"{len(octets)}"

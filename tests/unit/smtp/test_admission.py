@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from parts import dialog_servers as servers
 from parts.client import GONE, RawClient, send
+from parts.logged import wait_logged
 from parts.relay_process import RelayProcess
 
 from relay.core.session_refusal import SessionRefusal
@@ -154,7 +155,7 @@ async def test_sessions_beyond_the_descriptors_receive_421(peer: ScriptedPeer) -
         assert (await admitted.content(b"hello")).code == 250
         counts = (await relay.metrics()).by_label("smtp_dedup_sessions_refused_total", "reason")
         assert counts["descriptors"] == 73
-        assert "session refused" in relay.stderr()
+        await wait_logged(relay, "session refused")
         for client in clients:
             await client.close()
 
