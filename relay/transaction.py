@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """Uploads of one message. An upload that ends before its final dot is repeated."""
-LONGEST_REPLY = 500
-"""Characters of the upstream's reply that an acceptance keeps."""
+LONGEST_REPLY = 100
+"""Characters of the upstream's reply that an acceptance keeps: its code and queue id. The store holds it for each
+recipient."""
 LARGE = 64 * 1024
 """Bytes. Lone dots in larger content are looked for in a thread."""
 SLOW_JUDGEMENT = "judgement took too long"

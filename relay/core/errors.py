@@ -3,7 +3,8 @@
 RelayError
 ├── SettingsError      wrong settings; the message names the source and the remedy             exit status 78
 ├── CannotListenError  an address to listen on is not available now, but may be later           exit status 1
-├── StoreError         the store did not do what it was asked; caught in `claims.store_client`
+├── StoreError         the store did not do what it was asked; caught in `claims.circuit_breaker`
+│   └── StoreBusyError     it was not this store's turn in time: another attempt may succeed at once
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
     │   └── UpstreamFull       it refuses a further connection: full if others work, else down
@@ -34,6 +35,10 @@ class CannotListenError(RelayError):
 
 class StoreError(RelayError):
     """A store failed as a whole: it refused, did not answer, is full, or is not readable."""
+
+
+class StoreBusyError(StoreError):
+    """The store was busy for longer than a call may take. Nothing was changed, or it is not known."""
 
 
 class UpstreamError(RelayError):

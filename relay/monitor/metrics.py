@@ -106,6 +106,14 @@ class Metrics:
             "Claims that another process took while this process was delivering.",
             registry=registry,
         )
+        beyond_bound = Counter(
+            "smtp_dedup_claims_beyond_bound",
+            "Claims that a full store did not take, and acceptances that a full process dropped before the store had "
+            "them. Repeats of both may be forwarded.",
+            ["bound"],
+            registry=registry,
+        )
+        self.claims_beyond_bound = {bound: beyond_bound.labels(bound) for bound in ("store", "memory")}
         self.faults = Counter(
             "smtp_dedup_faults",
             "Internal faults of the relay; each is in the log with its traceback.",

@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.claims.memory import MemoryStore
@@ -17,7 +18,7 @@ from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget, usable_memory
-from relay.settings.sources import default_secret_file
+from relay.settings.sources import default_secret_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session_table import SessionLimits
 from relay.transaction import Executors, Policy
@@ -39,7 +40,7 @@ _LONGEST_JUDGEMENT = 30.0
 
 
 def build_store(settings: Settings) -> Store:
-    """Returns the store, not opened yet."""
+    """Returns the store, not opened yet. Raises `SettingsError` if its password cannot be read."""
     match settings.store.url:
         case SqliteUrl(path):
             # Shorter than the store client's limit, so that a locked file is reported as locked and not as hanging.
@@ -47,6 +48,8 @@ def build_store(settings: Settings) -> Store:
         case MemoryUrl():
             return MemoryStore()
         case RedisUrl(_, servers):
+            password = store_password(settings) or servers.password
+            servers = replace(servers, password=password, namespace=settings.store.namespace)
             return RedisStore(servers, timeout=settings.store.timeout)
 
 

@@ -61,7 +61,11 @@ class Service:
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
         self.claims = ClaimManager(
-            self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
+            self.store,
+            lease=settings.dedup.lease,
+            clock=time.monotonic,
+            on_lost=self.metrics.claims_lost.inc,
+            on_beyond_bound=lambda bound, count: self.metrics.claims_beyond_bound[bound].inc(count),
         )
         self.records = RecordWriter(
             self.store,

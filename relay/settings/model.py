@@ -7,13 +7,13 @@ model is refused, so that no operator relies on a key without effect.
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import value_types
 from relay.settings.presets import parse_presets
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
-from relay.settings.urls import SmtpUrl
+from relay.settings.urls import RedisUrl, SmtpUrl, check_namespace
 from relay.settings.value_types import (
     Address,
     AddressOrNone,
@@ -204,6 +204,27 @@ class StoreSection(_Section):
         "1s",
         "Longest wait for the store. After it mail is forwarded without a claim: a duplicate is better than a loss.",
     )
+    password_file: PathOrNone = _key(
+        "",
+        "File whose first line is the password of a Redis server, in place of one in store.url. The relay's user must "
+        'be able to read it. "" = none. A password in store.url belongs into the settings file or RELAY_STORE__URL, '
+        "never into a flag, which every user of the host can see.",
+    )
+    namespace: Annotated[str, AfterValidator(check_namespace)] = _key(
+        "",
+        "Separates relays that share one Redis server, such as staging and production: 32 letters, digits, _ and - at "
+        "most. All relays of one namespace share their claims and records.",
+    )
+
+    @model_validator(mode="after")
+    def _is_redis(self) -> Self:
+        for name in ("password_file", "namespace"):
+            if getattr(self, name) and not isinstance(self.url, RedisUrl):
+                raise ValueError(
+                    f"store.{name} is for Redis, and store.url is {self.url}; leave it out"
+                    + ("; name another file to separate relays" if name == "namespace" else "")
+                )
+        return self
 
 
 class HttpSection(_Section):

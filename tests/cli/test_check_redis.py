@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,8 @@ def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: st
     with redis_server.client() as client:
         client.execute_command("CONFIG", "SET", "requirepass", password)
         try:
-            result = CliRunner().invoke(main, ["check", *free, "--store", given])
-            listing = CliRunner().invoke(main, ["suppressed", "--store", given])
+            result = CliRunner().invoke(main, ["check", *free], env={"RELAY_STORE__URL": given})
+            listing = CliRunner().invoke(main, ["suppressed"], env={"RELAY_STORE__URL": given})
         finally:
             client.execute_command("CONFIG", "SET", "requirepass", "")
     assert (result.exit_code, listing.exit_code) == (1, 1)
@@ -52,7 +53,10 @@ def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: st
 
 async def refused(url: str, *flags: str) -> tuple[str, str, str]:
     """Check a Redis that is no good. Give what was found, the remedy and the step."""
-    result = await check("--upstream", UPSTREAM, "--store", url, *flags)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:  # a flag must not contain a password
+        file.write(f'[store]\nurl = "{url}"\n')
+        file.flush()
+        result = await check("-c", file.name, "--upstream", UPSTREAM, *flags)
     assert result.status == 1
     lines = result.stdout.splitlines()
     [number] = [number for number, line in enumerate(lines) if line.startswith("FAIL  store.url: ")]
@@ -98,7 +102,7 @@ async def test_a_redis_in_protected_mode_is_quoted() -> None:
     [
         ("", ("default", "off"), "Authentication required", "write its password in store.url", "login"),
         ("u:wrong@", ("u", "on", ">right", "~*", "+@all"), "invalid username-password", "write the right", "login"),
-        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-set"), "permission", "allow this command", "command"),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-set"), "permission", "allow the user", "command"),
         # Missing, it would make two relays deliver twice: only a held key shows it.
         ("u:p@", ("u", "on", ">p", "~*", "+@all", "-pttl"), "trial that reads a held key", "allow the user", "command"),
         (

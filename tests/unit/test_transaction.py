@@ -58,6 +58,7 @@ class Store(MemoryStore):
     """What a guard makes of it."""
 
     up = True
+    data_losses = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
         return await self.execute(commands)
