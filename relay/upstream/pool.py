@@ -64,6 +64,7 @@ class Pool:
         self._idle_in_transaction: dict[Checkout, float] = {}
         """When each may be reclaimed, by the loop's clock."""
         self._reclaim_timer: asyncio.TimerHandle | None = None
+        self._reclaim_at = 0.0
         self._free: list[tuple[float, Connection]] = []
         """Since when, by the loop's clock, and the connection. The longest free comes first."""
         self._retire_timer: asyncio.TimerHandle | None = None
@@ -209,9 +210,11 @@ class Pool:
         if self._slots.waiting and self._idle_in_transaction:
             due = min(self._idle_in_transaction.values())
             if self._reclaim_timer is not None:
-                if self._reclaim_timer.when() <= due:
+                if self._reclaim_at <= due:
                     return
                 self._reclaim_timer.cancel()
+            # Kept beside the timer: for a time that has passed uvloop returns a handle without `when`.
+            self._reclaim_at = due
             self._reclaim_timer = asyncio.get_running_loop().call_at(due, self._reclaim)
 
     def _reclaim(self) -> None:

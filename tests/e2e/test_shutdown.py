@@ -70,7 +70,7 @@ async def test_an_upstream_that_never_answers(start_relay: StartRelay, peer: Scr
 
 
 async def test_a_store_that_hangs(start_relay: StartRelay, peer: ScriptedPeer, redis_server: RedisServer) -> None:
-    relay = await start_relay(upstream=peer.url, store=redis_server.url, settings=SETTINGS)
+    relay = await start_relay(upstream=peer.url, store=redis_server.url, settings=SETTINGS | {"store.timeout": "200ms"})
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate))
     client = await offer(relay)

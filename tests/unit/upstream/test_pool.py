@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from relay.core.errors import UpstreamBusy, UpstreamDown
 from relay.core.reply import OK
@@ -14,6 +15,8 @@ from relay.upstream.connection import Connection
 from relay.upstream.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from relay.upstream.checkout import Checkout
 
 
@@ -184,6 +187,18 @@ async def test_connections_long_idle_in_transaction_are_reclaimed_at_once_one_fo
         assert [(await task).connection for task in waiting] == [idle[0].connection, idle[1].connection]
     await asyncio.sleep(0.01)
     assert [checkout.checked_in for checkout in idle] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_a_connection_that_is_idle_in_transaction_is_reclaimed_for_a_waiter_the_longest_idle_first,
+        test_connections_long_idle_in_transaction_are_reclaimed_at_once_one_for_each_waiter,
+    ],
+)
+def test_connections_are_reclaimed_on_uvloop_too(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    """The relay runs on uvloop, whose timers differ from asyncio's."""
+    uvloop.run(scenario())
 
 
 async def test_a_connection_that_is_used_again_is_not_reclaimed() -> None:
