@@ -26,6 +26,8 @@ GROUP = "A resource runs out"
 MIB = 1 << 20
 LINE = b"x" * 898 + b"\r\n"
 LARGE = 8 * MIB
+HELD = 4
+"""Large messages that the upstream does not answer for a while. Their twins wait in memory."""
 MARK = b"large\r\n"
 AT_ONCE = 8
 """Large messages that clients send at the same time."""
@@ -55,19 +57,21 @@ def _runs_out(name: str, **rest: object) -> Callable[..., object]:
     hears="250, or 452 4.3.1 at DATA while `limits.memory` is used up, and a retry hears 250",
     sees="`memory_refused`; `in_flight_bytes` up to `in_flight_limit_bytes`; the process grows by a multiple of it",
     settings={"limits.memory": f"{BUDGET}MiB"},
-    messages=60,
+    messages=100,
+    limit=300.0,
 )
 async def memory(run: Run) -> None:
     gate = asyncio.Event()
     run.peer.on(Step.DOT, wait(gate), matching=MARK, times=None)
-    large = {run.next_message(): run.chance.sample(PEOPLE, 1) for _ in range(run.messages)}
+    # Fewer than the upstream's connections, so that small mail of other clients finds one.
+    large = {run.next_message(): run.chance.sample(PEOPLE, 1) for _ in range(HELD)}
     run.clients.padding = lambda message: MARK + LINE * (LARGE // len(LINE)) if message in large else LINE
     relay = run.relays[0]
     before = reset_peak(relay)
-    # Small mail of other clients flows meanwhile.
     async with run.load(copies=2, repeats=1):
-        await _each(large, lambda message: run.clients.attempt(message, large[message], 0, Manner.LEAVE_AFTER_DOT))
-    gate.set()
+        twins = [*large] * (run.messages // HELD)
+        await _each(twins, lambda message: run.clients.attempt(message, large[message], 0, Manner.LEAVE_AFTER_DOT))
+        gate.set()
     await _each(large, lambda message: run.clients.insist(message, large[message], 0))
     refused = (await relay.metrics()).value("smtp_dedup_memory_refused_total")
     run.note(f"{refused:,.0f} messages found no memory")
