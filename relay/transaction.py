@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core import decision
@@ -42,18 +43,23 @@ if TYPE_CHECKING:
     from relay.core.delivery import Delivery, Upstream
     from relay.core.envelope import Envelope, Recipient
     from relay.core.report import Reporter
-    from relay.judge.judge import MessageAnalysis
+    from relay.judge.judge import Judge, MessageAnalysis
     from relay.records.pseudonyms import Pseudonyms
     from relay.records.writer import RecordWriter
+    from relay.runtime.executor import Executor
+    from relay.runtime.memory import MemoryBudget
 
     Verdicts: TypeAlias = Mapping[Recipient, Won | Held | Sent]
 
 ATTEMPTS = 3
 """Uploads of one message. An upload that ends before its final dot is repeated."""
-LONGEST_REPLY = 500
-"""Characters of the upstream's reply that an acceptance keeps."""
+LONGEST_REPLY = 100
+"""Characters of the upstream's reply that an acceptance keeps: its code and queue id. The store holds it for each
+recipient."""
 LARGE = 64 * 1024
-"""Bytes. Larger content is analysed in a thread."""
+"""Bytes. Lone dots in larger content are looked for in a thread."""
+SLOW_JUDGEMENT = "judgement took too long"
+"""The reason in the log for which a message is exempt after the time limit of `Executors.judging`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,21 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Executors:
+    """The threads for work that would hold up the event loop. Records and stores have their own."""
+
+    judging: Executor
+    """For judgements. Its limit is the longest that a message waits for one."""
+    content: Executor
+    """For work that no message can do without. It takes linear time, so there is no limit."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.judging.close()
+        self.content.close()
+
+
+@dataclass(frozen=True)
 class Dependencies:
     """What the transactions of a process share."""
 
@@ -79,8 +100,11 @@ class Dependencies:
     upstream: Upstream
     claims: ClaimManager
     reporter: Reporter
-    judge: Callable[[bytes, bytes], MessageAnalysis]
+    judge: Judge
     """Analyses content that was sent with a reverse-path. Pure, and safe to call in a thread."""
+    executors: Executors
+    memory: MemoryBudget
+    """Shared by the content of all messages."""
     records: RecordWriter
     pseudonyms: Pseudonyms
     loop_ids: Sequence[str]
@@ -102,7 +126,7 @@ class Transaction:
         self._peer = peer
         self._helo = helo
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(envelope)
+        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer)
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
@@ -142,19 +166,28 @@ class Transaction:
         finally:
             # Recipients are left only if the service ends first.
             self._end(self._unsettled(), DRAINING)
-            await self._delivery.finish()
+            self._relay.claims.end_claims(self._judgement.fingerprints.values(), self._token)  # after a fault only
+            with self._guard("finish"):
+                await self._delivery.finish()
             report = self._report(len(content), self._relay.clock() - started)
-            await self._record(report, content)
-            self._relay.reporter.message(report)
+            try:
+                await self._record(report, content)
+            finally:  # a service that ends cancels the record; the outcome is known and is reported all the same
+                with self._guard("report"):
+                    self._relay.reporter.message(report)
         return report.reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
         """Ends the message without judging its content, such as one that is too large. `size` in bytes."""
         await self._delivery.finish()
-        self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, reply))
+        self._results = dict.fromkeys(self._paths, decision.answered(reply))
         report = self._report(size, 0.0)
         self._relay.reporter.message(report)
         return report.reply
+
+    async def pause(self) -> None:
+        """Returns the upstream connection before a wait. `data` opens the upstream's transaction again."""
+        await self._delivery.finish()
 
     async def abandon(self) -> None:
         """Ends the transaction before its final dot. Nothing was claimed or forwarded."""
@@ -163,6 +196,8 @@ class Transaction:
     # The steps
 
     async def _run(self, content: Content, deadline: float) -> None:
+        if len(content) > LARGE:
+            await self._relay.executors.content.run(lambda: content.safe_wire)
         await self._judge(content)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
@@ -180,25 +215,39 @@ class Transaction:
                 in_time = await self._wait(plan.wait, deadline)
 
     async def _judge(self, content: Content) -> None:
-        """Decides the ruling and the fingerprint of each recipient. After a fault the message is exempt."""
-        analysis = None
+        """Decides the ruling and the fingerprint of each recipient.
+
+        A message is exempt after a fault, and if its judgement takes too long: then it is forwarded without a claim.
+        """
+        relay, analysis = self._relay, None
+        judging = relay.executors.judging
         with self._guard("fingerprint"):
-            if len(content) > LARGE:
-                analysis = await asyncio.to_thread(self._analyse, content)
-            else:
-                analysis = self._analyse(content)
-            self._judgement = judge_recipients(
-                analysis,
-                self._paths,
-                self._envelope.reverse_path,
-                loop_ids=self._relay.loop_ids,
-                pseudonym=self._relay.pseudonyms,
-            )
+            try:
+                analyse = partial(self._analyse, content)
+                takes_long = relay.judge.takes_long(content.wire)
+                analysis = await judging.run(analyse) if takes_long else analyse()
+                judge_all = partial(self._judge_recipients, analysis)
+                takes_long = analysis.takes_long(self._paths)
+                self._judgement = await judging.run(judge_all) if takes_long else judge_all()
+            except TimeoutError:
+                relay.reporter.judgement_timed_out(self.id, self._peer, len(content))
+                self._judgement = Judgement.exempt(self._paths, SLOW_JUDGEMENT, analysis)
             return
         self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
     def _analyse(self, content: Content) -> MessageAnalysis:
-        return self._relay.judge(content.plain, self._envelope.reverse_path)
+        analysis = self._relay.judge(content.plain, self._envelope.reverse_path)
+        analysis.drop_message()
+        return analysis
+
+    def _judge_recipients(self, analysis: MessageAnalysis) -> Judgement:
+        return judge_recipients(
+            analysis,
+            self._paths,
+            self._envelope.reverse_path,
+            loop_ids=self._relay.loop_ids,
+            pseudonym=self._relay.pseudonyms,
+        )
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
         """Claims all recipients at once. After a fault all count as won, so that the message is forwarded."""
@@ -266,18 +315,21 @@ class Transaction:
         return outcome
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
-        """Records what was accepted and releases the rest. A fault does not undo an acceptance."""
-        accepted_outcomes = {Outcome.FORWARDED}
-        if self._relay.policy.keep_uncertain:
-            accepted_outcomes.add(Outcome.UNCERTAIN)
-        keys = self._judgement.fingerprints
-        results = {keys[to]: self._results.get(to) for to in won if to in keys}
-        replies = {
-            key: result.reply for key, result in results.items() if result and result.outcome in accepted_outcomes
-        }
-        originals = {reply: self._original(reply) for reply in set(replies.values())}
-        accepted = {key: originals[reply] for key, reply in replies.items()}
+        """Records what was accepted and releases the rest. A fault does not undo an acceptance.
+
+        What a fault leaves claimed ends with the transaction (`ClaimManager.end_claims`).
+        """
         with self._guard("settle"):
+            accepted_outcomes = {Outcome.FORWARDED}
+            if self._relay.policy.keep_uncertain:
+                accepted_outcomes.add(Outcome.UNCERTAIN)
+            keys = self._judgement.fingerprints
+            results = {keys[to]: self._results.get(to) for to in won if to in keys}
+            replies = {
+                key: result.reply for key, result in results.items() if result and result.outcome in accepted_outcomes
+            }
+            originals = {reply: self._original(reply) for reply in set(replies.values())}
+            accepted = {key: originals[reply] for key, reply in replies.items()}
             terms = self._judgement.terms(won)
             await self._relay.claims.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
 
@@ -324,7 +376,10 @@ class Transaction:
         )
 
     def _original(self, reply: Reply) -> Original:
-        text = self._relay.pseudonyms.redact(reply.text[:LONGEST_REPLY])
+        """Returns what the claim keeps of this message. After a fault it lacks the reply, and is kept all the same."""
+        text = ""
+        with self._guard("redact"):
+            text = self._relay.pseudonyms.redact(reply.text, LONGEST_REPLY)
         return Original(self.id, self._judgement.message_id, text, self._relay.now())
 
     def _report(self, size: int, seconds: float) -> Report:

@@ -1,6 +1,8 @@
 """A circuit breaker around a store: limits the time of each call, and stops calls while the store is down.
 
-up ──a StoreError, or two hangs in a row──▶ down ──a probe is answered──▶ up
+up ──a StoreError, or two delays in a row──▶ down ──a probe is answered──▶ up
+
+A delay is a call that hangs, or a store that other processes keep busy.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.core.claim import Claim, Fingerprint, Release, Token, Unknown
-from relay.core.errors import StoreError
+from relay.core.claim import Claim, Done, Fingerprint, Free, Held, Peek, Release, Renew, Token, Unknown, Won
+from relay.core.errors import StoreBusyError, StoreError
 from relay.runtime.tasks import run_within
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("relay.store")
 
-_HANGS = 2
-"""Hangs in a row after which the store is down: one may be a short stall. A `StoreError`, which the store reports
-itself, counts at once."""
+_DELAYS = 2
+"""Delays in a row after which the store is down: one may be a short stall. Any other `StoreError` counts at once."""
+
+_PROBE_LEASE = 60.0
+"""Seconds. Longer than any probe takes, so that its claim does not expire between two commands."""
 
 
-class _HangError(StoreError):
+class _HangError(StoreBusyError):
     """A call did not end within its limit."""
 
 
@@ -43,10 +47,12 @@ class CircuitBreaker:
         """Why it is down."""
         self.identity: str | None = None
         """The store's random id, as last reported."""
+        self.data_losses = 0
+        """How often the store was found to have lost data: it was restarted, or has another identity."""
         self._store = store
         self._limit = limit
         self._restarts = store.restarts
-        self._hangs = 0
+        self._delays = 0
         self._subscribers: list[Callable[[bool], None]] = []
 
     def subscribe(self, callback: Callable[[bool], None]) -> None:
@@ -77,13 +83,13 @@ class CircuitBreaker:
             result = await self._run_limited(work)
         except StoreError as error:
             self.reason = str(error)
-            self._hangs = self._hangs + 1 if isinstance(error, _HangError) else _HANGS
-            if self._hangs >= _HANGS:
+            self._delays = self._delays + 1 if isinstance(error, StoreBusyError) else _DELAYS
+            if self._delays >= _DELAYS:
                 self._set_down()
         except Exception as error:  # noqa: BLE001 - a bug in the store must not stop mail
             self.fail(error)
         else:
-            self._hangs = 0
+            self._delays = 0
             return result
         return None
 
@@ -101,7 +107,7 @@ class CircuitBreaker:
         identity = await self.call(self._store.identity())
         if identity is not None:
             _log.warning("store was restarted; it is told again what it may have lost")
-            self.identity, self._restarts = identity, restarts
+            self._learn(identity, restarts)
             self._notify()
 
     async def _run_limited(self, work: Coroutine[object, object, _T]) -> _T:
@@ -119,21 +125,43 @@ class CircuitBreaker:
     async def _probe(self) -> bool:
         """Returns whether the store serves. One that is read-only (a replica, a full one) does not."""
         try:
-            self.identity = await self._run_limited(self._write_and_identify())
+            identity = await self._run_limited(self._try_claim_and_identify())
         except StoreError as error:
             self.reason = str(error)
         except Exception as error:  # noqa: BLE001 - see `call`
             self._log_error(error)
         else:
+            self._learn(identity, self._store.restarts)
             return True
         return False
 
-    async def _write_and_identify(self) -> str:
-        key, token = Fingerprint("probe:" + secrets.token_hex(8)), Token(secrets.token_hex(8))
-        for answer in await self._store.execute([Claim(key, token, lease=1.0, window=1.0), Release(key, token)]):
+    async def _try_claim_and_identify(self) -> str:
+        """Returns the store's identity if a claim can be held against others, renewed and released.
+
+        Without a look at a held key, a user who may not read the remaining time of a key would go unnoticed, and two
+        relays would deliver the same mail.
+        """
+        key = Fingerprint("probe:" + secrets.token_hex(8))
+        token, other = Token(secrets.token_hex(8)), Token(secrets.token_hex(8))
+        steps = (
+            (Claim(key, token, lease=_PROBE_LEASE, window=1.0), Won),
+            (Claim(key, other, lease=_PROBE_LEASE, window=1.0), Held),
+            (Renew(key, token, lease=_PROBE_LEASE), Done),
+            (Release(key, token), Done),
+            (Peek(key, window=1.0), Free),
+        )
+        answers = await self._store.execute([command for command, _ in steps])
+        for (command, expected), answer in zip(steps, answers, strict=True):
             if isinstance(answer, Unknown):
                 raise StoreError(answer.reason)
+            if not isinstance(answer, expected):
+                raise StoreError(f"it does not keep claims ({type(command).__name__}: {type(answer).__name__})")
         return await self._store.identity()
+
+    def _learn(self, identity: str, restarts: int) -> None:
+        if self.identity is not None and (identity, restarts) != (self.identity, self._restarts):
+            self.data_losses += 1
+        self.identity, self._restarts = identity, restarts
 
     def _log_error(self, error: BaseException) -> None:
         """Logs an unexpected error, but not the same one at every probe."""
@@ -147,8 +175,7 @@ class CircuitBreaker:
         self._notify()
 
     def _set_up(self) -> None:
-        self.up, self._hangs, self.reason = True, 0, ""
-        self._restarts = self._store.restarts
+        self.up, self._delays, self.reason = True, 0, ""
         self._notify()
 
     def _notify(self) -> None:

@@ -52,7 +52,11 @@ class Acceptance:
 
 
 class LocalTable:
-    """Held claims and acceptances by fingerprint. The end of a claim wakes its waiters."""
+    """Held claims and acceptances by fingerprint. The end of a claim wakes its waiters.
+
+    Of the acceptances, at most `remembered` stay; the oldest are dropped, and are then known to the store only. The
+    claims are bounded by the transactions that hold them or asked for them.
+    """
 
     def __init__(self, clock: Callable[[], float], remembered: int) -> None:
         self.clock = clock
@@ -60,6 +64,8 @@ class LocalTable:
         self.acceptances: OrderedDict[Fingerprint, Acceptance] = OrderedDict()
         self.unwritten: dict[Fingerprint, None] = {}
         """Acceptances that the store has not confirmed, oldest first; those that failed are at the end."""
+        self.unwritten_dropped = 0
+        """How many unwritten acceptances were dropped within their windows, because the table was full."""
         self.generation_changes = 0
         """How often all acceptances were dropped. A caller that looked one up before such a change looks again."""
         self._generation: str | None = None
@@ -146,13 +152,15 @@ class LocalTable:
             if len(self.acceptances) <= self._remembered and self.clock() - entry.at < entry.window:
                 break
             del self.acceptances[oldest]
+            is_in_window = self.clock() - entry.at < entry.window
+            self.unwritten_dropped += oldest in self.unwritten and is_in_window
             self.unwritten.pop(oldest, None)
 
     def drop_expired_claims(self) -> None:
-        """Ends the claims of other processes whose lease has ended, as last reported."""
+        """Ends the claims of other processes for which no transaction waits and whose lease has ended."""
         now = self.clock()
         for key, claim in list(self.claims.items()):
-            if isinstance(claim, RemoteClaim) and claim.lease_end <= now:
+            if isinstance(claim, RemoteClaim) and not claim.waiters and claim.lease_end <= now:
                 self.end_claim(key)
 
     def wake_all(self) -> None:

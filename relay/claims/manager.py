@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from relay.claims.lease_renewal import LeaseRenewal
 from relay.claims.local_table import Acceptance, LocalTable, OwnClaim, Verdict
 from relay.claims.remote_claims import POLL_EVERY, RemoteClaims
 from relay.claims.write_back import WriteBack
-from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Held, Release, Sent, Won
+from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Full, Held, Release, Sent, Won
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("relay.store")
 
+STORE, MEMORY = BOUNDS = ("store", "memory")
+"""What may be full: the store, and the table of this process."""
+_BOUND_TEXTS = {
+    STORE: "the store holds as many claims as it may: mail is forwarded without a claim, and its repeats too",
+    MEMORY: "more was accepted than this process keeps for a store that does not answer: repeats may be forwarded",
+}
+_LOG_EVERY = 60.0
+"""Seconds between two warnings about the same bound."""
+
 REMEMBERED = 200_000
 """Acceptances that the process keeps. The oldest beyond that number are in the store only."""
 
@@ -35,7 +45,9 @@ class ClaimManager:
     """All claims of a process. Times in seconds, by a monotonic clock.
 
     `on_lost(count)` is called with the number of claims that another process took while a transaction of this process
-    delivered: the lease had ended, or the store had lost it. Each is counted once.
+    delivered: the lease had ended, or the store had lost it. Each is counted once. `on_beyond_bound(bound, count)` is
+    called with the number of claims that a full store (`BOUNDS[0]`) did not take, and of acceptances that a full table
+    (`BOUNDS[1]`) dropped before the store had them: repeats of both may be forwarded.
     """
 
     def __init__(
@@ -47,6 +59,7 @@ class ClaimManager:
         remembered: int = REMEMBERED,
         poll_every: float = POLL_EVERY,
         on_lost: Callable[[int], None] = lambda _: None,
+        on_beyond_bound: Callable[[str, int], None] = lambda _, __: None,
     ) -> None:
         self._store = store
         self._lease = lease
@@ -57,6 +70,10 @@ class ClaimManager:
         self._write_back = WriteBack(self._table, store)
         self._releases = Tasks()
         self._on_lost = on_lost
+        self._on_beyond_bound = on_beyond_bound
+        self._bounds_logged_at: dict[str, float] = {}
+        self._unwritten_dropped = 0
+        self._data_losses = store.data_losses
         self._closing = False
 
     def start(self) -> None:
@@ -77,8 +94,10 @@ class ClaimManager:
         self._table.wake_all()
 
     def store_returned(self) -> None:
-        """Renews all leases and writes all acceptances of this process: the store may have lost them."""
-        self._write_back.add_own_acceptances()
+        """Renews all leases, and writes what the store has not confirmed: everything if it has lost data."""
+        if self._store.data_losses != self._data_losses:
+            self._data_losses = self._store.data_losses
+            self._write_back.add_own_acceptances()
         if not self._closing:
             self._lease_renewal.renew_soon()
             self._write_back.restart()
@@ -87,6 +106,11 @@ class ClaimManager:
     def held(self) -> int:
         """The number of claims that transactions of this process hold."""
         return len(self._table.own_claims)
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait for claims of others."""
+        return len({waiter for claim in self._table.claims.values() for waiter in claim.waiters})
 
     async def claim(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
         """Claims all keys at once, without waiting for other owners. In doubt a key is won."""
@@ -143,6 +167,9 @@ class ClaimManager:
         for key in released:
             self._table.release(key, token)
             commands.append(Release(key, token))
+        dropped = self._table.unwritten_dropped - self._unwritten_dropped
+        self._unwritten_dropped += dropped
+        self._report_beyond_bound(MEMORY, dropped)
         answers = await self._store.ask(commands)
         self._write_back.remove_confirmed(commands, answers)
         if not self._closing:
@@ -151,6 +178,14 @@ class ClaimManager:
             if key in claims and answer == Done(claim_lost=True):
                 claims[key].lost = True  # no renewal has noticed it if the process was stopped for a while
         self._report_lost([key for key, claim in claims.items() if claim.lost], accepted)
+
+    def end_claims(self, keys: Iterable[Fingerprint], token: Token) -> None:
+        """Ends claims of a transaction that has ended, in this process only: in the store their leases run out.
+
+        Only a fault leaves such claims behind. Without this their leases would be renewed for ever.
+        """
+        for key in keys:
+            self._table.release(key, token)
 
     async def wait_for_change(self, keys: Sequence[Fingerprint], timeout: float) -> bool:  # noqa: ASYNC109 - ends by event too
         """Waits until one of the claims changes. Returns False after `timeout` seconds, or when the service ends."""
@@ -190,6 +225,7 @@ class ClaimManager:
         claims = [Claim(key, token, self._lease, key_terms.window) for key, key_terms in terms.items()]
         generation, *answers = await self._store.ask([AskGeneration(), *claims])
         self._table.apply_generation(generation)  # before the answers, which are at least as new
+        self._report_beyond_bound(STORE, sum(isinstance(answer, Full) for answer in answers))
         verdicts: dict[Fingerprint, Verdict] = {}
         for (key, key_terms), answer in zip(terms.items(), answers, strict=True):
             if isinstance(answer, Held | Sent):
@@ -208,6 +244,16 @@ class ClaimManager:
             self._releases.start(self._store.ask(releases), "release abandoned claims")
         for key in keys:
             self._table.release(key, token)
+
+    def _report_beyond_bound(self, bound: str, count: int) -> None:
+        """Counts claims beyond a bound, and logs the first ones in each minute."""
+        if not count:
+            return
+        self._on_beyond_bound(bound, count)
+        now = self._clock()
+        if now - self._bounds_logged_at.get(bound, -math.inf) >= _LOG_EVERY:
+            self._bounds_logged_at[bound] = now
+            _log.warning(_BOUND_TEXTS[bound])
 
     def _report_lost(self, lost: Sequence[Fingerprint], accepted: Container[Fingerprint]) -> None:
         """Reports claims that another process took, found too late for `find_lost_claims`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core.claim import (
+    MOST_CLAIMS,
     MOST_RECORDS,
     AskGeneration,
     Claim,
@@ -16,6 +17,7 @@ from relay.core.claim import (
     Done,
     Entry,
     Free,
+    Full,
     Generation,
     Held,
     Note,
@@ -66,11 +68,17 @@ class MemoryStore:
 
     restarts = 0
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most_records: int = MOST_RECORDS) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most_records: int = MOST_RECORDS,
+        most_claims: int = MOST_CLAIMS,
+    ) -> None:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
         self._records: OrderedDict[str, _StoredRecord] = OrderedDict()
         self._most_records = most_records
+        self._most_claims = most_claims
         self._weight = 0
         self._identity = secrets.token_hex(8)
         self._generation = ""
@@ -128,6 +136,9 @@ class MemoryStore:
             case Note():
                 self._note(command, now)
                 return Done()
+        is_full = len(self._entries) >= self._most_claims
+        if is_full and isinstance(command, Claim | Confirm) and command.key not in self._entries:
+            return Full()
         entry = self._entry(command.key, now)
         row = find_row(_state(entry), type(command), _condition(command, entry, now))
         match command:

@@ -38,8 +38,8 @@ class RemoteClaims:
     async def _poll(self) -> bool:
         """Polls once. Returns True if no transaction waits."""
         awaited = self._table.awaited_claims
+        self._table.drop_expired_claims()
         if not awaited:
-            self._table.drop_expired_claims()
             return True
         await asyncio.sleep(self._poll_every)
         asked_at = self._table.clock()

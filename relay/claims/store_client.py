@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BATCH = 2_000
 """Commands in one round trip: as many as every store can answer well within its limit."""
+MOST_REQUESTS = 10_000
+"""Requests that may wait. One more is answered `Unknown`. A waiting transaction has one, so that few ever wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +80,11 @@ class BatchingStoreClient:
         """The store's random id, as last reported. None before the store has answered for the first time."""
         return self._breaker.identity
 
+    @property
+    def data_losses(self) -> int:
+        """How often the store was found to have lost data."""
+        return self._breaker.data_losses
+
     def subscribe(self, callback: Callable[[bool], None]) -> None:
         """Has `callback(up)` called at each change of `up`, and when the store may have lost data."""
         self._breaker.subscribe(callback)
@@ -101,6 +108,8 @@ class BatchingStoreClient:
         """
         if not self.up:
             return self._unknown(commands)
+        if len(self._queue) >= MOST_REQUESTS:
+            return [Unknown("too many requests wait for the store")] * len(commands)
         requests = [self._enqueue(commands[start : start + BATCH]) for start in range(0, len(commands), BATCH)]
         try:
             return [answer for request in requests for answer in await request.answers]

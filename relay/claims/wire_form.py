@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from functools import lru_cache
 
 from relay.core.claim import Original
+
+_LONGEST_TEXT = 1000
+"""Characters of one value: longer than a Message-ID that fits into a line (RFC 5322), a recipient or a reply is."""
+_LATEST = 1e11
+"""Seconds since the Unix epoch: a moment that every calendar function can show."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What could end a line or command a terminal."""
 
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -25,11 +32,15 @@ def _encode(original: Original) -> str:
     return _write(
         {
             "record": original.id,
-            "message_id": original.message_id,
-            "reply": original.reply,
+            "message_id": _printable(original.message_id),
+            "reply": _printable(original.reply),
             "accepted_at": original.accepted_at,
         }
     )
+
+
+def _printable(text: str) -> str:
+    return _CONTROL.sub("?", text[:_LONGEST_TEXT])
 
 
 def decode(text: str | bytes) -> Original | None:
@@ -45,7 +56,9 @@ def decode(text: str | bytes) -> Original | None:
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
     texts = (original.id, original.message_id, original.reply)
-    if not all(isinstance(text, str) for text in texts) or not math.isfinite(original.accepted_at):
+    if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts):
+        return None
+    if any(map(_CONTROL.search, texts)) or not 0 <= original.accepted_at < _LATEST:
         return None
     return original
 
@@ -56,4 +69,5 @@ def decode_recipient(text: str | bytes) -> str:
         recipient = json.loads(text)["recipient"]
     except (ValueError, TypeError, LookupError, RecursionError):
         return ""
-    return recipient if isinstance(recipient, str) else ""
+    is_ours = isinstance(recipient, str) and len(recipient) <= _LONGEST_TEXT and not _CONTROL.search(recipient)
+    return recipient if is_ours else ""

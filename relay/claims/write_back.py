@@ -6,7 +6,7 @@ import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from relay.core.claim import Answer, AskGeneration, Command, Confirm, Done
+from relay.core.claim import Answer, AskGeneration, Command, Confirm, Done, Full
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class WriteBack:
         self._table.unwritten |= dict.fromkeys(key for key, known in acceptances.items() if known.delivered_here)
 
     def remove_confirmed(self, commands: Sequence[Command], answers: Sequence[Answer]) -> None:
-        """Removes what the store has confirmed from the unwritten acceptances."""
+        """Removes from the unwritten acceptances what the store has confirmed, or has no room for."""
         for command, answer in zip(commands, answers, strict=True):
-            if isinstance(command, Confirm) and isinstance(answer, Done):
+            if isinstance(command, Confirm) and isinstance(answer, Done | Full):
                 self._table.unwritten.pop(command.key, None)
 
     async def _step(self) -> bool:
@@ -94,4 +94,4 @@ class WriteBack:
         for command in commands:
             if command.key in self._table.unwritten:
                 self._table.unwritten[command.key] = self._table.unwritten.pop(command.key)
-        return not commands or any(isinstance(answer, Done) for answer in answers)
+        return not commands or any(isinstance(answer, Done | Full) for answer in answers)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from relay import __version__
-from relay.cli.exit_status import replace_closed_stdout, shared_exit_statuses
+from relay.cli.exit_status import replace_closed_streams, shared_exit_statuses
 
 _COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
 
@@ -40,7 +40,7 @@ class _Commands(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parses the arguments. `--help` and `--version` print their result here."""
-        replace_closed_stdout()
+        replace_closed_streams()
         with shared_exit_statuses():
             return super().make_context(*args, **extra)
 

@@ -3,146 +3,154 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import sys
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.check_files import check_kept_copies, check_maildir, check_secret, trial_path
+from relay.cli.check_files import check_kept_copies, check_maildir, check_secret
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
 from relay.cli.options import settings_options
-from relay.cli.remedies import store_remedy, upstream_remedy
-from relay.core.errors import StoreError, UpstreamDown, UpstreamError
+from relay.runtime.executor import Executor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
-    from relay.claims.redis.server_info import ServerInfo
+    from relay.cli.check_upstream import TrialAddresses
     from relay.settings import Loaded, Settings
     from relay.settings.addresses import HostPort
-    from relay.settings.urls import SmtpUrl, SqliteUrl
+    from relay.settings.urls import SmtpUrl
 
-_FILE_REMEDY = "name a file in a folder that this user may write, or correct store.url"
+FILE_LIMIT = 10.0
+"""Seconds for a test that may hang on a disk, a network file system or the resolver. An address takes 5 s at most."""
+_SERVER_LIMIT = 180.0
+"""Seconds for the test of a server. Each step of it has a shorter limit, with a better message."""
+
+
+def _address(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[!-;=?-~]*", value):
+        raise click.BadParameter(f"write {option.opts[0]} USER@HOST, in ASCII and without < and >")
+    return value
 
 
 @click.command(
     short_help="Test whether the relay would work here, now.",
     epilog="""\b
 Example:
-  relay check -c /etc/smtp-dedup-relay/relay.toml
+  relay check -c /etc/smtp-dedup-relay/relay.toml --rcpt-to me@example.org
 Exit status: 0 all is well, perhaps with warnings, 1 something does not work,
 78 the settings are wrong.""",
 )
 @settings_options
-def check(loaded: Loaded) -> None:
+@click.option(
+    "--mail-from",
+    metavar="ADDRESS",
+    callback=_address,
+    help='The sender that the upstream is asked to accept; "" is the null sender.  [default: the user in the '
+    "upstream's URL if it is an address, else the null sender]",
+)
+@click.option(
+    "--rcpt-to",
+    metavar="ADDRESS",
+    callback=_address,
+    help="The recipient that the upstream is asked to accept. No mail is sent to it.  [default: the sender, else "
+    "postmaster at the upstream]",
+)
+def check(loaded: Loaded, mail_from: str | None, rcpt_to: str | None) -> None:
     """Test whether the relay would work with these settings, here and now.
 
-    The settings must be valid, the listen addresses free or held by a relay, the upstream and the store must answer,
-    and the folders must be writable. Each fault is shown with what to do about it. The test leaves nothing behind:
-    it tries a missing store or Maildir under another name, in the folder where the relay would create it.
+    The settings must be valid, the listen addresses free or held by a relay, and the folders writable. The upstream
+    must accept MAIL and RCPT; RSET follows, and never content. The store must accept a write. Each fault is shown with
+    the words of the server, the step that failed and what to do about it. The test leaves nothing behind: it tries a
+    missing store or Maildir under another name, in the folder where the relay would create it.
     """
+    from relay.cli.check_upstream import TrialAddresses
     from relay.settings.sources import upstream_password
 
-    findings = asyncio.run(_check(loaded.settings, upstream_password(loaded.settings)))
+    password = upstream_password(loaded.settings)
+    sys.exit(asyncio.run(_check(loaded.settings, password, TrialAddresses(mail_from, rcpt_to))))
+
+
+async def _check(settings: Settings, password: str | None, trial: TrialAddresses) -> int:
+    """Runs all tests at the same time, prints their findings in order and returns the exit status.
+
+    If a test raises an exception the findings of the others are printed first.
+    """
+    results = await asyncio.gather(*_tests(settings, password, trial), return_exceptions=True)
+    findings = [finding for result in results if not isinstance(result, BaseException) for finding in result]
     for finding in findings:
         click.echo(str(finding))
-    sys.exit(1 if any(finding.fails for finding in findings) else 0)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    status = 1 if any(finding.fails for finding in findings) else 0
+    if any(isinstance(finding, _Overdue) for finding in findings):
+        # Python would wait for the thread that hangs.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
-async def _check(settings: Settings, password: str | None) -> list[Finding]:
-    findings = [_check_address(key, address) for key, address in addresses(settings).items()]
-    findings += await _check_upstreams(settings, password)
-    findings += await _check_store(settings)
-    findings += await asyncio.to_thread(lambda: [*check_kept_copies(settings), *check_secret(settings)])
-    return findings
+class _Overdue(Finding):
+    """A test that did not end. It may have left a thread that hangs."""
 
 
-def _check_address(key: str, address: HostPort) -> Finding:
-    reason = bind_error(address)
-    if not reason:
-        return Finding(key, f"{address} is free")
-    if held_by_relay(key, address, reason):
-        return Finding(key, f"{address} is held by a relay (fine if it is this one)")
-    return Finding(key, f"{address} cannot be listened on: {reason}", listen_remedy(key, reason))
+def _tests(
+    settings: Settings, password: str | None, trial: TrialAddresses
+) -> Iterator[Coroutine[None, None, Iterable[Finding]]]:
+    from relay.cli.check_store import check_store
+
+    for key, address in addresses(settings).items():
+        yield _in_thread(key, partial(_check_address, key, address))
+    yield from _upstream_tests(settings, password, trial)
+    yield _within(_SERVER_LIMIT, "store.url", check_store(settings))
+    yield _in_thread("record.keep", lambda: [*check_kept_copies(settings)])
+    yield _in_thread("record.secret_file", lambda: [*check_secret(settings)])
 
 
-async def _check_upstreams(settings: Settings, password: str | None) -> list[Finding]:
-    """Tests each upstream alone: together they work as long as one does."""
+def _upstream_tests(
+    settings: Settings, password: str | None, trial: TrialAddresses
+) -> Iterator[Coroutine[None, None, Iterable[Finding]]]:
+    """Yields a test for each upstream alone: together they work as long as one does."""
+    from relay.cli.check_upstream import UpstreamTest
+    from relay.service.build import build_target
     from relay.settings.urls import MaildirUrl
 
     upstream = settings.upstream
-    if isinstance(upstream.url, MaildirUrl):
-        return [await asyncio.to_thread(check_maildir, upstream.url)]
-    return [
-        await _check_server(upstream.key_of(url), _with_upstream(settings, url), password) for url in upstream.smtp_urls
-    ]
+
+    async def test(url: SmtpUrl) -> Iterable[Finding]:
+        target = build_target(url, settings, password)
+        return await UpstreamTest(upstream.key_of(url), url, target, trial, upstream.reply_timeout).run()
+
+    maildir = upstream.url
+    if isinstance(maildir, MaildirUrl):
+        yield _in_thread("upstream.url", lambda: [check_maildir(maildir)])
+    for url in upstream.smtp_urls:
+        yield _within(_SERVER_LIMIT, upstream.key_of(url), test(url))
 
 
-async def _check_server(key: str, settings: Settings, password: str | None) -> Finding:
-    from relay.service import build_upstream
-
-    url = settings.upstream.url
-    upstream = build_upstream(settings, password)
-    try:
-        await upstream.probe()
-    except UpstreamDown as error:
-        return Finding(key, f"{url}: {error}", upstream_remedy(error, key))
-    except UpstreamError as error:
-        return Finding(key, f"{url}: {error}", f"correct {key} or its password, or allow the relay on that server")
-    finally:
-        await upstream.close()
-    size = upstream.size_limit()
-    return Finding(key, f"{url} answers" + (f" and takes messages up to {size} bytes" if size else ""))
+def _in_thread(key: str, test: Callable[[], list[Finding]]) -> Coroutine[None, None, Iterable[Finding]]:
+    return _within(FILE_LIMIT, key, Executor(key, 1).run(test))
 
 
-def _with_upstream(settings: Settings, url: SmtpUrl) -> Settings:
-    """Returns settings with this upstream alone."""
-    changed = settings.upstream.model_copy(update={"url": url, "fallback_urls": ()})
-    return settings.model_copy(update={"upstream": changed})
-
-
-async def _check_store(settings: Settings) -> list[Finding]:
-    from relay.cli.check_redis import findings
-    from relay.settings.urls import SqliteUrl
-
-    url = settings.store.url
-    if isinstance(url, SqliteUrl):
-        return [await _check_sqlite(settings, url)]
-    try:
-        servers = await _open_store(settings)
-    except StoreError as error:
-        return [Finding("store.url", f"{url}: {error}", store_remedy(error))]
-    return [Finding("store.url", f"{url} answers"), *findings(servers, str(url))]
-
-
-async def _check_sqlite(settings: Settings, url: SqliteUrl) -> Finding:
-    try:
-        with trial_path(url.path) as path:
-            changed = settings.store.model_copy(update={"url": replace(url, path=path)})
-            try:
-                await _open_store(settings.model_copy(update={"store": changed}))
-            except StoreError as error:
-                return Finding("store.url", f"{url}: {str(error).removeprefix(f'{path}: ')}", _FILE_REMEDY)
-    except OSError as error:
-        return Finding("store.url", f"{url}: cannot be made: {error.strerror or error}", _FILE_REMEDY)
-    return Finding("store.url", f"{url} answers" if path == url.path else f"{url} is not there yet and can be made")
-
-
-async def _open_store(settings: Settings) -> Sequence[ServerInfo]:
-    """Opens the store and returns what its Redis servers say of themselves, if any. Raises `StoreError`."""
-    from relay.claims.redis.store import RedisStore
-    from relay.service import build_store
-
-    store = build_store(settings)
-    limit = settings.store.timeout * 3
+async def _within(limit: float, key: str, test: Coroutine[None, None, Iterable[Finding]]) -> Iterable[Finding]:
+    """Returns the findings of a test, or a fault if it does not end within `limit` seconds."""
     try:
         async with asyncio.timeout(limit):
-            await store.open()
-            await store.identity()
-            return await store.survey() if isinstance(store, RedisStore) else ()
+            return await test
     except TimeoutError:
-        raise StoreError(f"no answer within {limit:g} s") from None
-    finally:
-        await store.close()
+        remedy = f"see why the disk, network file system or server that {key} names hangs"
+        return [_Overdue(key, f"no answer within {limit:g} s", remedy)]
+
+
+def _check_address(key: str, address: HostPort) -> list[Finding]:
+    reason = bind_error(address)
+    if not reason:
+        return [Finding(key, f"{address} is free")]
+    if held_by_relay(key, address, reason):
+        return [Finding(key, f"{address} is held by a relay (fine if it is this one)")]
+    return [Finding(key, f"{address} cannot be listened on: {reason}", listen_remedy(key, reason))]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.core.errors import RelayError, SettingsError
+from relay.runtime.descriptors import hold_standard_descriptors
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
@@ -73,13 +74,16 @@ def shared_exit_statuses() -> Iterator[None]:
         raise click.exceptions.Exit(EX_IOERR) from None
 
 
-def replace_closed_stdout() -> None:
-    """Gives a command that was started with a closed stdout (`>&-`) one on which each write fails with EBADF.
+def replace_closed_streams() -> None:
+    """Gives a command standard streams if it was started with closed ones (`<&- >&- 2>&-`).
 
-    Otherwise `sys.stdout` is None, and click drops a result silently.
+    Otherwise `sys.stdout` is None, and click drops a result silently. See `hold_standard_descriptors`.
     """
+    hold_standard_descriptors()
     if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
 
 
 def _report(messages: Iterable[str]) -> None:

@@ -17,6 +17,8 @@ class Finding:
     """The setting, such as `store.url`."""
     text: str
     remedy: str = ""
+    step: str = ""
+    """The step that failed, such as `TLS`, if the test has several."""
 
     @property
     def fails(self) -> bool:
@@ -30,9 +32,12 @@ class Finding:
 
     def __str__(self) -> str:
         # The text may quote a server, which can send anything.
-        return f"{self.label}  {self.key}: {printable(self.text)}" + (
-            f"\n      to fix: {self.remedy}" if self.remedy else ""
-        )
+        lines = [f"{self.label}  {self.key}: {printable(self.text)}"]
+        if self.remedy:
+            lines.append(f"to fix: {printable(self.remedy)}")
+        if self.step:
+            lines.append(f"failed step: {self.step}")
+        return "\n      ".join(lines)
 
 
 class Caution(Finding):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _ANSWER_LIMIT = 5.0
 """Seconds."""
+_LONGEST_ANSWER = 4096
+"""Bytes."""
 _OUR_NAME = b"smtp-dedup-relay"
 """A relay sends this in its SMTP greeting and in the `Server` field of its HTTP responses."""
 _REQUESTS = {"listen.address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\n"}
@@ -44,10 +47,13 @@ def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
         return False
     request, received = _REQUESTS[key], b""
     end = b"\r\n\r\n" if request else b"\n"
+    deadline = time.monotonic() + _ANSWER_LIMIT
     try:
         with socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT) as connection:
             connection.sendall(request)
-            while end not in received:
+            while end not in received and len(received) < _LONGEST_ANSWER:
+                # A limit for the whole answer, not for each piece of it.
+                connection.settimeout(max(0.001, deadline - time.monotonic()))
                 more = connection.recv(512)
                 if not more:
                     break

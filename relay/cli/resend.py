@@ -34,7 +34,9 @@ async def resend(
     from relay.service import build_upstream
 
     upstream = build_upstream(settings, password)
-    delivery = upstream.begin(Envelope(copy.reverse_path, copy.parameters))
+    envelope = Envelope(copy.reverse_path, copy.parameters)
+    envelope.note_content(copy.content)
+    delivery = upstream.begin(envelope)
     try:
         answers: dict[bytes, Answer] = {path: await delivery.rcpt(path) for path in paths}
         accepted = _positive(answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -33,14 +33,18 @@ def serve(loaded: Loaded) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
     Both let running transactions finish, for limits.drain at most. A second signal ends the relay at once.
+    SIGHUP, SIGUSR1 and SIGUSR2 are logged and have no effect.
     """
     from relay import __version__
     from relay.core.errors import CannotListenError
     from relay.monitor.logs import configure, log
+    from relay.service import ignore_other_signals
     from relay.service import serve as run
     from relay.settings.sources import upstream_password
 
     settings = loaded.settings
+    password = upstream_password(settings)
+    ignore_other_signals()  # until the relay handles them
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
     def log_start(service: Service) -> None:
@@ -57,13 +61,12 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        drained = _run(run(settings, upstream_password(settings), log_start))
+        _run(run(settings, password, log_start, lines))
     except CannotListenError as error:
         # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
         raise CommandError(*_listen_errors(error, settings)) from error
     finally:
         lines.stop()
-    sys.exit(0 if drained else 1)
 
 
 def _fallbacks(settings: Settings) -> dict[str, object]:
@@ -85,9 +88,10 @@ def _listen_errors(error: CannotListenError, settings: Settings) -> list[str]:
     return messages
 
 
-def _run(main: Coroutine[object, object, bool]) -> bool:
+def _run(main: Coroutine[object, object, NoReturn]) -> None:
     try:
         import uvloop
     except ImportError:  # not available on every platform; asyncio's own loop is slower, but works the same
-        return asyncio.run(main)
-    return uvloop.run(main)
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

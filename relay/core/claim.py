@@ -7,11 +7,15 @@ each. A command is about one key at most, and is safe to repeat: the answer may 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import NewType, TypeAlias
 
 Fingerprint = NewType("Fingerprint", str)
 """Versioned digest of a message for one recipient, such as `v1:3f…`: printable ASCII, at most 80 characters."""
+
+RANDOM_NAME = re.compile(r"[0-9a-f]{16}")
+"""What the identity and the generation of a store look like: `secrets.token_hex(8)`. Anything else is foreign."""
 
 Token = NewType("Token", str)
 """A random name of one transaction. Only a command with the same token renews or releases a claim."""
@@ -129,6 +133,10 @@ MOST_RECORDS = 100_000
 """The total weight of the records that a store keeps, about 100 MB. The oldest beyond that are deleted, whatever their
 `keep_for`. A store may count roughly."""
 
+MOST_CLAIMS = 1_000_000
+"""Claims that a store holds, or on Redis that one process writes, about 500 MB. Mail beyond that is forwarded without
+a claim. A store may count roughly."""
+
 KeyCommand: TypeAlias = Claim | Peek | Confirm | Renew | Release
 """A command about one key."""
 Command: TypeAlias = KeyCommand | AskGeneration | Note
@@ -184,6 +192,13 @@ class Unknown:
     """The store could not answer for this key. In doubt the message is forwarded."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Full(Unknown):
+    """The store holds `MOST_CLAIMS`, and the command would have added one. It is not to be repeated."""
+
+    reason: str = "the store holds as many claims as it may"
 
 
 Answer: TypeAlias = Won | Free | Held | Sent | Done | Generation | Unknown

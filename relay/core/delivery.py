@@ -49,8 +49,12 @@ class Delivery(Protocol):
 class Upstream(Protocol):
     """The MTA or MTAs to which the relay forwards."""
 
-    def begin(self, envelope: Envelope) -> Delivery:
-        """Returns a delivery. Nothing is sent before its first recipient."""
+    @property
+    def connections_in_use(self) -> int:
+        """The number of connections that transactions use now."""
+
+    def begin(self, envelope: Envelope, client: str = "") -> Delivery:
+        """Returns a delivery for a client's IP address. Nothing is sent before its first recipient."""
 
     def size_limit(self) -> int | None:
         """Returns the largest message size in bytes that the upstream has offered (RFC 1870), or None."""

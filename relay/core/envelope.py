@@ -6,10 +6,13 @@ A path is the bytes between the angle brackets, as the client wrote them. A reci
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import NewType
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NewType
 
 import idna
+
+if TYPE_CHECKING:
+    from relay.core.content import Content
 
 Recipient = NewType("Recipient", str)
 """A folded forward-path: equal for all spellings of one mailbox."""
@@ -29,6 +32,27 @@ class Envelope:
 
     reverse_path: bytes
     parameters: tuple[bytes, ...] = ()
+    recipient_parameters: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict, compare=False)
+    """The parameters of RCPT by forward-path, such as `NOTIFY=NEVER`; filled as the recipients arrive."""
+    needs: set[str] = field(default_factory=set, compare=False)
+    """The declared extensions, in lower case, without which the content must not be sent; see `note_content`."""
+
+    def declares(self, parameter: bytes) -> bool:
+        """Returns whether the client gave this parameter of MAIL, such as `b"SMTPUTF8"`."""
+        return any(given.upper() == parameter for given in self.parameters)
+
+    def note_content(self, content: Content) -> None:
+        """Notes which of the declared extensions the content really needs.
+
+        Content that needs none may go to an upstream without them (RFC 6152 section 3, RFC 6531 section 3.2): some
+        senders declare SMTPUTF8 with every message. 8-bit content that the client did not declare needs none.
+        """
+        if not self.parameters or content.wire.isascii():
+            return
+        if self.declares(b"BODY=8BITMIME"):
+            self.needs.add("8bitmime")
+        if self.declares(b"SMTPUTF8") and not content.wire.partition(b"\r\n\r\n")[0].isascii():
+            self.needs.add("smtputf8")
 
 
 def fold(path: bytes) -> Recipient:

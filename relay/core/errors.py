@@ -3,10 +3,13 @@
 RelayError
 ├── SettingsError      wrong settings; the message names the source and the remedy             exit status 78
 ├── CannotListenError  an address to listen on is not available now, but may be later           exit status 1
-├── StoreError         the store did not do what it was asked; caught in `claims.store_client`
+├── StoreError         the store did not do what it was asked; caught in `claims.circuit_breaker`
+│   └── StoreBusyError     it was not this store's turn in time: another attempt may succeed at once
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
+    │   └── UpstreamFull       it refuses a further connection: full if others work, else down
     ├── UpstreamRefused    it refuses the relay (TLS, AUTH, greeting 5yz): another attempt changes nothing
+    │   └── LoginRefused       it refuses the name and password: further attempts can lock the account
     └── UpstreamBusy       all pooled connections stayed in use
 """
 
@@ -34,6 +37,10 @@ class StoreError(RelayError):
     """A store failed as a whole: it refused, did not answer, is full, or is not readable."""
 
 
+class StoreBusyError(StoreError):
+    """The store was busy for longer than a call may take. Nothing was changed, or it is not known."""
+
+
 class UpstreamError(RelayError):
     """There is no usable connection to the upstream."""
 
@@ -42,8 +49,16 @@ class UpstreamDown(UpstreamError):  # noqa: N818 - the name describes the upstre
     """The upstream does not answer, or asks to try again later."""
 
 
+class UpstreamFull(UpstreamDown):
+    """The upstream refused a further connection: with 421, or by closing it without a greeting."""
+
+
 class UpstreamRefused(UpstreamError):  # noqa: N818 - the name describes the upstream
     """The upstream answers and refuses the relay: TLS, AUTH or a 5yz greeting."""
+
+
+class LoginRefused(UpstreamRefused):
+    """The upstream refused the user and password. The message names no password."""
 
 
 class UpstreamBusy(UpstreamError):  # noqa: N818 - the name describes the upstream

@@ -10,14 +10,17 @@ MOST_HOPS = 100
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 _LONGEST_NAME = 255
+_UNSAFE_MARK = re.compile(r"[^A-Za-z0-9]")
+_LONGEST_MARK = 64
 
 
 def received_field(*, helo: bytes, peer: str, hostname: str, loop_id: str, transaction_id: str, now: float) -> bytes:
     """Returns the field with its CRLF. `now` in seconds since the Unix epoch; `peer` is an IP address."""
+    mark = _UNSAFE_MARK.sub("?", loop_id)[:_LONGEST_MARK]
     name = _UNSAFE.sub(b"?", helo)[:_LONGEST_NAME].decode("ascii") or "unknown"
     literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     return (
         f"Received: from {name} ({literal})\r\n"
-        f"\tby {hostname} (smtp-dedup-relay {loop_id}) with ESMTP id {transaction_id};\r\n"
+        f"\tby {hostname} (smtp-dedup-relay {mark}) with ESMTP id {transaction_id};\r\n"
         f"\t{formatdate(now, localtime=True)}\r\n"
     ).encode("ascii", "replace")

@@ -57,6 +57,11 @@ class Reply:
         """Returns an upstream's reply for the client: 421 becomes 451, because it would close the client's session."""
         return Reply(451, self.lines) if self.closing else self
 
+    def as_transient(self) -> Reply:
+        """Returns 451 for one of the relay's own 5yz replies, with the same subject and detail codes."""
+        first, *others = self.lines
+        return Reply(451, (b"4" + first[1:], *others))
+
     def as_acceptance(self) -> Reply:
         """Returns 250 for any 2yz after the final dot: PHPMailer treats only 250 as success there."""
         return Reply(_OK, self.lines) if self.positive else self
@@ -71,6 +76,9 @@ START_INPUT = Reply.of(354, "End data with <CR><LF>.<CR><LF>")
 DRAINING = Reply.of(421, "4.3.2 Service is shutting down, try again later")
 TOO_MANY_ERRORS = Reply.of(421, "4.7.0 Too many errors")
 TOO_MANY_SESSIONS = Reply.of(421, "4.3.2 Too many sessions, try again later")
+TOO_MANY_SESSIONS_OF_CLIENT = Reply.of(421, "4.3.2 Too many sessions from your address, try again later")
+TLS_NOT_SPOKEN = Reply.of(421, "4.7.0 This port does not begin with TLS, closing")
+BDAT_UNREADABLE = Reply.of(421, "4.5.0 Cannot skip this BDAT chunk, closing")
 IDLE = Reply.of(421, "4.4.2 Idle for too long, closing")
 INTERNAL_FAULT = "4.3.0 Internal fault, try again later, id {id}"
 UNREACHABLE = Reply.of(451, "4.4.1 The upstream mail server cannot be reached, try again later")
@@ -79,12 +87,23 @@ OUTCOME_UNKNOWN = Reply.of(
     451, "4.4.2 The upstream mail server did not say whether it took the message, try again later"
 )
 FIRST_COPY_IN_PROGRESS = Reply.of(451, "4.4.5 The first copy of this message is still on its way, try again later")
+NO_MEMORY = Reply.of(452, "4.3.1 No memory for this message now, try again later")
 TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3 Too many recipients")
 UNKNOWN_COMMAND = Reply.of(500, "5.5.2 Command not recognized")
 LINE_TOO_LONG = Reply.of(500, "5.5.2 Line too long")
+NOT_IMPLEMENTED = Reply.of(502, "5.5.1 Command not implemented")
 BAD_SYNTAX = Reply.of(501, "5.5.4 Syntax error in parameters")
 BAD_ADDRESS = Reply.of(501, "5.1.3 Malformed address")
 BAD_SEQUENCE = Reply.of(503, "5.5.1 Bad sequence of commands")
+UTF8_ADDRESS_NOT_SUPPORTED = Reply.of(
+    553, "5.6.7 The address needs SMTPUTF8, which the upstream mail server does not offer"
+)
+UTF8_HEADER_NOT_SUPPORTED = Reply.of(
+    554, "5.6.9 The header section needs SMTPUTF8, which the upstream mail server does not offer"
+)
+EIGHT_BIT_NOT_SUPPORTED = Reply.of(
+    554, "5.6.3 The content needs 8BITMIME, which the upstream mail server does not offer"
+)
 TOO_LARGE = Reply.of(552, "5.3.4 Message too large")
 NO_VALID_RECIPIENTS = Reply.of(554, "5.5.1 No valid recipients")
 NETWORK_NOT_ALLOWED = Reply.of(554, "5.7.1 This relay does not serve your network")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.core.outcome import Outcome, Result
     from relay.core.reply import Reply
     from relay.core.ruling import Ruling
+    from relay.core.session_refusal import SessionRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,17 @@ class Reporter(Protocol):
     def aborted(self, transaction_id: str, peer: str) -> None:
         """Reports that the client disconnected between DATA and the final dot."""
 
+    def memory_refused(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that was refused because the memory budget was used up. `size` in bytes, if known."""
+
+    def judgement_timed_out(self, transaction_id: str, peer: str, size: int) -> None:
+        """Reports a message that is forwarded without a fingerprint. `size` in bytes."""
+
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT."""
+
+    def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
+        """Reports a session that was refused before its first transaction."""
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault in the named step."""

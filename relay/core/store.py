@@ -20,6 +20,10 @@ class StoreClient(Protocol):
     def up(self) -> bool:
         """Whether the store answers."""
 
+    @property
+    def data_losses(self) -> int:
+        """A number that changes when the store was found to have lost data. Unchanged if it was only away."""
+
 
 class Store(Protocol):
     """Arbitrates between processes and survives restarts.

@@ -72,9 +72,9 @@ class ExplainedMessage:
 def read_message(
     path: Path, judge: Judge, *, recipient: str | None, reverse_path: bytes | None, limit: int
 ) -> ExplainedMessage:
-    """Reads and analyses a file of at most `limit` bytes. If `reverse_path` is None, the Return-Path field gives it.
+    """Reads and analyses a file of at most `limit` bytes (0: any size).
 
-    Raises `UnreadableError`.
+    If `reverse_path` is None, the Return-Path field gives it. Raises `UnreadableError`.
     """
     content = _read_content(path, limit)
     has_lf_line_ends = b"\r\n" not in content and b"\n" in content
@@ -89,17 +89,18 @@ def read_message(
 
 
 def _read_content(path: Path, limit: int) -> bytes:
+    most = limit + 1 if limit else -1
     try:
         if path == STDIN:
-            content = sys.stdin.buffer.read(limit + 1)
+            content = sys.stdin.buffer.read(most)
         else:
             with path.open("rb") as file:
-                content = file.read(limit + 1)
+                content = file.read(most)
     except IsADirectoryError:
         raise UnreadableError("a folder; name one message file, or use `relay simulate` for the whole folder") from None
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from None
-    if len(content) > limit:
+    if limit and len(content) > limit:
         raise UnreadableError(
             f"larger than limits.message_size ({format_size(limit)}), so the relay refuses it; "
             "to look at it all the same, use --set limits.message_size=…"

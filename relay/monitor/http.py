@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from relay.monitor.http_connections import HttpConnections
 from relay.records.selection import Selection, count
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from relay.core.store import Store
     from relay.monitor.metrics import Metrics
+
+_log = logging.getLogger("relay.http")
+# aiohttp logs a traceback for each malformed request. Any client could fill the log with them.
+_log.addFilter(lambda line: not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError)))
 
 _SERVER = "smtp-dedup-relay"
 """The value of the `Server` field, by which `relay check` recognises a running relay."""
@@ -41,10 +49,12 @@ class HttpServer:
         metrics: Metrics,
         state: Callable[[], tuple[bool, Mapping[str, object]]],
         memory: Store | None = None,
+        connections: HttpConnections | None = None,
     ) -> None:
         self._metrics = metrics
         self._state = state
-        app = web.Application(client_max_size=_LARGEST_REQUEST)
+        self._connections = connections or HttpConnections()
+        app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[self._connections.note_request])
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/livez", self._get_livez)
         app.router.add_get("/readyz", self._get_readyz)
@@ -54,18 +64,19 @@ class HttpServer:
             app.router.add_post("/forget", api.post_forget)
             app.router.add_post("/forget/preview", api.post_preview)
         app.on_response_prepare.append(_set_server_field)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_LAST_ANSWERS)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=_LAST_ANSWERS
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listens, and returns the port. Raises `OSError`."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
+        make_handler = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+        return await self._connections.listen(host, port, make_handler)
 
     async def close(self) -> None:
         """Stops listening and closes all connections."""
+        self._connections.close()
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:

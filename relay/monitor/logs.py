@@ -1,20 +1,17 @@
-"""The log: one line for each message and each event, as JSON or for people. A thread writes the lines."""
+"""The log: one line for each message and each event, as JSON or for people."""
 
 from __future__ import annotations
 
-import json
 import logging
-import logging.handlers
-import queue
-import re
-import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from relay.core.redact import without_addresses
 from relay.core.ruling import DEFAULT
+from relay.monitor.log_format import HumanFormatter, JsonFormatter
+from relay.monitor.log_writer import LogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from relay.core.envelope import Recipient
     from relay.core.reply import Reply
@@ -23,81 +20,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("relay")
 
 _MOST_ORIGINALS = 5
-_PLAIN_KEY = re.compile(r"[\w@./+<>=-]+")
-_PLAIN = re.compile(r"[\w@.:/+<>=-]+")
+_LONGEST_REPLY = 4096
+"""Characters of a reply in a line. RFC 5321 section 4.5.3.1.5 allows 512 octets in a line of a reply."""
 
 
-def configure(kind: str, level: str, stream: IO[str], *, addresses: bool) -> logging.handlers.QueueListener:
-    """Sends all log lines through a queue to `stream`. `kind` is "auto", "json" or "human".
+def configure(kind: str, level: str, stream: TextIO, *, addresses: bool) -> LogWriter:
+    """Sends all log lines to `stream`, which has a file descriptor. `kind` is "auto", "json" or "human".
 
-    Returns the listener that writes the lines; call its `stop` at the end.
+    Returns the writer; call its `stop` at the end.
     """
     human = kind == "human" or (kind == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
-    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    root = logging.getLogger()
-    for old in list(root.handlers):
-        root.removeHandler(old)
-    root.addHandler(_Enqueue(lines))
-    root.setLevel(logging.WARNING)
+    writer = LogWriter(stream)
+    writer.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
+    logging.root.handlers[:] = [writer]
+    logging.root.setLevel(logging.WARNING)
     log.setLevel(level.upper())
-    listener = logging.handlers.QueueListener(lines, handler)
-    listener.start()
-    return listener
-
-
-class _Enqueue(logging.handlers.QueueHandler):
-    """Queues log records unformatted, because the formatters need their fields."""
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
-
-
-class _Formatter(logging.Formatter):
-    """Removes mail addresses from free text unless `addresses` is set.
-
-    Events may quote an upstream, and tracebacks may quote anything.
-    """
-
-    def __init__(self, *, addresses: bool) -> None:
-        super().__init__()
-        self._addresses = addresses
-
-    def redacted(self, text: str) -> str:
-        """Returns the text as it may be logged."""
-        return text if self._addresses else without_addresses(text)
-
-
-class JsonFormatter(_Formatter):
-    """Formats a log record as one JSON object on a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns an object with time, level, event and the fields of the record."""
-        line: dict[str, Any] = {
-            "time": _timestamp(record.created),
-            "level": record.levelname.lower(),
-            "event": self.redacted(record.getMessage()),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.redacted(self.formatException(record.exc_info))
-        return _escaped(json.dumps(line, ensure_ascii=False, default=str), _json_escape)
-
-
-class HumanFormatter(_Formatter):
-    """Formats a log record for people: the event, then the fields as key=value."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns time, level (unless info), event and fields."""
-        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
-        text = _escaped(self.redacted(record.getMessage()), _escape)
-        line = f"{_timestamp(record.created)} {level}{text} {fields}".rstrip()
-        if not record.exc_info:
-            return line
-        traceback = self.redacted(self.formatException(record.exc_info)).split("\n")
-        return "\n".join([line, *(_escaped(part, _escape) for part in traceback)])
+    return writer
 
 
 class MessageLog:
@@ -141,44 +79,10 @@ class MessageLog:
         self.event("recipient refused", {"record": record, **self._reply(reply), "peer": peer, **to})
 
     def _reply(self, reply: Reply) -> dict[str, object]:
-        return {
-            "reply": reply.code,
-            "reply_text": reply.text if self._addresses else without_addresses(reply.text),
-        }
+        text = reply.text
+        text = text[:_LONGEST_REPLY] if self._addresses else without_addresses(text, _LONGEST_REPLY)
+        return {"reply": reply.code, "reply_text": text}
 
     def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
         """Logs any other event."""
         log.log(level, text, extra={"fields": fields})
-
-
-def _timestamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{_quoted(str(key), _PLAIN_KEY)}:{_plain(item)}" for key, item in value.items()) or "-"
-    if isinstance(value, list):
-        return ";".join(map(_plain, value))
-    return _quoted(str(value), _PLAIN)
-
-
-def _quoted(text: str, plain: re.Pattern[str]) -> str:
-    if plain.fullmatch(text):
-        return text
-    return _escaped(json.dumps(text, ensure_ascii=False), _json_escape)
-
-
-def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    """Escapes control characters: clients and upstreams could otherwise forge lines or move the cursor."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else escape(letter) for letter in text)
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
-
-
-def _json_escape(letter: str) -> str:
-    return json.dumps(letter)[1:-1]

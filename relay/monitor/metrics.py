@@ -12,15 +12,21 @@ from prometheus_client.process_collector import ProcessCollector
 
 from relay import __version__
 from relay.core.outcome import REPEATS, Outcome
+from relay.core.reply import TOO_MANY_RECIPIENTS, UNREACHABLE, UPSTREAM_BUSY
 from relay.core.ruling import DEFAULT
+from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from relay.core.reply import Reply
     from relay.core.report import Report
 
 ABORTED = "aborted"
 _REPLIES = {2: "2xx", 4: "4xx", 5: "5xx"}
+_OWN_CAUSES = {UNREACHABLE: "unreachable", UPSTREAM_BUSY: "busy", TOO_MANY_RECIPIENTS: "limit"}
+RCPT_CAUSES = ("5yz", "4yz", *_OWN_CAUSES.values())
+UPSTREAM_STEPS = ("connect", "greeting", "tls", "ehlo", "login", "mail", "rcpt", "data", "dot")
 _AGES = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -64,9 +70,29 @@ class Metrics:
         self.message_seconds = Histogram(
             "smtp_dedup_message_seconds", "Time from the final dot to its reply.", buckets=_SECONDS, registry=registry
         )
-        self.rcpt_refused = Counter(
-            "smtp_dedup_rcpt_refused", "Recipients that were refused at RCPT.", registry=registry
+        rcpt_refused = Counter(
+            "smtp_dedup_rcpt_refused",
+            "Recipients that were refused at RCPT, by cause: the upstream's 5yz or 4yz, no connection to the upstream, "
+            "all connections in use, or a limit of the relay.",
+            ["cause"],
+            registry=registry,
         )
+        self._rcpt_refused = {cause: rcpt_refused.labels(cause) for cause in RCPT_CAUSES}
+        self.pool_in_use = Gauge(
+            "smtp_dedup_pool_in_use", "Connections to the upstream that transactions use.", registry=registry
+        )
+        upstream_step = Histogram(
+            "smtp_dedup_upstream_step_seconds",
+            "Time that the upstream takes for a step of a connection or a transaction.",
+            ["step"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._upstream_steps = {step: upstream_step.labels(step) for step in UPSTREAM_STEPS}
+        refused = Counter(
+            "smtp_dedup_sessions_refused", "Sessions refused before a transaction.", ["reason"], registry=registry
+        )
+        self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )
@@ -80,9 +106,43 @@ class Metrics:
             "Claims that another process took while this process was delivering.",
             registry=registry,
         )
+        beyond_bound = Counter(
+            "smtp_dedup_claims_beyond_bound",
+            "Claims that a full store did not take, and acceptances that a full process dropped before the store had "
+            "them. Repeats of both may be forwarded.",
+            ["bound"],
+            registry=registry,
+        )
+        self.claims_beyond_bound = {bound: beyond_bound.labels(bound) for bound in ("store", "memory")}
         self.faults = Counter(
             "smtp_dedup_faults",
             "Internal faults of the relay; each is in the log with its traceback.",
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "smtp_dedup_log_lines_dropped",
+            "Log lines that were dropped because the log took no more.",
+            registry=registry,
+        )
+        self.memory_refused = Counter(
+            "smtp_dedup_memory_refused",
+            "Messages that received 452 4.3.1 because limits.memory was used up.",
+            registry=registry,
+        )
+        self.judgements_timed_out = Counter(
+            "smtp_dedup_judgements_timed_out",
+            "Messages that were forwarded without a fingerprint because their judgement took too long.",
+            registry=registry,
+        )
+        self.in_flight_bytes = Gauge(
+            "smtp_dedup_in_flight_bytes", "Memory reserved for the content of messages.", registry=registry
+        )
+        self.in_flight_limit_bytes = Gauge(
+            "smtp_dedup_in_flight_limit_bytes", "The largest value of smtp_dedup_in_flight_bytes.", registry=registry
+        )
+        self.waiting_twins = Gauge(
+            "smtp_dedup_waiting_twins",
+            "Messages that wait for the outcome of a first copy, which this or another process delivers.",
             registry=registry,
         )
         self.sessions = Gauge("smtp_dedup_sessions", "Connected clients.", registry=registry)
@@ -114,6 +174,15 @@ class Metrics:
                 self.duplicate_age.observe(result.age)
         if report.exempt:
             self.exempt.inc()
+
+    def recipient_refused(self, reply: Reply) -> None:
+        """Counts a recipient that was refused at RCPT with this reply."""
+        cause = _OWN_CAUSES.get(reply) or ("5yz" if reply.permanent else "4yz")
+        self._rcpt_refused[cause].inc()
+
+    def upstream_step(self, step: str, seconds: float) -> None:
+        """Observes how long a step of an upstream's connection or transaction took."""
+        self._upstream_steps[step].observe(seconds)
 
     def aborted(self) -> None:
         """Counts a message whose client disconnected before the final dot."""

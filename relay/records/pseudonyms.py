@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from relay.core.envelope import fold
-from relay.core.redact import without_addresses
+from relay.core.redact import LONGEST, without_addresses
 
 if TYPE_CHECKING:
     from relay.core.envelope import Recipient
@@ -27,9 +27,9 @@ class Pseudonyms:
         """Returns the pseudonym of a folded address. The null reverse-path stays empty."""
         return recipient if self._plain or not recipient else self._hashed(recipient)
 
-    def redact(self, text: str) -> str:
-        """Returns foreign text without the addresses in it."""
-        return text if self._plain else without_addresses(text)
+    def redact(self, text: str, most: int = LONGEST) -> str:
+        """Returns foreign text without the addresses in it, cut to `most` characters after that."""
+        return text[:most] if self._plain else without_addresses(text, most)
 
     def digest(self, octets: bytes) -> str:
         """Returns eight hexadecimal digits that only the holder of the secret can compute."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from relay.core.claim import Done, Note
 from relay.records.codec import encode
 from relay.records.kept_copies import MOST_SWEPT
+from relay.runtime.executor import Executor
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _BATCH = 200
 """Queued records that are written in one round trip."""
 LONGEST_SAVE = 10.0
 """Seconds that a client waits for the disk. After that its copy is lost, or saved later but not named in the record."""
+_THREADS = 2
+"""Threads that save copies. While the disk hangs, each keeps one copy in memory; the copies that wait are dropped."""
 SWEEP_EVERY = 3600.0
 """Seconds between two sweeps for expired copies."""
 
@@ -52,6 +55,7 @@ class RecordWriter:
         on_lost: Callable[[], object] = lambda: None,
         now: Callable[[], float] = time.time,
         most_waiting: int = MOST_WAITING,
+        longest_save: float = LONGEST_SAVE,
     ) -> None:
         self._store = store
         self._keep_for = keep_for
@@ -62,6 +66,8 @@ class RecordWriter:
         self._waiting: deque[Note] = deque()
         self._weight = 0
         self._tasks = Tasks()
+        self._saving = Executor("kept copies", _THREADS, longest_save)
+        self._sweeping = Executor("sweep of kept copies", 1)
         self._writing: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
 
@@ -83,6 +89,8 @@ class RecordWriter:
     async def close(self) -> None:
         """Writes the queued records if the store answers, and ends."""
         await self._tasks.cancel()
+        self._saving.close()
+        self._sweeping.close()
         await self._write_waiting()
         if self._waiting:
             _log.warning("records of suppressions that could not be written: %d", len(self._waiting))
@@ -107,8 +115,7 @@ class RecordWriter:
         if self._copies is None:
             return ""
         try:
-            async with asyncio.timeout(LONGEST_SAVE):
-                name = await asyncio.to_thread(self._copies.save, record.id, copy)
+            name = await self._saving.run(partial(self._copies.save, record.id, copy))
         except (OSError, ValueError) as error:
             self._lose("copy", error)
             return ""
@@ -164,7 +171,7 @@ class RecordWriter:
 
     async def _sweep(self, copies: KeptCopies) -> None:
         try:
-            while await asyncio.to_thread(copies.sweep, self._now() - self._keep_for) == MOST_SWEPT:
+            while await self._sweeping.run(lambda: copies.sweep(self._now() - self._keep_for)) == MOST_SWEPT:
                 pass
         except OSError as error:
             _log.warning("expired kept copies cannot be removed: %s", error)

@@ -6,5 +6,6 @@ Used by the commands. May import every package below: settings, smtp, monitor, t
 from relay.service.build import build_pseudonyms, build_store, build_upstream
 from relay.service.run import serve
 from relay.service.service import Service
+from relay.service.signals import ignore_other_signals
 
-__all__ = ["Service", "build_pseudonyms", "build_store", "build_upstream", "serve"]
+__all__ = ["Service", "build_pseudonyms", "build_store", "build_upstream", "ignore_other_signals", "serve"]

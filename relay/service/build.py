@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.claims.memory import MemoryStore
@@ -14,10 +15,13 @@ from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
-from relay.settings.sources import default_secret_file
+from relay.runtime.descriptors import descriptor_limit
+from relay.runtime.executor import Executor
+from relay.runtime.memory import MemoryBudget, usable_memory
+from relay.settings.sources import default_secret_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
-from relay.smtp.session import SessionLimits
-from relay.transaction import Policy
+from relay.smtp.session_table import SessionLimits
+from relay.transaction import Executors, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream
@@ -29,9 +33,14 @@ if TYPE_CHECKING:
     from relay.core.store import Store
     from relay.settings import Settings
 
+_OTHER_DESCRIPTORS = 100
+"""File descriptors that are kept for the store, HTTP clients, kept copies, the log and the event loop (20 at rest)."""
+_LONGEST_JUDGEMENT = 30.0
+"""Seconds that a message waits for its judgement. 50 MB take one second; messages made to take long take longer."""
+
 
 def build_store(settings: Settings) -> Store:
-    """Returns the store, not opened yet."""
+    """Returns the store, not opened yet. Raises `SettingsError` if its password cannot be read."""
     match settings.store.url:
         case SqliteUrl(path):
             # Shorter than the store client's limit, so that a locked file is reported as locked and not as hanging.
@@ -39,6 +48,8 @@ def build_store(settings: Settings) -> Store:
         case MemoryUrl():
             return MemoryStore()
         case RedisUrl(_, servers):
+            password = store_password(settings) or servers.password
+            servers = replace(servers, password=password, namespace=settings.store.namespace)
             return RedisStore(servers, timeout=settings.store.timeout)
 
 
@@ -46,8 +57,10 @@ def build_upstream(
     settings: Settings,
     password: str | None,
     report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
+    observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
 ) -> Upstream:
-    """Returns the upstream. `report` receives whether it could be reached, after each attempt.
+    """Returns the upstream. `report` receives whether it could be reached, after each attempt; `observe` the seconds of
+    each step of its connections and transactions.
 
     Raises `SettingsError` if the certificate authorities cannot be read.
     """
@@ -55,12 +68,13 @@ def build_upstream(
     if isinstance(upstream.url, MaildirUrl):
         return MaildirUpstream(upstream.url.path)
     return SmtpUpstream(
-        [_target(url, settings, password) for url in upstream.smtp_urls],
+        [build_target(url, settings, password) for url in upstream.smtp_urls],
         connections=upstream.connections,
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
         patience=upstream.patience,
         report=report,
+        observe=observe,
     )
 
 
@@ -70,6 +84,19 @@ def build_pseudonyms(settings: Settings) -> Pseudonyms:
         return Pseudonyms(b"", plain=True)
     secret = ensure_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
     return Pseudonyms(secret, plain=False)
+
+
+def build_memory(settings: Settings) -> MemoryBudget:
+    """Returns the memory budget. The default is smaller where the relay may use little memory."""
+    limits = settings.limits
+    is_default = "memory" not in limits.model_fields_set
+    return MemoryBudget(min(limits.memory, usable_memory() // 4) if is_default else limits.memory)
+
+
+def build_executors() -> Executors:
+    """Returns the threads of transactions."""
+    # Python code runs in one thread at a time: with more threads the event loop waits longer for its turn.
+    return Executors(judging=Executor("judging", 2, _LONGEST_JUDGEMENT), content=Executor("content", 1))
 
 
 def build_policy(settings: Settings) -> Policy:
@@ -83,17 +110,31 @@ def build_policy(settings: Settings) -> Policy:
     )
 
 
-def build_session_limits(settings: Settings) -> SessionLimits:
-    """Returns the limits of client sessions."""
+def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:
+    """Returns the limits of client sessions. No message may be larger than the memory of all."""
     return SessionLimits(
         networks=settings.listen.networks,
-        message_size=settings.limits.message_size,
+        message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
+        descriptors=_session_descriptors(settings),
     )
 
 
-def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
+def _session_descriptors(settings: Settings) -> int:
+    """Returns the file descriptors that sessions may have. The rest is for the upstream, the store, HTTP and files.
+
+    If there are very few, an eighth of them.
+    """
+    limit = descriptor_limit()
+    return max(1, limit // 8, limit - settings.upstream.connections - _OTHER_DESCRIPTORS)
+
+
+def build_target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
+    """Returns where and how to connect to one of the upstreams.
+
+    Raises `SettingsError` if the certificate authorities cannot be read.
+    """
     return Target(
         host=url.address.host,
         port=url.address.port,
@@ -102,8 +143,9 @@ def _target(url: SmtpUrl, settings: Settings, password: str | None) -> Target:
         user=url.user or "",
         password=(password or "") if url.user else "",
         tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=_hostname(),
+        helo_name=settings.upstream.helo_name or public_name(_hostname()),
         limit=settings.upstream.connect_timeout,
+        greeting_limit=settings.upstream.greeting_timeout,
     )
 
 
@@ -125,3 +167,9 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 def _hostname() -> str:
     """Returns the host's full name. Cached, because it may need a DNS lookup."""
     return socket.getfqdn()
+
+
+def public_name(hostname: str) -> str:
+    """Returns the host's name for EHLO, or an empty string if other hosts could not look it up (no dot, localhost)."""
+    last_label = hostname.rpartition(".")[2].lower()
+    return hostname if "." in hostname and last_label not in {"localhost", "localdomain", "arpa", "local"} else ""

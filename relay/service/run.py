@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 from relay.monitor.logs import log
+from relay.runtime.descriptors import raise_descriptor_limit
 from relay.service.service import Service
+from relay.service.signals import handled_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.monitor.log_writer import LogWriter
     from relay.settings import Settings
 
+_FORCE_AFTER = 1.0
+"""Seconds from the end of `limits.drain` to the end by force."""
 
-async def serve(settings: Settings, password: str | None, ready: Callable[[Service], None]) -> bool:
-    """Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
 
-    `ready` is called once the relay listens. Returns False if transactions were cut off at the end of the drain.
+
+async def serve(
+    settings: Settings, password: str | None, ready: Callable[[Service], None], log_writer: LogWriter
+) -> NoReturn:
+    """Runs until SIGTERM or SIGINT, then drains and ends the process. A second signal ends it at once.
+
+    `ready` is called once the relay listens. The exit status is 1 if transactions were cut off at the end of the drain,
+    else 0. Raises `SettingsError` or `CannotListenError` if the relay cannot start.
     """
+    raise_descriptor_limit()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(settings, password)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        await service.start()
-        ready(service)
-        await stop.wait()
-        log.info("draining")
-        drained = await service.drain()
-    finally:
-        await service.close()
+    log_writer.start(service.metrics.log_lines_dropped.inc)
+    with handled_signals(settings.limits.drain + _FORCE_AFTER) as stop:
+        try:
+            await service.start()
+            ready(service)
+            await stop.wait()
+            log.info("draining")
+            drained = await service.drain()
+        finally:
+            await service.close()
     log.info("ended")
-    return drained
+    log_writer.stop()
+    # Python would wait for all threads, also for one that hangs in a call of a disk or a store.
+    os._exit(0 if drained else 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
 from relay.claims.store_client import BatchingStoreClient
-from relay.core.errors import CannotListenError, UpstreamError
+from relay.core.errors import CannotListenError, LoginRefused, UpstreamError
 from relay.core.ruling import DEFAULT
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
@@ -20,15 +20,23 @@ from relay.monitor.metrics import Metrics
 from relay.monitor.reporter import LogAndMetricsReporter
 from relay.records.kept_copies import KeptCopies
 from relay.records.writer import RecordWriter
-from relay.runtime.tasks import Tasks
-from relay.service.build import build_policy, build_pseudonyms, build_session_limits, build_store, build_upstream
+from relay.runtime.tasks import Tasks, run_within
+from relay.service.build import (
+    build_executors,
+    build_memory,
+    build_policy,
+    build_pseudonyms,
+    build_session_limits,
+    build_store,
+    build_upstream,
+)
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
 from relay.smtp.listener import Listener
 from relay.transaction import Dependencies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from relay.settings import Settings
 
@@ -36,6 +44,10 @@ _MOST_LOOP_IDS = 100
 """Ids of earlier stores that are still recognised in mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two probes of an upstream that did not answer, so that `/readyz` recovers without mail."""
+
+
+_LEAST_CLOSING_TIME = 1.0
+"""Seconds."""
 
 
 class Service:
@@ -47,9 +59,13 @@ class Service:
         self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
         store = build_store(settings)
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
-        self.upstream = build_upstream(settings, password, self._set_upstream_up)
+        self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
         self.claims = ClaimManager(
-            self.store, lease=settings.dedup.lease, clock=time.monotonic, on_lost=self.metrics.claims_lost.inc
+            self.store,
+            lease=settings.dedup.lease,
+            clock=time.monotonic,
+            on_lost=self.metrics.claims_lost.inc,
+            on_beyond_bound=lambda bound, count: self.metrics.claims_beyond_bound[bound].inc(count),
         )
         self.records = RecordWriter(
             self.store,
@@ -58,7 +74,9 @@ class Service:
             on_lost=self.metrics.records_lost.inc,
         )
         self._loop_ids = [secrets.token_hex(8)]
-        self.listener = Listener(self._dependencies(), build_session_limits(settings))
+        self._executors = build_executors()
+        self._memory = build_memory(settings)
+        self.listener = Listener(self._dependencies(), build_session_limits(settings, self._memory))
         self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
         self._tasks = Tasks()
         self._upstream_up = False
@@ -74,6 +92,8 @@ class Service:
             claims=self.claims,
             reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self._settings.log.addresses)),
             judge=self._judge,
+            executors=self._executors,
+            memory=self._memory,
             records=self.records,
             pseudonyms=build_pseudonyms(self._settings),
             loop_ids=self._loop_ids,
@@ -99,19 +119,28 @@ class Service:
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
-        limit = self._settings.limits.drain
-        # Leaves time to write the last acceptances within the limit too.
-        return await self.listener.drain(limit - min(2 * self._settings.store.timeout, limit / 2))
+        return await self.listener.drain(max(self._settings.limits.drain - self._closing_time, 0.0))
 
     async def close(self) -> None:
-        """Ends all parts. The store ends last, so that all acceptances can be written."""
-        await self.listener.close()
-        await self._tasks.cancel()
-        await self.claims.close()
-        await self.records.close()
-        await self.upstream.close()
-        await self._http.close()
-        await self.store.close()
+        """Ends all parts, each within a limit. The store ends last, so that all acceptances can be written."""
+        limit = self._closing_time
+        await _close(limit / 2, sessions=self.listener.close(), messages=self.listener.table.messages.cancel())
+        await _close(
+            limit * 3 / 8,
+            claims=self.claims.close(),
+            records=self.records.close(),
+            upstream=self.upstream.close(),
+            http=self._http.close(),
+            tasks=self._tasks.cancel(),
+        )
+        await _close(limit / 8, store=self.store.close())
+        self._executors.close()
+
+    @property
+    def _closing_time(self) -> float:
+        """Seconds of `limits.drain` for `close`, in which the last acceptances are written to a store that may hang."""
+        settings = self._settings
+        return max(_LEAST_CLOSING_TIME, min(4 * settings.store.timeout, settings.limits.drain / 2))
 
     def state(self) -> tuple[bool, Mapping[str, object]]:
         """Returns whether mail can flow, and the state of each part for `/readyz`."""
@@ -128,7 +157,11 @@ class Service:
 
     def _set_gauges(self) -> None:
         self.metrics.sessions.set_function(lambda: self.listener.sessions)
+        self.metrics.pool_in_use.set_function(lambda: self.upstream.connections_in_use)
         self.metrics.claims.set_function(lambda: self.claims.held)
+        self.metrics.waiting_twins.set_function(lambda: self.claims.waiting)
+        self.metrics.in_flight_bytes.set_function(lambda: self._memory.used)
+        self.metrics.in_flight_limit_bytes.set(self._memory.size)
         for name in self.upstream.states():
             self.metrics.upstream_used.labels(name).set_function(functools.partial(self._is_used, name))
 
@@ -160,10 +193,20 @@ class Service:
                 self._upstream_problem = ""
                 self._set_upstream_up(True)
             except UpstreamError as error:
-                if str(error) != self._upstream_problem:
-                    self._upstream_problem = str(error)
+                is_logged = isinstance(error, LoginRefused) or str(error) == self._upstream_problem
+                self._upstream_problem = str(error)
+                if not is_logged:
                     log.warning("upstream does not answer: %s", error)
         await asyncio.sleep(_PROBE_EVERY)
+
+
+async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None:
+    """Closes parts concurrently. One that fails or hangs does not keep the others open."""
+    for part, result in (await run_within(limit, parts)).items():
+        if isinstance(result, TimeoutError):
+            log.warning("%s did not end within %g s", part, limit)
+        elif isinstance(result, BaseException):
+            log.error("%s did not end properly", part, exc_info=result)
 
 
 async def _listen(start: Callable[[str, int], Awaitable[int]], address: HostPort, key: str) -> str:

@@ -77,6 +77,14 @@ def misplaced_password(source: str) -> str:
     )
 
 
+def visible_password(flag: str) -> str:
+    """Returns the message about a password in a flag."""
+    return (
+        f"store.url (flag {flag}): every user of this host can see a password in a flag; write it to a file and name "
+        f"that file in store.password_file, or set {environment_name('store.url')}"
+    )
+
+
 def misplaced_table(name: str, source: str) -> str:
     """Returns the message about a rule or ignore outside the settings file."""
     table = next(table for table in TABLES if table in name.lower())

@@ -7,13 +7,13 @@ model is refused, so that no operator relies on a key without effect.
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import value_types
 from relay.settings.presets import parse_presets
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
-from relay.settings.urls import SmtpUrl
+from relay.settings.urls import RedisUrl, SmtpUrl, check_namespace
 from relay.settings.value_types import (
     Address,
     AddressOrNone,
@@ -94,7 +94,20 @@ class UpstreamSection(_Section):
         20,
         "Largest number of connections to the upstream, per process. Postfix accepts 100 from all clients together.",
     )
-    connect_timeout: Timeout = _key("10s", "Longest wait for a connection, TLS and login included.")
+    connect_timeout: Timeout = _key(
+        "10s",
+        "Longest wait for a connection, TLS and login included, the greeting not. All addresses of the host are tried "
+        "within it.",
+    )
+    greeting_timeout: Timeout = _key(
+        "60s",
+        "Longest wait for the greeting. Servers that test their clients, such as Postfix's postscreen, let them wait.",
+    )
+    helo_name: value_types.HeloName = _key(
+        "",
+        "Name in EHLO: a domain that resolves to this host, or an address literal such as [192.0.2.1]. "
+        '"" = the full name of this host, or the address of the connection if it has none.',
+    )
     reply_timeout: Timeout = _key("120s", "Longest wait for the reply to a command.")
     dot_timeout: Timeout = _key(
         "9m",
@@ -191,6 +204,27 @@ class StoreSection(_Section):
         "1s",
         "Longest wait for the store. After it mail is forwarded without a claim: a duplicate is better than a loss.",
     )
+    password_file: PathOrNone = _key(
+        "",
+        "File whose first line is the password of a Redis server, in place of one in store.url. The relay's user must "
+        'be able to read it. "" = none. A password in store.url belongs into the settings file or RELAY_STORE__URL, '
+        "never into a flag, which every user of the host can see.",
+    )
+    namespace: Annotated[str, AfterValidator(check_namespace)] = _key(
+        "",
+        "Separates relays that share one Redis server, such as staging and production: 32 letters, digits, _ and - at "
+        "most. All relays of one namespace share their claims and records.",
+    )
+
+    @model_validator(mode="after")
+    def _is_redis(self) -> Self:
+        for name in ("password_file", "namespace"):
+            if getattr(self, name) and not isinstance(self.url, RedisUrl):
+                raise ValueError(
+                    f"store.{name} is for Redis, and store.url is {self.url}; leave it out"
+                    + ("; name another file to separate relays" if name == "namespace" else "")
+                )
+        return self
 
 
 class HttpSection(_Section):
@@ -229,18 +263,32 @@ class LimitsSection(_Section):
 
     message_size: Bytes = _key(
         "50MiB",
-        "Largest message. The smaller of this and the upstream's own limit is offered to clients.",
+        "Largest message. The smaller of this and the upstream's own limit is offered to clients. 0 = the upstream's "
+        "limit only.",
+    )
+    memory: Annotated[Bytes, value_types.size_at_least(1024 * 1024)] = _key(
+        "256MiB",
+        "Memory for the content of all messages in the relay together, from DATA to the reply. While it is used up, "
+        "DATA waits for 5 s and then receives 452. A larger message than this is refused, and not offered in SIZE. "
+        "The process takes up to three times as much. Default: 256MiB, or a quarter of the memory of the machine or "
+        "of the control group if that is less.",
     )
     recipients: Count = _key(1000, "Largest number of recipients of one message; further ones receive 452.")
-    sessions: Count = _key(2000, "Largest number of client connections; further ones receive 421.")
+    sessions: Count = _key(
+        2000,
+        "Largest number of client connections; further ones receive 421. One client gets at most 95 % of them, so that "
+        "others find a place. Each needs a file descriptor: the relay raises the soft limit of descriptors to the hard "
+        "one (LimitNOFILE= in systemd), and admits fewer clients if that is too low.",
+    )
     session_idle: Timeout = _key(
         "300s",
         "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",
     )
     drain: Seconds = _key(
         "25s",
-        "How long running transactions may take to finish after SIGTERM. Keep it below the service manager's limit: "
-        "TimeoutStopSec in systemd (35 s in the unit of this package).",
+        "How long running transactions, and the last writes after them, may take after SIGTERM. The process ends one "
+        "second later at the latest. Keep it below the service manager's limit: TimeoutStopSec in systemd (35 s in the "
+        "unit of this package).",
     )
 
 

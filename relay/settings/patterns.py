@@ -11,6 +11,8 @@ from relay.judge.rules.pattern import Pattern
 from relay.settings.units import shortened
 
 _NAME_LIMIT = 80
+_LARGEST_PATTERN = 2_000
+"""The largest weight of a pattern (`Pattern.weight`): 0.7 s for a text of 64 KiB that is made for it."""
 
 # Remedies for syntax of other regular expression languages, by the beginning of what RE2 quotes.
 _REMEDIES = {
@@ -102,10 +104,16 @@ def _pattern(value: object) -> Pattern:
     if not text.isprintable():
         raise ValueError("contains an invisible character; write it in 'single quotes', where a backslash is one")
     try:
-        return Pattern(text)
+        pattern = Pattern(text)
     except ValueError as error:
         reason = str(error)
         raise ValueError(_QUOTED.sub(_shorten_quote, reason) + _remedy(reason)) from None
+    if pattern.weight > _LARGEST_PATTERN:
+        raise ValueError(
+            f"takes too long for some messages: its repetitions are {pattern.weight} steps when written out, and "
+            f"{_LARGEST_PATTERN} are allowed; write * or + in place of a large counted repetition such as {{1,900}}"
+        )
+    return pattern
 
 
 def _shorten_quote(found: re.Match[str]) -> str:

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from relay.core.errors import SettingsError
 from relay.settings import errors as problems
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
-from relay.settings.urls import SqliteUrl
+from relay.settings.secret_files import secret_file_warnings
+from relay.settings.urls import SqliteUrl, has_password
 from relay.settings.warnings import warnings
 
 if TYPE_CHECKING:
@@ -109,7 +110,12 @@ def load(
     provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
     tables_from = next((found.given[name][1] for name in TABLES if name in found.given), "")
     written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _WITH_UNITS}
-    return Loaded(settings, provenance, (*_not_read(environ), *warnings(settings, tables_from)), written)
+    doubts = (
+        *_not_read(environ),
+        *warnings(settings, tables_from),
+        *secret_file_warnings(settings, default_secret_file(settings, environ)),
+    )
+    return Loaded(settings, provenance, doubts, written)
 
 
 def _settings(found: _GivenValues) -> Settings:
@@ -139,12 +145,22 @@ def upstream_password(settings: Settings) -> str | None:
     upstream = settings.upstream
     if upstream.password or not upstream.password_file:
         return upstream.password.get_secret_value() if upstream.password else None
-    text = _read(upstream.password_file, "upstream.password_file")
-    password = text.partition("\n")[0]
+    return _first_line(upstream.password_file, "upstream.password_file")
+
+
+def store_password(settings: Settings) -> str | None:
+    """Returns the password of the store from the first line of its file; None if no file is named.
+
+    Raises `SettingsError` if the file holds none.
+    """
+    path = settings.store.password_file
+    return _first_line(path, "store.password_file") if path else None
+
+
+def _first_line(path: Path, key: str) -> str:
+    password = _read(path, key).partition("\n")[0].removesuffix("\r")
     if not password:
-        raise SettingsError(
-            f"upstream.password_file {upstream.password_file}: its first line is empty; write the password there"
-        )
+        raise SettingsError(f"{key} {path}: its first line is empty; write the password there")
     return password
 
 
@@ -185,6 +201,8 @@ def _add_flags(found: _GivenValues, flags: Mapping[str, str]) -> None:
     for name, value in sorted(flags.items(), key=lambda item: item[0] not in OPTIONS):
         if name == PASSWORD:
             found.problems.append(problems.misplaced_password("flag --set"))
+        elif OPTIONS.get(name, name) == "store.url" and has_password(value):
+            found.problems.append(problems.visible_password(name if name in OPTIONS else "--set"))
         elif name in OPTIONS:
             found.add(OPTIONS[name], value, f"flag {name}")
         else:

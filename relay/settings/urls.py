@@ -93,7 +93,9 @@ MASK = "***"
 
 # Up to the last "@", because a password may contain any character; also if the scheme is missing.
 _USERINFO_PASSWORD = re.compile(r"\A((?:[\w+.-]*://)?[^:@/]*):(?!//).*@", re.DOTALL)
-_QUERY_PASSWORD = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
+# Any option but those that are known to be harmless: "pass=" and a word without "=" are passwords too.
+_QUERY_PASSWORD = re.compile(r"([?&](?!(?:db|ssl_\w+)=)(?:[^=&#]*=)?)[^=&#]+")
+_FRAGMENT = re.compile(r"#.+", re.DOTALL)
 
 _SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 _UPSTREAMS = ("smtp://HOST[:25]", "smtp+starttls://HOST[:587]", "smtps://HOST[:465]", "maildir:PATH")
@@ -121,7 +123,22 @@ _FALSE = frozenset({"0", "f", "false", "n", "no"})
 
 def mask(text: str) -> str:
     """Returns the URL with its passwords masked, even if it is not a correct URL."""
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USERINFO_PASSWORD.sub(rf"\1:{MASK}@", text))
+    if text.startswith(("sqlite:", "maildir:")):
+        return text  # a path, which may contain any character
+    masked = _USERINFO_PASSWORD.sub(rf"\1:{MASK}@", text)
+    return _FRAGMENT.sub(f"#{MASK}", _QUERY_PASSWORD.sub(rf"\1{MASK}", masked))
+
+
+def has_password(text: str) -> bool:
+    """Returns whether a URL of a store contains a password, or what could be one."""
+    return MASK not in text and MASK in mask(text)
+
+
+def check_namespace(text: str) -> str:
+    """Returns a namespace that can be part of a Redis key and of a pattern for keys."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,32}", text):
+        raise ValueError('write at most 32 letters, digits, "_" and "-"')
+    return text
 
 
 def parse_upstream(value: object) -> UpstreamUrl:
@@ -246,9 +263,11 @@ def _options(scheme: str, url: URL) -> dict[str, str]:
     if unknown and unknown[0] in _TLS_OPTIONS and scheme == "redis":
         raise ValueError(f'option "{unknown[0]}" is for TLS; write rediss://HOST')
     if unknown:
-        remedy = "write the password as :PASSWORD@ before the host" if "password" in unknown else "leave it out"
+        is_password = "pass" in unknown[0] or not options[unknown[0]]
+        remedy = "write the password as :PASSWORD@ before the host" if is_password else "leave it out"
         known_ones = f" (known: {', '.join(sorted(known))})" if known else ""
-        raise ValueError(f'option "{unknown[0]}" is not known; {remedy}{known_ones}')
+        name = f'option "{unknown[0]}"' if options[unknown[0]] else "an option without a value"
+        raise ValueError(f"{name} is not known; {remedy}{known_ones}")
     if not options.get("db", "0").isdecimal():
         raise ValueError('the database is a number; write for example "db=0"')
     return options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -34,6 +35,17 @@ def at_least(minimum: float) -> AfterValidator:
     return AfterValidator(check)
 
 
+def size_at_least(minimum: int) -> AfterValidator:
+    """Returns a validator that refuses sizes under `minimum` bytes."""
+
+    def check(size: int) -> int:
+        if size < minimum:
+            raise ValueError(f'too small; write "{units.format_size(minimum)}" or more')
+        return size
+
+    return AfterValidator(check)
+
+
 def _text_or_empty(value: object) -> str:
     return "" if value is None else str(value)
 
@@ -52,6 +64,18 @@ def _secret(value: object) -> SecretStr | None:
         raise ValueError("not UTF-8 text; write it in UTF-8") from None
     # Container tools pass an unset variable as an empty one.
     return SecretStr(text) if text else None
+
+
+def _helo_name(value: object) -> str:
+    """Returns the name if it is a domain or an address literal as RFC 5321 section 4.1.2 writes them, or empty."""
+    text = str(value)
+    if text and not re.fullmatch(
+        r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9])?|\[(IPv6:)?[0-9A-Fa-f.:]{2,45}\]", text
+    ):
+        raise ValueError("write a domain such as mail.example.com, or an address literal such as [192.0.2.1]")
+    if text.lower().removesuffix(".localdomain") == "localhost":
+        raise ValueError("servers refuse localhost; write the domain of this host, or an address literal")
+    return text
 
 
 def _masked(value: SecretStr | None) -> str | None:
@@ -81,6 +105,8 @@ Count: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(unit
 """A whole number of at least 1."""
 
 Switch: TypeAlias = Annotated[bool, ValueType("true or false"), PlainValidator(units.parse_switch)]
+
+HeloName: TypeAlias = Annotated[str, ValueType("domain or address literal"), PlainValidator(_helo_name)]
 
 Address: TypeAlias = Annotated[
     HostPort,

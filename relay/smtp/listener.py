@@ -1,41 +1,57 @@
-"""The listening socket and the drain. `relay.service` starts and ends it.
+"""The listening sockets, the admission of clients and the drain. `relay.service` starts and ends the `Listener`.
 
-A message begins here: each accepted connection gets a `relay.smtp.protocol.RelaySMTP`.
+A message begins here: each admitted connection gets a `relay.smtp.protocol.RelaySMTP`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from relay.core.session_refusal import SessionRefusal
 from relay.smtp.protocol import RelaySMTP
-from relay.smtp.session import SessionLimits, SessionTable
+from relay.smtp.session_table import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     from relay.transaction import Dependencies
 
 _BACKLOG = 512
+_ACCEPTS_IN_A_ROW = 16
+"""Connections that are accepted before the event loop serves the others."""
+_ACCEPT_AGAIN = 0.1
+"""Seconds for which the relay accepts no connection when the system has no more room. Clients wait in the backlog."""
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_GONE = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED}
 _FINAL_REPLIES = 1.0
 """Seconds at the end of a drain in which messages that wait for claims of others receive their 451."""
 
 
 class Listener:
-    """Accepts clients on one address."""
+    """Accepts clients on one address.
+
+    It accepts connections itself: the event loops close connections without a word when file descriptors run out
+    (uvloop), or accept hundreds of them before the first is counted.
+    """
 
     def __init__(self, dependencies: Dependencies, limits: SessionLimits) -> None:
         self.table = SessionTable(limits)
         self._dependencies = dependencies
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._spare = -1
+        """A file descriptor to give up for a connection that is refused when no other one is left."""
 
     async def start(self, host: str, port: int) -> int:
         """Listens and returns the port. Raises `OSError`."""
-        loop = asyncio.get_running_loop()
-        address: dict[str, Any] = {"sock": _all_addresses(port)} if host == "::" else {"host": host, "port": port}
-        self._server = await loop.create_server(
-            lambda: RelaySMTP(self.table, self._dependencies), **address, backlog=_BACKLOG
-        )
-        bound: int = self._server.sockets[0].getsockname()[1]
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._sockets = [_all_addresses(port)] if host == "::" else await _addresses_of(host, port)
+        for listening in self._sockets:
+            listening.setblocking(False)
+            self._resume(listening)
+        bound: int = self._sockets[0].getsockname()[1]
         return bound
 
     @property
@@ -62,8 +78,13 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening and ends all sessions."""
-        if self._server is not None:
-            self._server.close()
+        for listening in self._sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        self._sockets.clear()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
         self.table.close_all()
         await self.table.handlers.cancel()
         await self.table.messages.cancel()
@@ -77,9 +98,77 @@ class Listener:
             return False
         return True
 
+    # Accepting connections
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTS_IN_A_ROW):
+            try:
+                connection, address = listening.accept()
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    self._refuse_without_descriptor(listening)
+                if error.errno not in _GONE:
+                    self._pause(listening)
+                return
+            peer = address[0] if isinstance(address, tuple) else ""
+            refusal = self.table.refusal(peer)
+            if refusal is None:
+                protocol = RelaySMTP(self.table, self._dependencies, peer)
+                self.table.handlers.start(self._serve(connection, protocol), "accept")
+            else:
+                self._refuse(connection, peer, refusal)
+
+    async def _serve(self, connection: socket.socket, protocol: RelaySMTP) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+        except OSError:  # the client has left already
+            protocol.connection_failed()
+        except BaseException:
+            protocol.connection_failed()
+            raise
+
+    def _refuse(self, connection: socket.socket, peer: str, refusal: SessionRefusal) -> None:
+        """Writes the refusal and closes the connection. A new connection has room for so few octets."""
+        self._dependencies.reporter.session_refused(peer, refusal)
+        with connection, contextlib.suppress(OSError):
+            connection.setblocking(False)
+            connection.send(refusal.reply.encode())
+
+    def _refuse_without_descriptor(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._spare)
+            self._spare = -1
+            connection, address = listening.accept()
+            self._refuse(connection, address[0], SessionRefusal.DESCRIPTORS)
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def _pause(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(_ACCEPT_AGAIN, self._resume, listening)
+
+
+async def _addresses_of(host: str, port: int) -> list[socket.socket]:
+    """Returns a listening socket for each address of a host. Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+    except BaseException:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
+
 
 def _all_addresses(port: int) -> socket.socket:
-    """Returns a socket for IPv6 and, where the system allows it, IPv4. asyncio would listen on `::` for IPv6 only."""
+    """Returns a socket for IPv6 and, where the system allows it, IPv4. By default `::` would be IPv6 only."""
     return socket.create_server(
         ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=socket.has_dualstack_ipv6()
     )

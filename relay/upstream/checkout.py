@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from relay.core.envelope import Envelope
+from relay.upstream import extensions
+from relay.upstream.excerpt import describe
 
-    from relay.core.envelope import Envelope
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from relay.core.reply import Reply
-    from relay.upstream.connect import Connection
+    from relay.upstream.connection import Connection
 
 _DATA = b"DATA\r\n"
 _RSET = b"RSET\r\n"
 _START_INPUT = 354
-_EXTENSIONS = {b"BODY": "8bitmime", b"SMTPUTF8": "smtputf8"}
-"""The extension that each parameter of MAIL needs."""
 
 
 class Checkout:
     """Sends the commands of a transaction. Each method raises `ConnectionEnded`; `limit` in seconds for each reply."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, loan_ends: float, observe: Callable[[str, float], None]) -> None:
         self.connection = connection
+        self._observe = observe
+        self.loan_ends = loan_ends
+        """When the pool may take the connection back for others, by the loop's clock."""
+        self._envelope = Envelope(b"")
         self.recipients: dict[bytes, Reply] | None = None
         """The accepted recipients of the open transaction and their replies; None if no transaction is open."""
         self.awaits_content = False
@@ -38,25 +44,32 @@ class Checkout:
         Returns the replies to the recipients, and the last reply of all.
         """
         connection = self.connection
-        commands = [_mail(connection, envelope), *map(_rcpt, paths), *then]
+        connection.transactions += 1
+        self._envelope = envelope
+        if refusal := self._refusal(extensions.path_refusal(envelope, envelope.reverse_path, connection.extensions)):
+            return dict.fromkeys(paths, refusal), refusal
+        refused, paths = self._refuse_paths(paths)
+        commands = [extensions.mail(envelope, connection.extensions), *map(self._rcpt, paths), *then]
         if self.recipients is None:
-            replies = await self._run(commands, limit)
+            replies = await self._run("mail", commands, limit)
         else:
             self.recipients = None
             connection.resets += 1
-            first, *replies = await self._run([_RSET, *commands], limit)
+            first, *replies = await self._run("mail", [_RSET, *commands], limit)
             if not first.positive:
-                raise connection.wire.abort(f"refused RSET: {first.code} {first.text}")
+                raise connection.wire.abort(f"refused RSET: {describe(first)}")
         sender, recipients = replies[0], replies[1 : len(paths) + 1]
         if not sender.positive:
-            return dict.fromkeys(paths, sender), replies[-1]
-        answers = dict(zip(paths, recipients, strict=True))
+            return {**refused, **dict.fromkeys(paths, sender)}, replies[-1]
+        answers = {**refused, **dict(zip(paths, recipients, strict=True))}
         self.recipients = {path: reply for path, reply in answers.items() if reply.positive}
         return answers, replies[-1]
 
     async def rcpt(self, path: bytes, limit: float) -> Reply:
         """Adds a recipient to the open transaction and returns the reply."""
-        [reply] = await self._run([_rcpt(path)], limit)
+        if refusal := self._path_refusal(path):
+            return refusal
+        [reply] = await self._run("rcpt", [self._rcpt(path)], limit)
         if reply.positive and self.recipients is not None:
             self.recipients[path] = reply
         return reply
@@ -66,9 +79,14 @@ class Checkout:
 
         Returns a reply for each path. If any is positive, the upstream waits for content.
         """
-        if self.recipients is not None and self.recipients.keys() == set(paths):
-            replies = dict(self.recipients)
-            [start] = await self._run([_DATA], limit)
+        if refusal := self._refusal(extensions.content_refusal(envelope, self.connection.extensions)):
+            return dict.fromkeys(paths, refusal)
+        if self.recipients and self.recipients.keys() <= set(paths):
+            refused, missing = self._refuse_paths([path for path in paths if path not in self.recipients])
+            *added, start = await self._run("data", [*map(self._rcpt, missing), _DATA], limit)
+            answers = self.recipients | refused | dict(zip(missing, added, strict=True))
+            replies = {path: answers[path] for path in paths}
+            self.recipients = {path: reply for path, reply in replies.items() if reply.positive}
         else:
             replies, start = await self.open_transaction(envelope, paths, limit, _DATA)
         if start.code != _START_INPUT:
@@ -80,6 +98,14 @@ class Checkout:
             await self.connection.run([b".\r\n"], limit)
             self.recipients = None
         return replies
+
+    async def end_data(self, pieces: Sequence[bytes], limit: float) -> Reply:
+        """Sends the last pieces of the content, with the final dot, and returns the reply."""
+        began = time.perf_counter()
+        try:
+            return await self.connection.wire.execute_one(pieces, limit)
+        finally:
+            self._observe("dot", time.perf_counter() - began)
 
     def end_transaction(self, reply: Reply) -> None:
         """Notes the reply to the final dot."""
@@ -97,25 +123,32 @@ class Checkout:
             self.connection.reset()
         self.recipients, self.awaits_content = None, False
 
-    async def _run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Sends commands. A reply that is 421 or does not fit its command ends the connection."""
-        replies = await self.connection.run(commands, limit)
+    async def _run(self, step: str, commands: Sequence[bytes], limit: float) -> list[Reply]:
+        """Sends the commands of a step. A reply that is 421 or does not fit its command ends the connection."""
+        began = time.perf_counter()
+        try:
+            replies = await self.connection.run(commands, limit)
+        finally:
+            seconds = time.perf_counter() - began
+            self._observe(step, seconds)
+            self.connection.note_reply_time(seconds)
         for command, reply in zip(commands, replies, strict=True):
             fits = reply.code == _START_INPUT if command == _DATA else reply.positive
             if reply.closing or not (fits or reply.transient or reply.permanent):
-                raise self.connection.wire.abort(f"answered {reply.code} {reply.text}")
+                raise self.connection.wire.abort(f"answered {describe(reply)}")
         return replies
 
+    def _rcpt(self, path: bytes) -> bytes:
+        return extensions.rcpt(self._envelope, path, self.connection.extensions)
 
-def _mail(connection: Connection, envelope: Envelope) -> bytes:
-    """Returns the MAIL command with the parameters that the upstream's extensions allow."""
-    parameters = [
-        parameter
-        for parameter in envelope.parameters
-        if _EXTENSIONS.get(parameter.partition(b"=")[0].upper(), "") in connection.extensions
-    ]
-    return b" ".join([b"MAIL FROM:<%b>" % envelope.reverse_path, *parameters]) + b"\r\n"
+    def _refuse_paths(self, paths: Sequence[bytes]) -> tuple[dict[bytes, Reply], list[bytes]]:
+        """Returns the refusals of paths that need an extension, and the paths to send."""
+        refused = {path: reply for path in paths if (reply := self._path_refusal(path))}
+        return refused, [path for path in paths if path not in refused]
 
+    def _path_refusal(self, path: bytes) -> Reply | None:
+        return self._refusal(extensions.path_refusal(self._envelope, path, self.connection.extensions))
 
-def _rcpt(path: bytes) -> bytes:
-    return b"RCPT TO:<%b>\r\n" % path
+    def _refusal(self, reply: Reply | None) -> Reply | None:
+        """Makes a refusal transient on a fallback upstream: the preferred one may offer the extension."""
+        return reply.as_transient() if reply and self.connection.rank else reply

@@ -1,155 +1,190 @@
-"""Opens a connection on which a transaction can begin: TCP, TLS, EHLO, AUTH."""
+"""Opens a connection on which a transaction can begin: name look-up, TCP, greeting, TLS, EHLO, AUTH."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
-from dataclasses import dataclass
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import aiosmtplib
+from aiohappyeyeballs import start_connection
 
-from relay.core.errors import UpstreamDown, UpstreamRefused
+from relay.core.errors import UpstreamDown
+from relay.upstream.connect_failure import explain
+from relay.upstream.connection import Connection
 from relay.upstream.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from relay.core.reply import Reply
+    from aiohappyeyeballs import AddrInfoType
 
-# Postfix counts RSETs between accepted messages as junk commands (limit 100, then each command costs one second), and
-# every refusal, 4yz or 5yz, as an error (from the 10th on each command costs one second; at the 20th it closes). On a
-# connection near these limits later transactions would be slowed down for no fault of theirs.
-MOST_MESSAGES = 100
-MOST_RESETS = 50
-MOST_REFUSALS = 5
-LONGEST_LIFE = 300.0
-"""Seconds."""
-
-# OpenSSL's verification errors for certificates without what RFC 5280 requires. Python checks this from 3.13 on
-# (VERIFY_X509_STRICT).
-_ERRORS_RFC_5280 = range(80, 94)
-_REMEDY_RFC_5280 = (
-    "; Python 3.13 and newer require the extensions of RFC 5280: issue the CA's certificate again with "
-    "basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,cRLSign, and all with key identifiers"
-)
+_NEXT_ADDRESS_AFTER = 0.25
+"""Seconds after which the next address of a host is tried as well (RFC 8305 section 5)."""
+_UNSUITABLE = frozenset({502, 504, 534})
+"""Codes by which a server refuses a login mechanism, not the password (RFC 4954 sections 4 and 6)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to connect. `implicit_tls` and `starttls` are never both set."""
+    """Where and how to connect. `implicit_tls` and `starttls` are never both set. Times in seconds."""
 
     host: str
     port: int
     starttls: bool = False
     implicit_tls: bool = False
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = None
-    helo_name: str = "localhost"
+    helo_name: str = ""
+    """The name in EHLO. If empty, the local address of the connection (RFC 5321 section 4.1.4)."""
     limit: float = 10.0
-    """Seconds for all steps up to the first MAIL."""
+    """For all steps up to the first MAIL, except for the greeting."""
+    greeting_limit: float = 60.0
+    """For the greeting, and with `implicit_tls` the TLS handshake before it."""
 
     def __str__(self) -> str:
         """Returns `host:port`, for logs: without user and password."""
         return f"{self.host}:{self.port}"
 
 
-class Connection:
-    """A connection that is ready for MAIL, and what the upstream has counted on it."""
+class _Attempt:
+    """One attempt to connect, with its time limit and the address that it tries."""
 
-    def __init__(self, wire: Wire, extensions: Mapping[str, str], opened_at: float) -> None:
-        self.wire = wire
-        self.extensions = extensions
-        self.opened_at = opened_at
-        """Seconds of the event loop's clock."""
-        self.rank = 0
-        """The position of its upstream in the order of preference, from 0."""
-        self.messages = 0
-        self.resets = 0
-        self.refusals = 0
-        self._reset_pending = False
+    def __init__(
+        self,
+        target: Target,
+        addresses: Sequence[AddrInfoType],
+        observe: Callable[[str, float], None],
+        limit: asyncio.Timeout,
+    ) -> None:
+        self.target = target
+        self.greeted = False
+        self.longest = target.limit
+        """The limit of the current step in seconds."""
+        self._observe = observe
+        self._limit = limit
+        self._addresses = addresses
 
-    @property
-    def penalised(self) -> bool:
-        """Whether the upstream would delay a further command, or count it against a later message."""
-        return self.refusals >= MOST_REFUSALS or self.resets >= MOST_RESETS
+    async def connect(self) -> Connection:
+        """Connects to the address that answers first. If it turns out to be down, tries the others."""
+        while True:
+            sock = await self._connect_socket()
+            client = self._client(sock)
+            try:
+                await self._begin(client)
+                return _take_over(client)
+            except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+                client.close()
+                failure = explain(self.target, error, greeted=self.greeted)
+                if not (self._addresses and isinstance(failure, UpstreamDown)):
+                    raise
+            except BaseException:
+                client.close()
+                raise
 
-    def reusable(self, now: float) -> bool:
-        """Returns whether another transaction may use the connection. `now` in seconds of the event loop's clock."""
-        worn_out = self.messages >= MOST_MESSAGES or now - self.opened_at > LONGEST_LIFE
-        return not (self.wire.ended or self.penalised or worn_out)
+    async def _connect_socket(self) -> socket.socket:
+        with self._step("connect"):
+            sock = await start_connection(self._addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1)
+        address = sock.getpeername()
+        self._addresses = [info for info in self._addresses if info[4][:2] != address[:2]]
+        return sock
 
-    def count_accepted(self) -> None:
-        """Counts an accepted message. The upstream then resets its counts of refusals and RSETs."""
-        self.messages += 1
-        self.resets = self.refusals = 0
+    def _client(self, sock: socket.socket) -> aiosmtplib.SMTP:
+        target = self.target
+        return aiosmtplib.SMTP(
+            hostname=target.host,
+            port=None,
+            sock=sock,
+            local_hostname=target.helo_name or _address_literal(sock),
+            timeout=target.limit,
+            use_tls=target.implicit_tls,
+            start_tls=False,
+            tls_context=target.tls,
+        )
 
-    async def run(self, commands: Sequence[bytes], limit: float) -> list[Reply]:
-        """Sends commands, all at once if the upstream offers PIPELINING, and counts the refusals.
+    async def _begin(self, client: aiosmtplib.SMTP) -> None:
+        self.greeted = False
+        with self._step("greeting"), self._own_limit(self.target.greeting_limit):
+            await client.connect(timeout=self.target.greeting_limit)
+        self.greeted = True
+        if self.target.starttls:
+            with self._step("tls"):
+                await _say_hello(client)
+                await client.starttls()
+        with self._step("ehlo"):
+            await _say_hello(client)
+        if self.target.user:
+            with self._step("login"):
+                await _login(client, self.target)
 
-        Returns the replies. `limit` in seconds for each reply. Raises `ConnectionEnded`.
-        """
-        if self._pipelining:
-            replies = await self.wire.execute(commands, limit)
-        else:
-            await self._send_pending_reset(limit)
-            replies = [await self.wire.execute_one([command], limit) for command in commands]
-        self.refusals += sum(reply.permanent or reply.transient for reply in replies)
-        return replies
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        """Reports how long a step took, whatever its end."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield
+        finally:
+            self._observe(name, loop.time() - began)
 
-    def reset(self) -> None:
-        """Leaves the transaction. Without PIPELINING, RSET is sent when the connection is used again."""
-        self.resets += 1
-        if self._pipelining:
-            self.wire.reset()
-        else:
-            self._reset_pending = True
-
-    @property
-    def _pipelining(self) -> bool:
-        return "pipelining" in self.extensions
-
-    async def _send_pending_reset(self, limit: float) -> None:
-        if self._reset_pending:
-            self._reset_pending = False
-            reply = await self.wire.execute_one([b"RSET\r\n"], limit)
-            if not reply.positive:
-                raise self.wire.abort(f"refused RSET: {reply.code} {reply.text}")
+    @contextmanager
+    def _own_limit(self, seconds: float) -> Iterator[None]:
+        """Gives a step its own time limit, which does not count towards the limit of the others."""
+        loop = asyncio.get_running_loop()
+        began, due = loop.time(), self._limit.when() or 0.0
+        self._limit.reschedule(began + seconds)
+        self.longest = seconds
+        try:
+            yield
+        finally:
+            if not self._limit.expired():
+                self._limit.reschedule(due + loop.time() - began)
+                self.longest = self.target.limit
 
 
-async def connect(target: Target) -> Connection:
-    """Opens a connection and sends EHLO. Raises `UpstreamDown` or `UpstreamRefused` with the reason."""
-    client = aiosmtplib.SMTP(
-        hostname=target.host,
-        port=target.port,
-        local_hostname=target.helo_name,
-        timeout=target.limit,
-        use_tls=target.implicit_tls,
-        start_tls=target.starttls,
-        tls_context=target.tls,
-        username=target.user or None,
-        password=target.password or None,
-    )
+async def look_up(target: Target) -> Sequence[AddrInfoType]:
+    """Returns the addresses of the host. Raises `OSError`."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+
+
+async def connect(
+    target: Target,
+    observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
+    look_up: Callable[[Target], Awaitable[Sequence[AddrInfoType]]] = look_up,
+) -> Connection:
+    """Opens a connection and sends EHLO. `observe` receives the name of each step and its seconds.
+
+    Raises `UpstreamDown` or `UpstreamRefused` with the reason.
+    """
+    attempt: _Attempt | None = None
     try:
         async with asyncio.timeout(target.limit) as limit:
-            await client.connect()
-            if client.is_ehlo_or_helo_needed:
-                await _say_hello(client)
-    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-        client.close()
+            attempt = _Attempt(target, await look_up(target), observe, limit)
+            return await attempt.connect()
+    except (aiosmtplib.SMTPException, OSError, ValueError, RuntimeError) as error:  # uvloop raises RuntimeError
         if limit.expired() or isinstance(error, TimeoutError):
-            raise UpstreamDown(f"{target} was not ready for mail within {target.limit:g} s") from error
-        raise _explain(target, error) from error
-    except BaseException:
-        client.close()
-        raise
-    transport = cast("asyncio.Transport", client.transport)
-    return Connection(Wire(transport), dict(client.esmtp_extensions), asyncio.get_running_loop().time())
+            longest = attempt.longest if attempt else target.limit
+            raise UpstreamDown(f"{target} was not ready for mail within {longest:g} s") from error
+        raise explain(target, error, greeted=attempt is not None and attempt.greeted) from error
+
+
+def _take_over(client: aiosmtplib.SMTP) -> Connection:
+    """Returns the connection without its client. Raises `SMTPServerDisconnected` if it has ended meanwhile."""
+    if client.transport is None:
+        raise aiosmtplib.SMTPServerDisconnected("closed by the upstream")
+    wire = Wire(cast("asyncio.Transport", client.transport))
+    return Connection(wire, dict(client.esmtp_extensions), asyncio.get_running_loop().time())
 
 
 async def _say_hello(client: aiosmtplib.SMTP) -> None:
+    """Sends EHLO unless that is done, and HELO if the server does not know EHLO."""
+    if not client.is_ehlo_or_helo_needed:
+        return
     try:
         await client.ehlo()
     except aiosmtplib.SMTPHeloError as refusal:
@@ -158,30 +193,25 @@ async def _say_hello(client: aiosmtplib.SMTP) -> None:
         await client.helo()
 
 
-def _explain(target: Target, error: BaseException) -> UpstreamDown | UpstreamRefused:
-    certificate = error
-    while certificate and not isinstance(certificate, ssl.SSLError):
-        certificate = certificate.__cause__  # type: ignore[assignment]
-    if isinstance(certificate, ssl.SSLCertVerificationError):
-        remedy = _REMEDY_RFC_5280 if certificate.verify_code in _ERRORS_RFC_5280 else ""
-        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}{remedy}")
-    if isinstance(certificate, ssl.SSLError):
-        return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
-    if isinstance(error, aiosmtplib.SMTPResponseException) and not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 4.2
-        return UpstreamDown(f"{target} does not answer as an SMTP server does: {error.message}")
-    if isinstance(error, aiosmtplib.SMTPResponseException):
-        text = f"{target} answered {error.code} {error.message}"
-        return UpstreamDown(text) if error.code // 100 == 4 else UpstreamRefused(text)  # noqa: PLR2004 - 4yz: later
-    if isinstance(error, aiosmtplib.SMTPException) and not isinstance(error, OSError):
-        # STARTTLS or AUTH is not offered: aiosmtplib has no class for that. Its losses and timeouts are OSErrors.
-        return UpstreamRefused(f"{target} does not offer what the settings ask for: {str(error).rstrip('.')}")
-    return UpstreamDown(f"no connection to {target}: {_reason(error)}")
+async def _login(client: aiosmtplib.SMTP, target: Target) -> None:
+    """Logs in with the first mechanism that the server does not refuse as such.
+
+    aiosmtplib's `login` tries the same wrong password with each mechanism. Providers count that as several failures.
+    """
+    mechanisms = {"cram-md5": client.auth_crammd5, "plain": client.auth_plain, "login": client.auth_login}
+    offered = [mechanism for mechanism in client.supported_auth_methods if mechanism in mechanisms]
+    if not offered:
+        await client.login(target.user, target.password)  # raises the exception that names what is missing
+    for mechanism in offered:
+        try:
+            await mechanisms[mechanism](target.user, target.password)
+        except aiosmtplib.SMTPAuthenticationError as refusal:
+            if refusal.code not in _UNSUITABLE or mechanism == offered[-1]:
+                raise
+        else:
+            return
 
 
-def _reason(error: BaseException) -> str:
-    """Returns the innermost cause, such as "Connection refused", without the words that libraries added."""
-    while error.__cause__:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.errno and error.errno > 0:  # the resolver's numbers are negative
-        return os.strerror(error.errno)
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+def _address_literal(sock: socket.socket) -> str:
+    address = sock.getsockname()[0].partition("%")[0]
+    return f"[IPv6:{address}]" if sock.family == socket.AF_INET6 else f"[{address}]"

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
-from relay.core.errors import UpstreamBusy, UpstreamDown, UpstreamRefused
+from relay.core.errors import LoginRefused, UpstreamBusy, UpstreamDown, UpstreamFull, UpstreamRefused
 from relay.core.reply import UNREACHABLE, UPSTREAM_BUSY, Reply
+from relay.upstream.excerpt import describe
 from relay.upstream.patience import Patience
 from relay.upstream.wire import ConnectionEnded, NoReply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
@@ -35,6 +36,12 @@ _LARGE = 64 * 1024
 """Bytes. Larger content is sent in blocks, and its dot only after the last one: a loss before the dot is certain."""
 
 
+def _blocks(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(0, len(piece), _BLOCK):
+            yield piece[start : start + _BLOCK]
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryContext:
     """What all deliveries share. Times in seconds."""
@@ -49,18 +56,23 @@ class DeliveryContext:
 class SmtpDelivery:
     """Implements `relay.core.delivery.Delivery`.
 
-    `_accepted` holds the recipients to which the client has received a positive reply. They are sent again on the next
-    connection if this one is lost, exchanged or reclaimed by the pool.
+    If the connection is lost, exchanged or reclaimed by the pool, the next one gets the recipients that the client has
+    yet to name, and with DATA those that it had named before. So each recipient is sent twice at most, however often
+    the upstream closes.
     """
 
-    def __init__(self, context: DeliveryContext, envelope: Envelope) -> None:
+    def __init__(self, context: DeliveryContext, envelope: Envelope, client: str) -> None:
         self._context = context
         self._envelope = envelope
+        self._client = client
         self._patience = Patience(context.patience, asyncio.get_running_loop().time)
         self._checkout: Checkout | None = None
         self._needs_new = False
         """Whether the next connection must be a new one."""
-        self._accepted: dict[bytes, Reply] = {}
+        self._tried_fresh = False
+        """Whether a 4yz on a connection that had been used before has led to a fresh one."""
+        self._has_recipients = False
+        """Whether the client has received a positive reply to a recipient."""
         self._failure: Reply | None = None
         """The reply to everything that follows, once it is known."""
 
@@ -71,13 +83,13 @@ class SmtpDelivery:
         async def attempt(checkout: Checkout) -> Reply:
             if checkout.recipients is not None:
                 return await checkout.rcpt(path, limit)
-            replies, _ = await checkout.open_transaction(self._envelope, [*self._accepted, path], limit)
+            replies, _ = await checkout.open_transaction(self._envelope, [path], limit)
             return replies[path]
 
-        reply = await self._with_retries(attempt)
+        reply = await self._with_retries(attempt, lambda reply: reply.transient)
         if reply.positive:
-            self._accepted[path] = reply
-        elif not self._accepted and (self._checkout is None or self._checkout.recipients is None):
+            self._has_recipients = True
+        elif not self._has_recipients and (self._checkout is None or self._checkout.recipients is None):
             # The sender was refused or the upstream is unreachable. That is so for all further recipients.
             self._failure = reply
         return reply
@@ -85,7 +97,10 @@ class SmtpDelivery:
     async def prepare(self, paths: Sequence[bytes]) -> Mapping[bytes, Reply]:
         """Makes `paths` the recipients and sends DATA. If a reply is positive, the upstream waits for content."""
         limit = self._context.reply_timeout
-        replies = await self._with_retries(lambda checkout: checkout.data(self._envelope, paths, limit))
+        replies = await self._with_retries(
+            lambda checkout: checkout.data(self._envelope, paths, limit),
+            lambda replies: any(reply.transient for reply in replies.values()),
+        )
         return dict.fromkeys(paths, replies) if isinstance(replies, Reply) else replies
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
@@ -97,7 +112,7 @@ class SmtpDelivery:
         pieces = [received, content.safe_wire]
         try:
             if len(content) > _LARGE:
-                refusal = await self._upload(wire, b"".join(pieces))
+                refusal = await self._upload(wire, pieces)
                 if refusal is not None:
                     self._discard()
                     return refusal
@@ -107,7 +122,7 @@ class SmtpDelivery:
         if wire.ended:
             return NotSent(self._fail(checkout, wire.ended))
         try:
-            reply = await wire.execute_one([*pieces, b".\r\n"], self._context.dot_timeout)
+            reply = await checkout.end_data([*pieces, b".\r\n"], self._context.dot_timeout)
         except ConnectionEnded as end:
             return Unclear(self._fail(checkout, str(end)))
         self._context.route.note_success(checkout.connection)
@@ -117,15 +132,17 @@ class SmtpDelivery:
             self._discard()
         return reply if is_final else Unclear(f"answered {reply.code} to the final dot")
 
-    async def _upload(self, wire: Wire, content: bytes) -> Reply | None:
-        """Sends all but the dot. Returns the reply of an upstream that refuses the content before the dot."""
-        view = memoryview(content)
-        for start in range(0, len(view), _BLOCK):
-            early = await wire.upload(bytes(view[start : start + _BLOCK]), self._context.reply_timeout)
+    async def _upload(self, wire: Wire, pieces: Sequence[bytes]) -> Reply | None:
+        """Sends all but the dot. Returns the reply of an upstream that refuses the content before the dot.
+
+        Copies one block at a time: a copy of the whole would take as much memory as the message.
+        """
+        for block in _blocks(pieces):
+            early = await wire.upload(block, self._context.reply_timeout)
             if early is not None and (early.transient or early.permanent) and not early.closing:
                 return early
             if early is not None:
-                raise wire.abort(f"answered {early.code} {early.text} before the content had ended")
+                raise wire.abort(f"answered {describe(early)} before the content had ended")
         return None
 
     async def finish(self) -> None:
@@ -146,51 +163,76 @@ class SmtpDelivery:
         self._discard()
         return self._context.route.note_failure(checkout.connection, reason)
 
-    async def _with_retries(self, attempt: Callable[[Checkout], Awaitable[T]]) -> T | Reply:
+    async def _with_retries(
+        self, attempt: Callable[[Checkout], Awaitable[T]], is_transient: Callable[[T], bool]
+    ) -> T | Reply:
         """Makes an attempt, and further ones while patience lasts; only before the final dot."""
         if self._failure is not None:
             return self._failure
         if self._checkout is not None:
             self._context.pool.set_active(self._checkout)
         try:
-            return await self._attempts(attempt)
+            return await self._attempts(attempt, is_transient)
         finally:
             if self._checkout is not None and not self._checkout.awaits_content:
                 self._context.pool.set_idle(self._checkout)
 
-    async def _attempts(self, attempt: Callable[[Checkout], Awaitable[T]]) -> T | Reply:
+    async def _attempts(
+        self, attempt: Callable[[Checkout], Awaitable[T]], is_transient: Callable[[T], bool]
+    ) -> T | Reply:
         self._patience.begin()
+        clock = asyncio.get_running_loop().time
+        busy_at = clock() + self._context.pool.longest_wait
+        is_full = False
         while True:
             try:
-                return await attempt(await self._usable_checkout())
+                checkout = await self._usable_checkout(is_full=is_full)
+                is_full = False
+                result = await attempt(checkout)
+                if self._tried_fresh or not is_transient(result) or checkout.connection.transactions <= 1:
+                    return result
+                self._tried_fresh, self._checkout = True, None
+                # Many servers reply 4yz after a number of messages on a connection. That is no verdict on this one.
+                self._checkout = await self._context.pool.exchange(checkout)
             except UpstreamBusy:
                 return UPSTREAM_BUSY
-            except UpstreamRefused as error:
-                log.error("%s", error)  # noqa: TRY400 - expected; a traceback would not help
-                self._failure = UNREACHABLE
-            except (UpstreamDown, ConnectionEnded) as error:
-                # A pooled connection may have died unnoticed. That costs no patience; a hanging one does.
-                stale = not (self._needs_new or isinstance(error, UpstreamDown | NoReply))
-                reason = str(error)
-                if self._checkout is not None and not stale:
-                    reason = self._fail(self._checkout, reason)
-                else:
-                    self._discard()
-                if stale or await self._patience.pause():
-                    continue
-                log.warning("%s; tried for %g s", reason, self._context.patience)
-                self._failure = UNREACHABLE
-            return self._failure
+            except UpstreamFull:
+                # Other connections work. One of them will do, and waiting for it costs no patience.
+                self._needs_new, is_full = False, True
+                if clock() > busy_at:
+                    return UPSTREAM_BUSY
+            except (UpstreamRefused, UpstreamDown, ConnectionEnded, OSError) as error:
+                if not await self._may_retry(error):
+                    self._failure = UNREACHABLE
+                    return self._failure
 
-    async def _usable_checkout(self) -> Checkout:
+    async def _may_retry(self, error: Exception) -> bool:
+        """Handles the failure of an attempt. Returns True, after a pause, if another attempt may follow."""
+        if isinstance(error, UpstreamRefused):
+            if not isinstance(error, LoginRefused):  # that is logged once, not for each message
+                log.error("%s", error)
+            return False
+        # A pooled connection may have died unnoticed. That costs no patience; a hanging one does.
+        stale = not (self._needs_new or isinstance(error, UpstreamDown | NoReply))
+        reason = str(error)
+        if self._checkout is not None and not stale:
+            reason = self._fail(self._checkout, reason)
+        else:
+            self._discard()
+        if stale or await self._patience.pause():
+            return True
+        log.warning("%s; tried for %g s", reason, self._context.patience)
+        return False
+
+    async def _usable_checkout(self, *, is_full: bool) -> Checkout:
+        """Returns the connection in use, or another one. `is_full`: after an attempt to open one too many."""
         pool = self._context.pool
         checkout, self._checkout = self._checkout, None
         if checkout is None or checkout.checked_in:
-            await pool.wait_for_slot()
+            await pool.wait_for_slot(self._client, first=is_full)
             self._patience.overlook()
             checkout = await pool.check_out(new=self._needs_new)
-        elif checkout.connection.penalised:
-            # The recipients are sent again on another connection.
-            checkout = await pool.exchange(checkout, new=self._needs_new)
+        elif pool.delays_replies(checkout.connection):
+            checkout = await pool.exchange(checkout)
         self._checkout = checkout
         return checkout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 import uuid
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.errors import UpstreamDown
 from relay.core.reply import Reply
+from relay.runtime.executor import Executor
 from relay.runtime.files import make_maildir, remove, try_maildir, write_new
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relay.core.content import Content
     from relay.core.envelope import Envelope
 
+_THREADS = 4
 _RECIPIENT_OK = Reply.of(250, "2.1.5 Ok")
 
 
@@ -27,10 +28,14 @@ class MaildirUpstream:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._executor = Executor("maildir", _THREADS)
 
-    def begin(self, envelope: Envelope) -> MaildirDelivery:
+    connections_in_use = 0
+
+    def begin(self, envelope: Envelope, client: str = "") -> MaildirDelivery:
         """Returns a delivery."""
-        return MaildirDelivery(self.path, envelope)
+        del client
+        return MaildirDelivery(self.path, envelope, self._executor)
 
     def size_limit(self) -> int | None:
         """Returns None: there is no limit."""
@@ -47,19 +52,21 @@ class MaildirUpstream:
     async def probe(self) -> None:
         """Creates the Maildir. Raises `UpstreamDown`."""
         try:
-            await asyncio.to_thread(try_maildir, self.path)
+            await self._executor.run(lambda: try_maildir(self.path))
         except OSError as error:
             raise UpstreamDown(f"the Maildir {self.path} cannot be written: {error.strerror or error}") from error
 
     async def close(self) -> None:
-        """Does nothing: no connection is open."""
+        """Ends the threads."""
+        self._executor.close()
 
 
 class MaildirDelivery:
     """One message. Implements `relay.core.delivery.Delivery`."""
 
-    def __init__(self, path: Path, envelope: Envelope) -> None:
+    def __init__(self, path: Path, envelope: Envelope, executor: Executor) -> None:
         self._path = path
+        self._executor = executor
         self._envelope = envelope
         self._recipients: list[bytes] = []
 
@@ -77,7 +84,7 @@ class MaildirDelivery:
         """Writes the files. All exist before 250 is returned."""
         body = received + content.plain
         try:
-            names = await asyncio.to_thread(self._write, body)
+            names = await self._executor.run(lambda: self._write(body))
         except OSError as error:
             return Reply.of(452, f"4.3.1 The Maildir cannot be written: {error.strerror or error}")
         return Reply.of(250, f"2.0.0 Ok: queued as {names[0]}")

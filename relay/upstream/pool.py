@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamBusy
+from relay.core.errors import UpstreamError, UpstreamFull
 from relay.upstream.checkout import Checkout
+from relay.upstream.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from relay.upstream.connect import Connection
+    from relay.upstream.connection import Connection
 
 LONGEST_IDLE = 30.0
 """Seconds for which a free connection is kept. Each one occupies a server process of the upstream, used or not."""
@@ -19,6 +21,12 @@ LONGEST_WAIT = 120.0
 """Seconds for which a transaction waits for a connection while all are in use."""
 LONGEST_IDLE_IN_TRANSACTION = 2.0
 """Seconds. A transaction that sent no command for so long loses its connection if others wait for one."""
+LONGEST_LOAN = 10.0
+"""Seconds. A transaction that keeps a connection for so long before DATA loses it between two commands if others wait
+for one. A client that names a recipient every 1.5 s is never idle, and would keep its connection for ever."""
+_LONGEST_QUIT = 1.0
+"""Seconds to wait for the end of a connection before another one is opened in its place. So long the upstream may still
+count a connection after QUIT."""
 
 
 class Pool:
@@ -35,17 +43,26 @@ class Pool:
         longest_wait: float = LONGEST_WAIT,
         longest_idle: float = LONGEST_IDLE,
         longest_idle_in_transaction: float = LONGEST_IDLE_IN_TRANSACTION,
+        longest_loan: float = LONGEST_LOAN,
         prefers: Callable[[Connection], bool] = lambda connection: True,  # noqa: ARG005
+        observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     ) -> None:
         self._connect = connect
         self._prefers = prefers
-        self._longest_wait = longest_wait
+        self._observe = observe
+        self.longest_wait = longest_wait
         self._longest_idle = longest_idle
         self._longest_idle_in_transaction = longest_idle_in_transaction
-        self._slots = asyncio.Semaphore(size)
-        self._waiting = 0
+        self._longest_loan = longest_loan
+        self._slots = Slots(size, asyncio.get_running_loop().time, self._schedule_reclaim)
+        self._established: set[Connection] = set()
+        self._left: deque[float] = deque(maxlen=size)
+        """When the last connections were left, by the loop's clock."""
+        self._opening = 0
+        self._refusals_allowed: dict[int, int] = {}
+        """The number of refusals on a connection before an upstream was seen to delay its replies, by rank."""
         self._idle_in_transaction: dict[Checkout, float] = {}
-        """Since when, by the loop's clock. The longest idle comes first."""
+        """When each may be reclaimed, by the loop's clock."""
         self._reclaim_timer: asyncio.TimerHandle | None = None
         self._free: list[tuple[float, Connection]] = []
         """Since when, by the loop's clock, and the connection. The longest free comes first."""
@@ -54,20 +71,30 @@ class Pool:
         self.extensions: dict[int, Mapping[str, str]] = {}
         """What each upstream offered last, by rank: keyword in lower case to parameters."""
 
-    async def wait_for_slot(self) -> None:
-        """Waits until one more connection may be in use. Then call `check_out`. Raises `UpstreamBusy`."""
-        if not self._slots.locked():
-            await self._slots.acquire()  # returns at once; saves the cost of a timer
-            return
-        self._waiting += 1
-        self._schedule_reclaim()
-        try:
-            async with asyncio.timeout(self._longest_wait):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise UpstreamBusy(f"all connections were in use for {self._longest_wait:g} s") from None
-        finally:
-            self._waiting -= 1
+    @property
+    def in_use(self) -> int:
+        """The number of connections in use, those that are being opened included."""
+        return self._slots.in_use
+
+    def has_others(self, rank: int) -> bool:
+        """Returns whether the upstream of that rank serves a connection, or another one is being opened."""
+        return self._opening > 1 or any(connection.rank == rank for connection in self._working())
+
+    def delays_replies(self, connection: Connection) -> bool:
+        """Returns whether the upstream delays its replies on the connection from now on, because of refusals."""
+        if connection.penalty_at is not None:
+            # Less one for the reply that was seen late, and one because QUIT would be delayed too.
+            self._refusals_allowed[connection.rank] = connection.penalty_at - 2
+        allowed = self._refusals_allowed.get(connection.rank)
+        return allowed is not None and connection.refusals >= allowed
+
+    async def wait_for_slot(self, client: str = "", *, first: bool = False) -> None:
+        """Waits until one more connection may be in use. Then call `check_out`. Clients take turns.
+
+        Raises `UpstreamBusy`, or another `UpstreamError` if the upstream is found unreachable meanwhile.
+        """
+        if not self._slots.acquire_now():  # saves the cost of a timer
+            await self._slots.acquire(client, self.longest_wait, first=first)
 
     async def check_out(self, *, new: bool = False) -> Checkout:
         """Returns a free connection or opens one; always opens one if `new`.
@@ -79,18 +106,53 @@ class Pool:
             if connection is None:
                 if self._free:
                     # The new connection replaces the one that was free longest.
-                    self._free.pop(0)[1].wire.quit()
-                connection = await self._connect()
-                self.extensions[connection.rank] = dict(connection.extensions)
-            return Checkout(connection)
+                    await self._free.pop(0)[1].wire.leave(_LONGEST_QUIT)
+                connection = await self._open()
+            return Checkout(connection, asyncio.get_running_loop().time() + self._longest_loan, self._observe)
         except BaseException:
             self._slots.release()
             raise
 
-    async def exchange(self, checkout: Checkout, *, new: bool = False) -> Checkout:
-        """Retires a connection and checks out another one in its slot. Raises `UpstreamError`; see `check_out`."""
-        checkout.connection.wire.quit()
-        return await self.check_out(new=new)
+    async def _open(self) -> Connection:
+        self._opening += 1
+        try:
+            connection = await self._connect()
+        except UpstreamFull:
+            now = asyncio.get_running_loop().time()
+            leaving = sum(now - left < _LONGEST_QUIT for left in self._left)
+            self._slots.learn_limit(len(self._working()) + leaving)
+            raise
+        except UpstreamError as error:
+            if not self._working():
+                self._slots.fail(error)
+            raise
+        finally:
+            self._opening -= 1
+        self.extensions[connection.rank] = dict(connection.extensions)
+        self._established.add(connection)
+        self._slots.note_connected(len(self._working()))
+        return connection
+
+    def _quit(self, connection: Connection) -> None:
+        self._left.append(asyncio.get_running_loop().time())
+        connection.wire.quit()
+
+    def _working(self) -> set[Connection]:
+        self._established = {connection for connection in self._established if not connection.wire.ended}
+        return self._established
+
+    async def exchange(self, checkout: Checkout) -> Checkout:
+        """Retires a connection and opens another one in its slot. Raises `UpstreamError`; see `check_out`."""
+        try:
+            self.set_active(checkout)
+            if checkout.awaits_content:
+                checkout.connection.wire.abort("given up")
+            await checkout.connection.wire.leave(_LONGEST_QUIT)
+        except BaseException:
+            self._slots.release()
+            raise
+        checkout.checked_in = True
+        return await self.check_out(new=True)
 
     def check_in(self, checkout: Checkout) -> None:
         """Leaves the transaction and keeps or retires the connection. May be called repeatedly."""
@@ -102,7 +164,7 @@ class Pool:
         checkout.checked_in = True
         self._slots.release()
         if self._closed or not connection.reusable(now):
-            connection.wire.quit()
+            self._quit(connection)
             return
         self._free.append((now, connection))
         self._schedule_retirement()
@@ -114,7 +176,11 @@ class Pool:
 
     def set_idle(self, checkout: Checkout) -> None:
         """Notes that no command is in progress. The pool may check the connection in if others wait for one."""
-        self._idle_in_transaction[checkout] = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        if self._slots.waiting and checkout.loan_ends <= now:
+            self.check_in(checkout)
+            return
+        self._idle_in_transaction[checkout] = min(now + self._longest_idle_in_transaction, checkout.loan_ends)
         self._schedule_reclaim()
 
     def set_active(self, checkout: Checkout) -> None:
@@ -127,7 +193,7 @@ class Pool:
         if self._retire_timer:
             self._retire_timer.cancel()
         for _, connection in self._free:
-            connection.wire.quit()
+            self._quit(connection)
         self._free.clear()
 
     def _take_free(self) -> Connection | None:
@@ -136,21 +202,24 @@ class Pool:
             _, connection = self._free.pop()
             if connection.reusable(now) and self._prefers(connection):
                 return connection
-            connection.wire.quit()
+            self._quit(connection)
         return None
 
     def _schedule_reclaim(self) -> None:
-        if self._reclaim_timer is None and self._waiting and self._idle_in_transaction:
-            since = next(iter(self._idle_in_transaction.values()))
-            due = since + self._longest_idle_in_transaction
+        if self._slots.waiting and self._idle_in_transaction:
+            due = min(self._idle_in_transaction.values())
+            if self._reclaim_timer is not None:
+                if self._reclaim_timer.when() <= due:
+                    return
+                self._reclaim_timer.cancel()
             self._reclaim_timer = asyncio.get_running_loop().call_at(due, self._reclaim)
 
     def _reclaim(self) -> None:
-        """Checks in the connection that was idle in its transaction longest. Each timer reclaims one at most."""
+        """Checks in the connection whose time ended first. Each timer reclaims one at most."""
         self._reclaim_timer = None
-        if self._waiting and self._idle_in_transaction:
-            checkout, since = next(iter(self._idle_in_transaction.items()))
-            if since + self._longest_idle_in_transaction <= asyncio.get_running_loop().time():
+        if self._slots.waiting and self._idle_in_transaction:
+            checkout, due = min(self._idle_in_transaction.items(), key=lambda item: item[1])
+            if due <= asyncio.get_running_loop().time():
                 self.check_in(checkout)
         self._schedule_reclaim()
 
@@ -163,5 +232,5 @@ class Pool:
         self._retire_timer = None
         now = asyncio.get_running_loop().time()
         while self._free and self._free[0][0] + self._longest_idle <= now:
-            self._free.pop(0)[1].wire.quit()
+            self._quit(self._free.pop(0)[1])
         self._schedule_retirement()

@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamDown, UpstreamError, UpstreamRefused
+from relay.core.errors import UpstreamDown, UpstreamError, UpstreamFull, UpstreamRefused
+from relay.upstream.login import LoginGuard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from relay.upstream.connect import Connection, Target
+    from relay.upstream.connect import Target
+    from relay.upstream.connection import Connection
 
 log = logging.getLogger("relay.upstream")
 
@@ -32,6 +34,7 @@ class _Breaker:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.login = LoginGuard()
         self.is_open = False
         self.retry_at = 0.0
         """When a trial is allowed, if the breaker is open."""
@@ -61,22 +64,28 @@ class _Breaker:
 
 
 class Route:
-    """Upstreams in order of preference. `clock` gives monotonic seconds."""
+    """Upstreams in order of preference. `clock` gives monotonic seconds.
+
+    `has_others` returns whether the upstream of a rank serves other connections: then it is full, not down.
+    """
 
     def __init__(
         self,
         targets: Sequence[Target],
         connect: Callable[[Target], Awaitable[Connection]],
         clock: Callable[[], float],
+        has_others: Callable[[int], bool] = lambda rank: False,  # noqa: ARG005
     ) -> None:
         self._breakers = [_Breaker(target) for target in targets]
         self._connect = connect
         self._clock = clock
+        self._has_others = has_others
 
     async def connection(self) -> Connection:
         """Connects to the first upstream that can be reached.
 
-        Raises `UpstreamError`: `UpstreamDown` if a later try may succeed with one of them.
+        Raises `UpstreamError`: `UpstreamFull` if an upstream takes no further connection while others to it work,
+        `UpstreamDown` if a later try may succeed with one of them.
         """
         now = self._clock()
         ranks = [rank for rank, breaker in enumerate(self._breakers) if breaker.allows(now)]
@@ -86,6 +95,11 @@ class Route:
         for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].retry_at):
             try:
                 return await self._try(rank)
+            except UpstreamFull as error:
+                if self._has_others(rank):
+                    raise
+                errors.append(UpstreamDown(*error.args))
+                self._fail(rank, str(error))
             except (UpstreamDown, UpstreamRefused) as error:
                 errors.append(error)
                 self._fail(rank, str(error))
@@ -119,7 +133,10 @@ class Route:
     async def _try(self, rank: int) -> Connection:
         breaker = self._breakers[rank]
         breaker.begin(self._clock())
-        connection = await self._connect(breaker.target)
+        if breaker.target.user:
+            connection = await breaker.login.run(lambda: self._connect(breaker.target), self._clock)
+        else:
+            connection = await self._connect(breaker.target)
         connection.rank = rank
         return connection
 

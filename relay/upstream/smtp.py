@@ -7,17 +7,18 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamError
+from relay.core.errors import UpstreamError, UpstreamFull
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
-from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_WAIT, Pool
+from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_LOAN, LONGEST_WAIT, Pool
 from relay.upstream.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.envelope import Envelope
-    from relay.upstream.connect import Connection, Target
+    from relay.upstream.connect import Target
+    from relay.upstream.connection import Connection
 
 log = logging.getLogger("relay.upstream")
 
@@ -27,7 +28,8 @@ _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 class SmtpUpstream:
     """MTAs in order of preference. Implements `relay.core.delivery.Upstream`. Times in seconds.
 
-    `report` is called after each attempt to connect, with True if an upstream was reached.
+    `report` is called after each attempt to connect, with True if an upstream was reached. `observe` receives each step
+    of a connection or a transaction, and its seconds.
     """
 
     def __init__(
@@ -40,22 +42,36 @@ class SmtpUpstream:
         patience: float,
         longest_wait: float = LONGEST_WAIT,
         longest_idle_in_transaction: float = LONGEST_IDLE_IN_TRANSACTION,
+        longest_loan: float = LONGEST_LOAN,
         report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
+        observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     ) -> None:
-        self._route = Route(targets, connect, time.monotonic)
+        self._route = Route(
+            targets,
+            lambda target: connect(target, observe),
+            time.monotonic,
+            has_others=lambda rank: self._pool.has_others(rank),  # noqa: PLW0108 - the pool is made below
+        )
         self._pool = Pool(
             self._connect,
             connections,
             longest_wait=longest_wait,
             longest_idle_in_transaction=longest_idle_in_transaction,
+            longest_loan=longest_loan,
+            observe=observe,
             prefers=self._route.prefers,
         )
         self._context = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
 
-    def begin(self, envelope: Envelope) -> SmtpDelivery:
-        """Returns a delivery. Nothing is sent before its first recipient."""
-        return SmtpDelivery(self._context, envelope)
+    def begin(self, envelope: Envelope, client: str = "") -> SmtpDelivery:
+        """Returns a delivery. Nothing is sent before its first recipient. Clients take turns for connections."""
+        return SmtpDelivery(self._context, envelope, client)
+
+    @property
+    def connections_in_use(self) -> int:
+        """The number of connections that transactions use now."""
+        return self._pool.in_use
 
     def size_limit(self) -> int | None:
         """Returns the smallest SIZE in bytes, or None; SIZE 0 means no limit (RFC 1870 section 4)."""
@@ -84,6 +100,8 @@ class SmtpUpstream:
     async def _connect(self) -> Connection:
         try:
             connection = await self._route.connection()
+        except UpstreamFull:
+            raise
         except UpstreamError as error:
             self._report(False)
             log.debug("%s", error)

@@ -12,12 +12,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from relay.core.reply import Reply
+from relay.upstream.excerpt import LONGEST_LINE, MOST_LINES, describe, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LONGEST_REPLY = 64 * 1024
-"""Bytes. RFC 5321 section 4.5.3.1.5 limits a line to 512 octets; longer ones are accepted within this bound."""
+"""Bytes of a reply that are accepted. Of these, `excerpt` bounds what is kept."""
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 _HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
 """Replaces control characters: a bare CR in a reply could forge another reply for a later reader."""
@@ -42,6 +43,7 @@ class Wire(asyncio.Protocol):
         self._expected: deque[asyncio.Future[Reply] | None] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._closed = asyncio.Event()
         self.ended = ""
         """Why the connection cannot be used any more; empty while it can."""
         transport.set_protocol(self)
@@ -52,27 +54,27 @@ class Wire(asyncio.Protocol):
         Raises `ConnectionEnded`, also if a reply does not arrive within `limit` seconds.
         """
         replies = self._expect(len(commands))
-        self._transport.writelines(commands)
+        self._write(commands)
         return await self._collect(replies, limit)
 
     async def execute_one(self, pieces: Sequence[bytes], limit: float) -> Reply:
         """Sends what has one reply as a whole, such as a command, or content with its dot. Raises as `execute`."""
         replies = self._expect(1)
-        self._transport.writelines(pieces)
+        self._write(pieces)
         return (await self._collect(replies, limit))[0]
 
     def reset(self) -> None:
         """Sends RSET without waiting. Its reply is dropped when it arrives."""
         if not self.ended:
             self._expected.append(None)
-            self._transport.write(b"RSET\r\n")
+            self._write([b"RSET\r\n"])
 
     async def upload(self, block: bytes, limit: float) -> Reply | None:
         """Sends a block of content and waits until all of it has left. Returns a reply that arrives meanwhile."""
         [reply] = self._expect(1)
         try:
             self._transport.set_write_buffer_limits(high=0)
-            self._transport.write(block)
+            self._write([block])
             async with asyncio.timeout(limit):
                 # An early reply and the end of the connection set it too.
                 await self._writable.wait()
@@ -92,10 +94,31 @@ class Wire(asyncio.Protocol):
 
     def quit(self) -> None:
         """Sends QUIT and closes the connection without waiting for the reply."""
-        if not self.ended:
-            self._transport.write(b"QUIT\r\n")
-            self._fail("closed by us")
+        self._say_quit()
         self._transport.close()
+
+    async def leave(self, limit: float) -> None:
+        """Sends QUIT and waits until the upstream has closed, so that it no longer counts the connection."""
+        self._say_quit()
+        try:
+            async with asyncio.timeout(limit):
+                await self._closed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._transport.close()
+
+    def _say_quit(self) -> None:
+        if not self.ended:
+            self._write([b"QUIT\r\n"])
+            self._fail("closed by us")
+
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        """Writes to the transport. An error ends the connection, and who waits for a reply receives the reason."""
+        try:
+            self._transport.writelines(pieces)
+        except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError on a transport that was reset
+            self.abort(f"lost: {error}")
 
     def _expect(self, count: int) -> list[asyncio.Future[Reply]]:
         if self.ended:
@@ -157,21 +180,21 @@ class Wire(asyncio.Protocol):
             return
         if match[2] == b"-":
             return
-        reply = Reply(int(match[1]), tuple(line[4:] for line in self._lines))
+        reply = Reply(int(match[1]), tuple(excerpt(line[4:], LONGEST_LINE, b" ") for line in self._lines[:MOST_LINES]))
         self._lines, self._length = [], 0
         if not self._expected:
-            self.abort(f"said without being asked: {reply.code} {reply.text}")
+            self.abort(f"said without being asked: {describe(reply)}")
             return
         expected = self._expected.popleft()
         if expected is None:
             if not reply.positive:
-                self.abort(f"refused RSET: {reply.code} {reply.text}")
+                self.abort(f"refused RSET: {describe(reply)}")
         elif not expected.done():  # if done, the waiting task was cancelled, and is about to abort the connection
             expected.set_result(reply)
             self._writable.set()
         if reply.closing:
             # No further reply will arrive. The waiting tasks receive the reason.
-            self._fail(f"answered {reply.code} {reply.text}")
+            self._fail(f"answered {describe(reply)}")
 
     def eof_received(self) -> bool:
         """Treats a half-close as a close: SMTP needs both directions."""
@@ -180,6 +203,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the commands that wait for a reply."""
+        self._closed.set()
         self._fail(f"lost: {exc}" if exc else "closed by the upstream")
 
     def pause_writing(self) -> None:

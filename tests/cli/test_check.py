@@ -35,7 +35,8 @@ async def test_all_is_well(peer: ScriptedPeer) -> None:
     ]
     assert lines[2].endswith(f"{peer.url} answers and takes messages up to 10240000 bytes")
     assert "\x1b" not in result.stdout
-    assert peer.commands(b"MAIL") == []
+    # It speaks with the upstream as the relay would, up to the content.
+    assert [command[:12] for command in peer.commands()[1:]] == [b"MAIL FROM:<>", b"RCPT TO:<pos", b"RSET", b"QUIT"]
 
 
 async def test_each_fault_is_shown_with_its_remedy(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ async def test_a_host_name_without_an_address_is_reported() -> None:
 async def test_a_server_without_a_greeting_may_be_no_mail_server() -> None:
     with RedisServer() as server:
         url = f"smtp://{HOST}:{server.port}"
-        result = await check("--upstream", url, "--store", "memory:", "--set", "upstream.connect_timeout=200ms")
+        result = await check("--upstream", url, "--store", "memory:", "--set", "upstream.greeting_timeout=200ms")
     assert f"FAIL  upstream.url: {url}: {HOST}:{server.port} was not ready for mail within 0.2 s\n" in result.stdout
     assert "\n      to fix: check that it is an SMTP server " in result.stdout
 
@@ -127,6 +128,32 @@ async def test_the_check_changes_nothing_in_an_existing_store(tmp_path: Path, pe
     with contextlib.closing(sqlite3.connect(tmp_path / "relay.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert names_in(tmp_path) == ["relay.db"]
+
+
+async def test_a_locked_store_fails(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/relay.db"
+    (tmp_path / "relay.db").touch()
+    assert (await check("--upstream", UPSTREAM, "--store", store)).status == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "relay.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        result = await check("--upstream", UPSTREAM, "--store", store)
+    assert result.status == 1
+    assert "FAIL  store.url: sqlite:" in result.stdout
+    assert "(database is locked)\n      to fix: see which program holds its lock" in result.stdout
+
+
+async def test_an_address_whose_holder_never_ends_its_answer_fails_in_time(tmp_path: Path) -> None:
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"2")
+                await writer.drain()
+                await asyncio.sleep(0.2)
+
+    async with await asyncio.start_server(drip, HOST, 0) as server, asyncio.timeout(3 * 10):
+        address = f"{HOST}:{server.sockets[0].getsockname()[1]}"
+        result = await check("--upstream", f"maildir:{tmp_path}", "--store", "memory:", listen=address)
+    assert f"FAIL  listen.address: {address} cannot be listened on: Address already in use\n" in result.stdout
 
 
 @pytest.mark.parametrize("key", ["upstream.url", "record.keep"])

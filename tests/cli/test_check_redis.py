@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from parts.check_command import UPSTREAM, check
+from parts.check_command import UPSTREAM, check, holding
 from parts.ports import HOST, free_port
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
@@ -20,6 +21,7 @@ from relay.cli.check_redis import findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from parts.certificates import Authority
     from parts.relay_process import Finished
 
 
@@ -40,13 +42,106 @@ def test_the_remedy_fits_the_error_of_a_redis(redis_server: RedisServer, url: st
     with redis_server.client() as client:
         client.execute_command("CONFIG", "SET", "requirepass", password)
         try:
-            result = CliRunner().invoke(main, ["check", *free, "--store", given])
-            listing = CliRunner().invoke(main, ["suppressed", "--store", given])
+            result = CliRunner().invoke(main, ["check", *free], env={"RELAY_STORE__URL": given})
+            listing = CliRunner().invoke(main, ["suppressed"], env={"RELAY_STORE__URL": given})
         finally:
             client.execute_command("CONFIG", "SET", "requirepass", "")
     assert (result.exit_code, listing.exit_code) == (1, 1)
     assert f"\n      to fix: {remedy}" in result.stdout
     assert f"; {remedy}" in listing.stderr
+
+
+async def refused(url: str, *flags: str) -> tuple[str, str, str]:
+    """Check a Redis that is no good. Give what was found, the remedy and the step."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:  # a flag must not contain a password
+        file.write(f'[store]\nurl = "{url}"\n')
+        file.flush()
+        result = await check("-c", file.name, "--upstream", UPSTREAM, *flags)
+    assert result.status == 1
+    lines = result.stdout.splitlines()
+    [number] = [number for number, line in enumerate(lines) if line.startswith("FAIL  store.url: ")]
+    remedy, step = (line.strip() for line in lines[number + 1 : number + 3])
+    return lines[number], remedy.removeprefix("to fix: "), step.removeprefix("failed step: ")
+
+
+async def test_a_full_redis_fails() -> None:
+    with RedisServer(options={"maxmemory": "1mb", "maxmemory-policy": "noeviction"}) as server:
+        found, remedy, step = await refused(server.url)
+    assert "command not allowed when used memory > 'maxmemory'" in found
+    assert remedy.startswith("it is full: raise maxmemory in its redis.conf")
+    assert step == "write"
+
+
+async def test_a_replica_fails(redis_server: RedisServer) -> None:
+    with RedisServer(options={"replicaof": f"{HOST} {redis_server.port}"}) as replica:
+        found, remedy, step = await refused(replica.url)
+    assert "read only replica" in found
+    assert (remedy, step) == ("it is a replica: name the master in store.url", "write")
+
+
+async def test_a_redis_that_may_not_write_fails(persisting: RedisServer) -> None:
+    with persisting.client() as client:
+        client.execute_command("CONFIG", "SET", "min-replicas-to-write", "1")
+    found, remedy, step = await refused(persisting.url)
+    assert "Not enough good replicas" in found
+    assert (remedy[: len("it has too few replicas")], step) == ("it has too few replicas", "write")
+
+
+async def test_a_redis_in_protected_mode_is_quoted() -> None:
+    """It says why and closes, before the library can read that."""
+    denied = b"-DENIED Redis is running in protected mode because protected mode is enabled\r\n"
+    async with holding(denied) as address:
+        found, remedy, step = await refused(f"redis://{address}")
+    assert "DENIED Redis is running in protected mode" in found
+    assert remedy.startswith("let it listen for this host: set a password there (requirepass)")
+    assert step == "greeting"
+
+
+@pytest.mark.parametrize(
+    ("login", "acl", "words", "remedy", "step"),
+    [
+        ("", ("default", "off"), "Authentication required", "write its password in store.url", "login"),
+        ("u:wrong@", ("u", "on", ">right", "~*", "+@all"), "invalid username-password", "write the right", "login"),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-set"), "permission", "allow the user", "command"),
+        # Missing, it would make two relays deliver twice: only a held key shows it.
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-pttl"), "trial that reads a held key", "allow the user", "command"),
+        (
+            "u:p@",
+            ("u", "on", ">p", "~*", "+@all", "-pexpireat"),
+            "trial that renews a claim",
+            "allow the user",
+            "command",
+        ),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-del"), "trial that releases a claim", "allow the user", "command"),
+    ],
+)
+async def test_a_user_without_the_rights_fails(
+    login: str, acl: tuple[str, ...], words: str, remedy: str, step: str
+) -> None:
+    with RedisServer() as server, server.client() as client:
+        client.execute_command("ACL", "SETUSER", *acl)
+        found, fix, failed_step = await refused(f"redis://{login}{HOST}:{server.port}")
+    assert words in found
+    assert (fix[: len(remedy)], failed_step) == (remedy, step)
+
+
+async def test_the_trial_leaves_no_key(redis_server: RedisServer) -> None:
+    assert (await check("--upstream", UPSTREAM, "--store", redis_server.url)).status == 0
+    assert set(redis_server.keys()) == {"smtp-dedup:identity"}
+
+
+async def test_the_wrong_scheme_for_a_redis_is_named(authority: Authority, redis_server: RedisServer) -> None:
+    _, remedy, step = await refused(f"rediss://{HOST}:{redis_server.port}")
+    assert (remedy, step) == ("the port does not use TLS: write redis:// in store.url", "TLS")
+    certificate, port = str(authority.issue()), str(free_port())
+    options = {"tls-port": port, "tls-cert-file": certificate, "tls-key-file": certificate, "tls-auth-clients": "no"}
+    with RedisServer(options=options):
+        _, remedy, step = await refused(f"redis://{HOST}:{port}")
+        assert (remedy, step) == ("the port expects TLS: write rediss:// in store.url", "TLS")
+        found, remedy, step = await refused(f"rediss://{HOST}:{port}")
+        assert "certificate verify failed" in found
+        assert remedy.endswith("in store.url: rediss://HOST?ssl_ca_certs=FILE")
+        assert step == "TLS"
 
 
 async def test_a_cluster_behind_a_plain_url_is_recognised() -> None:

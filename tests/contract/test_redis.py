@@ -9,6 +9,8 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,11 +19,13 @@ import uvloop
 from parts.counted_relay import addresses
 from parts.ports import free_port
 from parts.redis_scripted import bulk, closed, listening, saying
-from parts.redis_server import RedisServer, redis_store
+from parts.redis_server import RedisServer, redis_servers, redis_store
 from parts.waiting import until
 
 from relay.claims.manager import ClaimManager
+from relay.claims.redis import permissions
 from relay.claims.redis.server_clock import ServerClock
+from relay.claims.redis.store import RedisStore
 from relay.claims.store_client import BatchingStoreClient
 from relay.claims.write_back import WRITE_BACK_BATCH
 from relay.core.claim import (
@@ -33,6 +37,7 @@ from relay.core.claim import (
     Entry,
     Fingerprint,
     Free,
+    Full,
     Generation,
     Held,
     Note,
@@ -55,7 +60,6 @@ if TYPE_CHECKING:
     from parts.counted_relay import StartCounted
     from parts.peer import ScriptedPeer
 
-    from relay.claims.redis.store import RedisStore
 
 KEY = Fingerprint("v1:" + "3f" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
@@ -606,6 +610,7 @@ async def test_what_a_relay_writes_back_meanwhile_is_forgotten_too(redis_server:
     await book.claim(terms, MINE)
     await book.settle(MINE, dict.fromkeys(terms, ORIGINAL), [], terms)
     redis_server.flush()
+    guard._breaker.data_losses += 1
     book.store_returned()
     await until(lambda: len(book._table.unwritten) < len(terms), "a batch written back")
     over = threading.Event()
@@ -691,3 +696,130 @@ async def test_a_server_behind_tls(authority: Authority) -> None:
         await store.close()
         with pytest.raises(StoreError, match="certificate verify failed"):
             await redis_store(url.partition("?")[0]).open()
+
+
+@pytest.mark.parametrize("foreign", ["x)\r\nSubject: injected", "", "a", "a" * 17, "A" * 16, "a" * 5_000_000, None])
+async def test_an_identity_that_no_relay_wrote_is_replaced(
+    store: RedisStore, redis_server: RedisServer, foreign: str | None
+) -> None:
+    with redis_server.client() as client:
+        if foreign is None:
+            client.rpush("smtp-dedup:identity", "x")
+        else:
+            client.set("smtp-dedup:identity", foreign)
+            client.set(GENERATION, foreign or "?")
+    identity = await store.identity()
+    assert re.fullmatch("[0-9a-f]{16}", identity)
+    assert await store.identity() == identity
+    generation, claimed = await store.execute([AskGeneration(), CLAIM])
+    assert isinstance(generation, Unknown) is (foreign is not None)
+    assert claimed == Won()
+
+
+async def test_an_endless_value_is_cut_before_it_travels(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.set(NAME, "s600000 " + "A" * 60_000_000, px=500_000)
+        before = client.info("stats")["total_net_output_bytes"]
+        answers = await store.execute([PEEK, CLAIM, Renew(KEY, MINE, 30), AskGeneration()])
+        assert all(isinstance(answer, Unknown) for answer in answers[:3])
+        assert client.info("stats")["total_net_output_bytes"] - before < 100_000
+
+
+async def test_namespaces_on_one_server_share_nothing(redis_server: RedisServer) -> None:
+    stores = [RedisStore(replace(redis_servers(redis_server.url), namespace=name)) for name in ("", "staging", "stag")]
+    for number, store in enumerate(stores):
+        assert await store.execute([CLAIM]) == [Won()]
+        await store.execute(
+            [Confirm(KEY, replace(ORIGINAL, id=f"rec-{number}"), 600), Note(f"rec-{number}", "{}", 600)]
+        )
+    assert len({await store.identity() for store in stores}) == 3
+    for number, store in enumerate(stores):
+        assert [entry.original.id async for entry in store.sent()] == [f"rec-{number}"]
+        assert len([text async for text in store.records(600)]) == 1
+    assert await stores[0].forget(lambda _: True) == 1
+    assert await stores[1].execute([AskGeneration()]) == [Generation("")]
+    for store in stores[1:]:
+        assert isinstance((await store.execute([PEEK]))[0], Sent)
+    assert {"smtp-dedup:" + KEY, "smtp-dedup.stag:" + KEY, "smtp-dedup.staging:" + KEY} & {*redis_server.keys()} == {
+        "smtp-dedup.stag:" + KEY,
+        "smtp-dedup.staging:" + KEY,
+    }
+    for store in stores:
+        await store.close()
+
+
+async def test_a_process_writes_a_bounded_number_of_claims(redis_server: RedisServer) -> None:
+    now = 1000.0
+    store = redis_store(redis_server.url, clock=lambda: now, most_claims=100)
+    keys = [Fingerprint(f"v1:{number}") for number in range(100)]
+    await store.execute([Claim(KEY, MINE, 30, 600)])
+    await store.execute([Confirm(key, ORIGINAL, 600) for key in keys])
+    new = Fingerprint("v1:new")
+    assert await store.execute([Claim(new, MINE, 30, 600), Confirm(new, ORIGINAL, 600)]) == [Full(), Full()]
+    sent, own = await store.execute([Claim(keys[0], MINE, 30, 600), Claim(KEY, MINE, 30, 600)])
+    assert isinstance(sent, Sent), "what is known is still suppressed"
+    assert own == Won(), "what is held stays held"
+    assert await store.execute([Confirm(KEY, ORIGINAL, 600, token=MINE)]) == [Done()]
+    now += 620
+    assert await store.execute([Claim(new, MINE, 30, 600)]) == [Won()]
+    await store.close()
+
+
+def documented_acl(cluster: bool) -> str:
+    """Returns the rules of the user in docs/redis.md."""
+    lines = Path("docs/redis.md").read_text("utf-8").splitlines()
+    [rules] = [
+        line.partition(">PASSWORD ")[2]
+        for line in lines
+        if line.startswith("ACL SETUSER relay ") and ("+cluster" in line) is cluster
+    ]
+    return rules
+
+
+def test_the_documented_acl_is_the_one_that_is_tested() -> None:
+    assert documented_acl(cluster=False) == permissions.ACL
+    assert documented_acl(cluster=True) == permissions.CLUSTER_ACL
+
+
+REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat", "xadd", "xtrim"]
+
+
+@pytest.mark.parametrize("lacking", ["", *REQUIRED, "xrevrange", "scan", "ping"])
+async def test_the_documented_acl_suffices_and_a_missing_command_is_found(
+    redis_server: RedisServer, lacking: str
+) -> None:
+    rules = permissions.ACL.split()
+    with redis_server.client() as client:
+        taken = [f"-{lacking}"] if lacking else []
+        client.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">pw", *rules, *taken)
+        url = redis_server.url.replace("redis://", "redis://relay:pw@")
+        try:
+            store = redis_store(url)
+            assert await store.refused_commands() == ([lacking.upper()] if lacking else [])
+            client_of_store = BatchingStoreClient(redis_store(url), limit=20)
+            await client_of_store.start()
+            assert client_of_store.up is (lacking not in set(REQUIRED) - {"xadd", "xtrim", "getrange", "exists"})
+            if not lacking:
+                assert await store.execute([AskGeneration(), CLAIM, NOTE]) == [Generation(""), Won(), Done()]
+                assert await store.forget(lambda _: True) == 0
+                assert [text async for text in store.records(600)] == [NOTE.text]
+                assert store._servers.restarts == 0
+            await client_of_store.close()
+            await store.close()
+        finally:
+            client.execute_command("ACL", "DELUSER", "relay")
+
+
+async def test_a_missing_command_is_noticed_while_the_relay_runs(redis_server: RedisServer) -> None:
+    """Without PTTL two relays would each deliver, while everything looks well."""
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">pw", *permissions.ACL.split())
+        try:
+            store = redis_store(redis_server.url.replace("redis://", "redis://relay:pw@"))
+            await store.execute([CLAIM])
+            client.execute_command("ACL", "SETUSER", "relay", "-pttl")
+            with pytest.raises(StoreError, match=r"pttl|can't run this command"):
+                await store.execute([Claim(KEY, THEIRS, 30, 600), *MANY])
+            await store.close()
+        finally:
+            client.execute_command("ACL", "DELUSER", "relay")

@@ -23,12 +23,14 @@ from relay.claims.sqlite.commands import _RECORDS, _SWEEPS
 from relay.claims.sqlite.store import SqliteStore
 from relay.claims.wire_form import encode
 from relay.core.claim import (
+    AskGeneration,
     Claim,
     Confirm,
     Done,
     Entry,
     Fingerprint,
     Free,
+    Full,
     Held,
     Note,
     Original,
@@ -748,3 +750,143 @@ async def test_a_released_claim_leaves_no_row(store: SqliteStore, path: Path) ->
     await store.execute([CLAIM, Release(KEY, TOKEN)])
     with other(path) as connection:
         assert connection.execute("SELECT * FROM claims").fetchall() == []
+
+
+@pytest.mark.parametrize("foreign", ["x)\r\nSubject: injected", "", "a" * 17, "A" * 16])
+async def test_an_identity_that_no_relay_wrote_is_replaced(store: SqliteStore, path: Path, foreign: str) -> None:
+    await store.identity()
+    with other(path) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'identity'", (foreign,))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('generation', ?)", (foreign or "?",))
+    identity = await store.identity()
+    assert re.fullmatch("[0-9a-f]{16}", identity)
+    assert await store.identity() == identity
+    assert isinstance((await store.execute([AskGeneration()]))[0], Unknown)
+
+
+async def test_a_full_file_takes_no_new_claim_and_keeps_the_others(path: Path, clock: Clock) -> None:
+    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000, most_records=0)
+    batches = [[Fingerprint(f"v1:{batch:032x}{number:032x}") for number in range(500)] for batch in range(10)]
+    for batch in batches:
+        await store.execute([Confirm(key, ORIGINAL, 600) for key in batch])
+    mine, new = batches[0][0], Fingerprint("v1:new")
+    assert await store.execute([Claim(new, TOKEN, 30, 600), Confirm(new, ORIGINAL, 600)]) == [Full(), Full()]
+    assert await store.execute([Claim(mine, TOKEN, 30, 600), Confirm(mine, ORIGINAL, 600)]) == [
+        Sent(ORIGINAL, 0.0),
+        Done(),
+    ]
+    assert len(content(path)) < 2e6
+    clock.now += 600
+    for _ in range(20):
+        await store.execute([PEEK] * 500)
+    assert await store.execute([Claim(new, TOKEN, 30, 600)]) == [Won()]
+    await store.close()
+
+
+_NEIGHBOUR = """
+import asyncio, sys, time
+from pathlib import Path
+from relay.claims.manager import ClaimManager
+from relay.claims.sqlite.store import SqliteStore
+from relay.claims.store_client import BatchingStoreClient
+from relay.core.claim import ClaimTerms, Confirm, Fingerprint, Original, Token
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+ORIGINAL = Original(name, "<1@example.org>", "2.0.0 Ok: queued", 1.0)
+
+class Counting(SqliteStore):
+    confirms = 0
+
+    async def execute(self, commands):
+        self.confirms += sum(isinstance(command, Confirm) for command in commands)
+        return await super().execute(commands)
+
+async def accept(manager, keys):
+    terms, token = {key: ClaimTerms(3600) for key in keys}, Token(keys[0])
+    await manager.claim(terms, token)
+    await manager.settle(token, dict.fromkeys(keys, ORIGINAL), [], terms)
+
+async def heard(word):
+    assert (await asyncio.to_thread(sys.stdin.readline)).strip() == word
+
+async def main():
+    store = Counting(path, busy_timeout=0.8)
+    client = BatchingStoreClient(store, limit=1.0)
+    manager = ClaimManager(client, lease=30, clock=time.monotonic)
+    downs = []
+    client.subscribe(lambda up: manager.store_returned() if up else downs.append(client._breaker.reason))
+    await client.start()
+    print("ready", flush=True)
+    await heard("accept")
+    for start in range(0, count, 1000):
+        await accept(manager, [Fingerprint(f"v1:{name}-{number}") for number in range(start, start + 1000)])
+    print(len(downs), len(manager._table.unwritten), flush=True)
+    await heard("hiccup")  # the parent has locked the file until every process has seen the store go down
+    number, before = 0, store.confirms
+    while not downs:
+        await accept(manager, [Fingerprint(f"v1:{name}-hiccup-{number}")])
+        number += 1
+    print("down", flush=True)
+    await heard("back")
+    while not client.up or manager._table.unwritten:
+        await asyncio.sleep(0.01)
+    print(number, store.confirms - before, flush=True)
+    await heard("replaced")
+    downs.clear()
+    while client.data_losses == 0 or manager._table.unwritten:
+        await accept(manager, [Fingerprint(f"v1:{name}-after-{number}")])  # mail goes on
+        number += 1
+        await asyncio.sleep(0.02)
+    print(len(downs), flush=True)
+    await heard("end")
+    await manager.close()
+    await client.close()
+
+asyncio.run(main())
+"""
+
+
+def test_four_processes_with_200_000_acceptances_do_not_keep_each_other_down(path: Path) -> None:
+    """Under load, after a lock that lasts, and while all write everything to a new file."""
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _NEIGHBOUR, path, f"p{n}", "50000"], stdin=pipe, stdout=pipe, text=True)
+        for n in range(4)
+    ]
+
+    def say(word: str) -> None:
+        for process in processes:
+            process.stdin.write(word + "\n")
+            process.stdin.flush()
+
+    def numbers() -> list[list[int]]:
+        return [[int(word) for word in process.stdout.readline().split()] for process in processes]
+
+    alarm = threading.Timer(240, lambda: [process.kill() for process in processes])
+    alarm.start()
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+        say("accept")
+        assert numbers() == [[0, 0]] * 4, "nobody was down, and all is written"
+        with other(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            say("hiccup")
+            assert [process.stdout.readline() for process in processes] == ["down\n"] * 4
+            connection.execute("ROLLBACK")
+        say("back")
+        for accepted, confirms in numbers():
+            assert confirms <= 20 * accepted + 100, "only what was accepted meanwhile, at each attempt"
+        for suffix in ("", "-wal", "-shm"):
+            if (file := path.with_name(path.name + suffix)).exists():
+                file.rename(f"{path}.away{suffix}")
+        say("replaced")
+        assert numbers() == [[0]] * 4, "nobody was down while all wrote everything"
+        with other(path) as connection:
+            assert connection.execute("SELECT count(*) FROM claims WHERE key NOT LIKE '%-after-%'").fetchone()[0] >= 2e5
+        say("end")
+        assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    finally:
+        alarm.cancel()
+        for process in processes:
+            process.kill()
+            process.communicate()

@@ -42,6 +42,30 @@ class Authority:
         both.write_text(key.read_text() + signed.read_text())
         return both
 
+    def issue_expired(self) -> Path:
+        """Makes a certificate for `localhost` and 127.0.0.1 whose validity has ended, as `issue` does."""
+        stem = self._folder / "expired"
+        key, request, signed, both = (stem.with_suffix(end) for end in (".key", ".csr", ".crt", ".pem"))
+        names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        _openssl("req", "-new", *_KEY, "-keyout", str(key), "-out", str(request), "-subj", "/CN=expired", *names)
+        _openssl(
+            *("x509", "-req", "-in", str(request), "-out", str(signed), "-days", "-1", "-copy_extensions", "copy"),
+            *("-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial"),
+        )
+        both.write_text(key.read_text() + signed.read_text())
+        return both
+
+    def self_sign(self) -> Path:
+        """Makes a certificate for `localhost` and 127.0.0.1 that no authority signed, in one file with its key."""
+        stem = self._folder / "self-signed"
+        key, signed, both = (stem.with_suffix(end) for end in (".key", ".crt", ".pem"))
+        _openssl(
+            *("req", "-x509", *_KEY, "-keyout", str(key), "-out", str(signed), "-subj", "/CN=localhost"),
+            *("-days", "2", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        )
+        both.write_text(key.read_text() + signed.read_text())
+        return both
+
     def trust(self) -> ssl.SSLContext:
         """Returns a client's context that trusts this authority only."""
         return ssl.create_default_context(cafile=str(self.certificate))

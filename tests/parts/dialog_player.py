@@ -129,7 +129,8 @@ async def play(dialog: Dialog, port: int, arrived: Sequence[Arrived], *, pace: s
                 case "S":
                     await _expect(client, turn, relay=relay)
                 case "M" if turn.lines[0] == b"nothing":
-                    assert len(arrived) == seen, turn.where
+                    # With one write the server may be ahead of the replies. The next M, or the end, looks then.
+                    assert len(arrived) == seen or pace == "one write", turn.where
                 case "M":
                     seen += 1
                     assert len(arrived) >= seen, f"{turn.where}: no message has arrived"

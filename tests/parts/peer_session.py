@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXTENSIONS = (b"PIPELINING", b"SIZE 10240000", b"8BITMIME", b"SMTPUTF8", b"ENHANCEDSTATUSCODES")
 """The relevant extensions of Postfix. The peer adds STARTTLS if it has a certificate and AUTH if it has credentials."""
 
+_EXTENSION = {b"BODY": b"8BITMIME", b"RET": b"DSN", b"ENVID": b"DSN"}
+"""The extension that a parameter of MAIL needs, if it has another name."""
 _MAIL = re.compile(rb"MAIL FROM:\s*<(.*?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
 _RCPT = re.compile(rb"RCPT TO:\s*<(.+?)>((?:\s+\S+)*)\s*", re.IGNORECASE)
 
@@ -145,7 +147,7 @@ class Session:
         offered = {name.upper(): value for name, _, value in (e.partition(b" ") for e in self.peer.extensions)}
         for parameter in parameters:
             name, _, value = parameter.upper().partition(b"=")
-            if (b"8BITMIME" if name == b"BODY" else name) not in offered:
+            if _EXTENSION.get(name, name) not in offered:
                 return b"555 5.5.4 Unsupported option: " + parameter
             if name == b"SIZE" and offered[name] and int(value) > int(offered[name]):
                 return b"552 5.3.4 Message size exceeds fixed limit"
@@ -154,10 +156,13 @@ class Session:
     async def _do_rcpt(self, command: bytes) -> None:
         match = _RCPT.fullmatch(command)
         usual = b"250 2.1.5 Ok"
+        parameters = match[2].split() if match else []
         if not match:
             usual = b"501 5.5.4 Syntax: RCPT TO:<address>"
         elif self._reverse_path is None:
             usual = b"503 5.5.1 Error: need MAIL command"
+        elif parameters and b"DSN" not in self.peer.extensions:
+            usual = b"555 5.5.4 Unsupported option: " + parameters[0]
         reply = await self._answer(Step.RCPT, usual, command)
         if match and reply.startswith(b"2"):
             self._recipients.append(match[1])

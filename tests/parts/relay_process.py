@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -102,7 +103,10 @@ class RelayProcess:
         settings: Mapping[str, object] | None = None,
         state: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        descriptors: tuple[int, int] | None = None,
     ) -> None:
+        """`descriptors` are its soft and hard limit of file descriptors."""
+        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)
         self.port = free_port()
         self.http_port = free_port()
         self._home = tempfile.TemporaryDirectory(prefix="relay-serve-")
@@ -145,6 +149,7 @@ class RelayProcess:
                 stderr=stderr,
                 cwd=_TREE,
                 env=self.environment,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors),
             )
         try:
             await until_told(self._serves, "the relay serves", seconds=_READY_WITHIN)

@@ -34,9 +34,11 @@ class ScriptedUpstream:
     sent: list[tuple[bytes, ...]] = field(default_factory=list)
     """The recipients of each accepted message."""
     finished: int = 0
+    finish_fault: Exception | None = None
+    """What `finish` raises."""
 
-    def begin(self, envelope: Envelope) -> ScriptedDelivery:
-        del envelope
+    def begin(self, envelope: Envelope, client: str = "") -> ScriptedDelivery:
+        del envelope, client
         return ScriptedDelivery(self)
 
     def offer(self, path: bytes) -> Reply:
@@ -98,3 +100,5 @@ class ScriptedDelivery:
     async def finish(self) -> None:
         self._upstream.finished += 1
         self._ready, self._accepted = (), {}
+        if self._upstream.finish_fault:
+            raise self._upstream.finish_fault

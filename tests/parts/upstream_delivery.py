@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parts.ports import HOST
 from parts.waiting import LONGEST
@@ -35,15 +35,18 @@ async def upstream(
     patience: float = 5.0,
     longest_wait: float = 60.0,
     longest_idle_in_transaction: float = 60.0,
+    longest_loan: float = 60.0,
+    **target: Any,
 ) -> AsyncIterator[SmtpUpstream]:
     result = SmtpUpstream(
-        [Target(HOST, port) for port in ports],
+        [Target(HOST, port, **target) for port in ports],
         connections=connections,
         reply_timeout=reply_timeout,
         dot_timeout=dot_timeout,
         patience=patience,
         longest_wait=longest_wait,
         longest_idle_in_transaction=longest_idle_in_transaction,
+        longest_loan=longest_loan,
     )
     try:
         yield result

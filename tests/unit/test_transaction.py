@@ -18,13 +18,16 @@ from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import Envelope, fold
 from relay.core.outcome import Outcome
 from relay.core.record import Record, SuppressedCopy
+from relay.core.redact import without_addresses
 from relay.core.reply import FIRST_COPY_IN_PROGRESS, MAIL_LOOP, OUTCOME_UNKNOWN, TOO_MANY_RECIPIENTS, UNREACHABLE, Reply
 from relay.core.ruling import Action
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.records.codec import decode, encode
-from relay.transaction import LONGEST_REPLY, Dependencies, Policy, Transaction
+from relay.runtime.executor import Executor
+from relay.runtime.memory import MemoryBudget
+from relay.transaction import LONGEST_REPLY, SLOW_JUDGEMENT, Dependencies, Executors, Policy, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,6 +41,7 @@ MAIL = Content(b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r
 BUSY = Reply(450, (b"4.2.1 Mailbox busy",))
 SPAM = Reply(554, (b"5.7.1 Looks like spam",))
 LEASE = 30.0
+JUDGING_LIMIT = 20.0
 WINDOW = 600.0
 
 ORIGINAL = Original("4f1d", "<one@example.test>", "2.0.0 Ok", 1_700_000_000.0)
@@ -54,6 +58,7 @@ class Store(MemoryStore):
     """What a guard makes of it."""
 
     up = True
+    data_losses = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
         return await self.execute(commands)
@@ -75,6 +80,7 @@ class FaultyClaims(ClaimManager):
         return await super().find_lost_claims(*arguments)
 
     async def settle(self, *arguments: Any) -> None:
+        self._fail("before settle")
         # Itself it is needed to leave nothing claimed, so it fails after its work.
         await super().settle(*arguments)
         self._fail("settle")
@@ -84,6 +90,17 @@ class FaultyClaims(ClaimManager):
             raise ValueError("a fault")
 
 
+class ScriptedJudge(Judge):
+    """Analyses a message with the function of a test."""
+
+    def __init__(self, analyse: Callable[[bytes, bytes], MessageAnalysis]) -> None:
+        super().__init__(window=WINDOW)
+        self._analyse = analyse
+
+    def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
+        return self._analyse(content, reverse_path)
+
+
 class RecordingReporter:
     """Hears everything."""
 
@@ -91,6 +108,7 @@ class RecordingReporter:
         self.reports: list[Report] = []
         self.faults: list[str] = []
         self.refused: list[Reply] = []
+        self.timed_out: list[int] = []
 
     def message(self, report: Report) -> None:
         self.reports.append(report)
@@ -100,6 +118,12 @@ class RecordingReporter:
 
     def recipient_refused(self, record: str, peer: str, recipient: str, reply: Reply) -> None:
         self.refused.append(reply)
+
+    def memory_refused(self, record: str, peer: str, size: int) -> None:
+        """Is reported by the session."""
+
+    def judgement_timed_out(self, record: str, peer: str, size: int) -> None:
+        self.timed_out.append(size)
 
     def fault(self, record: str, where: str, error: Exception) -> None:
         self.faults.append(where)
@@ -111,10 +135,15 @@ class RecordingWriter:
     def __init__(self) -> None:
         self.noted: list[tuple[Record, SuppressedCopy | None]] = []
         self.fault = False
+        self.hang = False
+        self.hangs = asyncio.Event()
 
     async def note(self, record: Record, copy: SuppressedCopy | None) -> None:
         if self.fault:
             raise ValueError("a fault")
+        if self.hang:
+            self.hangs.set()
+            await asyncio.Event().wait()
         self.noted.append((record, copy))
 
 
@@ -124,13 +153,19 @@ class ReadablePseudonyms:
     fault = ""
     """The recipient whose name cannot be had."""
 
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
     def __call__(self, recipient: str) -> str:
+        self.threads.add(threading.current_thread().name)
         if recipient == self.fault:
             raise ValueError("a fault")
         return recipient.upper()
 
-    def redact(self, text: str) -> str:
-        return text.replace("2.0.0", "said:")
+    def redact(self, text: str, most: int) -> str:
+        if self.fault == "redact":
+            raise ValueError("a fault")
+        return without_addresses(text.replace("2.0.0", "said:"), most)
 
     def digest(self, octets: bytes) -> str:
         return f"{len(octets)}"
@@ -140,7 +175,13 @@ class Relay:
     """The parts of one process; `other` is a second book on the same store."""
 
     def __init__(
-        self, *, rules: Sequence[Rule] = (), window: float = WINDOW, observe: bool = False, **policy: Any
+        self,
+        *,
+        rules: Sequence[Rule] = (),
+        window: float = WINDOW,
+        observe: bool = False,
+        judging_limit: float = JUDGING_LIMIT,
+        **policy: Any,
     ) -> None:
         self.clock = Clock()
         self.store = Store(self.clock)
@@ -151,7 +192,9 @@ class Relay:
         self.reporter = RecordingReporter()
         self.records = RecordingWriter()
         self.pseudonyms = ReadablePseudonyms()
-        self.judge: Callable[[bytes, bytes], MessageAnalysis] = Judge(rules, window=window, observe=observe)
+        self.judge = Judge(rules, window=window, observe=observe)
+        self.executors = Executors(judging=Executor("judging", 1, judging_limit), content=Executor("content", 1))
+        self.memory = MemoryBudget(1 << 30)
         usual = {"wait": 60.0, "keep_uncertain": False, "recipients": 100}
         self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
         self._ids = itertools.count()
@@ -163,6 +206,8 @@ class Relay:
             claims=book or self.claims,
             reporter=self.reporter,
             judge=self.judge,
+            executors=self.executors,
+            memory=self.memory,
             records=self.records,
             pseudonyms=self.pseudonyms,
             loop_ids=["fedcba9876543210", "0123456789abcdef"],
@@ -280,7 +325,7 @@ async def test_a_message_that_cannot_be_judged_is_forwarded(relay: Relay) -> Non
     def fail(*_: bytes) -> MessageAnalysis:
         raise ValueError("a fault")
 
-    relay.judge = fail
+    relay.judge = ScriptedJudge(fail)
     assert [await relay.send(A) for _ in range(2)] == [QUEUED, QUEUED]
     assert relay.upstream.sent == [(A,), (A,)]
     assert relay.reporter.faults == ["fingerprint"] * 2
@@ -324,6 +369,104 @@ async def test_a_record_that_cannot_be_kept_costs_no_mail(relay: Relay) -> None:
     assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
     assert relay.reporter.faults == ["record"]
     assert relay.outcomes() == {A: Outcome.SUPPRESSED}
+
+
+async def test_a_fault_before_the_claims_are_settled_leaves_none_claimed(relay: Relay) -> None:
+    relay.claims.fault = "before settle"
+    assert await relay.send(A, B) == QUEUED
+    assert relay.reporter.faults == ["settle"]
+    assert relay.claims.held == 0, "their leases would be renewed for ever"
+
+
+async def test_a_reply_that_cannot_be_redacted_costs_its_text_and_not_the_acceptance(relay: Relay) -> None:
+    relay.pseudonyms.fault = "redact"
+    assert await relay.send(A) == QUEUED
+    assert relay.reporter.faults == ["redact"]
+    assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
+    ((record, _),) = relay.records.noted
+    assert record.repeats[0].original.reply == ""
+
+
+async def test_a_connection_that_cannot_be_returned_loses_neither_reply_nor_report(relay: Relay) -> None:
+    relay.upstream.finish_fault = ValueError("a fault")
+    assert await relay.send(A) == QUEUED
+    assert set(relay.reporter.faults) <= {"transaction", "finish"}
+    assert "finish" in relay.reporter.faults
+    assert relay.outcomes() == {A: Outcome.FORWARDED}
+
+
+async def test_a_message_that_is_cut_off_while_its_record_is_written_is_reported(relay: Relay) -> None:
+    await relay.send(A)
+    relay.records.hang = True
+    sending = asyncio.ensure_future(relay.send(A))
+    await relay.records.hangs.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED}
+
+
+# Judgements that take long
+
+
+async def test_a_judgement_that_takes_too_long_is_given_up_and_the_message_is_forwarded() -> None:
+    relay, never = Relay(judging_limit=0.02), threading.Event()
+    judge = relay.judge
+
+    def hang(content: bytes, reverse_path: bytes) -> MessageAnalysis:
+        if len(content) > 100_000:
+            never.wait()
+        return judge(content, reverse_path)
+
+    relay.judge = ScriptedJudge(hang)
+    large = Content(MAIL.wire + b"x\r\n" * 40_000)
+    for _ in range(2):  # the second one waits behind the first, in vain
+        assert await relay.send(A, content=large) == QUEUED
+    assert relay.upstream.sent == [(A,), (A,)]
+    assert relay.reporter.timed_out == [len(large)] * 2
+    assert [report.exempt for report in relay.reporter.reports] == [SLOW_JUDGEMENT] * 2
+    assert relay.reporter.faults == []
+    assert await relay.send(A) == QUEUED, "small messages need no thread"
+    never.set()
+    await close(relay)
+
+
+@pytest.mark.parametrize(
+    ("content", "thread"),
+    [
+        (MAIL, "MainThread"),
+        (Content(MAIL.wire + b"x\r\n" * 40_000), "judging"),
+        (Content(MAIL.wire + b"--b\r\n\r\n" * 3000), "judging"),
+    ],
+    ids=["small", "large", "many parts"],
+)
+async def test_a_message_that_takes_long_to_judge_leaves_the_event_loop(
+    relay: Relay, content: Content, thread: str
+) -> None:
+    judge, threads = relay.judge, []
+
+    def note_thread(*arguments: bytes) -> MessageAnalysis:
+        threads.append(threading.current_thread().name)
+        return judge(*arguments)
+
+    relay.judge = ScriptedJudge(note_thread)
+    assert await relay.send(A, content=content) == QUEUED
+    assert threads == [thread]
+
+
+@pytest.mark.parametrize(("rules", "recipients", "thread"), [(3, 10, "MainThread"), (300, 100, "judging")])
+async def test_many_rules_for_many_recipients_leave_the_event_loop(rules: int, recipients: int, thread: str) -> None:
+    relay = Relay(rules=[rule(Action.EXEMPT, f"^user{number}@", what=MatchTarget.RECIPIENT) for number in range(rules)])
+    assert await relay.send(*(b"someone%d@example.test" % number for number in range(recipients))) == QUEUED
+    assert relay.pseudonyms.threads == {thread}
+    await close(relay)
+
+
+async def test_a_heavy_pattern_leaves_the_event_loop_for_small_messages_too() -> None:
+    judge = Judge([rule(Action.EXEMPT, "(?:(?:a{1,30}){1,30})b")], window=WINDOW)
+    assert not judge.takes_long(b"a" * 10_000)
+    many = Judge([rule(Action.EXEMPT, f"(?:(?:a{{1,30}}){{1,30}}){number}") for number in range(30)], window=WINDOW)
+    assert many.takes_long(b"a" * 10_000)
 
 
 # Twins
@@ -449,7 +592,7 @@ async def test_what_is_found_out_of_a_message_that_was_cut_off_changes_nothing(r
         assert go_on.wait(20)
         return judge(content, reverse_path)
 
-    relay.judge = slow
+    relay.judge = ScriptedJudge(slow)
     sending = asyncio.ensure_future(relay.send(A, content=Content(MAIL.wire + b"x\r\n" * 40_000)))
     assert await asyncio.to_thread(begun.wait, 20)
     sending.cancel()
@@ -457,7 +600,7 @@ async def test_what_is_found_out_of_a_message_that_was_cut_off_changes_nothing(r
         await sending
     [report] = relay.reporter.reports
     go_on.set()
-    await asyncio.get_running_loop().shutdown_default_executor()
+    await relay.executors.judging.run(lambda: None)
     assert report.rulings == {}, "somebody may be reading it meanwhile"
     assert relay.outcomes() == {A: Outcome.DEFERRED}
 
@@ -551,6 +694,14 @@ async def test_of_a_long_reply_the_beginning_is_kept(relay: Relay) -> None:
     await relay.send(A)
     ((record, _),) = relay.records.noted
     assert record.repeats[0].original.reply == "said: " + "x" * (LONGEST_REPLY - len("2.0.0 "))
+
+
+async def test_a_reply_is_redacted_before_it_is_cut(relay: Relay) -> None:
+    relay.upstream.dots = [Reply(250, (b"x" * (LONGEST_REPLY - 10) + b" <secret.name@example.test>",))]
+    await relay.send(A)
+    await relay.send(A)
+    ((record, _),) = relay.records.noted
+    assert record.repeats[0].original.reply == "x" * (LONGEST_REPLY - 10) + " <address>"
 
 
 async def test_what_is_only_observed_leaves_a_record_and_no_copy() -> None:

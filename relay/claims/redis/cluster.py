@@ -105,14 +105,14 @@ class Cluster:
             raise self.error("no node serves the slot of this key")
         return self._clocks[node.name]
 
-    async def pages(self) -> AsyncIterator[list[bytes]]:
+    async def pages(self, prefix: str) -> AsyncIterator[list[bytes]]:
         """Yields the keys of one node after the other, and all again if a slot has moved meanwhile."""
         await self.open()
         scanned: list[str] = []
         while scanned != (owners := self._owners()):
             scanned = owners
             for node in self._primaries():
-                async for page in scan(partial(self._ask_node, node), self.error):
+                async for page in scan(prefix, partial(self._ask_node, node), self.error):
                     yield page
             await self._read_slot_map()
 
@@ -264,7 +264,8 @@ class Cluster:
         """Reads the clock and the run id of each node, and notes which nodes do not answer."""
         for node, error in (await run_within(self._limit, {node: self._greet(node) for node in nodes})).items():
             if error is None:
-                self._away.pop(node.name, None)
+                # If the user may not call INFO, a node that was away counts as restarted.
+                self.restarts += self._away.pop(node.name, None) is not None and not self._run_ids[node.name]
             else:
                 self._away[node.name] = self._why(node, error)
 

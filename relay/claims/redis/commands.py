@@ -1,16 +1,19 @@
 """The Redis commands that carry out a store's commands, and the meaning of their replies.
 
-A script returns 1, or the key's value and its remaining time (ms). EVAL sends the text of a script, which Redis caches:
+A script returns 1, or the key's value and its remaining time (ms). What no relay wrote may be long: it is cut to more
+than a relay writes, and counts as damaged then. EVAL sends the text of a script, which Redis caches:
 EVALSHA would need a second round trip if the cache is empty, and redis-py's cluster pipeline refuses it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from relay.claims.wire_form import decode, decode_recipient, encode
 from relay.core.claim import (
+    RANDOM_NAME,
     AskGeneration,
     Claim,
     Confirm,
@@ -18,6 +21,7 @@ from relay.core.claim import (
     Entry,
     Fingerprint,
     Free,
+    Full,
     Generation,
     Held,
     Note,
@@ -35,13 +39,14 @@ if TYPE_CHECKING:
 
 Request: TypeAlias = tuple[str | bytes | int, ...]
 
-PREFIX = "smtp-dedup:"
-IDENTITY = PREFIX + "identity"
-GENERATION = PREFIX + "generation"
-RECORDS = PREFIX + "records"
+_PREFIX = "smtp-dedup"
 YEAR_MS = 366 * 24 * 3600 * 1000
 """Every key has an expiry. Each start of a relay sets that of the identity to a year again."""
 
+_FULL = b"full"
+"""The reply of a script that would have added a key."""
+_LONGEST_NAME = 63
+"""The last byte that is read of a generation."""
 _DIGITS = 15
 """The longest number of milliseconds in an entry: Lua counts that far without loss."""
 _SLACK_MS = 100
@@ -50,6 +55,7 @@ _SLACK_MS = 100
 # Negative remaining time: a key without expiry, which no relay wrote. Negative age: more time is left than the whole
 # window, so the expiry was changed, or the clock was set back. Both count as free.
 _CLAIM = """
+if ARGV[5] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then return 'full' end
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then return 1 end
 local value, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
 local window = tonumber(string.match(value, '^s(%d+) '))
@@ -58,17 +64,20 @@ if value == ARGV[1] or left < 0 or (age and (age < -tonumber(ARGV[4]) or age >= 
   redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
   return 1
 end
-return {value, left}"""
-_PEEK = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+return {string.sub(value, 1, 16384), left}"""
+_PEEK = """
+local value = redis.call('GET', KEYS[1])
+return {value and string.sub(value, 1, 16384), redis.call('PTTL', KEYS[1])}"""
 # Returns what the key held before, unless it was of another type, which no relay writes.
 _CONFIRM = """
+if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then return 'full' end
 local before = redis.pcall('GET', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
-return type(before) == 'string' and before"""
+return type(before) == 'string' and string.sub(before, 1, 16384)"""
 _RENEW = """
 local value = redis.call('GET', KEYS[1])
 if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
-return {value, redis.call('PTTL', KEYS[1])}"""
+return {value and string.sub(value, 1, 16384), redis.call('PTTL', KEYS[1])}"""
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # Redis bounds a stream by the number of its entries: a long record counts as several by adding empty ones.
 _NOTE = """
@@ -78,18 +87,56 @@ redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[5])
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])"""
 
 
+# What no relay wrote is replaced: the identity goes into a field of every mail.
+_IDENTITY = """
+local found = redis.pcall('GET', KEYS[1])
+if type(found) ~= 'string' or #found ~= 16 or string.find(found, '[^0-9a-f]') then
+  found = ARGV[1]
+  redis.call('SET', KEYS[1], found)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return found"""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of the keys of one namespace. No pattern for the keys of one matches those of another."""
+
+    namespace: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """What all keys begin with, such as `smtp-dedup:` or `smtp-dedup.staging:`."""
+        return f"{_PREFIX}.{self.namespace}:" if self.namespace else f"{_PREFIX}:"
+
+    @property
+    def identity(self) -> str:
+        """The key of the store's random id."""
+        return self.prefix + "identity"
+
+    @property
+    def generation(self) -> str:
+        """The key of the generation."""
+        return self.prefix + "generation"
+
+    @property
+    def records(self) -> str:
+        """The key of the stream of records."""
+        return self.prefix + "records"
+
+
 def _ms(seconds: float) -> int:
     return max(1, math.ceil(seconds * 1000))
 
 
-def key_of(command: Command) -> str:
+def key_of(keys: Keys, command: Command) -> str:
     """Returns the key that a command uses."""
     match command:
         case AskGeneration():
-            return GENERATION
+            return keys.generation
         case Note():
-            return RECORDS
-    return PREFIX + command.key
+            return keys.records
+    return keys.prefix + command.key
 
 
 def key_in(asked: Request) -> str | bytes:
@@ -97,36 +144,45 @@ def key_in(asked: Request) -> str | bytes:
     return str(asked[1]) if asked[0] != "EVAL" else asked[3] if isinstance(asked[3], bytes) else str(asked[3])
 
 
-def request(command: Command, now: float, most_records: int) -> Request:
-    """Returns the Redis command for a command that was given at `now` (s) by the server's clock."""
+def identity(keys: Keys, own: str) -> Request:
+    """Returns the request for the store's identity, which is `own` if there is none yet."""
+    return ("EVAL", _IDENTITY, 1, keys.identity, own, YEAR_MS)
+
+
+def request(command: Command, now: float, keys: Keys, *, most_records: int, is_full: bool = False) -> Request:
+    """Returns the Redis command for a command that was given at `now` (s) by the server's clock.
+
+    If the store is full, the command adds no key.
+    """
+    name, full = key_of(keys, command), int(is_full)
 
     def at(seconds: float) -> int:
         return math.floor((now + seconds) * 1000)
 
     redis_command: Request
     match command:
-        case Claim(key, token, lease, window):
-            redis_command = ("EVAL", _CLAIM, 1, PREFIX + key, "h" + token, at(lease), _ms(window), _SLACK_MS)
-        case Peek(key):
-            redis_command = ("EVAL", _PEEK, 1, PREFIX + key)
-        case Confirm(key, original, window, age, recipient) if age < window:
+        case Claim(_, token, lease, window):
+            redis_command = ("EVAL", _CLAIM, 1, name, "h" + token, at(lease), _ms(window), _SLACK_MS, full)
+        case Peek():
+            redis_command = ("EVAL", _PEEK, 1, name)
+        case Confirm(_, original, window, age, recipient) if age < window:
             value = f"s{_ms(window)} {encode(original, recipient)}"
-            redis_command = ("EVAL", _CONFIRM, 1, PREFIX + key, value, at(window - age))
-        case Confirm(key):
-            redis_command = ("EXISTS", PREFIX + key)  # the window has passed; each command needs a reply
-        case Renew(key, token, lease):
-            redis_command = ("EVAL", _RENEW, 1, PREFIX + key, "h" + token, at(lease))
-        case Release(key, token):
-            redis_command = ("EVAL", _FREE, 1, PREFIX + key, "h" + token)
+            redis_command = ("EVAL", _CONFIRM, 1, name, value, at(window - age), full)
+        case Confirm():
+            redis_command = ("EXISTS", name)  # the window has passed; each command needs a reply
+        case Renew(_, token, lease):
+            redis_command = ("EVAL", _RENEW, 1, name, "h" + token, at(lease))
+        case Release(_, token):
+            redis_command = ("EVAL", _FREE, 1, name, "h" + token)
         case AskGeneration():
-            redis_command = ("GET", GENERATION)
+            redis_command = ("GETRANGE", name, 0, _LONGEST_NAME)
         case Note(record, text, keep_for):
             oldest = max(0, at(-keep_for))
             redis_command = (
                 "EVAL",
                 _NOTE,
                 1,
-                RECORDS,
+                name,
                 most_records,
                 record,
                 _ms(keep_for),
@@ -142,15 +198,20 @@ def answer(command: Command, reply: object) -> Answer:
     if isinstance(reply, Unknown):
         return reply
     match command:
+        case Claim() | Confirm() if reply == _FULL:
+            return Full()
         case Confirm() | Release() | Note():
             return Done(claim_lost=isinstance(command, Confirm) and _is_anothers(command, reply))
         case AskGeneration():
-            return Generation(reply.decode("ascii", "replace") if isinstance(reply, bytes) else "")
+            return _generation(reply)
         case Claim() | Renew() if reply == 1:
             return Won() if isinstance(command, Claim) else Done()
-        case Claim(window=window) | Peek(window=window):
-            return _state(reply, window)
-    return _state(reply, math.inf)
+    return _state(reply, command.window if isinstance(command, Claim | Peek) else math.inf)
+
+
+def _generation(reply: object) -> Answer:
+    name = reply.decode("ascii", "replace") if isinstance(reply, bytes) else ""
+    return Generation(name) if not name or RANDOM_NAME.fullmatch(name) else Unknown("no relay wrote the generation")
 
 
 def _state(reply: object, window: float) -> Answer:
@@ -221,13 +282,13 @@ def peek(key: bytes) -> Request:
     return ("EVAL", _PEEK, 1, key)
 
 
-def acceptance(key: bytes, reply: object) -> StoredAcceptance | None:
+def acceptance(keys: Keys, key: bytes, reply: object) -> StoredAcceptance | None:
     """Returns the acceptance in the reply to `peek`; None if the key holds none."""
     match reply:
         case [bytes(value), int(left)] if value.startswith(b"s") and left >= 0:
             read = _read(value, left)
             if read and read.age_ms >= -_SLACK_MS:
-                name = Fingerprint(key.decode("ascii", "replace").removeprefix(PREFIX))
+                name = Fingerprint(key.decode("ascii", "replace").removeprefix(keys.prefix))
                 return StoredAcceptance(key, value, Entry(name, read.original, read.age, decode_recipient(read.text)))
     return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import hiredis
-from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AskError, NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from relay.claims.redis.connect import new_connection, reason
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TIME: Request = ("TIME",)
 INFO: Request = ("INFO", "server")
 
+_IN_SCRIPT = re.compile("NOPERM|can't run this command|ACL failure in script")
+"""What an error says if a script called what its user may not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved(Unknown):
@@ -41,6 +44,11 @@ class ReadOnly(Unknown):
 @dataclass(frozen=True, slots=True)
 class Unreachable(Unknown):
     """The node of the Cluster that serves the key does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotPermitted(Unknown):
+    """The user may not call the command, or not on this key."""
 
 
 class Connector(Protocol):
@@ -76,6 +84,8 @@ class ServerConnection:
         self._connection: AbstractConnection | None = None
         self._server = ("", "")
         """Address and run id of the server that was found last."""
+        self._was_away = False
+        """Whether the last attempt to connect failed."""
         self.clock = ServerClock(clock)
         self.restarts = 0
         """How often another server, or the same one restarted, was found: either may have lost data."""
@@ -123,11 +133,14 @@ class ServerConnection:
     async def _connected(self) -> AbstractConnection:
         """Returns an open connection to a server whose clock and run id are known."""
         if self._connection is None or not self._connection.is_connected:
+            was_away, self._was_away = self._was_away, True
             self._connection = await self._connector()
             _, [info] = await self._exchange(self._connection, [INFO])
-            # If the user may not call INFO, a restart is noticed only when the address changes with it.
+            self._was_away = False
             server = (self.at, run_id(info))
-            self.restarts += self._server not in (("", ""), server)
+            # If the user may not call INFO, a server that was away counts as restarted.
+            is_restarted = server != self._server or (was_away and not run_id(info))
+            self.restarts += self._server != ("", "") and is_restarted
             self._server = server
         return self._connection
 
@@ -169,6 +182,10 @@ def refusal(error: ResponseError) -> Unknown:
             return Moved(f"moved to {error.host}:{error.port}")
         case ReadOnlyError():
             return ReadOnly(str(error))
+        case NoPermissionError():
+            return NotPermitted(str(error))
+    if _IN_SCRIPT.search(str(error)):
+        return NotPermitted(f"no permissions: {error}")
     return Unknown(str(error))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from relay.claims.redis.commands import PREFIX
-from relay.claims.redis.connection import Moved
+from relay.claims.redis.connection import Moved, NotPermitted
 from relay.core.claim import Unknown
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class Deployment(Protocol):
     def clock_of(self, key: str) -> ServerClock:
         """Returns the clock of the server that holds the key."""
 
-    def pages(self) -> AsyncIterator[list[bytes]]:
-        """Yields the names of all keys of relays, page by page. A key that moves meanwhile may be yielded twice."""
+    def pages(self, prefix: str) -> AsyncIterator[list[bytes]]:
+        """Yields all keys with this prefix, page by page. A key that moves meanwhile may be yielded twice."""
 
     def error(self, cause: object) -> StoreError:
         """Returns an error that names the servers."""
@@ -91,6 +90,9 @@ class SingleServer:
         refusals = [reply for reply in replies if isinstance(reply, Unknown)]
         if any(isinstance(reply, Moved) for reply in refusals):
             raise self.error("it belongs to a cluster; write redis+cluster://HOST:PORT")
+        for refusal in refusals:
+            if isinstance(refusal, NotPermitted):
+                raise self.error(refusal.reason)
         if len(refusals) == len(replies):
             for refusal in refusals:
                 if "WRONGTYPE" not in refusal.reason:  # the only refusal that is due to the key itself
@@ -100,18 +102,20 @@ class SingleServer:
         """Returns the server's clock."""
         return self._connection.clock
 
-    def pages(self) -> AsyncIterator[list[bytes]]:
+    def pages(self, prefix: str) -> AsyncIterator[list[bytes]]:
         """Yields the keys, page by page."""
-        return scan(lambda request: self._connection.exchange(lambda: [request]), self.error)
+        return scan(prefix, lambda request: self._connection.exchange(lambda: [request]), self.error)
 
 
 async def scan(
-    ask: Callable[[Request], Awaitable[list[object]]], error: Callable[[object], StoreError]
+    prefix: str,
+    ask: Callable[[Request], Awaitable[list[object]]],
+    error: Callable[[object], StoreError],
 ) -> AsyncIterator[list[bytes]]:
-    """Yields all keys of relays on one server, page by page."""
+    """Yields all keys of one server with this prefix, page by page."""
     cursor = b""
     while cursor != b"0":
-        match await ask(("SCAN", cursor or 0, "MATCH", PREFIX + "*", "COUNT", _PAGE)):
+        match await ask(("SCAN", cursor or 0, "MATCH", prefix + "*", "COUNT", _PAGE)):
             case [[bytes(cursor), list(keys)]]:
                 yield keys
             case [reply]:

@@ -43,6 +43,8 @@ class RedisServers:
     sentinel_password: str = field(default="", repr=False)
     tls: Mapping[str, str | bool] | None = None
     """Options of redis-py, such as `ssl_ca_certs`. None: without TLS."""
+    namespace: str = field(default="", repr=False)
+    """Separates the keys of relays that share the servers."""
     hosts: str = field(default="", compare=False)
     """The addresses as the URL writes them, for errors."""
 

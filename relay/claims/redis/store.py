@@ -4,6 +4,9 @@
                               s WINDOW_MS ␠ JSON   sent; the key's expiry is the rest of the window
     smtp-dedup:records        a stream of records; the key's expiry is how long the newest record is kept
     smtp-dedup:generation     a random name, replaced whenever something is forgotten
+    smtp-dedup:identity       a random name, by which relays recognise their own mail in a loop
+
+With `store.namespace = "NAME"` each key begins with `smtp-dedup.NAME:`. What no relay wrote is never believed.
 
 An age is the window minus the remaining time that Redis reports, so the clocks of two hosts are never compared. An
 expiry is a moment by Redis's own clock: a command may wait in a socket until a stopped server continues, and what has
@@ -16,16 +19,28 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.claims.redis import commands as redis_commands
-from relay.claims.redis import server_info
+from relay.claims.redis import permissions, server_info
+from relay.claims.redis.claim_count import ClaimCount
 from relay.claims.redis.cluster import Cluster
 from relay.claims.redis.connection import DirectConnector, ServerConnection, Unreachable
 from relay.claims.redis.deployment import SingleServer
 from relay.claims.redis.sentinel import SentinelConnector
 from relay.claims.redis.servers import Topology
-from relay.core.claim import MOST_RECORDS, Claim, Generation, Note, Peek, Renew, Unknown
+from relay.core.claim import (
+    MOST_CLAIMS,
+    MOST_RECORDS,
+    RANDOM_NAME,
+    Claim,
+    Generation,
+    Note,
+    Peek,
+    Renew,
+    Unknown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -52,7 +67,10 @@ class RedisStore:
         timeout: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         most_records: int = MOST_RECORDS,
+        most_claims: int = MOST_CLAIMS,
     ) -> None:
+        self._keys = redis_commands.Keys(servers.namespace)
+        self._written = ClaimCount(most_claims, clock)
         self._servers = _deployment(servers, timeout, clock)
         self._clock = clock
         self._most_records = most_records
@@ -86,40 +104,39 @@ class RedisStore:
 
     async def _execute(self, commands: Sequence[Command]) -> list[Answer]:
         asked_at = self._clock()
+        is_full = self._written.is_full
 
         def write(some: Sequence[Command], clock: ServerClock) -> list[Request]:
             now = clock.at(asked_at)
-            return [redis_commands.request(command, now, self._most_records) for command in some]
+            return [
+                redis_commands.request(command, now, self._keys, most_records=self._most_records, is_full=is_full)
+                for command in some
+            ]
 
-        replies = await self._servers.ask(commands, redis_commands.key_of, write)
+        replies = await self._servers.ask(commands, partial(redis_commands.key_of, self._keys), write)
         pairs = list(zip(commands, replies, strict=True))
         # A refused record is no reason to work without claims.
         self._servers.raise_if_down([reply for command, reply in pairs if not isinstance(command, Note)])
-        return [redis_commands.answer(command, reply) for command, reply in pairs]
+        answers = [redis_commands.answer(command, reply) for command, reply in pairs]
+        self._written.add(commands, answers)
+        return answers
 
     async def identity(self) -> str:
         """Returns the id that the first relay wrote. While its node is away: the id that was read before."""
-        own = secrets.token_hex(8)
-        written, found, _ = await self._send(
-            [
-                ("SET", redis_commands.IDENTITY, own, "NX", "PX", redis_commands.YEAR_MS),
-                ("GET", redis_commands.IDENTITY),
-                ("PEXPIRE", redis_commands.IDENTITY, redis_commands.YEAR_MS),
-            ]
-        )
+        [found] = await self._send([redis_commands.identity(self._keys, secrets.token_hex(8))])
         if isinstance(found, Unreachable) and self._identity:
             return self._identity
-        if not isinstance(found, bytes):
-            raise self._servers.error(f"no identity ({_reason(found or written)})")
-        self._identity = found.decode("ascii", "replace")
-        return self._identity
+        if not isinstance(found, bytes) or not RANDOM_NAME.fullmatch(name := found.decode("ascii", "replace")):
+            raise self._servers.error(f"no identity ({_reason(found)[:100]})")
+        self._identity = name
+        return name
 
     async def records(self, age: float) -> AsyncIterator[str]:
         """Yields the records of the last `age` seconds, newest first. A record that was noted twice: its last text."""
         seen: set[bytes] = set()
         before = "+"
-        while page := await self._ask_one(("XREVRANGE", redis_commands.RECORDS, before, "-", "COUNT", _PAGE), list):
-            now = self._servers.clock_of(redis_commands.RECORDS).at(self._clock())
+        while page := await self._ask_one(("XREVRANGE", self._keys.records, before, "-", "COUNT", _PAGE), list):
+            now = self._servers.clock_of(self._keys.records).at(self._clock())
             for number, fields in page:
                 noted_at = int(number.partition(b"-")[0]) / 1000
                 if noted_at < now - age:
@@ -154,6 +171,17 @@ class RedisStore:
         answered = await self._servers.ask_all(server_info.REQUESTS)
         return [server_info.read(name, replies, before, wall()) for name, replies in answered.items()]
 
+    async def refused_commands(self) -> list[str]:
+        """Returns the commands that the relay uses and that the server does not let this user call."""
+        asked = permissions.requests(self._keys)
+        replies = await self._send(asked)
+        scanned: list[Request] = [("SCAN", 0, "MATCH", self._keys.prefix + "*", "COUNT", 1), ("PING",)]
+        refused = permissions.refused(asked, replies)
+        for answers in (await self._servers.ask_all(scanned)).values():
+            if not isinstance(answers, Unreachable):
+                refused += permissions.refused(scanned, answers)
+        return list(dict.fromkeys(refused))
+
     async def _require_all_servers(self) -> None:
         """Raises `StoreError` if a server is away: forgetting could not be completed."""
         for replies in (await self._servers.ask_all([("PING",)])).values():
@@ -162,12 +190,14 @@ class RedisStore:
 
     async def _begin_generation(self) -> None:
         name = secrets.token_hex(8)
-        await self._ask_one(("SET", redis_commands.GENERATION, name, "PX", redis_commands.YEAR_MS), bytes)
+        await self._ask_one(("SET", self._keys.generation, name, "PX", redis_commands.YEAR_MS), bytes)
 
     async def _pages(self) -> AsyncIterator[list[redis_commands.StoredAcceptance]]:
-        async for keys in self._servers.pages():
+        async for keys in self._servers.pages(self._keys.prefix):
             replies = await self._ask([redis_commands.peek(key) for key in keys])
-            found = (redis_commands.acceptance(key, reply) for key, reply in zip(keys, replies, strict=True))
+            found = (
+                redis_commands.acceptance(self._keys, key, reply) for key, reply in zip(keys, replies, strict=True)
+            )
             yield [sent for sent in found if sent]
 
     async def _free(self, chosen: Sequence[redis_commands.StoredAcceptance]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.claims.wire_form import decode, decode_recipient, encode
 from relay.core.claim import (
+    RANDOM_NAME,
     AskGeneration,
     Claim,
     Confirm,
@@ -78,6 +79,13 @@ _PAGE = 500
 """Rows that are read at a time, before others may write again."""
 
 
+def adds_claim(connection: sqlite3.Connection, command: Command) -> bool:
+    """Returns whether the command could add a row to the claims."""
+    if not isinstance(command, Claim | Confirm):
+        return False
+    return connection.execute(_STATE, (command.key,)).fetchone() is None
+
+
 def carry_out(connection: sqlite3.Connection, command: Command, now: float, late: float) -> Answer:
     """Carries out a command that was given `late` seconds before `now`."""
     match command:
@@ -98,7 +106,8 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
         case Release(key, token):
             connection.execute(_RELEASE, (key, token))
         case AskGeneration():
-            return Generation(meta(connection, "generation"))
+            name = meta(connection, "generation")
+            return Generation(name) if not name or RANDOM_NAME.fullmatch(name) else Unknown("the generation is damaged")
         case Note(record, text, keep_for):
             connection.execute(_NOTE, (command.weight, record, text, now - late, now - late + keep_for))
     return Done()
@@ -153,9 +162,20 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 
 
 def identity(connection: sqlite3.Connection) -> str:
-    """Returns the random id of this file. The first call makes it."""
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (secrets.token_hex(8),))
-    return meta(connection, "identity")
+    """Returns the random id of this file. The first call makes it, and replaces what no relay wrote."""
+    found = meta(connection, "identity")
+    if not RANDOM_NAME.fullmatch(found):
+        found = secrets.token_hex(8)
+        set_meta(connection, "identity", found)
+    return found
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Returns the size of the file without its free pages."""
+    pages, free_pages, page_size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free_pages) * page_size)
 
 
 def read_records(

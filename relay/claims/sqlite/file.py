@@ -10,7 +10,6 @@ import math
 import os
 import sqlite3
 import stat
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,16 +67,16 @@ _SET_ASIDE_INTERVAL = 3600.0
 
 
 class SqliteFile:
-    """One connection to the file, for one thread. It waits `busy_timeout` seconds for the lock of another process.
+    """One connection to the file, for one thread. It does not wait for the lock of another process.
 
     `clock` returns seconds and is never set back.
     """
 
-    def __init__(self, path: str | Path, busy_timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(self, path: str | Path, clock: Callable[[], float]) -> None:
         self._path = Path(path)
-        self._busy_timeout = busy_timeout
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._is_prepared = False
         self._opened: tuple[int, int] | None = None
         self._used: tuple[int, int] | None = None
         """Device and inode of the file that was last found to be a database."""
@@ -96,9 +95,11 @@ class SqliteFile:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
             before, self._opened = self._opened, _device_and_inode(self._path)
             self.changes += before not in (None, self._opened)
-            self._connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
+            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            self._is_prepared = False
+        if not self._is_prepared:
             self._prepare(self._connection)
-            self._used = self._opened
+            self._is_prepared, self._used = True, self._opened
         return self._connection
 
     def close(self) -> None:
@@ -151,7 +152,7 @@ class SqliteFile:
         return f"{self._path}: {hint} ({error})" if hint else f"{self._path}: {error}"
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._use_wal(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
         # With WAL, NORMAL loses at most the last transactions in a power failure, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
         with transaction(connection):
@@ -167,19 +168,6 @@ class SqliteFile:
                 f"{self._path}: written by a newer relay (schema {version}; this one knows {SCHEMA_VERSION}). "
                 "Start that version, or give this one another file."
             )
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switches the file to WAL. SQLite does not wait if several processes do this at the same time."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)  # in the store's thread
-            else:
-                return
 
 
 def _device_and_inode(path: Path) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import secrets
 import sqlite3
 import time
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 from relay.claims.sqlite import commands as sql
 from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
-from relay.core.claim import MOST_RECORDS
-from relay.core.errors import StoreError
+from relay.core.claim import MOST_CLAIMS, MOST_RECORDS, Full
+from relay.core.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -36,6 +37,13 @@ _STEP = 0.01
 _SWEEP_AFTER = 500
 """Commands between two sweeps."""
 
+_BYTES_PER_CLAIM, _BYTES_PER_RECORD = 500, 1_100
+"""Bytes in the file, with indexes. To count the rows of a large table would take longer than a batch."""
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.003
+"""Seconds between two attempts to lock the file, at random. SQLite's own pauses grow to 0.1 s: of four processes that
+write all the time, one then finds the lock taken at each of its few attempts, and works without the store."""
+
 
 class SqliteStore:
     """The default store. It waits `busy_timeout` seconds for the lock of another process."""
@@ -43,16 +51,20 @@ class SqliteStore:
     def __init__(
         self,
         path: str | Path,
+        *,
         clock: Callable[[], float] = time.time,
         busy_timeout: float = 1.0,
         boot: Boot | None = None,
         most_records: int = MOST_RECORDS,
+        most_claims: int = MOST_CLAIMS,
     ) -> None:
         self._clock = clock
         self._boot = boot or this_boot()
-        self._file = SqliteFile(path, busy_timeout, self._boot.clock)
+        self._busy_timeout = busy_timeout
+        self._file = SqliteFile(path, self._boot.clock)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._most_records = most_records
+        self._most_bytes = most_claims * _BYTES_PER_CLAIM + most_records * _BYTES_PER_RECORD
         self._unswept = _SWEEP_AFTER  # sweep what an earlier process left with the first batch
 
     @property
@@ -118,16 +130,23 @@ class SqliteStore:
         self._thread.shutdown(wait=False)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        def reporting() -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._until_not_busy, work)
+
+    # The methods below run in the thread.
+
+    def _until_not_busy(self, work: Callable[[], _T]) -> _T:
+        """Repeats `work`, which changes everything or nothing, while another process locks the file."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
             try:
                 return work()
             except (sqlite3.Error, OSError) as error:
-                self._file.close()
-                raise StoreError(self._file.describe(error)) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, reporting)
-
-    # The methods below run in the thread.
+                if not _is_busy(error):
+                    self._file.close()
+                    raise StoreError(self._file.describe(error)) from error
+                if time.monotonic() >= deadline:
+                    raise StoreBusyError(self._file.describe(error)) from error
+            time.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))  # noqa: S311 - not for security
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
@@ -147,7 +166,13 @@ class SqliteStore:
     def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         with self._transaction() as (connection, now):
             late = self._boot.clock() - asked_at  # the disk or this process may have stopped meanwhile
-            answers = [sql.carry_out(connection, command, now, late) for command in commands]
+            is_full = sql.used_bytes(connection) >= self._most_bytes
+            answers = [
+                Full()
+                if is_full and sql.adds_claim(connection, command)
+                else sql.carry_out(connection, command, now, late)
+                for command in commands
+            ]
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
                 self._unswept = 0
@@ -188,3 +213,7 @@ class SqliteStore:
                 return self._boot.clock() + float(known)
         sql.set_meta(connection, "clock", f"{self._boot.id} {ahead!r}")
         return self._boot.clock() + ahead
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")

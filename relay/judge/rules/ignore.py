@@ -6,12 +6,12 @@ its description says that it must match the whole value.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from relay.judge.rules.pattern import Pattern
+from relay.judge.rules.pattern import Pattern
 
 
 class UrlKind(enum.StrEnum):
@@ -84,3 +84,9 @@ class Comment:
 
 
 Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment
+
+
+def ignore_weight(ignore: Ignore) -> int:
+    """Returns the instructions of all patterns of an ignore; see `Pattern.weight`."""
+    values = [getattr(ignore, field.name) for field in dataclasses.fields(ignore)]
+    return sum(value.weight for value in values if isinstance(value, Pattern))

@@ -40,6 +40,11 @@ class Condition:
     on_recipient: bool = field(init=False, repr=False, compare=False)
     """Whether the target is the recipient."""
 
+    @property
+    def weight(self) -> int:
+        """The instructions of all patterns."""
+        return sum(pattern.weight for pattern in self.patterns)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", f"{self.target.value} {self.header}")
         object.__setattr__(self, "on_recipient", self.target is MatchTarget.RECIPIENT)
@@ -67,6 +72,21 @@ class Rule:
     def depends_on_recipient(self) -> bool:
         """Whether the rule has a condition on the recipient."""
         return any(condition.on_recipient for condition in self.conditions)
+
+    @property
+    def message_weight(self) -> int:
+        """The instructions of all patterns that look at the message."""
+        return sum(condition.weight for condition in self.conditions if not condition.on_recipient)
+
+    @property
+    def recipient_weight(self) -> int:
+        """The instructions of all patterns that look at the recipient."""
+        return sum(condition.weight for condition in self.conditions if condition.on_recipient)
+
+    @property
+    def recipient_patterns(self) -> int:
+        """The number of patterns that look at the recipient."""
+        return sum(len(condition.patterns) for condition in self.conditions if condition.on_recipient)
 
     def matches_recipient(self, recipient: Recipient) -> bool:
         """Returns whether all conditions on the recipient hold."""

@@ -32,6 +32,7 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
+from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -62,14 +63,20 @@ class FakeClient:
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.up = True
+        self.data_losses = 0
         self.down_keys: set[Fingerprint] = set()
         """Keys of a Cluster node that is down."""
         self.asked: list[Command] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.fault: Exception | None = None
+        """What the next renewal raises."""
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
         self.asked += commands
+        if self.fault and isinstance(commands[0], Renew):
+            fault, self.fault = self.fault, None
+            raise fault
         if not self.up:
             return [Unknown("down")] * len(commands)
         served = [isinstance(command, AskGeneration) or command.key not in self.down_keys for command in commands]
@@ -363,6 +370,7 @@ async def test_acceptances_are_written_as_soon_as_the_store_returns(two: TwoProc
     await asyncio.sleep(0)
     two.client.store = two.store = MemoryStore(two.clock)
     two.client.up = True
+    two.client.data_losses += 1
     two.manager.store_returned()
     for _ in range(100):  # No time passes.
         await asyncio.sleep(0)
@@ -432,9 +440,24 @@ async def test_a_store_that_returns_empty_gets_the_acceptances_of_this_process(t
     await two.other_manager.settle(C, {M: ORIGINAL}, [], TERMS)
     assert await two.manager.claim(on(M), A) == {M: Sent(ORIGINAL, 0)}
     two.client.asked.clear()
+    two.client.data_losses += 1
     two.manager.store_returned()
     await two.manager.close()
     assert {command.key for command in two.client.asked if isinstance(command, Confirm)} == {K, L}
+
+
+async def test_a_store_that_was_only_away_gets_what_it_has_not_confirmed(two: TwoProcesses) -> None:
+    await two.manager.claim(on(K, L), A)
+    await two.manager.settle(A, {K: ORIGINAL}, [], TERMS)
+    two.client.up = False
+    await two.manager.settle(A, {L: ORIGINAL}, [], TERMS)
+    two.client.up = True
+    for _ in range(2):
+        two.client.asked.clear()
+        two.manager.store_returned()
+        await until(lambda: not two.manager._table.unwritten, "the acceptance written")
+        assert {command.key for command in two.client.asked if isinstance(command, Confirm)} <= {L}
+    assert await both_are_sent(two)
 
 
 async def test_an_acceptance_past_its_window_is_not_written_back(two: TwoProcesses) -> None:
@@ -464,6 +487,26 @@ async def test_leases_are_renewed_in_the_background(two: TwoProcesses) -> None:
     manager.start()
     await manager.claim(on(K), A)
     await until(lambda: sum(isinstance(command, Renew) for command in two.client.asked) >= 3, "three renewals")
+    await manager.close()
+
+
+async def test_a_failed_renewal_is_logged_once_and_renewing_goes_on(
+    two: TwoProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    paused = asyncio.Event()
+
+    async def no_pause(_: float) -> None:
+        paused.set()
+
+    two.client.fault = RuntimeError("a bug")
+    manager = ClaimManager(two.client, lease=0.003, clock=two.clock)
+    manager._lease_renewal._tasks = Tasks(sleep=no_pause)
+    await manager.claim(on(K), A)
+    manager.start()
+    await paused.wait()
+    two.client.asked.clear()
+    await until(lambda: sum(isinstance(command, Renew) for command in two.client.asked) >= 3, "three renewals")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
     await manager.close()
 
 
@@ -604,3 +647,33 @@ async def test_write_back_keeps_the_recipient(two: TwoProcesses) -> None:
     await two.manager.close()
     assert await two.store.forget(is_for(L)) == 1
     assert [await two.state(K), await two.state(L)] == [Sent(ORIGINAL, 0), Free()]
+
+
+async def test_what_a_full_store_does_not_take_is_forwarded_counted_and_not_repeated(two: TwoProcesses) -> None:
+    beyond: list[tuple[str, int]] = []
+    two.client.store = MemoryStore(two.clock, most_claims=1)
+    manager = ClaimManager(
+        two.client, lease=LEASE, clock=two.clock, on_beyond_bound=lambda bound, count: beyond.append((bound, count))
+    )
+    assert await manager.claim(on(K, L, M), A) == {K: Won(), L: Won(), M: Won()}
+    assert beyond == [("store", 2)]
+    await manager.settle(A, dict.fromkeys((K, L, M), ORIGINAL), [], TERMS)
+    assert manager._table.unwritten == {}
+    assert await manager.claim(on(L), B) == {L: Sent(ORIGINAL, 0)}, "this process remembers it"
+    await manager.close()
+
+
+async def test_acceptances_dropped_before_the_store_had_them_are_counted(two: TwoProcesses) -> None:
+    beyond: list[tuple[str, int]] = []
+    manager = ClaimManager(
+        two.client,
+        lease=LEASE,
+        clock=two.clock,
+        remembered=1,
+        on_beyond_bound=lambda bound, count: beyond.append((bound, count)),
+    )
+    two.client.up = False
+    await manager.settle(A, dict.fromkeys((K, L, M), ORIGINAL), [], TERMS)
+    assert beyond == [("memory", 2)]
+    assert list(manager._table.unwritten) == [M]
+    await manager.close()

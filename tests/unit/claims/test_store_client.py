@@ -21,6 +21,7 @@ from relay.core.claim import (
     Done,
     Fingerprint,
     Free,
+    Held,
     Original,
     Peek,
     Release,
@@ -28,7 +29,7 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
-from relay.core.errors import StoreError
+from relay.core.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -79,6 +80,8 @@ class FakeStore:
         self.behave: Callable[[Sequence[Command]], Awaitable[list[Answer]]] = answer
         self.serves = True
         self.refusal: Answer = Won()
+        self.held: Answer = Held(60)
+        """What a probe hears about a key that is held."""
         self.id = "first"
         self.restarts = 0
         self.asked: list[list[Command]] = []
@@ -98,7 +101,7 @@ class FakeStore:
             self.probed.set()
             if not self.serves:
                 raise StoreError("connection refused")
-            return [self.refusal, Done()]
+            return [self.refusal, self.held, Done(), Done(), Free()]
         self.asked.append(list(commands))
         self.running += 1
         self.entered.set()
@@ -397,6 +400,56 @@ async def test_a_store_error_opens_the_breaker_at_once(
         ("WARNING", "store unavailable, working without it: connection refused"),
         ("INFO", "store is back"),
     ]
+
+
+async def test_one_busy_call_does_not_open_the_breaker_and_two_do(
+    client: BatchingStoreClient, store: FakeStore
+) -> None:
+    changes = StateChanges(client)
+
+    async def busy(_: Sequence[Command]) -> list[Answer]:
+        raise StoreBusyError("another process keeps it locked")
+
+    store.behave = busy
+    assert await client.ask([peek(1)]) == [Unknown("another process keeps it locked")]
+    assert client.up
+    store.behave = answer
+    assert await client.ask([peek(2)]) == answers_to(peek(2))
+    store.behave = busy
+    for number in (3, 4):
+        assert are_unknown(await client.ask([peek(number)]), 1)
+    await changes.until(up=True)
+    assert changes.states == [False, True]
+
+
+@pytest.mark.parametrize("loss", ["none", "restart", "identity"])
+async def test_a_store_that_returns_has_lost_data_if_its_identity_or_a_restart_says_so(
+    client: BatchingStoreClient, store: FakeStore, loss: str
+) -> None:
+    changes = StateChanges(client)
+
+    async def refuse(_: Sequence[Command]) -> list[Answer]:
+        raise StoreError("connection refused")
+
+    store.behave = refuse
+    await client.ask([peek(1)])
+    store.behave = answer
+    store.restarts += loss == "restart"
+    store.id = "second" if loss == "identity" else store.id
+    await changes.until(up=True)
+    assert client.data_losses == (0 if loss == "none" else 1)
+
+
+async def test_a_store_that_does_not_keep_claims_is_down(store: FakeStore) -> None:
+    """As Redis for a user who may not call PTTL, without which no claim can be seen to be held."""
+    for answer_to_second, reason in ((Unknown("NOPERM"), "NOPERM"), (Won(), "it does not keep claims")):
+        store.held = answer_to_second
+        client = BatchingStoreClient(store, limit=LONG, probe_every=0.001)
+        await client.start()
+        [told] = await client.ask([peek(1)])
+        assert isinstance(told, Unknown)
+        assert reason in told.reason
+        await client.close()
 
 
 async def test_a_first_probe_that_succeeds_is_not_logged_as_a_return(

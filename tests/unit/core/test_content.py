@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import threading
 import time
 
 import pytest
@@ -52,6 +54,34 @@ def test_doubling_takes_linear_time(unit: bytes) -> None:
     start = time.process_time()
     assert content.safe_wire
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_large_content_is_changed_where_small_content_is(seed: int) -> None:
+    units = [b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x"]
+    wire = b"".join(random.Random(seed).choices(units, k=600_000))
+    safe = re.sub(rb"\.(?=[\r\n])(?<![^\r\n]\.)", b"..", wire)
+    content = Content(wire)
+    assert content.safe_wire == safe
+    assert content.plain == re.sub(rb"(\A|\r\n)\.", rb"\1", safe)
+
+
+def test_large_content_in_a_thread_does_not_hold_up_small_content() -> None:
+    begun, longest = threading.Event(), 0.0
+    large = Content(b"\n." * 20_000_000)
+
+    def double() -> None:
+        begun.set()
+        assert large.plain
+
+    thread = threading.Thread(target=double)
+    thread.start()
+    begun.wait()
+    while thread.is_alive():
+        start = time.perf_counter()
+        assert Content(b".\n.\r\n").plain
+        longest = max(longest, time.perf_counter() - start)
+    assert longest < 3 * 0.25, "users are promised 0.25 s"
 
 
 def test_content_without_lone_dots_is_not_copied() -> None:

@@ -56,6 +56,23 @@ def test_the_error_names_the_fault_and_quotes_the_part(text: str, message: str) 
     assert "|" in message or str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    ("text", "light"),
+    [
+        ("[^x]{1000}y", False),
+        ("(?:.?){900}a", False),
+        ("(?i)(?:[a-z]+ ){1,900}z", False),
+        (r"(?:\w+\s*){1,300}!", False),
+        ("a{1000}a*", True),
+        (r"\pL{50}!", True),
+        ("(?i)unsubscribe.{0,200}here", True),
+        ("(?i)(?:new|old) video: .*", True),
+    ],
+)
+def test_a_pattern_weighs_what_it_can_cost(text: str, light: bool) -> None:
+    assert (Pattern(text).weight <= 2000) == light
+
+
 @hypothesis_settings(deadline=None)
 @given(st.text(max_size=20))
 def test_every_text_is_a_pattern_or_raises_a_value_error(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import aiohttp
 import pytest
 from parts.client import send
+from parts.faults import Step, say
 from parts.logged import wait_upstream
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Samples: TypeAlias = dict[tuple[str, frozenset[tuple[str, str]]], float]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 OUTCOMES = {"forwarded", "suppressed", "would_suppress", "refused", "deferred", "uncertain"}
+CAUSES = {"5yz", "4yz", "unreachable", "busy", "limit"}
+MESSAGE_STEPS = {"login", "tls", "mail", "rcpt", "data", "dot"}
 REPLIES = {"2xx", "4xx", "5xx", "aborted"}
 
 
@@ -59,7 +62,9 @@ async def test_every_figure_is_there_from_the_start_in_both_formats(relay: Relay
 def assert_figures_of_the_start(found: Samples) -> None:
     zero = {("smtp_dedup_recipients_total", frozenset({("outcome", outcome)})) for outcome in OUTCOMES}
     zero |= {("smtp_dedup_messages_total", frozenset({("reply", reply)})) for reply in REPLIES}
-    zero |= {("smtp_dedup_rcpt_refused_total", frozenset()), ("smtp_dedup_duplicate_age_seconds_count", frozenset())}
+    zero |= {("smtp_dedup_rcpt_refused_total", frozenset({("cause", cause)})) for cause in CAUSES}
+    zero |= {("smtp_dedup_duplicate_age_seconds_count", frozenset()), ("smtp_dedup_pool_in_use", frozenset())}
+    zero |= {("smtp_dedup_upstream_step_seconds_count", frozenset({("step", step)})) for step in MESSAGE_STEPS}
     assert {key: found[key] for key in zero} == dict.fromkeys(zero, 0)
     named = {key for key in found if key[0] in ("smtp_dedup_recipients_total", "smtp_dedup_messages_total")}
     assert named <= zero
@@ -80,6 +85,37 @@ async def test_what_happens_is_counted(relay: RelayProcess, peer: ScriptedPeer) 
     assert found["smtp_dedup_messages_total", frozenset({("reply", "2xx")})] == 2
     assert found["smtp_dedup_duplicate_age_seconds_count", frozenset()] == 2
     assert found["smtp_dedup_message_seconds_count", frozenset()] == 2
+    steps = {
+        dict(labels)["step"]: value
+        for (name, labels), value in found.items()
+        if name == "smtp_dedup_upstream_step_seconds_count"
+    }
+    # The probe and the first message share a connection; the repeat's transaction is left before DATA.
+    assert steps == {
+        "connect": 1,
+        "greeting": 1,
+        "tls": 0,
+        "ehlo": 1,
+        "login": 0,
+        "mail": 2,
+        "rcpt": 2,
+        "data": 1,
+        "dot": 1,
+    }
+    assert found["smtp_dedup_pool_in_use", frozenset()] == 0
+
+
+async def test_refused_recipients_are_counted_by_cause(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    relay = await start_relay(upstream=peer.url, settings={"upstream.patience": "0s", "limits.recipients": 1})
+    await wait_upstream(relay, "up")
+    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"unknown", times=None)
+    peer.on(Step.RCPT, say(b"450 4.2.0 later"), matching=b"grey", times=None)
+    recipients = [b"unknown1@example.test", b"unknown2@example.test", b"grey@example.test", b"a@x.test", b"b@x.test"]
+    await send(relay.port, b"s@example.test", recipients, b"Subject: x\r\n")
+    await peer.stop()
+    await send(relay.port, b"s@example.test", [b"a@x.test"], b"Subject: x\r\n")
+    counts = (await relay.metrics()).by_label("smtp_dedup_rcpt_refused_total", "cause")
+    assert counts == {"5yz": 2, "4yz": 1, "limit": 1, "unreachable": 1, "busy": 0}
 
 
 async def test_readiness_follows_the_upstream(start_relay: StartRelay, peer: ScriptedPeer) -> None:

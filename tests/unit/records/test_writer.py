@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import threading
 from typing import TYPE_CHECKING
 
 from parts.waiting import until
@@ -234,6 +235,23 @@ async def test_a_copy_that_cannot_be_written_costs_the_copy_only(
     assert [line.getMessage() for line in caplog.records if "could not be kept" in line.getMessage()] == [
         f"a copy could not be kept: Not a directory: {tmp_path}/file"
     ]
+
+
+async def test_a_disk_that_hangs_costs_copies_and_holds_up_nothing_else(tmp_path: Path) -> None:
+    never = threading.Event()
+
+    class HungCopies(KeptCopies):
+        def save(self, record: str, copy: SuppressedCopy) -> str:
+            never.wait()
+            return super().save(record, copy)
+
+    async with house(HungCopies(tmp_path / "kept"), longest_save=0.02) as its:
+        for number in range(5):
+            await its.ledger.note(record(number), COPY)
+        assert await its.written() == [record(number) for number in range(5)]
+        assert its.lost == 5
+        assert len(its.ledger._saving._jobs) == 0, "what was given up is not kept in memory"
+    never.set()
 
 
 async def test_copies_whose_time_is_over_are_cleared(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.settings import Settings
-from relay.settings.model import KEYS, SECTIONS
+from relay.settings.model import KEYS, SECTIONS, UpstreamSection
 
 
 def test_an_unknown_key_or_section_is_refused() -> None:
@@ -101,3 +101,14 @@ def test_nobody_listens_twice_in_one_place(listen: str, http: str) -> None:
 def test_two_addresses_that_differ_may_be_listened_on(listen: str, http: str) -> None:
     settings = Settings.model_validate({"listen": {"address": listen}, "http": {"address": http}})
     assert (str(settings.listen.address), str(settings.http.address or "")) == (listen, http)
+
+
+@pytest.mark.parametrize("name", ["mail.example.com", "a", "[192.0.2.1]", "[IPv6:2001:db8::1]", ""])
+def test_a_helo_name_is_a_domain_or_an_address_literal(name: str) -> None:
+    assert UpstreamSection(helo_name=name).helo_name == name
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost.localdomain", "a b", "a\r\nMAIL", "-a", "[x]", "ä.example"])
+def test_a_helo_name_that_servers_refuse_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="domain"):
+        UpstreamSection(helo_name=name)

@@ -108,11 +108,11 @@ def test_a_source_with_a_line_end_stays_a_comment() -> None:
 
 
 def test_secrets_are_masked() -> None:
-    flags = {"--upstream": "smtps://user@mail", "--store": "redis://relay:sesame@h/0"}
-    text = effective_toml(load(None, flags, {"RELAY_UPSTREAM__PASSWORD": "sesame"}))
+    environ = {"RELAY_UPSTREAM__PASSWORD": "sesame", "RELAY_STORE__URL": "redis://relay:sesame@h/0"}
+    text = effective_toml(load(None, {"--upstream": "smtps://user@mail"}, environ))
     assert "sesame" not in text
     assert '# password = "***"  # environment RELAY_UPSTREAM__PASSWORD' in text.splitlines()
-    assert 'url = "redis://relay:***@h/0"  # flag --store' in text.splitlines()
+    assert 'url = "redis://relay:***@h/0"  # environment RELAY_STORE__URL' in text.splitlines()
     assert "password" not in tomllib.loads(text)["upstream"]
     with pytest.raises(SettingsError, match="the password is masked; write the real one"):
         load(None, {"store.url": _flags(text)["store.url"]}, {})

@@ -14,6 +14,7 @@ from relay.core.errors import SettingsError
 from relay.settings import Loaded, Settings, sources
 from relay.settings.addresses import HostPort
 from relay.settings.model import KEYS, TABLES, environment_name
+from relay.settings.sources import store_password
 from relay.settings.urls import MaildirUrl, RedisUrl, SqliteUrl
 
 load = functools.partial(sources.load, default_file=Path("/nowhere/relay.toml"), user_id=1000)
@@ -314,10 +315,41 @@ def test_a_value_that_is_not_utf8_can_be_shown() -> None:
 
 
 def test_a_redis_password_reaches_the_store() -> None:
-    loaded = load(None, {"--store": "redis://:sesame@h"}, {})
+    loaded = load(None, {}, {"RELAY_STORE__URL": "redis://:sesame@h"})
     assert isinstance(loaded.settings.store.url, RedisUrl)
     assert loaded.settings.store.url.servers.password == "sesame"
     assert "sesame" not in repr(loaded)
+
+
+@pytest.mark.parametrize("flag", ["--store", "store.url"])
+@pytest.mark.parametrize(
+    "url", ["redis://:sesame@h", "redis://u:sesame@h", "redis://h?pass=sesame", "redis://h#sesame"]
+)
+def test_a_store_password_in_a_flag_is_refused(flag: str, url: str) -> None:
+    text = _error(flags={flag: url})
+    assert "store.password_file, or set RELAY_STORE__URL" in text
+    assert "sesame" not in text
+
+
+def test_the_store_password_is_read_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("sesame\nnot this\n")
+    loaded = load(None, {"--store": "redis://h", "store.password_file": str(file)}, {})
+    assert store_password(loaded.settings) == "sesame"
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"store\.password_file .*first line is empty"):
+        store_password(loaded.settings)
+
+
+@pytest.mark.parametrize(("key", "value"), [("store.namespace", "staging"), ("store.password_file", "/x")])
+def test_settings_of_redis_are_refused_for_other_stores(key: str, value: str) -> None:
+    assert f"{key} is for Redis" in _error(flags={"--store": "memory:", key: value})
+    assert load(None, {"--store": "redis://h", key: value}, {})
+
+
+@pytest.mark.parametrize("namespace", ["a b", "a:b", "*", "a" * 33, "ä", "a\n"])
+def test_a_namespace_is_part_of_a_key(namespace: str) -> None:
+    assert "at most 32 letters" in _error(flags={"--store": "redis://h", "store.namespace": namespace})
 
 
 def test_a_user_without_a_password_is_told_where_to_write_it() -> None:

@@ -109,6 +109,10 @@ def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ig
             """bad repetition operator at "++"; RE2 needs no possessive repetition; write one operator""",
         ),
         (r"subject = 'a\'", r"trailing \; write \\ for a backslash"),
+        (
+            "subject = '[^x]{1000}y'",
+            "takes too long for some messages: its repetitions are 2005 steps when written out",
+        ),
         (r"subject = '\pL{1000}\pN{1000}'", "pattern too large - compile failed; shorten it, or split it into a list"),
         ("subject = '(?P<a>b)(?P=a)'", 'at "(?P"; RE2 has no back-references'),
         ('subject = "\\bfoo"', r"contains an invisible character; write it in 'single quotes'"),

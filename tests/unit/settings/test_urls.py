@@ -172,6 +172,8 @@ def test_both_passwords_of_sentinel_are_decoded() -> None:
         ("redis://h:12?xyzzy@h", "percent-encoded; write %2F"),
         ("redis://:***@h", 'the password is masked; write the real one in place of "[*]{3}"'),
         ("redis://h?password=xyzzy", "write the password as :PASSWORD@ before the host"),
+        ("redis://h?pass=xyzzy", "write the password as :PASSWORD@ before the host"),
+        ("redis://h?xyzzy", "an option without a value is not known; write the password as :PASSWORD@"),
         ("redis://:xyzzy@h?ssl_keyfile=x", 'option "ssl_keyfile" is for TLS; write rediss://HOST'),
         ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs is one of required, optional, none"),
         ("http://:xyzzy@h", '"http" is not known; write sqlite:PATH'),

@@ -13,8 +13,6 @@ from parts.faults import Step, hang, say, wait
 from parts.ports import HOST
 from parts.waiting import until
 
-from relay.smtp.session import Session
-
 if TYPE_CHECKING:
     from parts.peer import ScriptedPeer
 
@@ -91,8 +89,9 @@ async def test_a_client_without_an_address_is_refused(peer: ScriptedPeer) -> Non
     """The system does not know the address of a connection that was reset before it was accepted."""
     async with servers.relay(peer.url) as relay:
         listener = relay.service.listener
-        session = Session(listener.table, listener._dependencies, "", lambda reply: None)
-        assert session.greeting().code == 554
+        refusal = listener.table.refusal("")
+        assert refusal
+        assert refusal.reply.code == 554
         assert listener.sessions == 0
 
 

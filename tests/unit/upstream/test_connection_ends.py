@@ -198,8 +198,13 @@ async def test_waiting_for_a_connection_spends_no_patience(peer: ScriptedPeer) -
 
 
 async def test_extensions_decide_which_parameters_are_passed_on() -> None:
-    envelope = Envelope(b"s\xc3\xa4@example.test", (b"BODY=8BITMIME", b"SMTPUTF8"))
-    for offered, passed_on in (([b"8BITMIME"], (b"BODY=8BITMIME",)), ([b"SMTPUTF8"], (b"SMTPUTF8",)), ([], ())):
+    envelope = Envelope(b"sender@example.test", (b"BODY=8BITMIME", b"SMTPUTF8", b"RET=HDRS", b"ENVID=x"))
+    for offered, passed_on in (
+        ([b"8BITMIME"], (b"BODY=8BITMIME",)),
+        ([b"SMTPUTF8"], (b"SMTPUTF8",)),
+        ([b"DSN"], (b"RET=HDRS", b"ENVID=x")),
+        ([], ()),
+    ):
         async with ScriptedPeer(extensions=offered) as peer, upstream(peer.port) as up:
             delivery = up.begin(envelope)
             assert await offer(delivery, ONE) == [250]

@@ -9,8 +9,8 @@ import pytest
 
 from relay.core.errors import UpstreamBusy, UpstreamDown
 from relay.core.reply import OK
-from relay.upstream import connect
-from relay.upstream.connect import Connection
+from relay.upstream import connection
+from relay.upstream.connection import Connection
 from relay.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Wire:
     def quit(self) -> None:
         self.ended = "closed by us"
         self.quit_sent.set()
+
+    async def leave(self, limit: float) -> None:
+        self.quit()
 
     def reset(self) -> None:
         self.resets += 1
@@ -80,7 +83,11 @@ async def test_a_connection_is_retired(why: str) -> None:
     pool = Pool(Connector(), 1)
     checkout = await check_out(pool)
     one = checkout.connection
-    limits = {"messages": connect.MOST_MESSAGES, "resets": connect.MOST_RESETS, "refusals": connect.MOST_REFUSALS}
+    limits = {
+        "messages": connection.MOST_MESSAGES,
+        "resets": connection.MOST_RESETS,
+        "refusals": connection.MOST_REFUSALS,
+    }
     assert limits == {"messages": 100, "resets": 50, "refusals": 5}
     if why in limits:
         setattr(one, why, limits[why] - 1)
@@ -89,7 +96,7 @@ async def test_a_connection_is_retired(why: str) -> None:
         assert checkout.connection is one
         setattr(one, why, limits[why])
     elif why == "age":
-        one.opened_at -= connect.LONGEST_LIFE + 1
+        one.opened_at -= connection.LONGEST_LIFE + 1
     else:
         one.wire.ended = "lost"
     pool.check_in(checkout)
@@ -98,7 +105,7 @@ async def test_a_connection_is_retired(why: str) -> None:
 
 async def test_an_accepted_message_resets_the_counts_of_refusals_and_resets() -> None:
     one = await Connector()()
-    one.refusals, one.resets = connect.MOST_REFUSALS, connect.MOST_RESETS
+    one.refusals, one.resets = connection.MOST_REFUSALS, connection.MOST_RESETS
     assert one.penalised
     one.count_accepted()
     assert not one.penalised
@@ -111,7 +118,7 @@ async def test_a_connection_that_ended_or_aged_while_free_is_not_reused() -> Non
     for checkout in checkouts:
         pool.check_in(checkout)
     checkouts[2].connection.wire.ended = "lost"
-    checkouts[1].connection.opened_at -= connect.LONGEST_LIFE + 1
+    checkouts[1].connection.opened_at -= connection.LONGEST_LIFE + 1
     assert (await check_out(pool)).connection is checkouts[0].connection
     assert connector.still_open == [checkouts[0].connection]
 
@@ -214,7 +221,10 @@ async def test_an_exchange_needs_no_further_slot() -> None:
         await pool.exchange(other)
     connector.down = False
     async with asyncio.timeout(5):
-        assert (await waiting).connection is connector.opened[-1]
+        # No connection works any more: the waiting transaction need not find that out for itself.
+        with pytest.raises(UpstreamDown):
+            await waiting
+        assert (await check_out(pool)).connection is connector.opened[-1]
 
 
 async def test_a_slot_is_free_again_after_a_failure_and_after_a_waiter_was_cancelled() -> None:

@@ -16,7 +16,8 @@ from parts.waiting import until
 from relay.core.delivery import Unclear
 from relay.core.errors import UpstreamDown, UpstreamRefused
 from relay.core.reply import UNREACHABLE
-from relay.upstream.connect import Connection, Target
+from relay.upstream.connect import Target
+from relay.upstream.connection import Connection
 from relay.upstream.route import FIRST_PAUSE, LONGEST_PAUSE, Route
 
 

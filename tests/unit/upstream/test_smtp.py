@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,10 @@ from parts.upstream_delivery import LARGE, MAIL, ONE, SENDER, THREE, TWO, code, 
 
 from relay.core.delivery import Unclear
 from relay.core.reply import Reply
-from relay.upstream import connect
+from relay.upstream import connection
 
 if TYPE_CHECKING:
-    from parts.faults import Action
+    from parts.faults import Action, Caller
 
     from relay.core.content import Content
 
@@ -40,7 +41,8 @@ async def test_a_transaction_lost_before_the_dot_is_reopened(
     assert peer.copies() == {ONE: 1, TWO: 1}
     assert peer.sessions[1].commands[1:] == [
         b"MAIL FROM:<sender@example.test>",
-        *([b"RCPT TO:<%b>" % ONE, b"RCPT TO:<%b>" % TWO]),
+        # The recipient in progress first. Those named before follow with DATA.
+        *(b"RCPT TO:<%b>" % path for path in ([TWO, ONE] if word == TWO else [ONE, TWO])),
         b"DATA",
         b".",
         *([b"QUIT"] if peer.sessions[1].count(b"QUIT") else []),
@@ -262,21 +264,61 @@ async def test_commands_are_sent_one_by_one_without_pipelining() -> None:
         assert peer.sessions[0].count(b"RSET") == 3
 
 
-async def test_after_five_refusals_the_transaction_moves_to_another_connection(peer: ScriptedPeer) -> None:
+async def test_refused_recipients_cost_no_connection_and_no_repeated_rcpt(peer: ScriptedPeer) -> None:
+    """A connection is retired between transactions, not in one: 600 recipients, 200 of them refused."""
+    peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"unknown", times=None)
+    paths = [b"%s%d@example.test" % (b"unknown" if number % 3 else b"user", number) for number in range(300)]
+    paths = [path for number in range(300) for path in (paths[number], b"other%d@example.test" % number)]
+    accepted = [path for path in paths if not path.startswith(b"unknown")]
+    assert (len(paths), len(accepted)) == (600, 400)
+    async with upstream(peer.port) as up:
+        delivery = up.begin(SENDER)
+        assert [reply for reply in await offer(delivery, *paths) if reply == 250] == [250] * 400
+        assert await prepare(delivery, *accepted) == [250] * 400
+        assert code(await delivery.send(b"", MAIL)) == 250
+        await delivery.finish()
+        assert len(peer.commands(b"RCPT")) == 600
+        assert len(peer.sessions) == 1
+        assert code(await deliver(up, ONE)) == 250
+    assert peer.copies() == {**dict.fromkeys(accepted, 1), ONE: 1}
+
+
+async def test_each_recipient_is_sent_twice_at_most_if_the_upstream_closes_after_each_20_refusals(
+    peer: ScriptedPeer,
+) -> None:
+    """As Postfix does (smtpd_hard_error_limit)."""
+    refusals: Counter[int] = Counter()
+
+    async def refuse(session: Caller) -> bytes:
+        refusals[session.number] += 1
+        if refusals[session.number] > 20:
+            return await say_and_drop(b"421 4.7.0 too many errors")(session) or b""
+        return b"550 5.1.1 unknown"
+
+    peer.on(Step.RCPT, refuse, matching=b"unknown", times=None)
+    paths = [b"%s%d@example.test" % (b"unknown" if number % 3 == 0 else b"user", number) for number in range(300)]
+    accepted = [path for path in paths if not path.startswith(b"unknown")]
+    async with upstream(peer.port) as up:
+        assert code(await deliver(up, *paths)) == 250
+    assert peer.copies() == dict.fromkeys(accepted, 1)
+    assert len(peer.sessions) == 5
+    assert len(peer.commands(b"RCPT")) <= 2 * len(paths)
+
+
+async def test_a_connection_with_five_refusals_serves_no_further_transaction(peer: ScriptedPeer) -> None:
     peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"unknown", times=None)
     async with upstream(peer.port) as up:
         delivery = up.begin(SENDER)
-        unknown = [b"unknown%d@example.test" % number for number in range(12)]
-        assert await offer(delivery, ONE, *unknown, TWO) == [250, *[550] * 12, 250]
-        assert await prepare(delivery, ONE, TWO) == [250, 250]
-        assert code(await delivery.send(b"", MAIL)) == 250
+        unknown = [b"unknown%d@example.test" % number for number in range(connection.MOST_REFUSALS)]
+        assert await offer(delivery, *unknown) == [550] * connection.MOST_REFUSALS
         await delivery.finish()
-    assert peer.copies() == {ONE: 1, TWO: 1}
-    refused = [sum(b"unknown" in command for command in session.commands) for session in peer.sessions]
-    assert refused == [connect.MOST_REFUSALS, connect.MOST_REFUSALS, 2]
+        assert code(await deliver(up, ONE)) == 250
+    assert [session.count(b"RCPT") for session in peer.sessions] == [connection.MOST_REFUSALS, 1]
 
 
-async def test_a_transaction_that_moves_keeps_its_slot_while_others_wait(peer: ScriptedPeer) -> None:
+async def test_a_transaction_with_many_transient_refusals_keeps_its_connection_while_others_wait(
+    peer: ScriptedPeer,
+) -> None:
     peer.on(Step.RCPT, say(b"450 4.2.0 greylisted"), matching=b"grey", times=None)
     async with upstream(peer.port, connections=1) as up:
         delivery = up.begin(SENDER)
@@ -292,9 +334,9 @@ async def test_a_transaction_that_moves_keeps_its_slot_while_others_wait(peer: S
 
 
 async def test_transient_refusals_count_towards_the_limit_too(peer: ScriptedPeer) -> None:
-    peer.on(Step.DOT, say(b"451 4.3.0 later"), times=connect.MOST_REFUSALS)
+    peer.on(Step.DOT, say(b"451 4.3.0 later"), times=connection.MOST_REFUSALS)
     async with upstream(peer.port) as up:
-        for _ in range(connect.MOST_REFUSALS):
+        for _ in range(connection.MOST_REFUSALS):
             assert code(await deliver(up, ONE)) == 451
         assert code(await deliver(up, ONE)) == 250
-    assert [session.count(b"DATA") for session in peer.sessions] == [connect.MOST_REFUSALS, 1]
+    assert [session.count(b"DATA") for session in peer.sessions] == [connection.MOST_REFUSALS, 1]

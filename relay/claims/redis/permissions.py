@@ -1,0 +1,50 @@
+"""The Redis commands that the relay uses, and which of them a server does not let its user call."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from relay.claims.redis.connection import NotPermitted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.claims.redis.commands import Keys, Request
+
+ACL = (
+    "~smtp-dedup* resetchannels -@all +eval +get +getrange +set +del +exists +pttl +pexpire +pexpireat +time "
+    "+xadd +xtrim +xrevrange +scan +ping +info +role +select +config|get"
+)
+"""The rules of a user who may do all that the relay does, on one server or the primary of Sentinel."""
+CLUSTER_ACL = ACL + " +cluster +command +readonly +asking"
+"""The same on each node of a Cluster."""
+
+
+def requests(keys: Keys) -> Sequence[Request]:
+    """Returns one request for each command on a key, on a string and a stream that nothing else uses.
+
+    The scripts of the relay call most of these; Redis checks the permission of each.
+    """
+    name = f"{keys.prefix}check:{secrets.token_hex(8)}"
+    stream = name + ":records"
+    return (
+        ("EVAL", "return 1", 1, name),
+        ("SET", name, "x", "PX", 10_000),
+        ("GET", name),
+        ("GETRANGE", name, 0, 1),
+        ("EXISTS", name),
+        ("PTTL", name),
+        ("PEXPIRE", name, 10_000),
+        ("PEXPIREAT", name, 1),
+        ("XADD", stream, "*", "x", "x"),
+        ("XTRIM", stream, "MAXLEN", 1),
+        ("XREVRANGE", stream, "+", "-", "COUNT", 1),
+        ("PEXPIRE", stream, 1),
+        ("DEL", name),
+    )
+
+
+def refused(asked: Sequence[Request], replies: Sequence[object]) -> list[str]:
+    """Returns the commands that the user may not call, or not on these keys."""
+    return [str(request[0]) for request, reply in zip(asked, replies, strict=True) if isinstance(reply, NotPermitted)]

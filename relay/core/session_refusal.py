@@ -1,0 +1,34 @@
+"""Why a session is refused before its first transaction."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from relay.core.reply import (
+    DRAINING,
+    NETWORK_NOT_ALLOWED,
+    TLS_NOT_SPOKEN,
+    TOO_MANY_SESSIONS,
+    TOO_MANY_SESSIONS_OF_CLIENT,
+    Reply,
+)
+
+
+class SessionRefusal(Enum):
+    """A reason: its label in the metrics, the setting that decides, and the reply."""
+
+    NETWORK = ("network", "listen.networks", NETWORK_NOT_ALLOWED)
+    SESSIONS = ("sessions", "limits.sessions", TOO_MANY_SESSIONS)
+    CLIENT_SHARE = ("client_share", "limits.sessions", TOO_MANY_SESSIONS_OF_CLIENT)
+    DESCRIPTORS = (
+        "descriptors",
+        "limits.sessions, for which there are too few file descriptors",
+        TOO_MANY_SESSIONS,
+    )
+    TLS = ("tls", "listen.address", TLS_NOT_SPOKEN)
+    DRAINING = ("draining", "limits.drain", DRAINING)
+
+    def __init__(self, reason: str, key: str, reply: Reply) -> None:
+        self.reason = reason
+        self.key = key
+        self.reply = reply

@@ -1,0 +1,134 @@
+"""The open sessions of a listener: who is admitted, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from relay.core import reply as replies
+from relay.core.session_refusal import SessionRefusal
+from relay.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from relay.smtp.session import Session
+
+_SHARE = 19
+"""One client may hold up to this many sessions for each free one: 95 % of all if it is alone (ADR 16)."""
+_FEW = 2
+"""Sessions that one client may hold all. Of more, at least one is left for others."""
+_IPV6_CLIENT = 64
+"""Bits. A client usually has a whole IPv6 network of this length."""
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What a client may do."""
+
+    networks: Sequence[IPv4Network | IPv6Network]
+    """The networks of the clients that may send."""
+    message_size: int
+    """Bytes; 0 means no limit of the relay's own."""
+    sessions: int
+    session_idle: float
+    """Seconds."""
+    descriptors: int = sys.maxsize
+    """The sessions for which the process has file descriptors."""
+    closing: float = 10.0
+    """Seconds, at most `session_idle`, in which a client must read its last replies after the relay closes."""
+    refusals: int = 100
+    """Refused recipients of one transaction after which each further refusal is delayed."""
+    refusal_delay: float = 0.1
+    """Seconds."""
+    memory_wait: float = 5.0
+    """Seconds that DATA waits for memory before it is refused."""
+
+
+class SessionTable:
+    """The open sessions of a listener, and the tasks that serve them."""
+
+    def __init__(self, limits: SessionLimits) -> None:
+        self.limits = limits
+        self.draining = False
+        self.drained = asyncio.Event()
+        """Set when a drain has started and no session is in a transaction."""
+        self.handlers = Tasks()
+        """The command loops."""
+        self.messages = Tasks()
+        """The transactions after their final dots. They end without their sessions."""
+        self._sessions: set[Session] = set()
+        self._clients: Counter[str] = Counter()
+        """The number of sessions of each client."""
+
+    def __len__(self) -> int:
+        """Returns the number of open sessions."""
+        return len(self._sessions)
+
+    def refusal(self, peer: str) -> SessionRefusal | None:
+        """Returns why a new session of a client is refused, or None. `peer` is its IP address, empty if unknown."""
+        # The client left before the system could return its address: no network is known to be allowed.
+        address = _address(peer) if peer else None
+        if address is None or not any(address in network for network in self.limits.networks):
+            return SessionRefusal.NETWORK
+        if self.draining:
+            return SessionRefusal.DRAINING
+        places = min(self.limits.sessions, self.limits.descriptors)
+        free, held = places - len(self._sessions), self._clients[_client(peer)]
+        takes_the_last = held == places - 1 and places > _FEW
+        if not (takes_the_last or held >= _SHARE * free):
+            return None
+        if self.limits.descriptors < self.limits.sessions:
+            return SessionRefusal.DESCRIPTORS
+        return SessionRefusal.CLIENT_SHARE if free > 0 else SessionRefusal.SESSIONS
+
+    def add(self, session: Session) -> None:
+        """Adds a session that `refusal` admits."""
+        self._sessions.add(session)
+        self._clients[_client(session.peer)] += 1
+
+    def remove(self, session: Session) -> None:
+        """Removes a session whose connection has ended. May be called repeatedly."""
+        if session in self._sessions:
+            self._sessions.remove(session)
+            client = _client(session.peer)
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+        self.transaction_ended()
+
+    def transaction_ended(self) -> None:
+        """Notes the end of a transaction, which may end the drain."""
+        if self.draining and not any(session.in_transaction for session in self._sessions):
+            self.drained.set()
+
+    def start_drain(self) -> None:
+        """Closes the sessions that are not in a transaction. The others are refused a further one."""
+        self.draining = True
+        for session in list(self._sessions):
+            if not session.in_transaction:
+                session.close_with(replies.DRAINING)
+        self.transaction_ended()
+
+    def close_all(self) -> None:
+        """Closes all sessions."""
+        for session in list(self._sessions):
+            session.close_with(replies.DRAINING)
+
+
+def _address(peer: str) -> IPv4Address | IPv6Address:
+    address = ip_address(peer.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _client(peer: str) -> str:
+    """Returns what counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    if ":" not in peer:
+        return peer
+    address = _address(peer)
+    return str(int(address) >> _IPV6_CLIENT) if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6

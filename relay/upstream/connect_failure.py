@@ -1,0 +1,61 @@
+"""Explains why no connection could be opened."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import TYPE_CHECKING
+
+import aiosmtplib
+
+from relay.core.errors import LoginRefused, UpstreamDown, UpstreamFull, UpstreamRefused
+from relay.upstream.excerpt import quote
+
+if TYPE_CHECKING:
+    from relay.upstream.connect import Target
+
+_CLOSING = 421
+# OpenSSL's verification errors for certificates without what RFC 5280 requires. Python checks this from 3.13 on
+# (VERIFY_X509_STRICT).
+_ERRORS_RFC_5280 = range(80, 94)
+_REMEDY_RFC_5280 = (
+    "; Python 3.13 and newer require the extensions of RFC 5280: issue the CA's certificate again with "
+    "basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,cRLSign, and all with key identifiers"
+)
+
+
+def explain(target: Target, error: BaseException, *, greeted: bool) -> UpstreamDown | UpstreamRefused:
+    """Returns the error for the caller. `greeted`: whether the upstream had sent 220 before."""
+    certificate: BaseException | None = error
+    while certificate and not isinstance(certificate, ssl.SSLError):
+        certificate = certificate.__cause__
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        remedy = _REMEDY_RFC_5280 if certificate.verify_code in _ERRORS_RFC_5280 else ""
+        return UpstreamRefused(f"the certificate of {target} is not trusted: {certificate.verify_message}{remedy}")
+    if isinstance(certificate, ssl.SSLError):
+        return UpstreamRefused(f"TLS with {target} failed: {certificate.reason or certificate}")
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return _explain_reply(target, error)
+    if isinstance(error, aiosmtplib.SMTPException) and not isinstance(error, OSError):
+        # STARTTLS or AUTH is not offered: aiosmtplib has no class for that. Its losses and timeouts are OSErrors.
+        return UpstreamRefused(f"{target} does not offer what the settings ask for: {quote(str(error)).rstrip('.')}")
+    dropped = not greeted and isinstance(error, aiosmtplib.SMTPConnectError)
+    return (UpstreamFull if dropped else UpstreamDown)(f"no connection to {target}: {_reason(error)}")
+
+
+def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> UpstreamDown | UpstreamRefused:
+    if not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 section 4.2
+        return UpstreamDown(f"{target} does not answer as an SMTP server does: {quote(error.message)}")
+    text = f"{target} answered {error.code} {quote(error.message)}"
+    if error.code // 100 == 4:  # noqa: PLR2004 - 4yz: later
+        return (UpstreamFull if error.code == _CLOSING else UpstreamDown)(text)
+    return (LoginRefused if isinstance(error, aiosmtplib.SMTPAuthenticationError) else UpstreamRefused)(text)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the innermost cause, such as "Connection refused", without the words that libraries added."""
+    while error.__cause__:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # the resolver's numbers are negative
+        return os.strerror(error.errno)
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
