@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -14,26 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from parts.ports import HOST
 from parts.relay_process import RelayProcess
 from parts.waiting import until
 
 from faults.clients import Clients, Manner
-from faults.faulty_redis import FaultyRedis
 from faults.history import Death, History, Outage, Stall
-from faults.receiver import RecordingPeer, RecordingPostfix
 from faults.relays import UnreadLogRelay
-from faults.several_redis import FailingCluster, FailingSentinels
-from faults.two_addresses import TwoAddresses
+from faults.servers import Servers
 from faults.wall_clock import WallClock
-from faults.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 
-    from parts.redis_server import RedisServer
-
-    from faults.history import Copy
     from faults.scenario import Scenario
 
 SETTINGS: Mapping[str, object] = {
@@ -59,14 +52,13 @@ class Load:
     manners: Sequence[Manner] = (Manner.PLAIN, Manner.PIPELINED)
 
 
-class Run:
+class Run(Servers):
     """The servers of one scenario, started and empty. The checker checks `history` at the end."""
 
     def __init__(self, scenario: Scenario, messages: int, seed: int) -> None:
-        self.scenario = scenario
+        super().__init__(scenario, random.Random(f"{scenario.name} {seed}"))
         self.messages = messages
         self.seed = seed
-        self.chance = random.Random(f"{scenario.name} {seed}")
         self.settings = {**SETTINGS, **scenario.settings}
         self.history = History(
             relays=scenario.relays,
@@ -76,18 +68,15 @@ class Run:
         self.relays: list[RelayProcess] = []
         self.restarted: set[int] = set()
         self.clocks: list[WallClock] = []
-        self.notes: list[str] = []
-        """Remarks of the report about this run."""
         self.done = 0
         self.unreadable_store = False
-        self.prefix: Sequence[str] = ()
         self.stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-faults-")))
-            self.store_url = await self._start_store(stack)
-            upstream = await self._start_upstream(stack)
+            self.store_url = await self.start_store(stack)
+            upstream = await self.start_upstream(stack)
             for number in range(self.scenario.relays):
                 state = self.folder / f"relay{number}"
                 state.mkdir()
@@ -102,102 +91,33 @@ class Run:
                     state=state,
                     environment=environment,
                 )
-                relay.prefix = [*self.prefix, *self.scenario.prefix]
+                relay.prefix = self.prefix
                 stack.push_async_callback(relay.close)
                 self.relays.append(relay)
             async with asyncio.TaskGroup() as group:
                 for relay in self.relays:
                     group.create_task(relay.start())
-            self.clients = Clients(self.history, await self._client_ports(stack), self.chance, patience=120.0)
+            self.clients = Clients(
+                self.history, await self.client_ports(self.relays, stack), self.chance, patience=120.0
+            )
             self.stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stack.aclose()
 
-    def _settings(self) -> dict[str, object]:
+    def _settings(self) -> dict[str, str]:
         """Returns the settings of the relays. `{folder}` in a value is the folder of the run."""
-        return {key: str(value).replace("{folder}", str(self.folder)) for key, value in self.settings.items()}
-
-    async def _client_ports(self, stack: AsyncExitStack) -> list[int]:
-        """Returns the ports that clients connect to: those of the relays, or of a Postfix in front of each."""
-        if self.scenario.upstream != "two postfixes":
-            return [relay.port for relay in self.relays]
-        fronts = [RecordingPostfix(f"smtpd_proxy_filter = {HOST}:{relay.port}") for relay in self.relays]
-        return [(await asyncio.to_thread(stack.enter_context, front)).port for front in fronts]
-
-    async def _start_store(self, stack: AsyncExitStack) -> str:
-        kind = self.scenario.store
-        self.sqlite = self.folder / "store" / "claims.db"
-        if kind == "sqlite":
-            self.sqlite.parent.mkdir()
-            return f"sqlite:{self.sqlite}"
-        if kind == "memory":
-            return "memory:"
-        if kind == "redis sentinel":
-            self.sentinels = stack.enter_context(FailingSentinels())
-            return self.sentinels.url
-        if kind == "redis cluster":
-            self.cluster = stack.enter_context(FailingCluster())
-            return self.cluster.url
-        self.redis = stack.enter_context(FaultyRedis())
-        if kind == "redis":
-            return self.redis.url
-        self.wire = await stack.enter_async_context(Wire(self.redis.port))
-        return f"redis://{HOST}:{self.wire.port}/0"
-
-    async def _start_upstream(self, stack: AsyncExitStack) -> str:
-        if self.scenario.upstream.endswith(("postfix", "postfixes")):
-            self.postfix = stack.enter_context(RecordingPostfix())
-            return self.postfix.url
-        self.peer = await stack.enter_async_context(RecordingPeer(self.chance))
-        if self.scenario.upstream == "two peers":
-            self.second = await stack.enter_async_context(RecordingPeer(self.chance))
-            self.settings["upstream.fallback_urls"] = f'["{self.second.url}"]'
-        if self.scenario.upstream == "two addresses":
-            self.name = await stack.enter_async_context(TwoAddresses(self.peer.port, self.folder / "hosts"))
-            self.prefix = self.name.prefix
-            return self.name.url
-        return self.peer.url
+        settings = {key: str(value).replace("{folder}", str(self.folder)) for key, value in self.settings.items()}
+        if self.fallback_urls:
+            settings["upstream.fallback_urls"] = json.dumps(self.fallback_urls)
+        return settings
 
     def _clock(self, number: int) -> WallClock:
         """Returns the clock of a relay. Relays that share a file share a host and its clock."""
         if self.scenario.store != "sqlite" or not self.clocks:
             self.clocks.append(WallClock(self.folder / f"clock{number}"))
         return self.clocks[-1]
-
-    async def copies(self) -> list[Copy]:
-        """Returns all accepted messages of all receivers, when no delivery is in progress."""
-        if not hasattr(self, "postfix"):
-            return self.taken()
-        copies = await self.postfix.copies()
-        if self.postfix.redelivered:
-            self.note(f"Postfix put {self.postfix.redelivered} of the mails that it had into a mailbox twice")
-        return copies
-
-    def taken(self) -> list[Copy]:
-        """Returns all messages that the receivers have accepted so far."""
-        if hasattr(self, "postfix"):
-            return self.postfix.delivered()
-        peers = [getattr(self, name) for name in ("peer", "second") if hasattr(self, name)]
-        return [copy for peer in peers for copy in peer.taken]
-
-    def servers(self) -> list[RedisServer]:
-        """Returns the Redis servers that hold claims now."""
-        if hasattr(self, "sentinels"):
-            return self.sentinels.masters
-        if hasattr(self, "cluster"):
-            return self.cluster.masters
-        return [self.redis] if hasattr(self, "redis") and self.redis.running else []
-
-    def kept_ports(self) -> set[int]:
-        """Returns the ports of upstreams and stores, to which a relay keeps connections."""
-        ends = (getattr(self, name, None) for name in ("peer", "second", "name", "postfix", "redis", "wire"))
-        ports = {end.port for end in ends if end is not None}
-        for several in ("sentinels", "cluster"):
-            if hasattr(self, several):
-                ports |= getattr(self, several).ports
-        return ports
 
     # Load
 

@@ -280,6 +280,17 @@ def test_metrics_that_differ_from_the_log_are_found() -> None:
     assert_wrong(story, "/metrics says")
 
 
+@pytest.mark.parametrize(("log_is_complete", "findings"), [(True, 1), (False, 0)])
+def test_a_record_in_a_reply_may_be_missing_only_from_a_log_that_was_not_read(
+    log_is_complete: bool, findings: int
+) -> None:
+    story = Story()
+    story.copy(story.attempt(0), 1)
+    story.attempts[story.attempt(2)].text = "2.0.0 Ok: duplicate, record r9, first sent 1 s ago"
+    story.add_account(forwarded=1, suppressed=1).log_is_complete = log_is_complete
+    assert len(check(story).wrong) == findings
+
+
 @pytest.mark.parametrize("log", [{"deferred": 1}, {"suppressed": 1}])
 def test_a_copy_that_was_not_forwarded_is_found(log: dict[str, int]) -> None:
     story = Story()

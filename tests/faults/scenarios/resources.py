@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import aiohttp
-from parts.faults import Step
+from parts.faults import Step, wait
 
 from faults.clients import Manner, connect
 from faults.hung_disk import hung_disk
@@ -18,9 +18,7 @@ from faults.run import PEOPLE
 from faults.scenario import FULL, scenario
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from parts.faults import Caller
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from faults.run import Run
 
@@ -28,6 +26,11 @@ GROUP = "A resource runs out"
 MIB = 1 << 20
 LINE = b"x" * 898 + b"\r\n"
 LARGE = 8 * MIB
+HELD = 4
+"""Large messages that the upstream does not answer for a while. Their twins wait in memory."""
+MARK = b"large\r\n"
+AT_ONCE = 8
+"""Large messages that clients send at the same time."""
 BUDGET = 64
 """MiB of `limits.memory`."""
 FACTOR = 3
@@ -50,36 +53,46 @@ def _runs_out(name: str, **rest: object) -> Callable[..., object]:
 
 
 @_runs_out(
-    "clients leave after the dot of 8 MiB messages, at an upstream that is slow after the dot",
+    "clients leave after the dot of 8 MiB messages, which the upstream does not answer for a while",
     hears="250, or 452 4.3.1 at DATA while `limits.memory` is used up, and a retry hears 250",
     sees="`memory_refused`; `in_flight_bytes` up to `in_flight_limit_bytes`; the process grows by a multiple of it",
     settings={"limits.memory": f"{BUDGET}MiB"},
-    messages=60,
+    messages=100,
+    limit=300.0,
 )
 async def memory(run: Run) -> None:
-    # Every fourth message is small: other clients.
-    run.clients.padding = lambda message: LINE * (LARGE // len(LINE)) if message % 4 else LINE
-    run.clients.pause = 0.5
+    gate = asyncio.Event()
+    run.peer.on(Step.DOT, wait(gate), matching=MARK, times=None)
+    # Fewer than the upstream's connections, so that small mail of other clients finds one.
+    large = {run.next_message(): run.chance.sample(PEOPLE, 1) for _ in range(HELD)}
+    run.clients.padding = lambda message: MARK + LINE * (LARGE // len(LINE)) if message in large else LINE
     relay = run.relays[0]
     before = reset_peak(relay)
-    run.peer.now_and_then(Step.DOT, 1.0, _slow)
-    manners = (Manner.LEAVE_AFTER_DOT, Manner.PLAIN)
-    async with run.load(copies=1, repeats=1, at_once=20, recipients=(1, 1), manners=manners):
-        pass
-    run.peer.forgive()
-    grown = (peak(relay) - before) // 1024
+    async with run.load(copies=2, repeats=1):
+        twins = [*large] * (run.messages // HELD)
+        await _each(twins, lambda message: run.clients.attempt(message, large[message], 0, Manner.LEAVE_AFTER_DOT))
+        gate.set()
+    await _each(large, lambda message: run.clients.insist(message, large[message], 0))
     refused = (await relay.metrics()).value("smtp_dedup_memory_refused_total")
     run.note(f"{refused:,.0f} messages found no memory")
     if not refused:
         run.complain("`limits.memory` was never used up")
+    grown = (peak(relay) - before) // 1024
     run.note(f"at most {grown} MiB more than at the start, with {BUDGET} MiB in `limits.memory`")
     if grown > FACTOR * BUDGET:
         run.complain(f"the process grew by {grown} MiB")
     _check_replies(run, {"250", "250 duplicate", "452 4.3.1", "connection closed"})
 
 
-async def _slow(_: Caller) -> None:
-    await asyncio.sleep(0.5)
+async def _each(messages: Iterable[int], send: Callable[[int], Awaitable[object]]) -> None:
+    """Sends some messages at a time."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(message: int) -> None:
+        async with places:
+            await send(message)
+
+    await asyncio.gather(*(one(message) for message in messages))
 
 
 def _check_replies(run: Run, allowed: set[str]) -> None:
