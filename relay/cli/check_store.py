@@ -89,6 +89,8 @@ async def _try_store(settings: Settings) -> Sequence[ServerInfo]:
                 # The trial key may belong to a node of a Cluster that is down. The survey reports that node.
                 if not any(server.away and server.away in str(error) for server in servers):
                     raise
+            else:
+                await _try_permissions(store)
             return servers
     except TimeoutError:
         raise StoreError(f"no answer within {limit:g} s") from None
@@ -114,6 +116,14 @@ async def _try_claim(store: Store) -> None:
         if not isinstance(answer, expected):
             words = answer.reason if isinstance(answer, Unknown) else f"unexpected answer {answer}"
             raise StoreError(f"{words} (a trial that {what})")
+
+
+async def _try_permissions(store: Store) -> None:
+    """Tries each Redis command that the relay uses. Raises `StoreError` with those that the user may not call."""
+    from relay.claims.redis.store import RedisStore
+
+    if isinstance(store, RedisStore) and (refused := await store.refused_commands()):
+        raise StoreError(f"NOPERM this user may not run {', '.join(refused)} on the relay's keys")
 
 
 async def _greeting_of(url: StoreUrl, error: str) -> str:

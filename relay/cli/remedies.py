@@ -64,7 +64,11 @@ _CAUSES = (
         "allow the user in store.url what the relay's scripts call: "
         "ACL SETUSER USER +eval +set +get +del +pttl +pexpire +pexpireat",
     ),
-    _Cause(r"NOPERM|(?i:no permissions)", "command", "allow this command to the user in store.url (ACL SETUSER)"),
+    _Cause(
+        r"NOPERM|(?i:no permissions)",
+        "command",
+        "allow the user in store.url these commands (ACL SETUSER; docs/redis.md has the line)",
+    ),
     _Cause(
         r"(?i)OOM|used memory > 'maxmemory'",
         "write",

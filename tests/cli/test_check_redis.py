@@ -113,6 +113,7 @@ async def test_a_redis_in_protected_mode_is_quoted() -> None:
             "command",
         ),
         ("u:p@", ("u", "on", ">p", "~*", "+@all", "-del"), "trial that releases a claim", "allow the user", "command"),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-xadd"), "this user may not run XADD on", "allow th", "command"),
     ],
 )
 async def test_a_user_without_the_rights_fails(
