@@ -143,16 +143,25 @@ async def test_a_locked_store_fails(tmp_path: Path) -> None:
 
 
 async def test_an_address_whose_holder_never_ends_its_answer_fails_in_time(tmp_path: Path) -> None:
+    clients: set[asyncio.StreamWriter] = set()
+    all_left = asyncio.Event()
+
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.add(writer)
         with contextlib.suppress(ConnectionError):
             while True:
                 writer.write(b"2")
                 await writer.drain()
                 await asyncio.sleep(0.2)
+        writer.close()
+        clients.discard(writer)
+        if not clients:
+            all_left.set()
 
     async with await asyncio.start_server(drip, HOST, 0) as server, asyncio.timeout(3 * 10):
         address = f"{HOST}:{server.sockets[0].getsockname()[1]}"
         result = await check("--upstream", f"maildir:{tmp_path}", "--store", "memory:", listen=address)
+        await all_left.wait()
     assert f"FAIL  listen.address: {address} cannot be listened on: Address already in use\n" in result.stdout
 
 
