@@ -1,13 +1,15 @@
 """The path of one message. Read this first.
 
-`rcpt` passes each recipient to the upstream and returns its reply. After the final dot `data` runs the steps in the
-order of this file: judge, claim, plan, deliver, settle, wait for claims of others, record, reply.
+`rcpt` passes each recipient to the upstream and returns the upstream's reply. After the final dot `data` runs the steps
+of `_run`, in the order of this file: judge, claim, deliver and settle, wait for claims of others. Then it writes the
+record and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
+
+A block under `self._guard(step)` reports an exception and ends; the code after the block says what holds then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -34,25 +36,20 @@ from relay.records.build import record_of
 from relay.runtime.guard import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from relay.claims.manager import ClaimManager
     from relay.core.claim import Fingerprint
     from relay.core.content import Content
     from relay.core.decision import Plan
-    from relay.core.delivery import Delivery, Upstream
+    from relay.core.delivery import Delivery
     from relay.core.envelope import Envelope, Recipient
-    from relay.core.report import Reporter
-    from relay.judge.judge import Judge, MessageAnalysis
-    from relay.records.pseudonyms import Pseudonyms
-    from relay.records.writer import RecordWriter
-    from relay.runtime.executor import Executor
-    from relay.runtime.memory import MemoryBudget
+    from relay.dependencies import Dependencies
+    from relay.judge.judge import MessageAnalysis
 
     Verdicts: TypeAlias = Mapping[Recipient, Won | Held | Sent]
 
 ATTEMPTS = 3
-"""Uploads of one message. An upload that ends before its final dot is repeated."""
+"""The largest number of uploads of one message. An upload that is lost before its final dot is repeated."""
 LONGEST_REPLY = 100
 """Characters of the upstream's reply that an acceptance keeps: its code and queue id. The store holds it for each
 recipient."""
@@ -60,60 +57,6 @@ LARGE = 64 * 1024
 """Bytes. Lone dots in larger content are looked for in a thread."""
 SLOW_JUDGEMENT = "judgement took too long"
 """The reason in the log for which a message is exempt after the time limit of `Executors.judging`."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The settings that a transaction needs."""
-
-    wait: float
-    """Seconds from the final dot for which a message waits for claims that others hold."""
-    keep_uncertain: bool
-    """Whether an unclear outcome counts as sent."""
-    recipients: int
-    """The largest number of recipients of one message."""
-    hostname: str
-    received_field: bool
-    """Whether to add a `Received` field."""
-
-
-@dataclass(frozen=True)
-class Executors:
-    """The threads for work that would hold up the event loop. Records and stores have their own."""
-
-    judging: Executor
-    """For judgements. Its limit is the longest that a message waits for one."""
-    content: Executor
-    """For work that no message can do without. It takes linear time, so there is no limit."""
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self.judging.close()
-        self.content.close()
-
-
-@dataclass(frozen=True)
-class Dependencies:
-    """What the transactions of a process share."""
-
-    policy: Policy
-    upstream: Upstream
-    claims: ClaimManager
-    reporter: Reporter
-    judge: Judge
-    """Analyses content that was sent with a reverse-path. Pure, and safe to call in a thread."""
-    executors: Executors
-    memory: MemoryBudget
-    """Shared by the content of all messages."""
-    records: RecordWriter
-    pseudonyms: Pseudonyms
-    loop_ids: Sequence[str]
-    """Random ids that our `Received` fields have carried; the last one is in use."""
-    new_id: Callable[[], str]
-    clock: Callable[[], float]
-    """Monotonic seconds."""
-    now: Callable[[], float]
-    """Seconds since the Unix epoch."""
 
 
 class Transaction:
@@ -131,7 +74,8 @@ class Transaction:
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
         self._results: dict[Recipient, Result] = {}
-        self._sending = False
+        self._sending: Sequence[Recipient] = ()
+        """The recipients of the content that is being sent."""
 
     @property
     def has_recipients(self) -> bool:
@@ -160,12 +104,12 @@ class Transaction:
         try:
             with self._guard("transaction"):
                 await self._run(content, started + self._relay.policy.wait)
-            if unsettled := self._unsettled():  # after a fault only
-                await self._settle(unsettled)
-                self._end(unsettled, Reply.of(451, INTERNAL_FAULT.format(id=self.id)))
+            if undecided := self._undecided():  # after a fault only
+                await self._settle(undecided)
+                self._defer(undecided, Reply.of(451, INTERNAL_FAULT.format(id=self.id)))
         finally:
-            # Recipients are left only if the service ends first.
-            self._end(self._unsettled(), DRAINING)
+            # Recipients without a result are left only if the service ends while `_run` works.
+            self._defer(self._undecided(), DRAINING)
             self._relay.claims.end_claims(self._judgement.fingerprints.values(), self._token)  # after a fault only
             with self._guard("finish"):
                 await self._delivery.finish()
@@ -178,7 +122,7 @@ class Transaction:
         return report.reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
-        """Ends the message without judging its content, such as one that is too large. `size` in bytes."""
+        """Ends the message without judging its content, for example because it is too large. `size` in bytes."""
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, decision.answered(reply))
         report = self._report(size, 0.0)
@@ -201,17 +145,18 @@ class Transaction:
         await self._judge(content)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
+            return
         in_time = True
-        while unsettled := self._unsettled():
-            verdicts = await self._claim(unsettled)
+        while undecided := self._undecided():
+            verdicts = await self._claim(undecided)
             plan = decision.plan(verdicts, self._judgement.observed())
             self._results |= {to: decision.suppressed(self.id, sent) for to, sent in plan.suppress.items()}
             await self._deliver(plan, content)
             await self._delivery.finish()
             if plan.wait and not in_time:
-                self._end(plan.wait, FIRST_COPY_IN_PROGRESS)
+                self._defer(plan.wait, FIRST_COPY_IN_PROGRESS)
             elif plan.wait:
-                # After the deadline the claims are asked for once more: their owners may have finished.
+                # False at the deadline. Then the loop claims once more, because the owners may just have finished.
                 in_time = await self._wait(plan.wait, deadline)
 
     async def _judge(self, content: Content) -> None:
@@ -261,7 +206,7 @@ class Transaction:
         return dict.fromkeys(recipients, Won())
 
     async def _deliver(self, plan: Plan, content: Content) -> None:
-        """Sends to the recipients to forward to, and settles the claims that we won whatever happens."""
+        """Sends the content to the recipients of `plan.forward`. Settles their claims in any case."""
         if not plan.forward:
             return
         won = [recipient for recipient in plan.forward if recipient not in plan.observed]
@@ -269,8 +214,7 @@ class Transaction:
             for recipient, answer in (await self._send(plan.forward, won, content)).items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
         except asyncio.CancelledError:
-            if self._sending:
-                self._results |= dict.fromkeys(plan.forward, _result(Unclear("the service ended"), None))
+            self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
             raise
         finally:
             await self._settle(won)
@@ -278,9 +222,10 @@ class Transaction:
     async def _send(
         self, recipients: Sequence[Recipient], won: Sequence[Recipient], content: Content
     ) -> dict[Recipient, Reply | Unclear]:
-        """Prepares the upstream's transaction and sends the content once.
+        """Prepares the upstream's transaction and sends the content, with one final dot at most.
 
-        Returns the upstream's answer for each recipient, or nothing if a claim was lost: then all are claimed again.
+        Returns the upstream's answer for each recipient. Returns an empty dict if a claim was lost; then `_run` claims
+        all recipients again.
         """
         received = self._received_field()
         for _ in range(ATTEMPTS):
@@ -290,7 +235,7 @@ class Transaction:
                 return {**answers}
             if await self._has_lost_claims(won):
                 return {}
-            outcome = await self._send_content(received, content)
+            outcome = await self._send_content(received, content, ready)
             if not isinstance(outcome, NotSent):
                 return {**answers, **dict.fromkeys(ready, outcome)}
         return dict.fromkeys(recipients, UNREACHABLE)
@@ -300,22 +245,24 @@ class Transaction:
         return {recipient: replies[self._paths[recipient]] for recipient in recipients}
 
     async def _has_lost_claims(self, won: Sequence[Recipient]) -> bool:
-        """Returns whether another process took a claim after its lease ended. After a fault: False, so we send."""
+        """Returns whether another process took a claim after its lease ended. After a fault: False."""
         with self._guard("assure"):
             return bool(await self._relay.claims.find_lost_claims(self._judgement.terms(won), self._token))
         return False
 
-    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+    async def _send_content(
+        self, received: bytes, content: Content, recipients: Sequence[Recipient]
+    ) -> Reply | Unclear | NotSent:
         """Sends content and final dot. After a fault the outcome is unclear: the dot may have been sent."""
         outcome: Reply | Unclear | NotSent = Unclear("a fault while sending")
-        self._sending = True
+        self._sending = recipients
         with self._guard("send"):
             outcome = await self._delivery.send(received, content)
-        self._sending = False
+        self._sending = ()  # not after a cancellation, which `_deliver` handles
         return outcome
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
-        """Records what was accepted and releases the rest. A fault does not undo an acceptance.
+        """Writes what was accepted and releases the rest. A fault does not undo an acceptance.
 
         What a fault leaves claimed ends with the transaction (`ClaimManager.end_claims`).
         """
@@ -328,6 +275,7 @@ class Transaction:
             replies = {
                 key: result.reply for key, result in results.items() if result and result.outcome in accepted_outcomes
             }
+            # One `Original` for each distinct reply, shared by its recipients.
             originals = {reply: self._original(reply) for reply in set(replies.values())}
             accepted = {key: originals[reply] for key, reply in replies.items()}
             terms = self._judgement.terms(won)
@@ -357,10 +305,12 @@ class Transaction:
         """Reports a fault in the block, with the step's name. The code after the block says what holds then."""
         return Guard(lambda error: self._relay.reporter.fault(self.id, step, error))
 
-    def _unsettled(self) -> list[Recipient]:
+    def _undecided(self) -> list[Recipient]:
+        """Returns the recipients without a result."""
         return [recipient for recipient in self._paths if recipient not in self._results]
 
-    def _end(self, recipients: Sequence[Recipient], reply: Reply) -> None:
+    def _defer(self, recipients: Sequence[Recipient], reply: Reply) -> None:
+        """Gives recipients a transient reply. 421 becomes 451: the session goes on."""
         self._results |= dict.fromkeys(recipients, Result(Outcome.DEFERRED, reply.for_client()))
 
     def _received_field(self) -> bytes:

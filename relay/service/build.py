@@ -13,6 +13,7 @@ from relay.claims.memory import MemoryStore
 from relay.claims.redis.store import RedisStore
 from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
+from relay.dependencies import Executors, Policy
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
@@ -21,7 +22,6 @@ from relay.runtime.memory import MemoryBudget, usable_memory
 from relay.settings.sources import default_secret_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session_table import SessionLimits
-from relay.transaction import Executors, Policy
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream

@@ -14,6 +14,7 @@ from relay.claims.memory import MemoryStore
 from relay.claims.store_client import BatchingStoreClient
 from relay.core.errors import CannotListenError, LoginRefused, UpstreamError
 from relay.core.ruling import DEFAULT
+from relay.dependencies import Dependencies
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
@@ -33,7 +34,6 @@ from relay.service.build import (
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
 from relay.smtp.listener import Listener
-from relay.transaction import Dependencies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping

@@ -18,8 +18,8 @@ from relay.smtp.session import Session
 
 if TYPE_CHECKING:
     from relay.core.reply import Reply
+    from relay.dependencies import Dependencies
     from relay.smtp.session_table import SessionTable
-    from relay.transaction import Dependencies
 
 LONGEST_LINE = 4096
 """Bytes of a command line. RFC 5321 section 4.5.3.1.4 requires 512, and each extension some more."""

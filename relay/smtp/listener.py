@@ -17,7 +17,7 @@ from relay.smtp.protocol import RelaySMTP
 from relay.smtp.session_table import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
-    from relay.transaction import Dependencies
+    from relay.dependencies import Dependencies
 
 _BACKLOG = 512
 _ACCEPTS_IN_A_ROW = 16

@@ -24,8 +24,8 @@ from relay.smtp.path import parse_path
 from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, NoMemory
 
 if TYPE_CHECKING:
+    from relay.dependencies import Dependencies
     from relay.smtp.session_table import SessionTable
-    from relay.transaction import Dependencies
 
 _CHUNK = re.compile(rb"([0-9]{1,18})(?: +LAST)?", re.IGNORECASE)
 """The arguments of BDAT (RFC 3030 section 2)."""

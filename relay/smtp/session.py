@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.session_refusal import SessionRefusal
+    from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
-    from relay.transaction import Dependencies
 
 FIRST_BLOCK = 64 * 1024
 """Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""

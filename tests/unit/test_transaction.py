@@ -21,13 +21,14 @@ from relay.core.record import Record, SuppressedCopy
 from relay.core.redact import without_addresses
 from relay.core.reply import FIRST_COPY_IN_PROGRESS, MAIL_LOOP, OUTCOME_UNKNOWN, TOO_MANY_RECIPIENTS, UNREACHABLE, Reply
 from relay.core.ruling import Action
+from relay.dependencies import Dependencies, Executors, Policy
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.records.codec import decode, encode
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget
-from relay.transaction import LONGEST_REPLY, SLOW_JUDGEMENT, Dependencies, Executors, Policy, Transaction
+from relay.transaction import LONGEST_REPLY, SLOW_JUDGEMENT, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,0 +1,72 @@
+"""What the transactions of a process share: settings, and one of each part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from relay.claims.manager import ClaimManager
+    from relay.core.delivery import Upstream
+    from relay.core.report import Reporter
+    from relay.judge.judge import Judge
+    from relay.records.pseudonyms import Pseudonyms
+    from relay.records.writer import RecordWriter
+    from relay.runtime.executor import Executor
+    from relay.runtime.memory import MemoryBudget
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings that a transaction needs."""
+
+    wait: float
+    """Seconds from the final dot for which a message waits for claims that others hold."""
+    keep_uncertain: bool
+    """Whether an unclear outcome counts as sent."""
+    recipients: int
+    """The largest number of recipients of one message."""
+    hostname: str
+    received_field: bool
+    """Whether to add a `Received` field."""
+
+
+@dataclass(frozen=True)
+class Executors:
+    """The threads for work that would hold up the event loop. Records and stores have their own."""
+
+    judging: Executor
+    """For judgements. Its limit is the longest that a message waits for one."""
+    content: Executor
+    """For work that no message can do without. It takes linear time, so there is no limit."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.judging.close()
+        self.content.close()
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What the transactions of a process share."""
+
+    policy: Policy
+    upstream: Upstream
+    claims: ClaimManager
+    reporter: Reporter
+    judge: Judge
+    """Analyses content that was sent with a reverse-path. Pure, and safe to call in a thread."""
+    executors: Executors
+    memory: MemoryBudget
+    """Shared by the content of all messages."""
+    records: RecordWriter
+    pseudonyms: Pseudonyms
+    loop_ids: Sequence[str]
+    """Random ids that our `Received` fields have carried, by which mail loops are recognised; the last is in use."""
+    new_id: Callable[[], str]
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    now: Callable[[], float]
+    """Seconds since the Unix epoch."""
