@@ -134,7 +134,7 @@ class ClaimManager:
     ) -> dict[Fingerprint, Held | Sent]:
         """Claims again what our lease no longer covers, and returns the keys that another owner has taken meanwhile.
 
-        To be called right before the content is sent. Asks nothing of the store as long as all leases run.
+        Called right before the content is sent. Does not ask the store while all leases run.
         """
         verdicts = await self.claim(terms, token)
         lost = {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}

@@ -102,7 +102,7 @@ def parse_path_or_none(value: object) -> Path | None:
 
 def _remedy_for(text: str) -> str:
     if text.count(":") > 1 and "[" not in text:
-        return 'an IPv6 address stands in brackets; write for example "[::1]:2525"'
+        return 'an IPv6 address needs brackets; write for example "[::1]:2525"'
     return 'not HOST:PORT; write for example "127.0.0.1:2525"'
 
 

@@ -90,7 +90,7 @@ class SmtpDelivery:
         if reply.positive:
             self._has_recipients = True
         elif not self._has_recipients and (self._checkout is None or self._checkout.recipients is None):
-            # The sender was refused or the upstream is unreachable. That is so for all further recipients.
+            # The sender was refused or the upstream is unreachable. All further recipients would get the same reply.
             self._failure = reply
         return reply
 
