@@ -215,7 +215,9 @@ class Transaction:
             for recipient, answer in (await self._send(plan.forward, won, content)).items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
         except asyncio.CancelledError:
-            self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
+            # Only the recipients of this content, and only after the dot: `keep_uncertain` counts them as sent.
+            if self._delivery.dot_sent:
+                self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
             raise
         finally:
             await self._settle(won)
@@ -236,7 +238,9 @@ class Transaction:
                 return {**answers}
             if await self._has_lost_claims(won):
                 return {}
-            answer = await self._send_content(received, content, ready)
+            self._sending = ready
+            answer = await self._send_content(received, content)
+            self._sending = ()
             if not isinstance(answer, NotSent):
                 return {**answers, **dict.fromkeys(ready, answer)}
         return dict.fromkeys(recipients, UNREACHABLE)
@@ -251,16 +255,15 @@ class Transaction:
             return bool(await self._shared.claims.find_lost_claims(self._judgement.terms(won), self._token))
         return False
 
-    async def _send_content(
-        self, received: bytes, content: Content, recipients: Sequence[Recipient]
-    ) -> Reply | Unclear | NotSent:
-        """Sends content and final dot. After a fault the answer is unclear: the dot may have been sent."""
-        answer: Reply | Unclear | NotSent = Unclear("a fault while sending")
-        self._sending = recipients
+    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        """Sends content and final dot. After a fault the answer is unclear if the dot may have been sent."""
         with self._guard("send"):
-            answer = await self._delivery.send(received, content)
-        self._sending = ()  # not after a cancellation, which `_deliver` handles
-        return answer
+            return await self._delivery.send(received, content)
+        if self._delivery.dot_sent:
+            return Unclear("a fault while sending")
+        with self._guard("finish"):
+            await self._delivery.finish()  # the upstream still expects the rest of the content
+        return NotSent("a fault while sending")
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Writes what was accepted and releases the rest. A fault does not undo an acceptance.

@@ -170,7 +170,11 @@ class ClaimManager:
         dropped = self._table.unwritten_dropped - self._unwritten_dropped
         self._unwritten_dropped += dropped
         self._report_beyond_bound(MEMORY, dropped)
-        answers = await self._store.ask(commands)
+        try:
+            answers = await self._store.ask(commands)
+        except asyncio.CancelledError:
+            self._release_abandoned(released, token)  # a request that is still queued is dropped with its caller
+            raise
         self._write_back.remove_confirmed(commands, answers)
         if not self._closing:
             self._write_back.start()

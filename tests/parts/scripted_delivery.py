@@ -65,6 +65,7 @@ class ScriptedDelivery:
         self._upstream = upstream
         self._accepted: dict[bytes, Reply] = {}
         self._ready: tuple[bytes, ...] = ()
+        self.dot_sent = False
 
     async def rcpt(self, path: bytes) -> Reply:
         reply = self._upstream.offer(path)
@@ -87,6 +88,7 @@ class ScriptedDelivery:
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         assert self._ready, "content without a positive prepare"
         ready, self._ready, self._accepted = self._ready, (), {}
+        self.dot_sent = True
         if self._upstream.after_dot:
             run, self._upstream.after_dot = self._upstream.after_dot, None
             await run()
