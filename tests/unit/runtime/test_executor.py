@@ -73,6 +73,15 @@ async def test_a_hung_thread_holds_up_no_other_purpose(gate: threading.Event) ->
     assert await judging.run(lambda: "judged") == "judged"
 
 
+async def times_out(task: asyncio.Future[None]) -> bool:
+    """Gives a task a short time. A function, so that the traceback with its frames is gone when it returns."""
+    try:
+        await asyncio.wait_for(task, 0.01)
+    except TimeoutError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("how", ["limit", "cancelled"])
 async def test_work_that_was_given_up_in_the_queue_is_dropped_with_what_it_refers_to(
     gate: threading.Event, how: str
@@ -89,8 +98,7 @@ async def test_work_that_was_given_up_in_the_queue_is_dropped_with_what_it_refer
     waiting = asyncio.ensure_future(executor.run(message.read))
     await asyncio.sleep(0)
     if how == "limit":
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(waiting, 0.01)
+        assert await times_out(waiting)
     else:
         waiting.cancel()
         await asyncio.wait([waiting])
