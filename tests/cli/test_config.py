@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from typing import TYPE_CHECKING
@@ -91,6 +92,22 @@ def test_wrong_settings_end_with_78_and_name_the_remedy(arguments: list[str], me
     result = _run(*arguments)
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr.startswith(f"error: {message}")
+
+
+def test_a_settings_file_that_may_not_be_read_ends_with_78(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, who can read every file.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    file = tmp_path / "relay.toml"
+    file.touch()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(type(file), "read_text", refuse)
+    for result in (_run("-c", str(file)), _run(RELAY_CONFIG=str(file))):
+        assert result.exit_code == 78
+        assert result.stderr == (
+            f"error: settings file {file}: Permission denied; name a file that exists and that this user may read\n"
+        )
 
 
 def test_the_help_shows_an_example_and_every_flag() -> None:
