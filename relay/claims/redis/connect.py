@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from relay.claims.redis.servers import Address, RedisServers
+
+NOT_REDIS = "answers, but not as Redis does"
+"""The reason if the server breaks the protocol: it speaks another one, such as SMTP or TLS."""
 
 
 def new_connection(servers: RedisServers, timeout: float, address: Address | None = None) -> AbstractConnection:
@@ -39,6 +43,8 @@ def new_connection(servers: RedisServers, timeout: float, address: Address | Non
 
 def reason(error: Exception) -> str:
     """Returns why a request failed, without the address and error numbers that the library's text repeats."""
+    if isinstance(error, InvalidResponse):
+        return NOT_REDIS
     text = str(error)
     # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:9).
     if tls := re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|$)", text):
