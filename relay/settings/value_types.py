@@ -106,6 +106,10 @@ Count: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(unit
 
 Switch: TypeAlias = Annotated[bool, ValueType("true or false"), PlainValidator(units.parse_switch)]
 
+Namespace: TypeAlias = Annotated[
+    str, ValueType("text of at most 32 letters, digits, _ and -"), AfterValidator(urls.check_namespace)
+]
+
 HeloName: TypeAlias = Annotated[str, ValueType("domain or address literal"), PlainValidator(_helo_name)]
 
 Address: TypeAlias = Annotated[
