@@ -122,7 +122,7 @@ Address: TypeAlias = Annotated[
 AddressOrNone: TypeAlias = Annotated[
     HostPort | None,
     ValueType('HOST:PORT or ""'),
-    PlainValidator(addresses.parse_host_port_or_none),
+    PlainValidator(addresses.parse_http_address),
     PlainSerializer(_text_or_empty, return_type=str),
 ]
 

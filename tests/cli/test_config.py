@@ -85,6 +85,10 @@ def test_warnings_go_to_stderr() -> None:
         (["--window", "600"], 'dedup.window = "600" (flag --window): "600" has no unit; write "600s" or "10m"\n'),
         (["--set", "dedup.windw=1"], "dedup.windw (flag --set): unknown key; did you mean dedup.window?\n"),
         (["--set", "dedup.window 1h"], '--set dedup.window: "=" is missing; write --set SECTION.KEY=VALUE\n'),
+        (
+            ["--set", 'http.address=""'],
+            r'http.address = "\"\"" (flag --set): the port is missing; write HOST:PORT, for example "127.0.0.1:9625"',
+        ),
         (["-c", "/nowhere.toml"], "settings file /nowhere.toml: No such file or directory; name a file that exists"),
     ],
 )
