@@ -98,6 +98,20 @@ def test_wrong_settings_end_with_78_and_name_the_remedy(arguments: list[str], me
     assert result.stderr.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1", "redis://127.0.0.1"])
+def test_a_settings_file_with_a_password_that_every_user_can_read_is_a_warning(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[store]\nurl = "{url}"\n')
+    file.chmod(0o644)
+    warning = f"warning: settings file {file}: every user of this host can read it and the password in store.url; "
+    shown = _run("-c", str(file), "--set", "record.addresses=true").stderr
+    assert (warning in shown) == ("secret" in url)
+    assert "secret@" not in shown
+    assert warning not in _run("-c", str(file), "--store", "memory:").stderr
+    file.chmod(0o640)
+    assert warning not in _run("-c", str(file)).stderr
+
+
 def test_a_settings_file_that_may_not_be_read_ends_with_78(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests may run as root, who can read every file.
     def refuse(*_: object, **__: object) -> None:
