@@ -6,7 +6,6 @@ import re
 import socket
 from typing import NamedTuple
 
-from relay.claims.redis.connect import NOT_REDIS
 from relay.cli.check_remedies import certificate_remedy
 
 _CA = "store.url: rediss://HOST?ssl_ca_certs=FILE"
@@ -49,7 +48,7 @@ _CAUSES = (
         "the port does not use TLS: write redis:// in store.url",
     ),
     # After the causes of TLS: such a port does not answer as Redis does either.
-    _Cause(NOT_REDIS, FIRST_COMMAND, "name the port of a Redis server in store.url"),
+    _Cause(r"not as Redis does", FIRST_COMMAND, "name the port of a Redis server in store.url"),
     # Login
     _Cause(
         r"called without any password configured",

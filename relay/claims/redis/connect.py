@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from relay.claims.redis.servers import Address, RedisServers
 
-NOT_REDIS = "answers, but not as Redis does"
-"""The reason if the server breaks the protocol: it speaks another one, such as SMTP or TLS."""
-
 
 def new_connection(servers: RedisServers, timeout: float, address: Address | None = None) -> AbstractConnection:
     """Returns a connection, not open yet, to `address` or else to the first server. `timeout` (s) limits connecting."""
@@ -44,7 +41,7 @@ def new_connection(servers: RedisServers, timeout: float, address: Address | Non
 def reason(error: Exception) -> str:
     """Returns why a request failed, without the address and error numbers that the library's text repeats."""
     if isinstance(error, InvalidResponse):
-        return NOT_REDIS
+        return "answers, but not as Redis does"  # it speaks another protocol, such as SMTP
     text = str(error)
     # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:9).
     if tls := re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|$)", text):
