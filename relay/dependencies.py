@@ -38,9 +38,9 @@ class Executors:
     """The threads for work that would hold up the event loop. Records and stores have their own."""
 
     judging: Executor
-    """For judgements. Its limit is the longest that a message waits for one."""
+    """For judgements. Its limit is the longest time that a message waits for its judgement."""
     content: Executor
-    """For work that no message can do without. It takes linear time, so there is no limit."""
+    """For work that every message needs. It takes linear time, so there is no limit."""
 
     def close(self) -> None:
         """Ends the threads."""
@@ -57,7 +57,7 @@ class Dependencies:
     claims: ClaimManager
     reporter: Reporter
     judge: Judge
-    """Analyses content that was sent with a reverse-path. Pure, and safe to call in a thread."""
+    """Analyses content and reverse-path of a message. Pure, and safe to call in a thread."""
     executors: Executors
     memory: MemoryBudget
     """Shared by the content of all messages."""

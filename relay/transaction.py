@@ -54,9 +54,9 @@ LONGEST_REPLY = 100
 """Characters of the upstream's reply that an acceptance keeps: its code and queue id. The store holds it for each
 recipient."""
 LARGE = 64 * 1024
-"""Bytes. Lone dots in larger content are looked for in a thread."""
+"""Bytes. A thread searches larger content for lone dots (`Content.safe_wire`)."""
 SLOW_JUDGEMENT = "judgement took too long"
-"""The reason in the log for which a message is exempt after the time limit of `Executors.judging`."""
+"""The reason, in the log, why a message is exempt if its judgement exceeds the limit of `Executors.judging`."""
 
 
 class Transaction:
@@ -64,7 +64,7 @@ class Transaction:
 
     def __init__(self, dependencies: Dependencies, envelope: Envelope, *, peer: str, helo: bytes) -> None:
         self.id = dependencies.new_id()
-        self._relay = dependencies
+        self._shared = dependencies
         self._envelope = envelope
         self._peer = peer
         self._helo = helo
@@ -87,38 +87,39 @@ class Transaction:
         recipient = fold(path)
         if recipient in self._replies:
             return self._replies[recipient]
-        if len(self._paths) >= self._relay.policy.recipients:
-            self._relay.reporter.recipient_refused(self.id, self._peer, recipient, TOO_MANY_RECIPIENTS)
+        if len(self._paths) >= self._shared.policy.recipients:
+            self._shared.reporter.recipient_refused(self.id, self._peer, recipient, TOO_MANY_RECIPIENTS)
             return TOO_MANY_RECIPIENTS
         reply = (await self._delivery.rcpt(path)).for_client()
         self._replies[recipient] = reply
         if reply.positive:
             self._paths[recipient] = path
         else:
-            self._relay.reporter.recipient_refused(self.id, self._peer, recipient, reply)
+            self._shared.reporter.recipient_refused(self.id, self._peer, recipient, reply)
         return reply
 
     async def data(self, content: Content) -> Reply:
         """Runs all steps from the final dot to the reply."""
-        started = self._relay.clock()
+        started = self._shared.clock()
         try:
             with self._guard("transaction"):
-                await self._run(content, started + self._relay.policy.wait)
+                await self._run(content, started + self._shared.policy.wait)
             if undecided := self._undecided():  # after a fault only
                 await self._settle(undecided)
                 self._defer(undecided, Reply.of(451, INTERNAL_FAULT.format(id=self.id)))
         finally:
             # Recipients without a result are left only if the service ends while `_run` works.
             self._defer(self._undecided(), DRAINING)
-            self._relay.claims.end_claims(self._judgement.fingerprints.values(), self._token)  # after a fault only
+            # Has an effect only if a fault kept claims from being settled.
+            self._shared.claims.end_claims(self._judgement.fingerprints.values(), self._token)
             with self._guard("finish"):
                 await self._delivery.finish()
-            report = self._report(len(content), self._relay.clock() - started)
+            report = self._report(len(content), self._shared.clock() - started)
             try:
                 await self._record(report, content)
-            finally:  # a service that ends cancels the record; the outcome is known and is reported all the same
+            finally:  # the end of the service may cancel the record, but not the report
                 with self._guard("report"):
-                    self._relay.reporter.message(report)
+                    self._shared.reporter.message(report)
         return report.reply
 
     async def refuse(self, reply: Reply, size: int = 0) -> Reply:
@@ -126,11 +127,11 @@ class Transaction:
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, decision.answered(reply))
         report = self._report(size, 0.0)
-        self._relay.reporter.message(report)
+        self._shared.reporter.message(report)
         return report.reply
 
     async def pause(self) -> None:
-        """Returns the upstream connection before a wait. `data` opens the upstream's transaction again."""
+        """Returns the upstream connection while the session waits for memory. `data` opens the transaction again."""
         await self._delivery.finish()
 
     async def abandon(self) -> None:
@@ -141,7 +142,7 @@ class Transaction:
 
     async def _run(self, content: Content, deadline: float) -> None:
         if len(content) > LARGE:
-            await self._relay.executors.content.run(lambda: content.safe_wire)
+            await self._shared.executors.content.run(lambda: content.safe_wire)  # computed once, and kept by `content`
         await self._judge(content)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
@@ -162,26 +163,26 @@ class Transaction:
     async def _judge(self, content: Content) -> None:
         """Decides the ruling and the fingerprint of each recipient.
 
-        A message is exempt after a fault, and if its judgement takes too long: then it is forwarded without a claim.
+        After a fault, or if the judgement takes too long, the message is exempt: it is forwarded without a claim.
         """
-        relay, analysis = self._relay, None
-        judging = relay.executors.judging
+        shared, analysis = self._shared, None
+        judging = shared.executors.judging
         with self._guard("fingerprint"):
             try:
                 analyse = partial(self._analyse, content)
-                takes_long = relay.judge.takes_long(content.wire)
+                takes_long = shared.judge.takes_long(content.wire)
                 analysis = await judging.run(analyse) if takes_long else analyse()
                 judge_all = partial(self._judge_recipients, analysis)
                 takes_long = analysis.takes_long(self._paths)
                 self._judgement = await judging.run(judge_all) if takes_long else judge_all()
             except TimeoutError:
-                relay.reporter.judgement_timed_out(self.id, self._peer, len(content))
+                shared.reporter.judgement_timed_out(self.id, self._peer, len(content))
                 self._judgement = Judgement.exempt(self._paths, SLOW_JUDGEMENT, analysis)
             return
         self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
     def _analyse(self, content: Content) -> MessageAnalysis:
-        analysis = self._relay.judge(content.plain, self._envelope.reverse_path)
+        analysis = self._shared.judge(content.plain, self._envelope.reverse_path)
         analysis.drop_message()
         return analysis
 
@@ -190,8 +191,8 @@ class Transaction:
             analysis,
             self._paths,
             self._envelope.reverse_path,
-            loop_ids=self._relay.loop_ids,
-            pseudonym=self._relay.pseudonyms,
+            loop_ids=self._shared.loop_ids,
+            pseudonym=self._shared.pseudonyms,
         )
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
@@ -201,7 +202,7 @@ class Transaction:
             terms = self._judgement.terms(recipients)
             verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
             if terms:
-                verdicts = await self._relay.claims.claim(terms, self._token)
+                verdicts = await self._shared.claims.claim(terms, self._token)
             return {to: verdicts[keys[to]] if to in keys else Won() for to in recipients}
         return dict.fromkeys(recipients, Won())
 
@@ -214,7 +215,9 @@ class Transaction:
             for recipient, answer in (await self._send(plan.forward, won, content)).items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
         except asyncio.CancelledError:
-            self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
+            # Only the recipients of this content, and only after the dot: `keep_uncertain` counts them as sent.
+            if self._delivery.dot_sent:
+                self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
             raise
         finally:
             await self._settle(won)
@@ -235,9 +238,11 @@ class Transaction:
                 return {**answers}
             if await self._has_lost_claims(won):
                 return {}
-            outcome = await self._send_content(received, content, ready)
-            if not isinstance(outcome, NotSent):
-                return {**answers, **dict.fromkeys(ready, outcome)}
+            self._sending = ready
+            answer = await self._send_content(received, content)
+            self._sending = ()
+            if not isinstance(answer, NotSent):
+                return {**answers, **dict.fromkeys(ready, answer)}
         return dict.fromkeys(recipients, UNREACHABLE)
 
     async def _prepare(self, recipients: Sequence[Recipient]) -> dict[Recipient, Reply]:
@@ -247,28 +252,27 @@ class Transaction:
     async def _has_lost_claims(self, won: Sequence[Recipient]) -> bool:
         """Returns whether another process took a claim after its lease ended. After a fault: False."""
         with self._guard("assure"):
-            return bool(await self._relay.claims.find_lost_claims(self._judgement.terms(won), self._token))
+            return bool(await self._shared.claims.find_lost_claims(self._judgement.terms(won), self._token))
         return False
 
-    async def _send_content(
-        self, received: bytes, content: Content, recipients: Sequence[Recipient]
-    ) -> Reply | Unclear | NotSent:
-        """Sends content and final dot. After a fault the outcome is unclear: the dot may have been sent."""
-        outcome: Reply | Unclear | NotSent = Unclear("a fault while sending")
-        self._sending = recipients
+    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
+        """Sends content and final dot. After a fault the answer is unclear if the dot may have been sent."""
         with self._guard("send"):
-            outcome = await self._delivery.send(received, content)
-        self._sending = ()  # not after a cancellation, which `_deliver` handles
-        return outcome
+            return await self._delivery.send(received, content)
+        if self._delivery.dot_sent:
+            return Unclear("a fault while sending")
+        with self._guard("finish"):
+            await self._delivery.finish()  # the upstream still expects the rest of the content
+        return NotSent("a fault while sending")
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Writes what was accepted and releases the rest. A fault does not undo an acceptance.
 
-        What a fault leaves claimed ends with the transaction (`ClaimManager.end_claims`).
+        If a fault keeps claims from being settled, `data` ends them (`ClaimManager.end_claims`).
         """
         with self._guard("settle"):
             accepted_outcomes = {Outcome.FORWARDED}
-            if self._relay.policy.keep_uncertain:
+            if self._shared.policy.keep_uncertain:
                 accepted_outcomes.add(Outcome.UNCERTAIN)
             keys = self._judgement.fingerprints
             results = {keys[to]: self._results.get(to) for to in won if to in keys}
@@ -279,31 +283,31 @@ class Transaction:
             originals = {reply: self._original(reply) for reply in set(replies.values())}
             accepted = {key: originals[reply] for key, reply in replies.items()}
             terms = self._judgement.terms(won)
-            await self._relay.claims.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
+            await self._shared.claims.settle(self._token, accepted, results.keys() - accepted.keys(), terms)
 
     async def _wait(self, recipients: Sequence[Recipient], deadline: float) -> bool:
         """Waits until a claim of another owner changes. Returns False at the deadline or when the service ends."""
-        left = deadline - self._relay.clock()
+        left = deadline - self._shared.clock()
         keys = [self._judgement.fingerprints[recipient] for recipient in recipients]
-        return left > 0 and await self._relay.claims.wait_for_change(keys, left)
+        return left > 0 and await self._shared.claims.wait_for_change(keys, left)
 
     async def _record(self, report: Report, content: Content) -> None:
         """Writes the record of a suppression before the client hears the reply. A fault loses the record only."""
-        relay, analysis = self._relay, self._judgement.analysis
+        shared, analysis = self._shared, self._judgement.analysis
         with self._guard("record"):
-            record = record_of(report, analysis, relay.pseudonyms, relay.now()) if analysis else None
+            record = record_of(report, analysis, shared.pseudonyms, shared.now()) if analysis else None
             if record:
                 suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
                 paths = tuple(self._paths[to] for to in suppressed)
                 envelope = self._envelope
                 copy = SuppressedCopy(envelope.reverse_path, paths, content, envelope.parameters) if paths else None
-                await relay.records.note(record, copy)
+                await shared.records.note(record, copy)
 
     # What the steps share
 
     def _guard(self, step: str) -> Guard:
         """Reports a fault in the block, with the step's name. The code after the block says what holds then."""
-        return Guard(lambda error: self._relay.reporter.fault(self.id, step, error))
+        return Guard(lambda error: self._shared.reporter.fault(self.id, step, error))
 
     def _undecided(self) -> list[Recipient]:
         """Returns the recipients without a result."""
@@ -314,23 +318,23 @@ class Transaction:
         self._results |= dict.fromkeys(recipients, Result(Outcome.DEFERRED, reply.for_client()))
 
     def _received_field(self) -> bytes:
-        if not self._relay.policy.received_field:
+        if not self._shared.policy.received_field:
             return b""
         return received_field(
             helo=self._helo,
             peer=self._peer,
-            hostname=self._relay.policy.hostname,
-            loop_id=self._relay.loop_ids[-1],
+            hostname=self._shared.policy.hostname,
+            loop_id=self._shared.loop_ids[-1],
             transaction_id=self.id,
-            now=self._relay.now(),
+            now=self._shared.now(),
         )
 
     def _original(self, reply: Reply) -> Original:
-        """Returns what the claim keeps of this message. After a fault it lacks the reply, and is kept all the same."""
+        """Returns what an acceptance keeps of this message. After a fault the reply is missing."""
         text = ""
         with self._guard("redact"):
-            text = self._relay.pseudonyms.redact(reply.text, LONGEST_REPLY)
-        return Original(self.id, self._judgement.message_id, text, self._relay.now())
+            text = self._shared.pseudonyms.redact(reply.text, LONGEST_REPLY)
+        return Original(self.id, self._judgement.message_id, text, self._shared.now())
 
     def _report(self, size: int, seconds: float) -> Report:
         return Report(
@@ -346,7 +350,7 @@ class Transaction:
         )
 
 
-def _result(outcome: Reply | Unclear, repeat: Sent | Held | None) -> Result:
-    if isinstance(outcome, Unclear):
+def _result(answer: Reply | Unclear, repeat: Sent | Held | None) -> Result:
+    if isinstance(answer, Unclear):
         return Result(Outcome.UNCERTAIN, OUTCOME_UNKNOWN)
-    return decision.answered(outcome, repeat)
+    return decision.answered(answer, repeat)

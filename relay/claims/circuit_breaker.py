@@ -106,7 +106,7 @@ class CircuitBreaker:
             return
         identity = await self.call(self._store.identity())
         if identity is not None:
-            _log.warning("store was restarted; it is told again what it may have lost")
+            _log.warning("store was restarted; writing again what it may have lost")
             self._learn(identity, restarts)
             self._notify()
 

@@ -134,7 +134,7 @@ class ClaimManager:
     ) -> dict[Fingerprint, Held | Sent]:
         """Claims again what our lease no longer covers, and returns the keys that another owner has taken meanwhile.
 
-        To be called right before the content is sent. Asks nothing of the store as long as all leases run.
+        Called right before the content is sent. Does not ask the store while all leases run.
         """
         verdicts = await self.claim(terms, token)
         lost = {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
@@ -170,7 +170,11 @@ class ClaimManager:
         dropped = self._table.unwritten_dropped - self._unwritten_dropped
         self._unwritten_dropped += dropped
         self._report_beyond_bound(MEMORY, dropped)
-        answers = await self._store.ask(commands)
+        try:
+            answers = await self._store.ask(commands)
+        except asyncio.CancelledError:
+            self._release_abandoned(released, token)  # a request that is still queued is dropped with its caller
+            raise
         self._write_back.remove_confirmed(commands, answers)
         if not self._closing:
             self._write_back.start()

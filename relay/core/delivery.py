@@ -30,6 +30,9 @@ class NotSent:
 class Delivery(Protocol):
     """One transaction with the upstream. Before the final dot it survives the loss of its connection."""
 
+    dot_sent: bool
+    """Whether the final dot of the last `send` may have left. Without it nothing was delivered."""
+
     async def rcpt(self, path: bytes) -> Reply:
         """Passes a recipient on and returns the upstream's reply. The first recipient opens the transaction."""
 

@@ -48,7 +48,7 @@ class HttpConnections:
 
     def _accept(self, make_handler: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
         if len(self._connections) < self._most:
-            return _Connection(make_handler(), self._connections, self._request_every)
+            return _Connection(make_handler(), self._connections, self._most, self._request_every)
         return _Refused()
 
     @web.middleware
@@ -65,10 +65,15 @@ class _Connection(asyncio.Protocol):
     """A connection that is served: passes all events to aiohttp's protocol, and ends at the time limit."""
 
     def __init__(
-        self, handler: asyncio.Protocol, connections: dict[asyncio.BaseTransport, _Connection], request_every: float
+        self,
+        handler: asyncio.Protocol,
+        connections: dict[asyncio.BaseTransport, _Connection],
+        most: int,
+        request_every: float,
     ) -> None:
         self._handler = handler
         self._connections = connections
+        self._most = most
         self._request_every = request_every
         # What needs no bound here goes to aiohttp directly.
         self.data_received = handler.data_received  # type: ignore[method-assign]
@@ -79,6 +84,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the time limit."""
         self._transport = cast("asyncio.Transport", transport)
+        if len(self._connections) >= self._most:  # asyncio accepts many before the first one is counted
+            refused = _Refused()
+            self._transport.set_protocol(refused)
+            refused.connection_made(transport)
+            return
         self._connections[transport] = self
         self._limit = self._start_limit()
         self._handler.connection_made(transport)

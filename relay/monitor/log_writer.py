@@ -115,8 +115,10 @@ class LogWriter(logging.Handler):
             except OSError:  # such as a full disk; the next line tries again
                 return
             if self._waiting:
-                self._thread = threading.Thread(target=self._write_blocking, name="log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._write_blocking, name="log", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the system has no thread left; the next line tries again
+                    thread.start()
+                    self._thread = thread
             else:
                 self._report_dropped()
 

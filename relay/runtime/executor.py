@@ -44,8 +44,7 @@ class Executor:
         with self._changed:
             self._jobs.append(job)
             if len(self._jobs) > self._idle_threads and self._threads < self._most_threads:
-                self._threads += 1
-                threading.Thread(target=self._serve, name=self._purpose, daemon=True).start()
+                self._start_thread(job)
             self._changed.notify()
         try:
             async with asyncio.timeout(self._limit):
@@ -60,6 +59,17 @@ class Executor:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _start_thread(self, job: _Job) -> None:
+        """Starts a thread. Raises `RuntimeError` if the system has none left and no other thread can do the job."""
+        try:
+            threading.Thread(target=self._serve, name=self._purpose, daemon=True).start()
+        except RuntimeError:
+            if not self._threads:
+                self._jobs.remove(job)
+                raise
+        else:
+            self._threads += 1
 
     def _drop(self, job: _Job) -> None:
         with self._changed:

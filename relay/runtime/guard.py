@@ -25,10 +25,10 @@ class Guard:
         self._report = report
 
     def __enter__(self) -> None:
-        """Begin the block."""
+        """Begins the block."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
-        """Report an exception and swallow it."""
+        """Reports an exception and swallows it."""
         if not isinstance(error, Exception):
             return False
         self._report(error)

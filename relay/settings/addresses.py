@@ -105,7 +105,7 @@ def parse_path_or_none(value: object) -> Path | None:
 
 def _remedy_for(text: str, port: int) -> str:
     if text.count(":") > 1 and "[" not in text:
-        return f'an IPv6 address stands in brackets; write for example "[::1]:{port}"'
+        return f'an IPv6 address needs brackets; write for example "[::1]:{port}"'
     return f'not HOST:PORT; write for example "127.0.0.1:{port}"'
 
 

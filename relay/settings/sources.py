@@ -179,7 +179,7 @@ def _add_file(found: _GivenValues, path: Path) -> None:
     try:
         tables = tomllib.loads(_read(path, "settings file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        quotes = "patterns in 'single quotes'" if "\\" in str(error) else 'text stands in "quotes"'
+        quotes = "patterns in 'single quotes'" if "\\" in str(error) else 'text in "quotes"'
         raise SettingsError(f"{path}: not TOML: {error}; lines read [section] or key = value, {quotes}") from None
     for section, table in tables.items():
         if section in TABLES:

@@ -168,7 +168,7 @@ def parse_fallbacks(value: object) -> tuple[SmtpUrl, ...]:
     urls = tuple(parse_upstream(item) for item in parse_list(value, '["smtp://mail2.example.com"]'))
     smtp = tuple(url for url in urls if isinstance(url, SmtpUrl))
     if len(smtp) < len(urls):
-        raise ValueError("a Maildir cannot stand in for a mail server; write smtp://HOST")
+        raise ValueError("a Maildir cannot replace a mail server; write smtp://HOST")
     return smtp
 
 

@@ -75,22 +75,29 @@ class SmtpDelivery:
         """Whether the client has received a positive reply to a recipient."""
         self._failure: Reply | None = None
         """The reply to everything that follows, once it is known."""
+        self.dot_sent = False
 
     async def rcpt(self, path: bytes) -> Reply:
         """Passes a recipient on and returns the upstream's reply."""
         limit = self._context.reply_timeout
+        in_transaction: Reply | None = None
 
         async def attempt(checkout: Checkout) -> Reply:
+            nonlocal in_transaction
             if checkout.recipients is not None:
-                return await checkout.rcpt(path, limit)
-            replies, _ = await checkout.open_transaction(self._envelope, [path], limit)
-            return replies[path]
+                reply = await checkout.rcpt(path, limit)
+            else:
+                replies, _ = await checkout.open_transaction(self._envelope, [path], limit)
+                reply = replies[path]
+            # Noted now: afterwards the pool may reclaim the connection, which ends the transaction.
+            in_transaction = reply if checkout.recipients is not None else None
+            return reply
 
         reply = await self._with_retries(attempt, lambda reply: reply.transient)
         if reply.positive:
             self._has_recipients = True
-        elif not self._has_recipients and (self._checkout is None or self._checkout.recipients is None):
-            # The sender was refused or the upstream is unreachable. That is so for all further recipients.
+        elif not self._has_recipients and reply is not in_transaction:
+            # The sender was refused or the upstream is unreachable. All further recipients would get the same reply.
             self._failure = reply
         return reply
 
@@ -105,6 +112,7 @@ class SmtpDelivery:
 
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         """Sends the content and the final dot, once."""
+        self.dot_sent = False
         checkout = self._checkout
         if checkout is None or not checkout.awaits_content:
             raise RuntimeError("send before a positive prepare")
@@ -121,6 +129,7 @@ class SmtpDelivery:
             return NotSent(self._fail(checkout, str(end)))
         if wire.ended:
             return NotSent(self._fail(checkout, wire.ended))
+        self.dot_sent = True
         try:
             reply = await checkout.end_data([*pieces, b".\r\n"], self._context.dot_timeout)
         except ConnectionEnded as end:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from relay.core.errors import LoginRefused, UpstreamDown, UpstreamError
+from relay.core.errors import LoginRefused, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ class LoginGuard:
         trial = None
         if not self._accepted:
             trial = self._trial = asyncio.get_running_loop().create_future()
-        end: UpstreamError | None = UpstreamDown("the first login was given up")
+        end: UpstreamError | None = None  # also if its client left: then another one tries
         try:
             connection = await connect()
             end = self._refusal = None

@@ -69,6 +69,7 @@ class MaildirDelivery:
         self._executor = executor
         self._envelope = envelope
         self._recipients: list[bytes] = []
+        self.dot_sent = False
 
     async def rcpt(self, path: bytes) -> Reply:
         """Accepts any recipient."""
@@ -82,7 +83,9 @@ class MaildirDelivery:
 
     async def send(self, received: bytes, content: Content) -> Reply:
         """Writes the files. All exist before 250 is returned."""
+        self.dot_sent = False
         body = received + content.plain
+        self.dot_sent = True
         try:
             names = await self._executor.run(lambda: self._write(body))
         except OSError as error:

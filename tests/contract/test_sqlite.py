@@ -288,7 +288,7 @@ async def test_whole_pages_that_only_we_can_read_are_ours(path: Path, mode: int,
     if (mode, size) == (0o600, 8_192):
         assert await store.execute([CLAIM]) == [Won()]
     else:
-        await fails(store, path, "nothing in it tells of a relay")
+        await fails(store, path, "it is not a relay's database")
     assert len(set_aside(path)) == ((mode, size) == (0o600, 8_192))
     await store.close()
 

@@ -28,6 +28,8 @@ class ScriptedUpstream:
     """The outcomes of the final dots, one for each. Afterwards the outcome is `QUEUED`."""
     before_dot: Callable[[], Awaitable[None]] | None = None
     """Runs once, during `prepare`."""
+    during_upload: Callable[[], Awaitable[None]] | None = None
+    """Runs when the content is sent, before its final dot, once."""
     after_dot: Callable[[], Awaitable[None]] | None = None
     """Runs once, between the final dot and its reply."""
     prepared: list[tuple[bytes, ...]] = field(default_factory=list)
@@ -65,6 +67,7 @@ class ScriptedDelivery:
         self._upstream = upstream
         self._accepted: dict[bytes, Reply] = {}
         self._ready: tuple[bytes, ...] = ()
+        self.dot_sent = False
 
     async def rcpt(self, path: bytes) -> Reply:
         reply = self._upstream.offer(path)
@@ -87,6 +90,10 @@ class ScriptedDelivery:
     async def send(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
         assert self._ready, "content without a positive prepare"
         ready, self._ready, self._accepted = self._ready, (), {}
+        if self._upstream.during_upload:
+            run, self._upstream.during_upload = self._upstream.during_upload, None
+            await run()
+        self.dot_sent = True
         if self._upstream.after_dot:
             run, self._upstream.after_dot = self._upstream.after_dot, None
             await run()

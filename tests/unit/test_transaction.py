@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from parts.scripted_delivery import QUEUED, ScriptedUpstream
+from parts.scripted_delivery import ACCEPTED, QUEUED, ScriptedUpstream
 
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
@@ -583,6 +583,50 @@ async def test_a_message_that_is_cut_off_before_its_dot_is_deferred_and_reported
     await cut_off(relay, "before_dot")
     assert relay.outcomes() == {A: Outcome.DEFERRED}
     assert await relay.send(A) == QUEUED
+
+
+async def test_an_upload_that_is_cut_off_before_its_dot_is_never_kept_as_sent() -> None:
+    relay = Relay(keep_uncertain=True)
+    await cut_off(relay, "during_upload")
+    assert relay.outcomes() == {A: Outcome.DEFERRED}
+    assert await relay.send(A) == QUEUED
+    await close(relay)
+
+
+async def test_a_fault_before_the_dot_is_tried_again_and_never_kept_as_sent() -> None:
+    relay = Relay(keep_uncertain=True)
+
+    async def fail() -> None:
+        raise MemoryError
+
+    relay.upstream.during_upload = fail
+    assert await relay.send(A) == QUEUED
+    assert relay.upstream.sent == [(A,)]
+    assert relay.reporter.faults == ["send"]
+    await close(relay)
+
+
+async def test_a_recipient_that_was_refused_is_not_kept_as_sent_when_the_dot_is_cut_off() -> None:
+    """The narrower transaction refuses B; then the service ends while C waits for the reply to its dot."""
+    relay = Relay(keep_uncertain=True)
+    await relay.send(A)
+    relay.upstream.recipients[B] = [ACCEPTED, SPAM]
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await never.wait()
+
+    relay.upstream.after_dot = hang
+    sending = asyncio.ensure_future(relay.send(A, B, C))
+    await reached.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED, B: Outcome.DEFERRED, C: Outcome.UNCERTAIN}
+    assert await relay.send(B) == QUEUED
+    assert relay.upstream.sent[-1] == (B,)
+    await close(relay)
 
 
 async def test_what_is_found_out_of_a_message_that_was_cut_off_changes_nothing(relay: Relay) -> None:

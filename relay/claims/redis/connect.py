@@ -27,7 +27,7 @@ def new_connection(servers: RedisServers, timeout: float, address: Address | Non
         "socket_timeout": None,
         # The library would send a whole pipeline again, up to ten times.
         "retry": Retry(NoBackoff(), 0),
-        # RESP 2 needs no greeting, and the store uses nothing of RESP 3.
+        # RESP 2 needs no greeting, and the store uses no feature of RESP 3.
         "protocol": 2,
     }
     if servers.socket:

@@ -55,7 +55,7 @@ class Connector(Protocol):
     """Finds a server and connects to it."""
 
     name: str
-    """What is searched for; stands in errors."""
+    """The name of the server or service, for error messages."""
     at: str
     """The address of the server that was found last."""
 

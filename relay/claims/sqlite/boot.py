@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One run of this host: its id, and the seconds since it began, asleep or awake, by a clock that nobody can set."""
+    """One boot of the host: its id, and a clock of the seconds since then, including sleep, which cannot be set."""
 
     id: str
     clock: Callable[[], float]
 
 
 def this_boot() -> Boot:
-    """Give this host's. Where it tells none, every process has one of its own, and only the wall clock is shared."""
+    """Returns the current boot.
+
+    If the system has no boot id, returns one for this process alone; then processes share only the wall clock.
+    """
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         number = time.CLOCK_BOOTTIME

@@ -123,7 +123,7 @@ class SqliteFile:
                 self._check_may_be_renamed(path, error)
                 _log.error(
                     "%s; it is set aside as %s and a new one begun: "
-                    "what was sent before, and no running relay knows of, may pass once more",
+                    "mail that was sent before may be sent again, unless a running relay remembers it",
                     self.describe(error),
                     _rename(path),
                 )
@@ -137,7 +137,7 @@ class SqliteFile:
             problem = "a second damaged file within an hour; it stays where it is. Look at the disk"
         elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not _was_ours(path):
             problem = (
-                "and nothing in it tells of a relay; it stays as it is. "
+                "and it is not a relay's database; it is left unchanged. "
                 "Name another file in store.url, or move this one away"
             )
         else:

@@ -26,7 +26,7 @@ def begin_digest(form: NormalForm) -> hashlib.blake2b:
     """Returns the state of the digest after the part that all recipients share."""
     labels = [label for label, _ in form.fields]
     hashed = [_style_digest(value) if label == STYLE_SHEET else value for label, value in form.fields]
-    # All lengths stand in front, so that no field can pass for the end of another one.
+    # All lengths come first, so that moving bytes between two fields changes the digest.
     encoded = b"%a%a%b" % (labels, list(map(len, hashed)), b"".join(hashed))
     return hashlib.blake2b(encoded, digest_size=_DIGEST_SIZE, person=b"smtp-dedup-relay")
 

@@ -256,7 +256,7 @@ def test_other_variables_are_not_read_and_warned_of(name: str, mend: str) -> Non
 @pytest.mark.parametrize(
     ("content", "mend"),
     [
-        (b"[dedup]\nwindow = 10m\n", 'not TOML: .*line 2, .*text stands in "quotes"'),
+        (b"[dedup]\nwindow = 10m\n", 'not TOML: .*line 2, .*text in "quotes"'),
         (b"x = " + b"[" * 5000, "not TOML"),
         (b'[[rules]]\nsubject = "a\\.b"\n', "not TOML: .*line 2, .*patterns in 'single quotes'"),
         (b'[dedup]\nwindow = "\xff"\n', "not UTF-8 text; save it as UTF-8"),

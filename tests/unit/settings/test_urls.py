@@ -67,7 +67,7 @@ def test_any_user_survives_being_written(user: str) -> None:
         ("smtp://mail:0", "port 0 cannot be reached; write smtp://mail"),
         ("smtp://mail:x", "not HOST:PORT"),
         ("smtp://[::1", "not a URL; write smtp://HOST"),
-        ("smtp://::1", "an IPv6 address stands in brackets"),
+        ("smtp://::1", "an IPv6 address needs brackets"),
         ("maildir:", "the path is missing; write maildir:PATH"),
         ("maildir:///tmp/x", "write maildir:/tmp/x"),
         ("maildir:~/x", "write the whole path"),
