@@ -54,7 +54,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="""\b
-Try it: relay demo. Then: relay check, relay serve.
+Try it: relay demo. Next, without an MTA: make run. Beside one: relay check, then relay serve.
 Every command ends with status 74 if its result cannot be written, and with 130 on Ctrl-C.""",
 )
 @click.version_option(__version__, prog_name="smtp-dedup-relay")

@@ -119,9 +119,11 @@ def _other_scheme(url: SmtpUrl, key: str, error: str, answer: PortAnswer) -> str
 def _login_remedy(error: str, key: str, url: SmtpUrl) -> str:
     if " answered " in error:
         return f"correct the user in {key}, or the password in the file that upstream.password_file names"
-    before_tls = (
-        "" if url.security is not Security.NONE else "write smtp+starttls:// if it offers login only with TLS; "
-    )
+    before_tls = ""
+    if url.security is Security.NONE:
+        before_tls = "write smtp+starttls:// or smtps:// if it offers login after TLS only, or "
+    if "AUTH extension is not supported" in error:
+        return f"{before_tls}remove USER@ from {key} if it needs no login"
     return f"{before_tls}allow PLAIN, LOGIN or CRAM-MD5 on that server, or remove USER@ from {key}"
 
 

@@ -13,7 +13,7 @@ from relay.cli.check_files import trial_path
 from relay.cli.check_port import ask_port
 from relay.cli.check_redis import findings
 from relay.cli.finding import Finding
-from relay.cli.remedies import store_remedy, store_step
+from relay.cli.remedies import FIRST_COMMAND, store_remedy, store_step
 from relay.core.claim import Claim, Done, Fingerprint, Held, Release, Renew, Token, Unknown, Won
 from relay.core.errors import StoreError
 from relay.settings.urls import SqliteUrl
@@ -131,7 +131,7 @@ async def _greeting_of(url: StoreUrl, error: str) -> str:
 
     A Redis in protected mode says why it refuses and closes, before the library can read that.
     """
-    if store_step(error) or urlsplit(str(url)).scheme not in {"redis", "rediss"}:
+    if store_step(error) not in {"", FIRST_COMMAND} or urlsplit(str(url)).scheme not in {"redis", "rediss"}:
         return ""
     parts = urlsplit(str(url))
     if not parts.hostname:

@@ -201,7 +201,8 @@ def _failed_step(causes: list[BaseException]) -> str:
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return ""
     text = " ".join(map(str, causes))
-    if "STARTTLS" in text or "TLS" in text:
+    # aiosmtplib's text about a missing AUTH names TLS, too.
+    if "TLS" in text and "SMTP AUTH extension" not in text:
         return "TLS"
     if "auth" in text.lower():
         return "login"

@@ -56,7 +56,8 @@ def show_results(results: Sequence[StepResult]) -> bool:
         )
     if not wrong:
         command = _this_command()
-        click.echo(f"Each recipient got each mail once. Next: {command} check, then {command} serve.", err=True)
+        click.echo("Each recipient got each mail once.", err=True)
+        click.echo(f"Next, without an MTA: make run. Beside one: {command} check, then {command} serve.", err=True)
     return not wrong
 
 

@@ -67,11 +67,22 @@ def shared_exit_statuses() -> Iterator[None]:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
+        remedy = "; ".join(getattr(error, "__notes__", ())) or remedy
         if remedy:
             with contextlib.suppress(OSError):
                 click.echo(f"error: the result cannot be written: {error.strerror}; {remedy}", err=True)
         _discard_unwritten()
         raise click.exceptions.Exit(EX_IOERR) from None
+
+
+@contextlib.contextmanager
+def after_work(done: str) -> Iterator[None]:
+    """Adds to the error of a failed write what the command has `done`, in place of the remedy to try again."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(done)
+        raise
 
 
 def replace_closed_streams() -> None:

@@ -33,7 +33,7 @@ Examples:
   relay explain - --json < notice.eml
 Exit status: 0 equal (or one file), 1 different, 2 unreadable, 78 the settings are wrong.""",
 )
-@click.argument("files", nargs=-1, metavar="A.eml [B.eml]", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="A.eml [B.eml]", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--recipient",
     metavar="ADDRESS",

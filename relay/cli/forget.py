@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.exit_status import CommandError, run
+from relay.cli.exit_status import CommandError, after_work, run
 from relay.cli.options import store_options
 from relay.cli.records import Query, counted, find_pseudonyms, parse_duration, parse_query
 
@@ -54,9 +55,12 @@ async def _forget(settings: Settings, what: str | None, within: float | None, dr
         number = await (access.preview(selection) if dry_run else access.forget(selection))
     if what is not None and not number:
         raise CommandError(
-            f"nothing that was sent is remembered for {what}: it was not accepted here, or its window is over"
+            f"nothing that was sent is remembered for {what}: it was not accepted here, its window is over, "
+            "or it was forgotten before"
         )
-    click.echo(f"{'would forget' if dry_run else 'forgot'} {counted(number, 'acceptance')}")
+    done = f"{'would forget' if dry_run else 'forgot'} {counted(number, 'acceptance')}"
+    with nullcontext() if dry_run else after_work(f"{done}; do not repeat the command"):
+        click.echo(done)
     return True
 
 

@@ -22,7 +22,7 @@ _CONFIG = click.option(
     "--config",
     "config_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Settings file (TOML).  [default: /etc/smtp-dedup-relay/relay.toml if it exists]",
 )
 _SET = click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.exit_status import CommandError, run
+from relay.cli.exit_status import CommandError, after_work, run
 from relay.cli.options import store_options
 from relay.cli.records import parse_record_id
 from relay.runtime.terminal import printable
@@ -124,6 +124,7 @@ def _report(answers: Mapping[bytes, Answer], record: str, to: str) -> None:
     from relay.core.reply import Reply
 
     accepted = unclear = 0
+    lines = []
     for path, answer in answers.items():
         if isinstance(answer, Reply):
             text = f"{answer.code} {answer.text}"
@@ -131,7 +132,7 @@ def _report(answers: Mapping[bytes, Answer], record: str, to: str) -> None:
         else:
             text = f"no reply after the dot: {answer.reason}"
             unclear += 1
-        click.echo(f"{_shown(path)}  {printable(text)}")
+        lines.append(f"{_shown(path)}  {printable(text)}")
     messages = []
     if refused := len(answers) - accepted - unclear:
         messages.append(f"not accepted for {refused} of {len(answers)}; to try again: relay release {record}{to}")
@@ -140,6 +141,9 @@ def _report(answers: Mapping[bytes, Answer], record: str, to: str) -> None:
             f"for {unclear} of {len(answers)} it is unknown whether the upstream accepted it; "
             f"relay release {record} --again{to} sends it once more, perhaps a second copy"
         )
+    done = "; ".join([f"the upstream accepted the copy for {accepted} of {len(answers)}", *messages])
+    with after_work(done if messages else f"{done}; do not repeat the command"):
+        click.echo("\n".join(lines))
     if messages:
         raise CommandError(*messages)
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from relay.cli.check_remedies import certificate_remedy
 
 _CA = "store.url: rediss://HOST?ssl_ca_certs=FILE"
+FIRST_COMMAND = "first command"
+"""The step at which a server turns out to be no Redis."""
 
 
 class _Cause(NamedTuple):
@@ -28,6 +30,11 @@ _CAUSES = (
     _Cause(r"no node has a slot", "", "assign its slots (redis-cli --cluster fix HOST:PORT), or name another cluster"),
     # Connecting
     _Cause(
+        r"redis at /.*: (no such file|connection refused)",
+        "connection",
+        "start Redis, or correct the path in store.url",
+    ),
+    _Cause(
         r"DENIED|protected mode",
         "greeting",
         "let it listen for this host: set a password there (requirepass) and write it in store.url, or name a user; "
@@ -40,6 +47,8 @@ _CAUSES = (
         "TLS",
         "the port does not use TLS: write redis:// in store.url",
     ),
+    # After the causes of TLS: such a port does not answer as Redis does either.
+    _Cause(r"not as Redis does", FIRST_COMMAND, "name the port of a Redis server in store.url"),
     # Login
     _Cause(
         r"called without any password configured",

@@ -40,8 +40,12 @@ async def ask_running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         try:
             yield RunningRelay(client, address)
         except aiohttp.ClientResponseError as error:
-            hint = "; its own store.url is not memory:, then" if error.status == HTTPStatus.NOT_FOUND else ""
-            raise CommandError(f"{at} says {error.status}: {error.message}{hint}") from error
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise CommandError(
+                    f"the relay at {address} does not keep its store in memory; name the store that it uses with "
+                    "-c FILE or --store URL"
+                ) from error
+            raise CommandError(f"{at} says {error.status}: {error.message}") from error
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             reason = _reason(error)
             raise CommandError(

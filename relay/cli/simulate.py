@@ -35,7 +35,7 @@ Examples:
 Exit status: 0 everything was read, 1 something could not be read, 2 nothing was read
 or there is no message, 78 the settings are wrong, 130 interrupted.""",
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path, readable=False))
 @file_options
 @click.option(
     "--window",

@@ -12,6 +12,7 @@ from relay.core.envelope import NULL_REVERSE_PATH, Recipient, fold
 from relay.core.ruling import Ruling
 from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.parser import parse
+from relay.runtime.files import read_error
 from relay.settings.units import format_size
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _read_content(path: Path, limit: int) -> bytes:
     except IsADirectoryError:
         raise UnreadableError("a folder; name one message file, or use `relay simulate` for the whole folder") from None
     except OSError as error:
-        raise UnreadableError(error.strerror or str(error)) from None
+        raise UnreadableError(read_error(error)) from None
     if limit and len(content) > limit:
         raise UnreadableError(
             f"larger than limits.message_size ({format_size(limit)}), so the relay refuses it; "

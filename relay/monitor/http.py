@@ -55,6 +55,7 @@ class HttpServer:
         self._state = state
         self._connections = connections or HttpConnections()
         app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[self._connections.note_request])
+        app.router.add_get("/", _get_root)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/livez", self._get_livez)
         app.router.add_get("/readyz", self._get_readyz)
@@ -118,6 +119,11 @@ class _MemoryStoreApi:
     async def post_preview(self, request: web.Request) -> web.Response:
         """Returns the number of selected acceptances."""
         return web.json_response({"found": await count(await _selection(request), self._store)})
+
+
+async def _get_root(request: web.Request) -> web.Response:
+    del request
+    raise web.HTTPNotFound(text="try /metrics, /livez or /readyz\n")
 
 
 async def _selection(request: web.Request) -> Selection:

@@ -138,7 +138,9 @@ class Metrics:
             "smtp_dedup_in_flight_bytes", "Memory reserved for the content of messages.", registry=registry
         )
         self.in_flight_limit_bytes = Gauge(
-            "smtp_dedup_in_flight_limit_bytes", "The largest value of smtp_dedup_in_flight_bytes.", registry=registry
+            "smtp_dedup_in_flight_limit_bytes",
+            "Bound of smtp_dedup_in_flight_bytes (limits.memory).",
+            registry=registry,
         )
         self.waiting_twins = Gauge(
             "smtp_dedup_waiting_twins",

@@ -93,7 +93,9 @@ class RecordWriter:
         self._sweeping.close()
         await self._write_waiting()
         if self._waiting:
-            _log.warning("records of suppressions that could not be written: %d", len(self._waiting))
+            lost = len(self._waiting)
+            what = "1 record of a suppression is" if lost == 1 else f"{lost} records of suppressions are"
+            _log.warning("%s lost, because the store did not answer before the end", what)
         while self._waiting:
             self._drop()
 

@@ -16,6 +16,12 @@ MAILDIR = ("tmp", "new", "cur")
 """The folders of a Maildir (https://cr.yp.to/proto/maildir.html), in the order in which they are created."""
 
 
+def read_error(error: OSError) -> str:
+    """Returns why a file of the user's cannot be read, and the remedy if permission is missing."""
+    remedy = "; run this as a user who may read it" if isinstance(error, PermissionError) else ""
+    return f"{error.strerror or error}{remedy}"
+
+
 def make_maildir(path: Path) -> None:
     """Creates the missing folders of a Maildir, with mode 700. Raises `OSError`."""
     for folder in (path, *(path / name for name in MAILDIR)):

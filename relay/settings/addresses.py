@@ -29,18 +29,21 @@ class HostPort:
     port: int
 
     @classmethod
-    def parse(cls, value: object, default_port: int | None = None) -> HostPort:
-        """Reads `HOST:PORT`, with IPv6 in brackets. The port is optional if there is a default."""
+    def parse(cls, value: object, default_port: int | None = None, *, example_port: int = 2525) -> HostPort:
+        """Reads `HOST:PORT`, with IPv6 in brackets. The port is optional if there is a default.
+
+        `example_port` is the port in the examples of error messages.
+        """
         if isinstance(value, HostPort):
             return value
         text = str(value).strip()
         found = _HOST_PORT.fullmatch(text)
         if not found:
-            raise ValueError(_remedy_for(text))
+            raise ValueError(_remedy_for(text, example_port))
         port = int(found["port"]) if found["port"] else default_port
         if port is None:
-            raise ValueError('the port is missing; write HOST:PORT, for example "127.0.0.1:2525"')
-        host = _v6(found["v6"]) if found["v6"] is not None else _host(found["host"])
+            raise ValueError(f'the port is missing; write HOST:PORT, for example "127.0.0.1:{example_port}"')
+        host = _v6(found["v6"], example_port) if found["v6"] is not None else _host(found["host"])
         if port > _LAST_PORT:
             raise ValueError(f"port {port} does not exist; write one from 0 to {_LAST_PORT}")
         return cls(host, port)
@@ -74,9 +77,9 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_host_port_or_none(value: object) -> HostPort | None:
-    """Reads `HOST:PORT`; returns None for empty text."""
-    return None if value is None or value == "" else HostPort.parse(value)
+def parse_http_address(value: object) -> HostPort | None:
+    """Reads the `HOST:PORT` of the HTTP server; returns None for empty text."""
+    return None if value is None or value == "" else HostPort.parse(value, example_port=9625)
 
 
 def parse_networks(value: object) -> tuple[Network, ...]:
@@ -100,10 +103,10 @@ def parse_path_or_none(value: object) -> Path | None:
     return None if value is None or value == "" else parse_path(value)
 
 
-def _remedy_for(text: str) -> str:
+def _remedy_for(text: str, port: int) -> str:
     if text.count(":") > 1 and "[" not in text:
-        return 'an IPv6 address needs brackets; write for example "[::1]:2525"'
-    return 'not HOST:PORT; write for example "127.0.0.1:2525"'
+        return f'an IPv6 address needs brackets; write for example "[::1]:{port}"'
+    return f'not HOST:PORT; write for example "127.0.0.1:{port}"'
 
 
 def _host(text: str) -> str:
@@ -116,10 +119,10 @@ def _host(text: str) -> str:
     raise ValueError('not a host name or address; write for example "127.0.0.1" or "mail.example.com"')
 
 
-def _v6(text: str) -> str:
+def _v6(text: str, port: int) -> str:
     if isinstance(_address(text), IPv6Address):
         return text
-    raise ValueError('not an IPv6 address between the brackets; write for example "[::1]:2525"')
+    raise ValueError(f'not an IPv6 address between the brackets; write for example "[::1]:{port}"')
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

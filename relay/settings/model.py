@@ -7,13 +7,13 @@ model is refused, so that no operator relies on a key without effect.
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import value_types
 from relay.settings.presets import parse_presets
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
-from relay.settings.urls import RedisUrl, SmtpUrl, check_namespace
+from relay.settings.urls import RedisUrl, SmtpUrl
 from relay.settings.value_types import (
     Address,
     AddressOrNone,
@@ -210,7 +210,7 @@ class StoreSection(_Section):
         'be able to read it. "" = none. A password in store.url belongs into the settings file or RELAY_STORE__URL, '
         "never into a flag, which every user of the host can see.",
     )
-    namespace: Annotated[str, AfterValidator(check_namespace)] = _key(
+    namespace: value_types.Namespace = _key(
         "",
         "Separates relays that share one Redis server, such as staging and production: 32 letters, digits, _ and - at "
         "most. All relays of one namespace share their claims and records.",

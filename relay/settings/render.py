@@ -115,7 +115,7 @@ def example_toml() -> str:
         for name, field in model.model_fields.items():
             key = f"{section}.{name}"
             if key != PASSWORD:
-                lines += ["", *textwrap.wrap(_description(key), 98, initial_indent="# ", subsequent_indent="# ")]
+                lines += ["", *(f"# {line}" for line in _wrap(_description(key), 96))]
                 lines.append(f"#{name} = {_toml(field.default)}")
     return "\n".join([*lines, *_EXAMPLE_TABLES]) + "\n"
 
@@ -131,7 +131,8 @@ def reference_markdown() -> str:
         f"- **File**: TOML, `{DEFAULT_FILE}` if it exists. `-c FILE` or the variable `{FILE_VARIABLE}` names",
         "  another one. [`config/relay.toml`](../config/relay.toml) shows every key.",
         "- **Environment**: `RELAY_SECTION__KEY`. Separate list items by commas, or write the list as in TOML.",
-        "- **Flag**: `--set section.key=value`; the most common keys have a flag of their own.",
+        "- **Flag**: `--set section.key=value`; the most common keys have a flag of their own. A value after",
+        "  `--set key=` has no quotes; `--set http.address=` is the empty text.",
         "- **Rules** and ignores can only be in the file: [rules.md](rules.md).",
         "- **Durations** have a unit: `500ms`, `90s`, `10m`, `1h`, `2d`; only 0 needs none.",
         "- **Sizes**: `25MiB` (binary), `10MB` (decimal), `1024` (bytes).",
@@ -145,7 +146,7 @@ def reference_markdown() -> str:
         lines += ["", f"## {section}", "", f"{model.__doc__}"]
         for name in model.model_fields:
             key = f"{section}.{name}"
-            lines += ["", f"### {key}", "", *_facts(key), "", *textwrap.wrap(_description(key), 118)]
+            lines += ["", f"### {key}", "", *_facts(key), "", *_wrap(_description(key), 118)]
     for kind, table in TABLES.items():
         lines += ["", f"## {kind}", "", f"`[[{kind}]]`, in the file only, any number of them. {table.__doc__}"]
         lines += ["Explanation and examples: [rules.md](rules.md).", "", "| key | | |", "|---|---|---|"]
@@ -190,6 +191,10 @@ def _type(key: str) -> str:
 def _type_in_table(field: FieldInfo) -> str:
     named = next((item.name for item in field.metadata if isinstance(item, ValueType)), None)
     return named or ", ".join(f"`{_toml(choice)}`" for choice in get_args(field.annotation))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)  # a path must stay whole
 
 
 def _description(key: str) -> str:

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 SECRET_KEY = "record.secret_file"  # noqa: S105 - the name of the key
 
 
-def secret_file_warnings(settings: Settings, default_secret: Path | None) -> Iterator[str]:
+def secret_file_warnings(
+    settings: Settings, default_secret: Path | None, with_store_password: Path | None = None
+) -> Iterator[str]:
     """Yields one sentence for each readable file. It begins with the key that names the file.
 
-    `default_secret` is the file that `record.secret_file` stands for if it is empty.
+    `default_secret` is the file that `record.secret_file` stands for if it is empty. `with_store_password` is the
+    settings file if it contains a password in `store.url`.
     """
+    if with_store_password and _readable_by_all(with_store_password):
+        yield (
+            f"settings file {with_store_password}: every user of this host can read it and the password in store.url; "
+            f"run chmod o-r {with_store_password}, as its owner; the relay's user must still be able to read it"
+        )
     for key, path in _secret_files(settings, default_secret).items():
         if path and _readable_by_all(path):
             yield f"{key} {path}: every user of this host can read it; run chmod 600 {path}, as its owner"

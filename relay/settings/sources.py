@@ -113,9 +113,19 @@ def load(
     doubts = (
         *_not_read(environ),
         *warnings(settings, tables_from),
-        *secret_file_warnings(settings, default_secret_file(settings, environ)),
+        *secret_file_warnings(settings, default_secret_file(settings, environ), _with_store_password(found, path)),
     )
     return Loaded(settings, provenance, doubts, written)
+
+
+def _with_store_password(found: _GivenValues, path: Path | None) -> Path | None:
+    """Returns the settings file if the effective `store.url` is in it and contains a password, else None."""
+    url, source = found.given.get("store.url", ("", ""))
+    return path if path and source == _file_source(path) and has_password(str(url)) else None
+
+
+def _file_source(path: Path) -> str:
+    return f"file {path}"
 
 
 def _settings(found: _GivenValues) -> Settings:
@@ -165,7 +175,7 @@ def _first_line(path: Path, key: str) -> str:
 
 
 def _add_file(found: _GivenValues, path: Path) -> None:
-    source = f"file {path}"
+    source = _file_source(path)
     try:
         tables = tomllib.loads(_read(path, "settings file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:

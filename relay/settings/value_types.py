@@ -106,6 +106,10 @@ Count: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(unit
 
 Switch: TypeAlias = Annotated[bool, ValueType("true or false"), PlainValidator(units.parse_switch)]
 
+Namespace: TypeAlias = Annotated[
+    str, ValueType("text of at most 32 letters, digits, _ and -"), AfterValidator(urls.check_namespace)
+]
+
 HeloName: TypeAlias = Annotated[str, ValueType("domain or address literal"), PlainValidator(_helo_name)]
 
 Address: TypeAlias = Annotated[
@@ -118,7 +122,7 @@ Address: TypeAlias = Annotated[
 AddressOrNone: TypeAlias = Annotated[
     HostPort | None,
     ValueType('HOST:PORT or ""'),
-    PlainValidator(addresses.parse_host_port_or_none),
+    PlainValidator(addresses.parse_http_address),
     PlainSerializer(_text_or_empty, return_type=str),
 ]
 

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.mime.parser import HEADER_LIMIT
+from relay.runtime.files import read_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,7 +146,7 @@ class MailFiles:
         self.first_skipped = self.first_skipped or path
 
     def _add_problem(self, path: bytes, error: OSError) -> None:
-        self.problems.append(Problem(os.fsdecode(path), error.strerror or str(error)))
+        self.problems.append(Problem(os.fsdecode(path), read_error(error)))
 
 
 def _kind(head: bytes) -> FileKind | str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from parts.check_command import UPSTREAM, check, holding
+from parts.peer import ScriptedPeer
 from parts.ports import HOST, free_port
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
@@ -20,6 +21,7 @@ from relay.cli.check_redis import findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from parts.certificates import Authority
     from parts.relay_process import Finished
@@ -95,6 +97,18 @@ async def test_a_redis_in_protected_mode_is_quoted() -> None:
     assert "DENIED Redis is running in protected mode" in found
     assert remedy.startswith("let it listen for this host: set a password there (requirepass)")
     assert step == "greeting"
+
+
+async def test_a_server_that_is_no_redis_is_named() -> None:
+    async with ScriptedPeer() as peer:
+        found, remedy, step = await refused(f"redis://{HOST}:{peer.port}")
+    assert "answers, but not as Redis does" in found
+    assert (remedy, step) == ("name the port of a Redis server in store.url", "first command")
+
+
+async def test_a_missing_socket_is_no_matter_of_tcp(tmp_path: Path) -> None:
+    _, remedy, step = await refused(f"unix://{tmp_path}/none.sock")
+    assert (remedy, step) == ("start Redis, or correct the path in store.url", "connection")
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,18 @@ async def test_a_login_that_fails_is_named(tmp_path: Path) -> None:
         assert step == "login"
 
 
+async def test_a_server_without_logins_is_no_matter_of_tls(tmp_path: Path, peer: ScriptedPeer) -> None:
+    (tmp_path / "password").write_text("right\n")
+    flags = ("--set", f"upstream.password_file={tmp_path}/password")
+    peer.on(Step.EHLO, say(OFFERS + b"8BITMIME"), times=None)
+    _, remedy, step = await failed(f"smtp://web@{HOST}:{peer.port}", *flags)
+    assert step == "login"
+    assert remedy == (
+        "write smtp+starttls:// or smtps:// if it offers login after TLS only, or remove USER@ from upstream.url "
+        "if it needs no login"
+    )
+
+
 async def test_a_name_and_a_port_that_do_not_answer_are_told_apart() -> None:
     with_no_address = await failed("smtp://nobody.invalid")
     assert with_no_address[1:] == ("correct the host name in upstream.url", "name look-up")

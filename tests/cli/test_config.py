@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from typing import TYPE_CHECKING
@@ -84,6 +85,10 @@ def test_warnings_go_to_stderr() -> None:
         (["--window", "600"], 'dedup.window = "600" (flag --window): "600" has no unit; write "600s" or "10m"\n'),
         (["--set", "dedup.windw=1"], "dedup.windw (flag --set): unknown key; did you mean dedup.window?\n"),
         (["--set", "dedup.window 1h"], '--set dedup.window: "=" is missing; write --set SECTION.KEY=VALUE\n'),
+        (
+            ["--set", 'http.address=""'],
+            r'http.address = "\"\"" (flag --set): the port is missing; write HOST:PORT, for example "127.0.0.1:9625"',
+        ),
         (["-c", "/nowhere.toml"], "settings file /nowhere.toml: No such file or directory; name a file that exists"),
     ],
 )
@@ -91,6 +96,36 @@ def test_wrong_settings_end_with_78_and_name_the_remedy(arguments: list[str], me
     result = _run(*arguments)
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1", "redis://127.0.0.1"])
+def test_a_settings_file_with_a_password_that_every_user_can_read_is_a_warning(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[store]\nurl = "{url}"\n')
+    file.chmod(0o644)
+    warning = f"warning: settings file {file}: every user of this host can read it and the password in store.url; "
+    shown = _run("-c", str(file), "--set", "record.addresses=true").stderr
+    assert (warning in shown) == ("secret" in url)
+    assert "secret@" not in shown
+    assert warning not in _run("-c", str(file), "--store", "memory:").stderr
+    file.chmod(0o640)
+    assert warning not in _run("-c", str(file)).stderr
+
+
+def test_a_settings_file_that_may_not_be_read_ends_with_78(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, who can read every file.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    file = tmp_path / "relay.toml"
+    file.touch()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(type(file), "read_text", refuse)
+    for result in (_run("-c", str(file)), _run(RELAY_CONFIG=str(file))):
+        assert result.exit_code == 78
+        assert result.stderr == (
+            f"error: settings file {file}: Permission denied; name a file that exists and that this user may read\n"
+        )
 
 
 def test_the_help_shows_an_example_and_every_flag() -> None:

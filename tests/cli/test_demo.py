@@ -61,7 +61,7 @@ def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=_TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
     ).stdout.splitlines()
-    assert (told[0].split()[0], told[-1].split()[0]) == ("what", "Each")
+    assert [told[number].split()[0] for number in (0, -2, -1)] == ["what", "Each", "Next,"]
 
 
 def test_a_wrong_count_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +108,9 @@ def test_it_names_the_next_commands_as_it_was_called_itself(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/relay", "demo"])
     assert show_results([RIGHT])
-    assert capsys.readouterr().err.endswith(" Next: .venv/bin/relay check, then .venv/bin/relay serve.\n")
+    assert capsys.readouterr().err.endswith(" Beside one: .venv/bin/relay check, then .venv/bin/relay serve.\n")
     monkeypatch.setattr(sys, "argv", ["/opt/relay/__main__.py", "demo"])
     assert show_results([RIGHT])
-    assert capsys.readouterr().err.endswith(" Next: relay check, then relay serve.\n")
+    assert capsys.readouterr().err.endswith(
+        "\nNext, without an MTA: make run. Beside one: relay check, then relay serve.\n"
+    )

@@ -364,6 +364,13 @@ def test_what_cannot_be_read_ends_with_2(first: Path, name: str) -> None:
     assert len(shown.stderr.splitlines()) == 1
 
 
+def test_only_reading_a_file_shows_whether_it_is_readable(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Click's own check of a path would end the command with another message."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    for command in ("explain", "simulate"):
+        assert CliRunner().invoke(main, [command, str(first)]).exit_code == 0
+
+
 def test_an_mbox_is_sent_to_simulate(tmp_path: Path) -> None:
     stored = b"From a@example.org Mon Jan  1 00:00:00 2024\n" + PLAIN.replace(b"\r", b"") + b"\n"
     told = explain(write(tmp_path / "mail", stored * 2))

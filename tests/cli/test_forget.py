@@ -13,6 +13,7 @@ def test_an_accepted_message_is_freed_for_all_its_recipients(folder: StoreFolder
     result = folder.call("forget", "aaaaaaaaaaaa")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: nothing that was sent is remembered for aaaaaaaaaaaa: ")
+    assert result.stderr.endswith("its window is over, or it was forgotten before\n")
     assert folder.call("forget", "other@example.test").stdout == "forgot 1 acceptance\n"
 
 

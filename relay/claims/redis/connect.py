@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -39,6 +40,8 @@ def new_connection(servers: RedisServers, timeout: float, address: Address | Non
 
 def reason(error: Exception) -> str:
     """Returns why a request failed, without the address and error numbers that the library's text repeats."""
+    if isinstance(error, InvalidResponse):
+        return "answers, but not as Redis does"  # it speaks another protocol, such as SMTP
     text = str(error)
     # As in: Error 1 connecting to HOST:PORT. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:9).
     if tls := re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|$)", text):

@@ -171,7 +171,7 @@ async def test_what_cannot_be_written_at_the_end_is_counted(caplog: pytest.LogCa
         await its.ledger.note(record(1), None)
         await its.ledger.close()
         assert (its.lost, its.ledger.waiting) == (2, 0)
-    assert "records of suppressions that could not be written: 2" in caplog.text
+    assert "2 records of suppressions are lost, because the store did not answer before the end" in caplog.text
 
 
 async def test_what_a_hang_left_goes_out_behind_the_next_record() -> None:

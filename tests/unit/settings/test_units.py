@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.settings.addresses import HostPort, parse_host_port_or_none, parse_networks, parse_path, parse_path_or_none
+from relay.settings.addresses import HostPort, parse_http_address, parse_networks, parse_path, parse_path_or_none
 from relay.settings.units import format_duration, format_size, parse_count, parse_duration, parse_size, parse_switch
 
 
@@ -154,8 +154,8 @@ def test_a_wrong_address_is_told_its_mend(text: object, mend: str) -> None:
 
 
 def test_empty_address_and_path_mean_none() -> None:
-    assert parse_host_port_or_none("") is parse_path_or_none("") is None
-    assert parse_host_port_or_none("h:1") == HostPort("h", 1)
+    assert parse_http_address("") is parse_path_or_none("") is None
+    assert parse_http_address("h:1") == HostPort("h", 1)
     assert parse_path_or_none("/a") == Path("/a")
 
 
