@@ -53,6 +53,7 @@ class Executor:
         finally:
             if job.future.cancelled():
                 self._drop(job)
+            del job, work  # the traceback of a time limit may keep this frame, and with it a whole message
 
     def close(self) -> None:
         """Ends the threads. A thread that hangs is left behind."""
