@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from parts.faults import HangUpError, Step
 
 from faults.scenario import scenario
-from faults.scenarios.upstream_fails import SHORT_LIMITS
+from faults.scenarios.upstream_fails import AFTER, SHORT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,8 @@ _limit_connections("drops", b"")
 
 @_limited(
     "whose name has two addresses, of which the first is dead",
-    "nothing",
+    "`upstream is down`, `upstream is up`, where all connections end at once",
+    hears=f"250; {AFTER}",
     upstream="two addresses",
     limit=300.0,
     settings={**SHORT_LIMITS, "upstream.connect_timeout": "10s"},
