@@ -68,16 +68,22 @@ def write_lines(log: logging.Logger, count: int) -> list[str]:
     return lines
 
 
-def read(descriptor: int) -> list[str]:
-    """Returns the lines that are in a pipe."""
-    os.set_blocking(descriptor, False)
-    octets = b""
-    try:
-        while more := os.read(descriptor, 1 << 20):
-            octets += more
-    except BlockingIOError:
-        pass
-    return octets.decode().splitlines()
+class Reader:
+    """Collects the lines that a pipe holds. A write of more than PIPE_BUF bytes arrives in pieces (POSIX `write`)."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._octets = b""
+
+    def lines(self) -> list[str]:
+        """Returns the complete lines read so far."""
+        try:
+            while more := os.read(self._descriptor, 1 << 20):
+                self._octets += more
+        except BlockingIOError:
+            pass
+        return self._octets.decode().split("\n")[:-1]
 
 
 async def test_the_lines_of_one_turn_of_the_loop_are_one_write() -> None:
@@ -97,7 +103,7 @@ async def test_a_pipe_that_takes_all_needs_no_thread(pipe: tuple[int, TextIO]) -
         lines = write_lines(log, 100)
         await asyncio.sleep(0)
         assert threading.active_count() == before
-        assert read(reader) == lines
+        assert Reader(reader).lines() == lines
         # Other processes, such as a shell, may share the open file.
         assert os.get_blocking(stream.fileno())
 
@@ -113,14 +119,10 @@ async def test_what_waits_for_a_stalled_reader_is_bounded_and_what_is_dropped_is
         lines = write_lines(log, LINES)
         assert time.monotonic() - begun < 3 * 1.0
         assert 0 < drops.count < LINES
-        got = [""]
-
-        def reported() -> bool:
-            got.extend(read(reader))
-            return got[-1] == "log lines were dropped, because the log took no more"
-
-        await until(reported, "the report of what was dropped")
-    written = got[1:-1]
+        taken = Reader(reader)
+        report = "log lines were dropped, because the log took no more"
+        await until(lambda: taken.lines()[-1:] == [report], "the report of what was dropped")
+    written = taken.lines()[:-1]
     assert written == lines[: len(written)]
     assert len(written) == LINES - drops.count
 
@@ -152,8 +154,8 @@ async def test_lines_of_threads_are_written_too(pipe: tuple[int, TextIO]) -> Non
         writer.start(Drops())
         thread = threading.Thread(target=write_lines, args=(log, 100))
         thread.start()
-        got: list[str] = []
-        await until(lambda: got.extend(read(reader)) or len(got) == 100, "the lines of the thread")
+        taken = Reader(reader)
+        await until(lambda: len(taken.lines()) == 100, "the lines of the thread")
         thread.join()
 
 
@@ -174,5 +176,5 @@ def test_without_an_event_loop_lines_are_written_at_once(pipe: tuple[int, TextIO
     reader, stream = pipe
     with logger_to(stream) as (log, _):
         lines = write_lines(log, 3)
-        got: list[str] = []
-        block_until(lambda: got.extend(read(reader)) or got == lines, "the lines")
+        taken = Reader(reader)
+        block_until(lambda: taken.lines() == lines, "the lines")
