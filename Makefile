@@ -8,6 +8,7 @@ FUZZ_MINUTES ?= 1
 REF ?= HEAD~1
 COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_kinds.py
 BENCH ?=
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
@@ -26,10 +27,10 @@ run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Mai
 	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store "$(STORE)"
 
 test: needs $(VENV)/dev ## run all tests (as root: they start a Postfix)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-other: needs other ## run unit and contract tests with another Python: PYTHON=python3.13
-	$(OTHER_VENV)/bin/python -m pytest tests/unit tests/contract
+	$(OTHER_VENV)/bin/python -m pytest $(PARALLEL) tests/unit tests/contract
 
 other: # the environment of test-other
 	$(MAKE) PYTHON=$(PYTHON) VENV=$(OTHER_VENV) $(OTHER_VENV)/dev

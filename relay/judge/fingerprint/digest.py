@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from relay.core.envelope import Recipient
     from relay.judge.fingerprint.normal_form import NormalForm
 
-VERSION = 3
+VERSION = 4
 """Part of every fingerprint. Raise it with any change that alters a digest of the test corpus."""
 
 _PREFIX = f"v{VERSION}:"
@@ -32,7 +32,7 @@ def begin_digest(form: NormalForm) -> hashlib.blake2b:
 
 
 def fingerprint(shared: hashlib.blake2b, recipient: Recipient) -> Fingerprint:
-    """Returns the fingerprint for one recipient: `v3:` and 40 hexadecimal digits. `shared` stays unchanged."""
+    """Returns the fingerprint for one recipient: `v4:` and 40 hexadecimal digits. `shared` stays unchanged."""
     state = shared.copy()
     state.update(recipient.encode("utf-8", "surrogatepass"))
     # `Fingerprint(...)` is a call without effect, and this runs for each recipient.

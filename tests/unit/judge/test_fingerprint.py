@@ -83,7 +83,7 @@ BODY = st.text(st.characters(codec="utf-8"), max_size=80)
 def test_any_bytes_give_a_fingerprint(content: bytes, reverse_path: bytes, recipient: str) -> None:
     first, second = (judge(content, reverse_path).fingerprint(Recipient(recipient)) for _ in range(2))
     assert first == second
-    assert first.startswith("v3:")
+    assert first.startswith("v4:")
     assert first.isascii()
     assert len(first) <= 80
 
