@@ -17,7 +17,7 @@ from relay.core import decision
 from relay.core.claim import Held, Original, Sent, Token, Won
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import fold
-from relay.core.outcome import Outcome, Result
+from relay.core.outcome import DELIVERED, Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
 from relay.core.record import SuppressedCopy
 from relay.core.reply import (
@@ -210,6 +210,14 @@ class Transaction:
             return
         self._judgement = Judgement.exempt(self._paths, "fault", self._judgement.analysis)
 
+    async def _follow_again(self, recipients: Sequence[Recipient]) -> None:
+        """Makes a message that the upstream has accepted the latest one of its sequences, if others came meanwhile."""
+        claims = self._shared.claims
+        with self._guard("follow"):
+            arrivals = self._judgement.arrivals(claims.knows_sender)
+            delivered = [to for to in recipients if to in self._results and self._results[to].outcome in DELIVERED]
+            await claims.follow([arrivals[to] for to in delivered if to in arrivals])
+
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
         """Claims all recipients at once. After a fault all count as won, so that the message is forwarded."""
         keys = self._judgement.fingerprints
@@ -229,6 +237,7 @@ class Transaction:
         try:
             for recipient, answer in (await self._send(plan.forward, won, content)).items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
+            await self._follow_again(plan.forward)
         except asyncio.CancelledError:
             # Only the recipients of this content, and only after the dot: `keep_uncertain` counts them as sent.
             if self._delivery.dot_sent:

@@ -1,7 +1,8 @@
 """The sequence of one sender's mails to one recipient, for rules with `repeats = "consecutive"` (ADR 22).
 
 Each mail that differs from the one before begins a new epoch. Under such a rule a claim is about a fingerprint in an
-epoch, so that a copy is no repeat if another mail came in between.
+epoch, so that a copy is no repeat if another mail came in between. A mail is placed in its sequence before it is
+claimed, and again when the upstream has accepted it: another one may have come while it was in flight.
 """
 
 from __future__ import annotations

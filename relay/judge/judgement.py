@@ -66,7 +66,7 @@ class Judgement:
             to: Arrival(
                 sequence_name(analysis.sender, to),
                 analysis.sender,
-                self.fingerprints.get(to) or analysis.default_fingerprint(to),
+                analysis.fingerprint(to) if to in self.fingerprints else analysis.default_fingerprint(to),
                 analysis.sequence_time,
                 to in self._taking_part,
             )
