@@ -39,9 +39,8 @@ class LocalSequences:
         self._senders: Counter[bytes] = Counter()
         self._dropped_until = float("-inf")
         """When the last sequence ends that was dropped because the table was full."""
-        self.unwritten: dict[SequenceName, tuple[Follow, ...]] = {}
-        """The latest changes that the store has not confirmed, two at most: the second one begins a new epoch then,
-        whatever the store holds."""
+        self.unwritten: dict[SequenceName, Follow] = {}
+        """What the store must still be told of sequences that changed without it: that some mail came."""
 
     def knows_sender(self, sender: bytes) -> bool:
         """Returns whether there is a sequence of this sender."""
@@ -52,25 +51,22 @@ class LocalSequences:
         known = self._known.get(name)
         return known is not None and self._clock() < known.until
 
-    def begin(self, arrival: Arrival) -> tuple[Follow, ...]:
-        """Makes the sequence known. Returns the changes that the store must hear of before this one."""
+    def begin(self, arrival: Arrival) -> Follow | None:
+        """Makes the sequence known. Returns what the store must be told before this mail."""
         now, name = self._clock(), arrival.sequence
-        changes = self.unwritten.get(name, ())
-        if not self.knows(name) and now < self._dropped_until:
-            # What came between was perhaps not followed, so the mail is no repeat.
-            changes = (Follow(name, Fingerprint(secrets.token_hex(20)), secrets.token_hex(8), arrival.keep_for),)
+        before = self.unwritten.get(name)
         known = self._known.get(name)
-        if known is None:
+        if known is None or now >= known.until:
+            if now < self._dropped_until:
+                before = _some_mail(name, arrival.keep_for)  # one that was perhaps not followed, after the drop
+            self._senders[arrival.sender] += known is None
             known = self._known[name] = _Known(arrival.sender, arrival.keep_for, now)
-            self._senders[arrival.sender] += 1
-        elif now >= known.until:
-            known.state = None
         known.until, known.keep_for = now + arrival.keep_for, arrival.keep_for
         self._known.move_to_end(name)
         self._drop()
-        return changes
+        return before
 
-    def apply(self, command: Follow, answer: Answer, before: tuple[Follow, ...], *, alone: bool) -> SequenceState:
+    def apply(self, command: Follow, answer: Answer, before: Follow | None, *, alone: bool) -> SequenceState:
         """Returns the state after a mail, by the answer of the store to `command`, which followed `before`.
 
         Without an answer the table decides if the process works `alone`. Otherwise another process may have delivered
@@ -78,32 +74,30 @@ class LocalSequences:
         """
         name = command.sequence
         known = self._known.get(name) or _Known(b"", command.keep_for, self._clock())
-        unwritten = self.unwritten.get(name, ())
-        if isinstance(answer, SequenceState) and (unwritten is before or not unwritten):
+        unwritten = self.unwritten.get(name)
+        # If something became unwritten since the command was sent, the store did not know of it.
+        if isinstance(answer, SequenceState) and unwritten in (None, before):
             self.unwritten.pop(name, None)
             known.state = answer
             return answer
         state = place(known.state, command.fingerprint, command.epoch)
-        if state is known.state and not alone and not unwritten:
+        is_full = isinstance(answer, Full)
+        if state is known.state and not alone and not is_full and not unwritten:
             state = replace(state, epoch=command.epoch)
-        if state is not known.state and name in self._known and not isinstance(answer, Full):
-            self.unwritten[name] = (*unwritten, command)[-2:]
+        if state is not known.state and not is_full and name in self._known:
+            self.unwritten[name] = _some_mail(name, known.keep_for)
         known.state = state
         return state
 
-    def confirm(self, changes: Sequence[tuple[Follow, ...]]) -> None:
-        """Notes that the store has confirmed these changes."""
-        for each in changes:
-            if self.unwritten.get(each[0].sequence) is each:
-                del self.unwritten[each[0].sequence]
+    def confirm(self, told: Sequence[Follow]) -> None:
+        """Notes that the store was told this."""
+        for command in told:
+            if self.unwritten.get(command.sequence) == command:
+                del self.unwritten[command.sequence]
 
     def mark_unwritten(self) -> None:
-        """Marks all sequences as unwritten: the store may have lost their latest changes."""
-        for name, known in self._known.items():
-            if known.state:
-                latest, *earlier = known.state.fingerprints
-                changes = [Follow(name, each, secrets.token_hex(8), known.keep_for) for each in earlier[:1]]
-                self.unwritten[name] = (*changes, Follow(name, latest, known.state.epoch, known.keep_for))
+        """Marks all sequences as changed: the store may have lost their latest changes."""
+        self.unwritten = {name: _some_mail(name, known.keep_for) for name, known in self._known.items()}
 
     def _drop(self) -> None:
         """Drops the oldest sequences that have ended or are too many."""
@@ -119,3 +113,8 @@ class LocalSequences:
                 del self._senders[known.sender]
             if now < known.until:
                 self._dropped_until = max(self._dropped_until, known.until)
+
+
+def _some_mail(name: SequenceName, keep_for: float) -> Follow:
+    """Returns a command that makes the next mail of the sequence no repeat, whatever it is."""
+    return Follow(name, Fingerprint(secrets.token_hex(20)), secrets.token_hex(8), keep_for)

@@ -127,16 +127,14 @@ class ClaimManager:
         if not due:
             return {}
         epoch, alone = secrets.token_hex(8), not self._store.up
-        changes = [self._sequences.begin(each) for each in due]
+        told_before = [self._sequences.begin(each) for each in due]
         follows = [Follow(each.sequence, each.fingerprint, epoch, each.keep_for) for each in due]
-        batch = [(*before, follow) for before, follow in zip(changes, follows, strict=True)]
-        answers = iter(await self._store.ask([command for commands in batch for command in commands]))
+        answers = await self._store.ask([*filter(None, told_before), *follows])
         states: dict[SequenceName, SequenceState] = {}
-        full = 0
-        for before, follow in zip(changes, follows, strict=True):
-            *_, answer = (next(answers) for _ in (*before, follow))
-            full += isinstance(answer, Full)
-            states[follow.sequence] = self._sequences.apply(follow, answer, before, alone=alone)
+        last_answers = answers[-len(follows) :]
+        for before, command, answer in zip(told_before, follows, last_answers, strict=True):
+            states[command.sequence] = self._sequences.apply(command, answer, before, alone=alone)
+        full = sum(isinstance(answer, Full) for answer in last_answers)
         self._report_beyond_bound(STORE, full)
         if not self._closing:
             self._write_back.start()

@@ -80,11 +80,14 @@ class WriteBack:
         await self._write_acceptances()
 
     async def _write_sequences(self) -> None:
-        changes = list(self._sequences.unwritten.values())
-        answers = iter(await self._store.ask([command for each in changes for command in each]))
-        answered = [(each, [next(answers) for _ in each]) for each in changes]
+        commands = list(self._sequences.unwritten.values())
+        answers = await self._store.ask(commands)
         self._sequences.confirm(
-            [each for each, given in answered if all(isinstance(answer, SequenceState | Full) for answer in given)]
+            [
+                command
+                for command, answer in zip(commands, answers, strict=True)
+                if isinstance(answer, SequenceState | Full)
+            ]
         )
 
     async def _write_acceptances(self) -> None:
