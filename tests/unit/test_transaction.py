@@ -98,7 +98,7 @@ class ScriptedJudge(Judge):
         super().__init__(window=WINDOW)
         self._analyse = analyse
 
-    def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
+    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
         return self._analyse(content, reverse_path)
 
 

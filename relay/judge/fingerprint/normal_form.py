@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.fingerprint.decoded import CACHED_BODIES, Field, LeafContent, length_and_digest
+from relay.judge.fingerprint.decoded import CACHED_BODIES, LeafContent, length_and_digest
+from relay.judge.fingerprint.header import Field
 from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
 from relay.judge.mime.headers import decode_value, field_values, unfold

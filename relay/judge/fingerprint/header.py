@@ -1,0 +1,140 @@
+"""The header fields that count: all of them, except a short list that differs on every send and that nobody acts on.
+
+A field of the short list counts as written if an MTA, a filter or a reader may act on it. Otherwise a copy with such a
+field could be dropped behind the upstream's 250, and the genuine mail would be suppressed as its repeat (ADR 25).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import Counter
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.core.envelope import fold
+from relay.judge.mime.headers import decode_value, unfold, usual_spelling
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from relay.judge.mime.headers import Fields
+
+_UNCOUNTED = frozenset((
+    *("date", "message-id", "received", "return-path", "mime-version", "to", "x-mailer", "user-agent"),
+    *("dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results"),
+))  # fmt: skip
+"""The short list. Fields that begin with `Content-` count with the parts of the message, MIME-Version does so too."""
+_MOST = {
+    # Some MTAs bounce a message after 25 (Sendmail) or 30 (Exim) hops, and later hops add theirs.
+    "received": 10,
+    **dict.fromkeys(("dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results"), 50),
+}
+"""How often a field of the short list may occur; the others once."""
+_NEAR = 2 * 3600.0
+"""Seconds between Date and receipt. Filters act from 2 h (rspamd) and 3 h (SpamAssassin) on."""
+_LARGEST = 10 * 1024
+"""Bytes of all values on the short list. Some MTAs refuse header sections of 32 KiB (Sendmail)."""
+_LONGEST_KEY = 256
+"""Characters."""
+_FIRST = {"subject": "", "from": " "}
+"""The fields before the others, which are in the order of their names."""
+_ODD = re.compile(rb"[^\t\r\n -~]|\A(?=[^\n]{998})|\n(?=[^\n]{998})")
+"""What other mail servers may refuse: controls, octets outside ASCII, lines over 998 octets (RFC 5322 section 2.1.1)."""
+_KEY = re.compile(rb"[!-~]+(?: [!-~]+)*")
+_MONTHS = {month: number for number, month in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+# RFC 5322 section 3.3, without the obsolete forms that filters score, except the names of UTC.
+_DATE = re.compile(
+    rb"\s*(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),\s*)?([0-9]{1,2})\s+([A-Z][a-z]{2})\s+([0-9]{4})"
+    rb"\s+([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?\s+(?:([+-])(0[0-9]|1[0-4])([0-5][0-9])|GMT|UTC?|Z)(?:\s*\([^()]*\))?\s*"
+)
+REVERSE_PATH, DOMAIN = "reverse-path", "reverse-path domain"
+
+
+class Field(NamedTuple):
+    """A value that counts, with a label that says what it is."""
+
+    label: str
+    value: bytes
+
+
+def counted_fields(fields: Fields, reverse_path: bytes, received_at: float | None) -> Iterator[Field]:
+    """Yields what counts of a header section and of the reverse-path.
+
+    The order of fields with different names does not count. `received_at` is the time of receipt in seconds since the
+    Unix epoch; if it is unknown, any valid Date is near. Without a From field the whole reverse-path counts.
+    """
+    counted = []
+    uncounted = []
+    for field in fields:
+        if field[0] in _UNCOUNTED:
+            uncounted.append(field)
+        elif not field[0].startswith("content-"):
+            counted.append(field)
+    counted.sort(key=_rank)
+    has_from = False
+    for name, raw in counted:
+        has_from = has_from or name == "from"
+        text = decode_value(raw, structured=name != "subject")
+        label = usual_spelling(name)
+        yield Field(f"{label} (raw)", raw) if text is None else Field(label, text)
+    for name, raw in sorted(_acted_on(uncounted, received_at), key=_rank):
+        yield Field(f"{usual_spelling(name)} (raw)", raw)
+    if fields and not any(name == "date" for name, _ in uncounted):
+        yield Field("Date (missing)", b"")
+    yield Field(DOMAIN, _domain(reverse_path)) if has_from else Field(REVERSE_PATH, reverse_path)
+
+
+def key_fields(fields: Fields, counted: Sequence[Field], names: Collection[str]) -> tuple[Field, ...]:
+    """Returns what counts of a message that carries a key in one of these fields: key and sender; else nothing.
+
+    `names` are in lower case. Of several such fields, or of a malformed one, no key is certain.
+    """
+    keys = [(name, unfold(value).strip()) for name, value in fields if name in names]
+    if len(keys) != 1 or len(keys[0][1]) > _LONGEST_KEY or not _KEY.fullmatch(keys[0][1]):
+        return ()
+    sender = (field for field in counted if field.label in {"From", "From (raw)", REVERSE_PATH, DOMAIN})
+    return (Field(f"key {usual_spelling(keys[0][0])}", keys[0][1]), *sender)
+
+
+def _rank(field: tuple[str, bytes]) -> str:
+    return _FIRST.get(field[0], field[0])
+
+
+def _acted_on(uncounted: Fields | list[tuple[str, bytes]], received_at: float | None) -> Iterator[tuple[str, bytes]]:
+    """Yields the fields of the short list that count as written."""
+    joined = b"\n".join([value for _, value in uncounted])
+    too_large = len(joined) > _LARGEST
+    has_odd = too_large or _ODD.search(joined) is not None
+    occurrences = Counter([name for name, _ in uncounted])
+    for name, value in uncounted:
+        if (
+            too_large
+            or (has_odd and _ODD.search(value))
+            or occurrences[name] > _MOST.get(name, 1)
+            or (name == "date" and not _is_near(value, received_at))
+        ):
+            yield name, value
+
+
+def _is_near(raw: bytes, received_at: float | None) -> bool:
+    """Returns whether a Date is valid and near the time of receipt."""
+    found = _DATE.fullmatch(raw)
+    month = found and _MONTHS.get(found[2])
+    if not found or not month:
+        return False
+    day, _, year, hour, minute, second, sign, zone_hours, zone_minutes = found.groups()
+    try:
+        at = dt.datetime(int(year), month, int(day), int(hour), int(minute), int(second or 0), tzinfo=dt.UTC)
+    except ValueError:
+        return False
+    if received_at is None:
+        return True
+    offset = int(zone_hours or 0) * 3600 + int(zone_minutes or 0) * 60
+    return abs(at.timestamp() + (offset if sign == b"-" else -offset) - received_at) <= _NEAR
+
+
+@lru_cache(maxsize=64)
+def _domain(reverse_path: bytes) -> bytes:
+    """Returns the folded domain of a reverse-path; empty if it has none."""
+    return fold(reverse_path).rpartition("@")[2].encode("utf-8", "surrogateescape") if b"@" in reverse_path else b""
