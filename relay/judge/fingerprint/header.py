@@ -40,7 +40,7 @@ _LONGEST_KEY = 256
 _FIRST = {"subject": "", "from": " "}
 """The fields before the others, which are in the order of their names."""
 _ODD = re.compile(rb"[^\t\r\n -~]|\A(?=[^\n]{998})|\n(?=[^\n]{998})")
-"""What other mail servers may refuse: controls, octets outside ASCII, lines over 998 octets (RFC 5322 section 2.1.1)."""
+"""What a mail server may refuse: controls, octets outside ASCII, lines over 998 octets (RFC 5322 section 2.1.1)."""
 _KEY = re.compile(rb"[!-~]+(?: [!-~]+)*")
 _MONTHS = {month: number for number, month in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 # RFC 5322 section 3.3, without the obsolete forms that filters score, except the names of UTC.
