@@ -114,7 +114,7 @@ class Replay:
             return
         recipients, source = archived.delivery.recipients()
         reverse_path = archived.delivery.reverse_path()
-        analysis = self._judge(archived.content, reverse_path or b"")
+        analysis = self._judge(archived.content, reverse_path or b"", self._archive.dates[number])
         self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
@@ -194,6 +194,6 @@ class Replay:
         archived = self._archive.read(number)
         if archived is None:
             return None
-        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"")
+        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"", self._archive.dates[number])
         recipients, _ = archived.delivery.recipients()
         return analysis.normal_form(analysis.rule(recipients[0])).fields
