@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from relay.simulate import mbox
-from relay.simulate.delivery_fields import LATEST, DeliveryFields, parse_file_name, without_delivery_fields
+from relay.simulate.delivery_fields import LATEST, DeliveryFields, parse_file_name
 from relay.simulate.mail_files import FileKind, MailFiles, Problem
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Archive:
         if b"\r\n" not in content:
             # A file with local line ends; on the wire lines end with CRLF.
             content = content.replace(b"\n", b"\r\n")
-        return ArchivedMessage(DeliveryFields(content, from_line), without_delivery_fields(content))
+        return ArchivedMessage(DeliveryFields(content, from_line), content)
 
     def _index_mbox(self, file: MailFile) -> Iterator[int]:
         size = file.status.st_size

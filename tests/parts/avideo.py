@@ -21,8 +21,6 @@ HOST = "tube.example.test"
 CONTACT = "contact@tube.example.test"
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 """A Date that is far from the time of receipt counts, so that the mails must be new."""
-NOON = dt.datetime(2026, 3, 1, 10, 57, tzinfo=dt.UTC)
-"""A fixed time, for archives."""
 CSS_LINES = 1000
 
 Encoding = Literal["8bit", "quoted-printable", "base64"]

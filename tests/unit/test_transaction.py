@@ -728,7 +728,9 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     (repeat,) = record.repeats
     assert (repeat.recipient, repeat.rule, repeat.age) == ("B@EXAMPLE.TEST", "default", 34.0)
     assert repeat.original == Original(first.id, "<one@tube.example.test>", "said:" + QUEUED.text[5:], 1_700_000_000.0)
-    assert [name.rpartition(" ")[0] for name in record.forms["default"]] == ["Subject", "reverse-path", "part", "text"]
+    assert [name.rpartition(" ")[0] for name in record.forms["default"]] == [
+        *("Subject", "Date (missing)", "reverse-path", "part", "text"),
+    ]
     assert decode(encode(record)) == record
     assert copy == SuppressedCopy(b"sender@example.test", (B,), again)
 
