@@ -71,7 +71,7 @@ class DecodedMessage:
 
 def decode_message(message: Message, reverse_path: bytes, received_at: float | None = None) -> DecodedMessage:
     """Decodes a message. `received_at` is in seconds since the Unix epoch; None if it is unknown."""
-    header = tuple(counted_fields(message.fields, reverse_path, received_at))
+    header = counted_fields(message.fields, reverse_path, received_at)
     if message.root is None:
         return DecodedMessage(message, header, DecodedBody((), (), _guessed_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
