@@ -235,12 +235,14 @@ def test_a_wrong_ignore_is_told_by_its_number(tmp_path: Path, table: str, mend: 
     assert mend in line
 
 
+KINDS = "parameter, query, text, attribute, comment and header"
+
+
 def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:
     lines = _errors(tmp_path, _RULE + "ignore = [ { text = 'a' }, { name = 'n', text = '[' }, { }, 3 ]\n")
     assert lines == [
         """rule 1 "mine", ignore 2 "n": text = '[': missing ] at "[\"""",
-        'rule 1 "mine", ignore 3: has nothing; write exactly one of parameter, query, text, attribute, comment '
-        "and header",
+        'rule 1 "mine", ignore 3: has nothing; write exactly one of ' + KINDS,
         'rule 1 "mine", ignore 4: this is not a table; write { parameter = "utm_source" }, or keys below [[ignore]]',
     ]
 
