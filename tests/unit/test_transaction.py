@@ -735,6 +735,14 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     assert copy == SuppressedCopy(b"sender@example.test", (B,), again)
 
 
+async def test_a_date_is_compared_with_the_time_of_receipt(relay: Relay) -> None:
+    dates = ("Tue, 14 Nov 2023 22:00:00 +0000", "Tue, 14 Nov 2023 22:01:00 +0000", "Thu, 1 Jan 1970 00:00:00 +0000")
+    for date in dates:
+        await relay.send(A, content=Content(f"Date: {date}\r\n".encode() + MAIL.wire))
+    outcomes = [next(iter(report.results.values())).outcome for report in relay.reporter.reports]
+    assert outcomes == [Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.FORWARDED]
+
+
 async def test_of_a_long_reply_the_beginning_is_kept(relay: Relay) -> None:
     relay.upstream.dots = [Reply(250, (b"2.0.0 " + b"x" * 2000,))]
     await relay.send(A)
