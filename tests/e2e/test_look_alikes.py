@@ -14,27 +14,35 @@ from parts.postfix import Postfix
 from parts.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import StartRelay
 
 SENDER = b"contact@tube.example.test"
 MAIL = notification()
 
 
+@pytest.fixture
+def spool() -> Iterator[Path]:
+    """A folder for mailboxes of local users. Postfix delivers with their rights."""
+    with TemporaryDirectory(prefix="spool-") as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
 async def test_a_copy_that_postfix_bounces_as_a_loop_does_not_suppress_the_genuine_mail(
-    start_relay: StartRelay,
+    start_relay: StartRelay, spool: Path
 ) -> None:
-    with TemporaryDirectory(prefix="spool-") as spool:
-        Path(spool).chmod(0o1777)
-        local = ["mydestination = local.test", f"mail_spool_directory = {spool}/", "local_recipient_maps ="]
-        with Postfix(settings=local) as postfix:
-            relay = await start_relay(upstream=postfix.url)
-            user = b"nobody@local.test"
-            look_alike = await send(relay.port, SENDER, [user], b"Delivered-To: nobody@local.test\r\n" + MAIL)
-            await until(lambda: "mail forwarding loop" in postfix.log(), "the bounce")
-            genuine = await send(relay.port, SENDER, [user], MAIL)
-            assert look_alike.ok
-            assert genuine.ok
-            await until(lambda: list(Path(spool).rglob("new/*")), "the genuine mail")
+    local = ["mydestination = local.test", f"mail_spool_directory = {spool}/", "local_recipient_maps ="]
+    with Postfix(settings=local) as postfix:
+        relay = await start_relay(upstream=postfix.url)
+        user = b"nobody@local.test"
+        look_alike = await send(relay.port, SENDER, [user], b"Delivered-To: nobody@local.test\r\n" + MAIL)
+        await until(lambda: "mail forwarding loop" in postfix.log(), "the bounce")
+        genuine = await send(relay.port, SENDER, [user], MAIL)
+        assert look_alike.ok
+        assert genuine.ok
+        await until(lambda: list(spool.rglob("new/*")), "the genuine mail")
 
 
 @pytest.mark.parametrize(
