@@ -85,6 +85,7 @@ def write_by_email(mail: Mail, encoding: Encoding = "8bit", boundary: str = "==1
     message = EmailMessage(policy=policy.SMTP.clone(utf8=True, refold_source="none"))
     message["Subject"] = mail.subject
     message["From"] = f"{mail.name} <a@example.org>"
+    message["Date"] = "Tue, 1 Jul 2025 10:58:00 +0000"
     message.preamble = PREAMBLE + "\n"
     message.set_content(mail.plain, cte=encoding)
     message.add_alternative(mail.html, subtype="html", cte=encoding)

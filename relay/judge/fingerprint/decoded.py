@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.judge.fingerprint.header import Field, counted_fields
 from relay.judge.html.style_sheet import may_hold_link, split_style
 from relay.judge.mime.content_ids import ordinals_of
-from relay.judge.mime.headers import decode_value, field_values
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.transfer import decode_chunks
 from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
@@ -18,7 +18,6 @@ from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
 
 STYLE_SHEET = "style sheet"
@@ -27,20 +26,6 @@ _SMALL_MESSAGE = 1 << 16
 """Bytes. A decoded body takes a few times the memory of its message."""
 _SMALL_LEAF_COUNT = 50
 """Each leaf takes a kilobyte, however short it is."""
-# By name of the header field: its label, and whether the field is structured (RFC 2047 section 5).
-_HASHED_FIELDS = {
-    "subject": ("Subject", False),
-    "from": ("From", True),
-    "reply-to": ("Reply-To", True),
-    "list-id": ("List-Id", True),
-}
-
-
-class Field(NamedTuple):
-    """A value that counts, with a label that says what it is."""
-
-    label: str
-    value: bytes
 
 
 class LeafContent(NamedTuple):
@@ -77,16 +62,16 @@ class DecodedBody:
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A message, the header fields that count, and its decoded body."""
+    """A message, what counts of its header section and its reverse-path, and its decoded body."""
 
     message: Message
     header: tuple[Field, ...]
     body: DecodedBody
 
 
-def decode_message(message: Message, reverse_path: bytes) -> DecodedMessage:
-    """Decodes a message. The reverse-path counts if there is no From field."""
-    header = tuple(_header_fields(message.fields, reverse_path))
+def decode_message(message: Message, reverse_path: bytes, received_at: float | None = None) -> DecodedMessage:
+    """Decodes a message. `received_at` is in seconds since the Unix epoch; None if it is unknown."""
+    header = counted_fields(message.fields, reverse_path, received_at)
     if message.root is None:
         return DecodedMessage(message, header, DecodedBody((), (), _guessed_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
@@ -118,17 +103,6 @@ def length_and_digest(pieces: Iterable[bytes]) -> bytes:
         total += len(piece)
         state.update(piece)
     return f"{total} bytes, blake2b {state.hexdigest()}".encode()
-
-
-def _header_fields(fields: Fields, reverse_path: bytes) -> Iterator[Field]:
-    hashed = [field for field in fields if field[0] in _HASHED_FIELDS]
-    for name, (label, structured) in _HASHED_FIELDS.items():
-        raw_values = field_values(hashed, name)
-        for raw in raw_values:
-            text = decode_value(raw, structured=structured)
-            yield Field(f"{label} (raw)", raw) if text is None else Field(label, text)
-        if name == "from" and not raw_values:
-            yield Field("reverse-path", reverse_path)
 
 
 def _guessed_texts(raw: bytes) -> tuple[bytes, ...]:

@@ -20,12 +20,25 @@ Fields: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name in lower case and raw value, folds included, in the order of the header section: `(("subject", b" Hello"),)`."""
 _CACHED_LENGTH = 400
 """Bytes of the longest value that is cached."""
+_USUAL_SPELLINGS = {"message-id": "Message-ID", "mime-version": "MIME-Version"}
 
 # RFC 2047 section 2: an encoded word holds no white space, and white space or the ends of the field surround it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
 _BAD_Q = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 # Syntax in a structured field, unless it is the content of an encoded word (RFC 2047 section 5 rule 3).
 _SPECIALS = frozenset('()<>[]:;@\\,"')
+
+
+@lru_cache(maxsize=512)
+def usual_spelling(name: str) -> str:
+    """Returns the name of a field as it is usually written. Different names, in lower case, have different spellings.
+
+    Example: `list-id` becomes `List-Id`.
+    """
+    if name.startswith(("dkim-", "arc-")):
+        first, _, rest = name.partition("-")
+        return f"{first.upper()}-{rest.title()}"
+    return _USUAL_SPELLINGS.get(name, name.title())
 
 
 def field_values(fields: Sequence[tuple[str, bytes]], name: str) -> list[bytes]:

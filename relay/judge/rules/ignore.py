@@ -83,7 +83,16 @@ class Comment:
     comment: Pattern
 
 
-Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A field of the message's header section. Neither its value nor its presence counts."""
+
+    name: str
+    header: str
+    """In lower case."""
+
+
+Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment | Header
 
 
 def ignore_weight(ignore: Ignore) -> int:

@@ -46,8 +46,10 @@ def test_the_normal_form_of_a_message_with_every_kind_of_field() -> None:
     assert fields(content) == [
         ("Subject", b"Hi"),
         ("From", b"Anna <a@example.org>"),
-        ("Reply-To", b"c@example.org"),
         ("List-Id", b"<l.example.org>"),
+        ("Reply-To", b"c@example.org"),
+        ("Date (missing)", b""),
+        ("reverse-path domain", b"example.org"),
         ("parts", b"multipart/mixed"),
         ("preamble", b"This is MIME."),
         ("part", b"text/plain"),
@@ -71,7 +73,13 @@ def test_the_reverse_path_replaces_a_missing_from_field() -> None:
 
 def test_a_broken_body_counts_raw_after_the_readable_header_fields() -> None:
     broken = fields("Subject: x\nContent-Type: multipart/mixed\n\nbody")
-    assert [label for label, _ in broken] == ["Subject", "reverse-path", "content-type (raw)", "raw body"]
+    assert [label for label, _ in broken] == [
+        "Subject",
+        "Date (missing)",
+        "reverse-path",
+        "content-type (raw)",
+        "raw body",
+    ]
     assert [label for label, _ in fields("nonsense")] == ["reverse-path", "raw content"]
 
 
