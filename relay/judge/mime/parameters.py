@@ -113,7 +113,7 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
         group.append(_Segment(int(found[2] or 0), found[3] is not None, value, key))
     forms.update(name for name, _ in groups)
     for (name, form), segments in groups.items():
-        joined = _join_segments(sorted(segments))
+        joined = _join_segments(segments)
         if joined is None:
             readable += [_raw(segment.key, segment.value) for segment in segments]
         else:
@@ -131,8 +131,14 @@ def _raw(key: str, value: bytes) -> tuple[str, bytes]:
 
 
 def _join_segments(segments: list[_Segment]) -> bytes | None:
-    """Joins segments (RFC 2231 section 3 and 4). Only an encoded first segment begins with charset and language."""
+    """Joins segments (RFC 2231 section 3 and 4). Only an encoded first segment begins with charset and language.
+
+    Some readers join segments in the order in which they are written, and some do not decode a mixture of encoded and
+    plain ones.
+    """
     if [segment.number for segment in segments] != list(range(len(segments))):
+        return None
+    if len({segment.encoded for segment in segments}) > 1:
         return None
     charset = b"utf-8"
     first = segments[0]

@@ -15,6 +15,15 @@ IDENTITY = frozenset(("7bit", "8bit", "binary"))
 # at the end of a line are dropped by some decoders (rule 3) and kept by others.
 _UNCERTAIN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
 
+# Some readers keep white space and controls around the label, and then do not know the encoding.
+_LABEL = re.compile(rb" *([A-Za-z0-9-]+)")
+
+
+def parse_encoding(raw: bytes) -> str:
+    """Returns the encoding in lower case, or the raw value of the field if readers may not recognise it."""
+    label = _LABEL.fullmatch(raw)
+    return label[1].decode("ascii").lower() if label else raw.decode("latin-1")
+
 
 def decode_transfer(body: bytes, encoding: str) -> bytes | None:
     """Returns the octets that were encoded, or None if the encoding is unknown or broken."""
