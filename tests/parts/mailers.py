@@ -71,7 +71,7 @@ def write(mail: Mail, mailer: Mailer = Mailer()) -> bytes:
     head = [
         *mailer.others[:half],
         f"Subject: {_header_text(mail.subject, mailer)}",
-        f"From: {_header_text(mail.name, mailer)} <a@example.org>",
+        f"From: {_header_text(mail.name, mailer, whole=True)} <a@example.org>",
         *mailer.others[half:],
         "MIME-Version: 1.0",
         f'Content-Type: multipart/{kind};{mailer.gap}boundary="{boundary}"',
@@ -132,10 +132,11 @@ def _base64(octets: bytes, mailer: Mailer) -> bytes:
     return b"\n".join(text[at : at + mailer.width] for at in range(0, len(text), mailer.width))
 
 
-def _header_text(text: str, mailer: Mailer) -> str:
+def _header_text(text: str, mailer: Mailer, *, whole: bool = False) -> str:
+    """Returns a text as one encoded word if it is `whole`: some readers show a blank between two words in From."""
     if mailer.words == "raw" or not text:
         return text
-    pieces = [text[at : at + 3] for at in range(0, len(text), 3)] if mailer.words == "split" else [text]
+    pieces = [text[at : at + 3] for at in range(0, len(text), 3)] if mailer.words == "split" and not whole else [text]
     return "\n ".join(_encoded_word(piece, mailer) for piece in pieces)
 
 

@@ -46,7 +46,7 @@ class Readers:
             asked = [{"message": base64.b64encode(message).decode()} for message in batch]
             node, php = (self._ask(name, asked) for name in COMMANDS)
             shown += [
-                _fold({**_python(message), **one, **_from_hex(other)})
+                _fold({**_python(message), **one, **_blank_for_underscore(_from_hex(other))})
                 for message, one, other in zip(batch, node, php, strict=True)
             ]
         return shown
@@ -113,6 +113,12 @@ def _fold(shown: Any) -> Any:
     if isinstance(shown, list):
         return [_fold(one) for one in shown]
     return {name: _fold(one) for name, one in shown.items()} if isinstance(shown, dict) else shown
+
+
+def _blank_for_underscore(shown: Shown) -> Shown:
+    """PHP shows the blanks of encoded words as `_` before version 8.3, which is a known fault of that function alone."""
+    fields = {name: text.replace("_", " ") for name, text in shown["mbstring"].items()}
+    return {**shown, "mbstring": fields}
 
 
 def _from_hex(shown: Any) -> Any:

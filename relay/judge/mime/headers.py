@@ -22,8 +22,8 @@ _CACHED_LENGTH = 400
 
 # RFC 2047 section 2: an encoded word holds no white space, and white space or the ends of the field surround it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
-# Without the horizontal tab, which folding leaves.
-_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""All controls but the horizontal tab, which is white space to all readers."""
 _DECODED_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BAD_Q = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 # Syntax in a structured field, unless it is the content of an encoded word (RFC 2047 section 5 rule 3).
@@ -53,7 +53,7 @@ def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
 def _decode_value(raw: bytes, structured: bool) -> bytes | None:
     value = unfold(raw)
     # Readers differ about raw octets (RFC 6532 is an extension) and about controls.
-    if not value.isascii() or _CONTROLS.search(value):
+    if not value.isascii() or CONTROLS.search(value):
         return None
     if b"=?" not in value:
         return fold_text(value.decode("ascii"))
@@ -62,12 +62,20 @@ def _decode_value(raw: bytes, structured: bool) -> bytes | None:
     for token in value.split():
         word = _ENCODED_WORD.fullmatch(token)
         decoded = _decode_word(word) if word else _decode_literal(token)
-        if decoded is None or (word and structured and not _SPECIALS.isdisjoint(decoded)):
+        if decoded is None or (word and structured and (after_word or not _is_plain_phrase(decoded))):
             return None
         # RFC 2047 section 6.2: white space between two encoded words is not shown.
         shown.append(decoded if word and after_word else f" {decoded}")
         after_word = bool(word)
     return fold_text("".join(shown))
+
+
+def _is_plain_phrase(decoded: str) -> bool:
+    """Returns whether readers agree about the text of an encoded word in a structured field.
+
+    Some keep blanks at its ends, and some show a blank between two words.
+    """
+    return bool(decoded) and decoded == decoded.strip() and _SPECIALS.isdisjoint(decoded)
 
 
 _decode_cached = lru_cache(maxsize=256)(_decode_value)

@@ -46,7 +46,8 @@ _FIELD = {
     newline: re.compile(rb"([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*)%b" % (newline, newline))
     for newline in (b"\r\n", b"\n")
 }
-_DELIMITER_END = re.compile(rb"(--)?[ \t]*(\r?\n|\Z)")
+# Without padding (RFC 2046 section 5.1.1), behind which some readers see no boundary.
+_DELIMITER_END = re.compile(rb"(--)?(\r?\n|\Z)")
 _SINGLE = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
 _TEXT = ParameterisedValue("text/plain")
 _MESSAGE = ParameterisedValue("message/rfc822")  # The default in a digest: RFC 2046 section 5.1.5

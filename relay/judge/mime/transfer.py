@@ -34,7 +34,8 @@ def decode_transfer(body: bytes, encoding: str) -> bytes | None:
 def decode_chunks(body: bytes, encoding: str) -> list[bytes] | None:
     """Returns the same octets in chunks, each small enough that hashing it does not hold the GIL for long."""
     if encoding in IDENTITY:
-        return [body]
+        # RFC 2045 section 2.8. Some readers take a body with NULs for another charset's lines.
+        return None if b"\0" in body else [body]
     if encoding == "quoted-printable":
         return _quoted_printable(body)
     if encoding == "base64":

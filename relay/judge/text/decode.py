@@ -27,8 +27,9 @@ _EAST_ASIAN = frozenset(("iso-2022-jp", "shift_jis", "euc-jp", "gb2312", "gbk", 
 _CODECS = {name: name for name in (*UNICODE, *_ISO_8859, "koi8-r", "koi8-u", *_EAST_ASIAN)} | _WINDOWS
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters.
-_COMPOSED_SYLLABLE = b"\xa4\xd4"
+# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters. JIS X 0212, which
+# some readers do not know.
+_DIFFERING_OCTETS = {"euc-kr": b"\xa4\xd4", "euc-jp": b"\x8f"}
 # Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode; and DEL, which one
 # reader makes another control of.
 _DIFFERING_EAST_ASIAN = (
@@ -72,9 +73,7 @@ _SPACE_IN_VALUE = re.compile(
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
 # White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on after `<`
 # or `>`.
-_SPACE_THAT_COUNTS = re.compile(
-    rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE
-)
+_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE)
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -93,9 +92,10 @@ def decode_text(octets: bytes, charset: str) -> str | None:
     except UnicodeError:
         return None
     differing = _DIFFERING.get(charset)
-    if (differing and differing.search(text)) or (charset == "euc-kr" and _COMPOSED_SYLLABLE in octets):
+    if differing and differing.search(text):
         return None
-    return text
+    unclear = _DIFFERING_OCTETS.get(charset)
+    return None if unclear and unclear in octets else text
 
 
 def fold_text(text: str) -> bytes | None:

@@ -6,7 +6,11 @@ import iconv from "iconv-lite";
 import { simpleParser } from "mailparser";
 import PostalMime from "postal-mime";
 
-const digest = (octets) => createHash("md5").update(Buffer.from(octets ?? "")).digest("hex");
+// postal-mime drops carriage returns, and adds a line feed at the end, where a part is not in base64.
+const digest = (octets) =>
+  createHash("md5")
+    .update(Buffer.from(octets ?? "").toString("latin1").replaceAll("\r\n", "\n").replace(/\n+$/, ""), "latin1")
+    .digest("hex");
 const skip = { skipHtmlToText: true, skipTextToHtml: true, skipImageLinks: true, skipTextLinks: true };
 
 async function attempt(show) {

@@ -33,7 +33,7 @@ function read_message(string $octets): array {
             $content = to_utf8($content, $data['content-charset'] ?? ($data['charset'] ?? ''));
         }
         $file = $data['disposition-filename'] ?? ($data['content-name'] ?? '');
-        $parts[] = [$type, $data['content-disposition'] ?? '', bin2hex($file), bin2hex($content)];
+        $parts[] = [$type, $data['content-disposition'] ?? '', bin2hex(iconv_mime_decode($file, 2, 'UTF-8') ?: $file), bin2hex($content)];
     }
     $fields = mailparse_msg_get_part_data($mail)['headers'];
     mailparse_msg_free($mail);
