@@ -43,7 +43,8 @@ has_readers() { # the npm packages of the lock, copied when they were installed
 say_how() {
     echo "The tests need programs that are not installed. On Debian or Ubuntu:" >&2
     [ -z "$missing" ] || echo "    sudo apt-get install -y $missing" >&2
-    has_readers || echo "    (cd tests/parts/readers && sudo npm ci --ignore-scripts)    # mailparser, postal-mime (Node.js)" >&2
+    has_readers || echo "    cd tests/parts/readers && sudo npm ci --ignore-scripts &&" \
+        "sudo cp package-lock.json node_modules/installed-lock.json    # mailparser, postal-mime" >&2
     exit 1
 }
 install_readers() {

@@ -1,7 +1,7 @@
 """Generates pairs of messages: one message, and the same with one feature written in another way.
 
-The ways are those in which parsers have been seen to differ: labels, quotes, controls, boundaries, charsets, encoded words.
-Most pairs are equal to one reader and different to another. Their fingerprints may only be equal if no reader differs.
+The ways are those in which parsers have been seen to differ: labels, quotes, controls, boundaries, charsets, encoded
+words. Most pairs are equal to one reader and different to another. Their fingerprints may only be equal if no reader differs.
 """
 
 from __future__ import annotations
@@ -65,10 +65,33 @@ KINDS = [
     *["text/html"] * 4,
     *["TEXT/Plain", "text/csv", "application/octet-stream", "message/rfc822", "text/calendar", "image/png"],
 ]
-CHARSETS = (
-    "us-ascii utf-8 UTF-8 utf8 iso-8859-1 windows-1252 latin1 iso-8859-15 iso-2022-jp shift_jis gb18030 gbk big5 euc-kr euc-jp"
-    " utf-16 utf-7 hz-gb-2312 iso-2022-kr unknown-8bit koi8-r windows-1251 cp1252 ascii ansi_x3.4-1968"
-).split()
+CHARSETS = [
+    "us-ascii",
+    "utf-8",
+    "UTF-8",
+    "utf8",
+    "iso-8859-1",
+    "windows-1252",
+    "latin1",
+    "iso-8859-15",
+    "iso-2022-jp",
+    "shift_jis",
+    "gb18030",
+    "gbk",
+    "big5",
+    "euc-kr",
+    "euc-jp",
+    "utf-16",
+    "utf-7",
+    "hz-gb-2312",
+    "iso-2022-kr",
+    "unknown-8bit",
+    "koi8-r",
+    "windows-1251",
+    "cp1252",
+    "ascii",
+    "ansi_x3.4-1968",
+]
 CODECS = {
     "unknown-8bit": "latin-1",
     "hz-gb-2312": "hz",
@@ -76,9 +99,21 @@ CODECS = {
     "us-ascii": "utf-8",
     "ascii": "utf-8",
 }
-WORD_CHARSETS = (
-    "iso-8859-1 windows-1252 iso-8859-15 iso-2022-jp shift_jis euc-jp gb2312 gbk gb18030 big5 euc-kr koi8-r windows-1251"
-).split()
+WORD_CHARSETS = [
+    "iso-8859-1",
+    "windows-1252",
+    "iso-8859-15",
+    "iso-2022-jp",
+    "shift_jis",
+    "euc-jp",
+    "gb2312",
+    "gbk",
+    "gb18030",
+    "big5",
+    "euc-kr",
+    "koi8-r",
+    "windows-1251",
+]
 CHARSET_LABELS = {
     "plain": b"; charset=%b",
     "quoted": b'; charset="%b"',
@@ -166,10 +201,38 @@ EPILOGUES = [
     b"\r\n--b\r\n\r\nEvil\r\n--b--\r\n",
     b"\r\n--B\r\n\r\nEvil\r\n--B--\r\n",
 ]
-QUOTED_PRINTABLE = "plain lower soft soft-end soft-end-2 soft-blanks crlf-coded lf-coded lf-soft all bare-lf blanks soft-lf dot".split()
-BASE64 = (
-    "plain one short lf blank-lines blanks no-padding hyphens padded-inside middle after bits cr more-padding".split()
-)
+QUOTED_PRINTABLE = [
+    "plain",
+    "lower",
+    "soft",
+    "soft-end",
+    "soft-end-2",
+    "soft-blanks",
+    "crlf-coded",
+    "lf-coded",
+    "lf-soft",
+    "all",
+    "bare-lf",
+    "blanks",
+    "soft-lf",
+    "dot",
+]
+BASE64 = [
+    "plain",
+    "one",
+    "short",
+    "lf",
+    "blank-lines",
+    "blanks",
+    "no-padding",
+    "hyphens",
+    "padded-inside",
+    "middle",
+    "after",
+    "bits",
+    "cr",
+    "more-padding",
+]
 DISPOSITIONS = [
     b"inline",
     b"attachment",

@@ -116,7 +116,7 @@ def _fold(shown: Any) -> Any:
 
 
 def _blank_for_underscore(shown: Shown) -> Shown:
-    """PHP shows the blanks of encoded words as `_` before version 8.3, which is a known fault of that function alone."""
+    """PHP shows the blanks of encoded words as `_` before version 8.3: a known fault of that function."""
     fields = {name: text.replace("_", " ") for name, text in shown["mbstring"].items()}
     return {**shown, "mbstring": fields}
 

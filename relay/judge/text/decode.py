@@ -27,17 +27,17 @@ _EAST_ASIAN = frozenset(("iso-2022-jp", "shift_jis", "euc-jp", "gb2312", "gbk", 
 _CODECS = {name: name for name in (*UNICODE, *_ISO_8859, "koi8-r", "koi8-u", *_EAST_ASIAN)} | _WINDOWS
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters. JIS X 0212, which
-# some readers do not know.
+# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters. JIS X 0212,
+# which some readers do not know.
 _DIFFERING_OCTETS = {"euc-kr": b"\xa4\xd4", "euc-jp": b"\x8f"}
-# Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode; and DEL, which one
-# reader makes another control of.
+# Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode; and DEL, which
+# one reader makes another control of.
 _DIFFERING_EAST_ASIAN = (
     r"\\~\x7f\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
     r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6"
 )
-# Characters for which the tables of readers differ: CPython's, PHP's mbstring, glibc's iconv, iconv-lite and the Encoding
-# Standard's, as Node.js has it. `test_readers.py` compares them.
+# Characters for which the tables of readers differ: CPython's, PHP's mbstring, glibc's iconv, iconv-lite and the
+# Encoding Standard's, as Node.js has it. `test_readers.py` compares them.
 _DIFFERING = {
     # Readers decode ISO 8859 as its Windows cousin, in which these are letters and signs.
     **dict.fromkeys(_ISO_8859, re.compile("[\x80-\x9f]")),
@@ -71,8 +71,8 @@ _SPACE_IN_VALUE = re.compile(
 )
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
-# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on after `<`
-# or `>`.
+# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
+# after `<` or `>`.
 _SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE)
 
 
