@@ -10,6 +10,7 @@ import base64
 import quopri
 from dataclasses import dataclass
 from email import policy
+from email.header import Header
 from email.message import EmailMessage
 from typing import Literal
 
@@ -98,7 +99,12 @@ def write_by_email(mail: Mail, encoding: Encoding = "8bit", boundary: str = "==1
     for part in message.walk():
         if part is not message:
             del part["MIME-Version"]  # Needless there (RFC 2045 section 4), and other libraries write none.
-    return message.as_bytes()
+    # The policy that leaves lines as they are writes raw octets. The library's older class writes one encoded word.
+    content = message.as_bytes()
+    for before, text in ((b"Subject: ", mail.subject), (b"From: ", mail.name)):
+        coded = Header(text, "utf-8", maxlinelen=1000).encode().encode()
+        content = content.replace(before + text.encode(), before + coded, 1)
+    return content
 
 
 def _multipart(boundary: str, parts: list[bytes]) -> bytes:

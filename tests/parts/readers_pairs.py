@@ -1,7 +1,8 @@
 """Generates pairs of messages: one message, and the same with one feature written in another way.
 
 The ways are those in which parsers have been seen to differ: labels, quotes, controls, boundaries, charsets, encoded
-words. Most pairs are equal to one reader and different to another. Their fingerprints may only be equal if no reader differs.
+words. Most pairs are equal to one reader and different to another. Their fingerprints may only be equal if no reader
+differs.
 """
 
 from __future__ import annotations
