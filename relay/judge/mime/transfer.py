@@ -12,8 +12,8 @@ LINE_LIMIT = 1 << 20
 IDENTITY = frozenset(("7bit", "8bit", "binary"))
 """Encodings that leave the octets as they are."""
 # RFC 2045 section 6.7: two hexadecimal digits or the end of the line follow `=`. Readers accept lower case too. Blanks
-# at the end of a line are dropped by some decoders (rule 3) and kept by others.
-_UNCERTAIN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
+# at the end of a line are dropped by some decoders (rule 3) and kept by others. NULs are changed by some.
+_UNCERTAIN = re.compile(rb"=00|=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
 
 # Some readers keep white space and controls around the label, and then do not know the encoding.
 _LABEL = re.compile(rb" *([A-Za-z0-9-]+)")
