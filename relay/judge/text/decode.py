@@ -27,21 +27,31 @@ _EAST_ASIAN = frozenset(("iso-2022-jp", "shift_jis", "euc-jp", "gb2312", "gbk", 
 _CODECS = {name: name for name in (*UNICODE, *_ISO_8859, "koi8-r", "koi8-u", *_EAST_ASIAN)} | _WINDOWS
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters.
-_COMPOSED_SYLLABLE = b"\xa4\xd4"
-# Characters for which the tables of readers differ.
+# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters. JIS X 0212,
+# which some readers do not know.
+_DIFFERING_OCTETS = {"euc-kr": b"\xa4\xd4", "euc-jp": b"\x8f"}
+# Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode; and DEL, which
+# one reader makes another control of.
+_DIFFERING_EAST_ASIAN = (
+    r"\\~\x7f\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
+    r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6"
+)
+# Characters for which the tables of readers differ: CPython's, PHP's mbstring, glibc's iconv, iconv-lite and the
+# Encoding Standard's, as Node.js has it. `test_readers.py` compares them.
 _DIFFERING = {
     # Readers decode ISO 8859 as its Windows cousin, in which these are letters and signs.
     **dict.fromkeys(_ISO_8859, re.compile("[\x80-\x9f]")),
     # RFC 2319 has frames where later tables have the letter of Belarusian.
     "koi8-u": re.compile(r"[\u255d\u256c]"),
-    # Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode.
-    **dict.fromkeys(
-        _EAST_ASIAN,
-        re.compile(
-            r"[\\~\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
-            r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6]"
-        ),
+    # Node.js 18 to 23 shows the octets 80 to 9F as controls.
+    **dict.fromkeys(("windows-1252", "cp1252"), re.compile("[^\0-\x7f\xa0-\xff]")),
+    **dict.fromkeys(_EAST_ASIAN, re.compile(f"[{_DIFFERING_EAST_ASIAN}]")),
+    # A2E6 and A2E7, which are newer than most tables.
+    "euc-kr": re.compile(f"[{_DIFFERING_EAST_ASIAN}\u20ac\xae]"),
+    # C6A1 to C7FC, where every vendor has other letters, and single signs.
+    "big5": re.compile(
+        f"[{_DIFFERING_EAST_ASIAN}\u02cd\u0401\u0414-\u041c\u0423-\u044f\u0451\u2022\u223c\u2460-\u2469\u2474-\u247d"
+        r"\u2574\u2609\u2641\u3005\u3041-\u3093\u309d-\u309e\u30a1-\u30f6\u30fe\uff0f\uff3c\uff64]"
     ),
 }
 # Not text: NUL stands for what an ignore removes, and a vertical tab is white space to Python but not to HTML. After an
@@ -61,6 +71,9 @@ _SPACE_IN_VALUE = re.compile(
 )
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
+# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
+# after `<` or `>`.
+_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE)
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -79,9 +92,10 @@ def decode_text(octets: bytes, charset: str) -> str | None:
     except UnicodeError:
         return None
     differing = _DIFFERING.get(charset)
-    if (differing and differing.search(text)) or (charset == "euc-kr" and _COMPOSED_SYLLABLE in octets):
+    if differing and differing.search(text):
         return None
-    return text
+    unclear = _DIFFERING_OCTETS.get(charset)
+    return None if unclear and unclear in octets else text
 
 
 def fold_text(text: str) -> bytes | None:
@@ -109,6 +123,8 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
     source = _decode_to_utf8(octets, charset)
     if source is None:
         return None
+    if _SPACE_THAT_COUNTS.search(source):
+        return source.replace(b"\r\n", b"\n")
     pieces: list[bytes] = []
     start = 0
     for found in _SPACE_IN_VALUE.finditer(source):

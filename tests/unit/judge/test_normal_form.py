@@ -168,8 +168,10 @@ def test_all_code_points_that_nfc_turns_into_ascii_are_known() -> None:
 
 
 def test_html_keeps_code_points_and_line_breaks_in_values() -> None:
-    page = '<p  a =\n\'b\r\nc\td  e\'\n f="\t"> ="x\ny <b> z" e\u0301 \u212a'
-    assert read_html(page.encode(), "utf-8") == '<p a = \'b\nc\td  e\' f="\t"> ="x y <b> z" e\u0301 \u212a'.encode()
+    page = "<p  a =\n'b\r\nc\td  e'\n f=\"\t\"> x\ny <b> z e\u0301 \u212a"
+    assert read_html(page.encode(), "utf-8") == "<p a = 'b\nc\td  e' f=\"\t\"> x y <b> z e\u0301 \u212a".encode()
+    for unclear in ('<p  a="x\r\ny < z">', "<p  a='>\t'>", '<style>a  b "\r\n"</style>', '="x\ny <b  c>"'):
+        assert read_html(unclear.encode(), "utf-8") == unclear.replace("\r\n", "\n").encode()
     assert read_html("=' \u00e9\n'".encode("latin-1"), "latin1") == "=' \u00e9\n'".encode()
     assert read_html(b"a\0", "utf-8") is read_html(b"\xff", "utf-8") is read_html(b"a\v", "latin1") is None
 

@@ -23,7 +23,7 @@ from relay.core.ruling import Action, Repeats
 from relay.judge.fingerprint.normal_form import Field
 from relay.judge.judge import Judge
 from relay.judge.rules.pattern import Pattern
-from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
+from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.simulate.archive import Archive
 from relay.simulate.near_misses import _MOST_GROUPS, _MOST_REMEMBERED, NearMisses, find_one_difference
 from relay.simulate.replay import Replay
