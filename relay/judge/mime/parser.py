@@ -148,6 +148,9 @@ class _Parser:
         closed = False
         while not closed:
             at = self._content.find(marker, start - 1, end)
+            # Where the message ends without the closing boundary, all readers take the rest for the last part.
+            if at < 0 and slices and end == len(self._content):
+                return [*slices, (start, end), (end, end)]
             if at < 0:
                 raise _BrokenError("a multipart without its closing boundary")
             following, closed = self._end_of_delimiter(at, at + len(marker), end)
