@@ -185,7 +185,7 @@ SENTENCES = {
     "charset/same/charset-latin1-utf8": "equal: they differ only in charset",
     "subject/same/subject-q-b": "equal: they differ only in spelling of Subject",
     "header/same/header-order": "equal: they differ only in ",
-    "text/same/white-space": "equal: they differ only in white space, line ends or Unicode form",
+    "text/same/trailing-blanks": "equal: they differ only in Date, Message-ID and white space, line ends or Unicode form",
     "unicode/same/unicode-nfc-nfd": "equal: they differ only in white space, line ends or Unicode form",
     "header/same/dkim": "equal: they differ only in DKIM-Signature",
     "avideo/same/avideo-qp-8bit": "equal: they differ only in Date, Message-ID, boundary and transfer encoding",
@@ -209,7 +209,7 @@ SENTENCES = {
     "cache/different/cache-in-href": "different: a link in part ",
     "cache/different/cache-in-alt": "different: the attribute alt in part ",
     "cache/different/cache-in-comment": "different: a comment in part ",
-    "broken/different/broken-no-close": "different: raw body differs (see → read)",
+    "tree/different/unclosed": "different: the text in part 1 (text/plain) differs (see → read)",
 }
 
 
@@ -438,7 +438,7 @@ def test_an_empty_file_is_a_message_of_no_bytes(tmp_path: Path, empty: str) -> N
     ("end", "reason"),
     [
         (b"To: bob", "no blank line after the header section"),
-        (b"--b1_", "a multipart without its closing boundary"),
+        (b"Content-Type", "no blank line after the header section"),
     ],
 )
 def test_a_file_that_was_cut_off_is_judged_by_its_raw_bytes(tmp_path: Path, end: bytes, reason: str) -> None:
@@ -522,7 +522,7 @@ def test_a_nul_in_octets_is_none_of_what_was_ignored(tmp_path: Path) -> None:
 def test_what_was_ignored_makes_a_short_text_no_octets(tmp_path: Path) -> None:
     file = settings(tmp_path, "[[ignore]]\ntext = '[0-9]+'\n")
     shown = compared(PLAIN + b"17 ants", PLAIN + b"18 bees", tmp_path, "-c", file)
-    assert "\n    - some words [ignored] [-ants-]\n    + some words [ignored] {+bees+}\n" in shown.stdout
+    assert "\n    - some words\\n[ignored] [-ants-]\n    + some words\\n[ignored] {+bees+}\n" in shown.stdout
     assert "bytes, from offset" not in shown.stdout
 
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.fingerprint.header import Field, counted_fields
-from relay.judge.html.style_sheet import may_hold_link, split_style
+from relay.judge.html.style_sheet import may_hold_link, shows_white_space, split_style
 from relay.judge.mime.content_ids import ordinals_of
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.transfer import decode_chunks
-from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
+from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -130,24 +130,28 @@ def _decode_leaf(leaf: Leaf) -> LeafContent:
     octets = pieces[0][: TEXT_LIMIT + 1] if len(pieces) == 1 else b"".join(_first_octets(pieces, TEXT_LIMIT + 1))
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_displayed(leaf):
         charset_name = "us-ascii" if charset is None else charset.decode("ascii", "replace").lower()
-        text, style = _read_text(kind, octets, charset_name)
+        if kind == "text/plain":
+            # RFC 3676: in flowed text a blank at the end of a line joins it to the next.
+            text, style = (read_lines if leaf.media.get("format") else read_plain)(octets, charset_name), b""
+        elif kind == "text/html":
+            text, style = _read_page(octets, charset_name)
+        else:
+            text, style = read_lines(octets, charset_name), b""
         if text is not None:
             fields = (Field("text", text), Field(STYLE_SHEET, style)) if style else (Field("text", text),)
             return LeafContent(fields, octets, text, style)
     return LeafContent((*label, Field("bytes", length_and_digest(pieces))), octets)
 
 
-def _read_text(kind: str, octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
-    """Returns the folded text, or None if it cannot be read, and the style sheet that was taken out of it."""
-    if kind != "text/html":
-        return (read_text if kind == "text/plain" else read_lines)(octets, charset), b""
+def _read_page(octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
+    """Returns the folded source, or None if it cannot be read, and the style sheet that was taken out of it."""
     if charset not in UNICODE:
         text = decode_text(octets, charset)
         if text is None:
             return None, b""
         octets, charset = text.encode(), "utf-8"
     page, style = split_style(octets)
-    return read_html(page, charset), style
+    return (read_lines if shows_white_space(style) else read_html)(page, charset), style
 
 
 def _first_octets(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from relay.judge.mime.message import Leaf
 from relay.judge.mime.parameters import decode_parameters
 from relay.judge.rules.ignores import Ignored
 from relay.judge.rules.url_ignores import ScanBudget
-from relay.judge.text.decode import TEXT_LIMIT, read_text
+from relay.judge.text.decode import TEXT_LIMIT, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -197,7 +197,7 @@ def _add_text_outside_parts(fields: list[Field], label: str, octets: bytes) -> N
 
     PHPMailer writes a preamble, which is always the same.
     """
-    text = read_text(octets, "us-ascii")
+    text = read_plain(octets, "us-ascii")
     if text is None:
         fields.append(Field(f"{label} (raw)", length_and_digest([octets])))
     elif text:

@@ -149,10 +149,13 @@ class _Parser:
             raise _BrokenError("a multipart without a usable boundary")
         if self._content.find(b"\r--" + boundary, start, end) >= 0:
             raise _BrokenError("a bare carriage return before a boundary")
-        slices = []
+        slices: list[tuple[int, int]] = []
         closed = False
         while not closed:
             at = self._find_boundary(boundary, start - 1, end)
+            # Where the message ends without the closing boundary, all readers take the rest for the last part.
+            if at < 0 and slices and end == len(self._content):
+                return [*slices, (start, end), (end, end)]
             if at < 0:
                 raise _BrokenError("a multipart without its closing boundary")
             following, closed = self._end_of_delimiter(at, at + len(boundary) + 3, end)

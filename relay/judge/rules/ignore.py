@@ -56,7 +56,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A pattern for text nodes of HTML and for plain texts, in which white space is folded to single spaces.
+    """A pattern for text nodes of HTML, in which white space is folded to single spaces, and for plain texts.
 
     A text node is the source between two tags; character references are not resolved.
     """

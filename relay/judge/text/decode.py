@@ -1,8 +1,11 @@
 """Text decoded from its charset to the one form that is compared. Text that readers may decode differently gives None.
 
-- Plain text: UTF-8 in NFC. Each run of ASCII white space, line ends included, is folded to one space; none is left at
-  the ends. No-break spaces and zero-width characters stay, because an author put them there.
-- HTML: folded too, but its code points stay, because NFC would join `>` and a stroke to one character.
+- Header values: UTF-8 in NFC. Each run of ASCII white space, line ends included, is folded to one space; none is left
+  at the ends. No-break spaces and zero-width characters stay, because an author put them there.
+- Plain text: UTF-8 in NFC, as displayed. Line breaks, indentation and runs of blanks count. Blanks at line ends, the
+  kind of line end, and empty lines at the very end do not.
+- HTML: white space is folded where a browser folds it. Its code points stay, because NFC would join `>` and a stroke to
+  one character.
 - Any other text: only its line ends are normalised.
 """
 
@@ -69,6 +72,13 @@ _SPACE_IN_VALUE = re.compile(
     rb"=[ \t\r\n\f]*+(\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^\"<>]*+\""
     rb"|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^'<>]*+')"
 )
+# From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15). Before
+# it no such element can be open. Where one ends is less certain: an end tag may be part of a value or of a comment.
+_PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|\bxml:space\b", re.IGNORECASE)
+# What a style needs to let white space count in any element: the property, or letters of it written as numbers.
+_WHITE_SPACE_PROPERTY = re.compile(
+    rb"white-space|text-wrap|\\|@import|<link\b|\bstyle\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)", re.IGNORECASE
+)
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
 # White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
@@ -99,41 +109,65 @@ def decode_text(octets: bytes, charset: str) -> str | None:
 
 
 def fold_text(text: str) -> bytes | None:
+    """Returns the form in which a header value is compared; None if it is too long or holds control characters."""
+    composed = _compose(text)
+    return None if composed is None else b" ".join(composed.split())
+
+
+def display_text(text: str) -> bytes | None:
     """Returns the form in which a plain text is compared; None if it is too long or holds control characters."""
-    if len(text) > TEXT_LIMIT or _has_controls(text):
+    composed = _compose(text)
+    if composed is None:
         return None
-    if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
-        if _LONG_RUN.search(text):
-            return None
-        text = unicodedata.normalize("NFC", text)
-    return b" ".join(text.encode().split())
+    lines = composed.replace(b"\r\n", b"\n")
+    if b" \n" in lines or b"\t\n" in lines:
+        lines = b"\n".join([line.rstrip(b" \t") for line in lines.split(b"\n")])
+    return lines.rstrip(b" \t\n")
 
 
 def read_text(octets: bytes, charset: str) -> bytes | None:
-    """Decodes and folds a plain text; returns None if it is not certain."""
+    """Decodes and folds a header value; returns None if it is not certain."""
     text = decode_text(octets, charset)
     return None if text is None else fold_text(text)
 
 
-def read_html(octets: bytes, charset: str) -> bytes | None:
-    """Decodes and folds HTML; returns None if it is not certain.
+def read_plain(octets: bytes, charset: str) -> bytes | None:
+    """Decodes a plain text to the form in which it is displayed; returns None if it is not certain."""
+    text = decode_text(octets, charset)
+    return None if text is None else display_text(text)
 
-    In values of attributes line ends, tabs and runs of blanks stay.
+
+def read_html(octets: bytes, charset: str) -> bytes | None:
+    """Decodes HTML and folds its white space where a browser folds it; returns None if it is not certain.
+
+    In values of attributes line ends, tabs and runs of blanks stay. In a page that `may_keep_white_space` or has values or
+    style sheets in which it may count, and from an element such as `pre` on, only the line ends are normalised.
     """
     source = _decode_to_utf8(octets, charset)
     if source is None:
         return None
-    if _SPACE_THAT_COUNTS.search(source):
+    if may_keep_white_space(source) or _SPACE_THAT_COUNTS.search(source):
         return source.replace(b"\r\n", b"\n")
+    preformatted = _PREFORMATTED.search(source)
+    if preformatted:
+        start = preformatted.start()
+        return _fold_html(source[:start]) + source[start:].replace(b"\r\n", b"\n")
+    return _fold_html(source).rstrip(b" ")
+
+
+def may_keep_white_space(source: bytes) -> bool:
+    """Returns whether a style in a page or style sheet may let browsers show its white space as it is."""
+    return _WHITE_SPACE_PROPERTY.search(source) is not None
+
+
+def _fold_html(source: bytes) -> bytes:
     pieces: list[bytes] = []
     start = 0
     for found in _SPACE_IN_VALUE.finditer(source):
         pieces += (_WHITE_SPACE.sub(b" ", source[start : found.start(1)]), found[1].replace(b"\r\n", b"\n"))
         start = found.end()
-    if not pieces:
-        return b" ".join(source.split())
     pieces.append(_WHITE_SPACE.sub(b" ", source[start:]))
-    return b"".join(pieces).strip(b" ")
+    return b"".join(pieces).lstrip(b" ")
 
 
 def read_lines(octets: bytes, charset: str) -> bytes | None:
@@ -149,6 +183,17 @@ def _decode_to_utf8(octets: bytes, charset: str) -> bytes | None:
         return None
     source = octets if charset in UNICODE else text.encode()
     return source if len(source) <= TEXT_LIMIT else None
+
+
+def _compose(text: str) -> bytes | None:
+    """Returns a text in NFC, as UTF-8; None if it is too long or holds control characters."""
+    if len(text) > TEXT_LIMIT or _has_controls(text):
+        return None
+    if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
+        if _LONG_RUN.search(text):
+            return None
+        text = unicodedata.normalize("NFC", text)
+    return text.encode()
 
 
 def _has_controls(text: str) -> bool:

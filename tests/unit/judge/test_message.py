@@ -87,7 +87,7 @@ PART = "--b\n\none\n"
             for line in ("ab", r"a\b", 'a"b')
         ),
         (wire(M + "\nx\n"), "closing boundary"),
-        (wire(M + "\n" + PART), "closing boundary"),
+        (wire(M + "\n--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\none\n--b--\n"), "closing boundary"),
         (wire(M + "\n--b--\n"), "without a part"),
         (wire(M + "\n--bb\n\none\n--b--\n"), "only begins like"),
         (wire(M + "\n--b\n--b--\n"), "no blank line"),
