@@ -206,7 +206,10 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
     [
         (
             "name = 'x'",
-            'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute and comment',
+            (
+                'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute, '
+                "comment, calendar, pdf, part_parameter and content_id"
+            ),
         ),
         ("text = 'a'\ncomment = 'b'", "ignore 1: has text and comment; write exactly one of parameter, "),
         ("attribute = 'data-t'", "ignore 1: attribute needs a value; write the pattern of what does not count"),
@@ -233,7 +236,10 @@ def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:
     lines = _errors(tmp_path, _RULE + "ignore = [ { text = 'a' }, { name = 'n', text = '[' }, { }, 3 ]\n")
     assert lines == [
         """rule 1 "mine", ignore 2 "n": text = '[': missing ] at "[\"""",
-        'rule 1 "mine", ignore 3: has nothing; write exactly one of parameter, query, text, attribute and comment',
+        (
+            'rule 1 "mine", ignore 3: has nothing; write exactly one of parameter, query, text, attribute, '
+            "comment, calendar, pdf, part_parameter and content_id"
+        ),
         'rule 1 "mine", ignore 4: this is not a table; write { parameter = "utm_source" }, or keys below [[ignore]]',
     ]
 
