@@ -23,7 +23,18 @@ from parts.mailers import File, Mail, Mailer, write, write_by_email
 
 from relay.core.envelope import fold
 from relay.judge.judge import Judge
-from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
+from relay.judge.rules.ignore import (
+    Attribute,
+    Calendar,
+    Comment,
+    ContentIds,
+    Parameter,
+    PartParameter,
+    Pdf,
+    Query,
+    Text,
+    UrlKind,
+)
 from relay.judge.rules.pattern import Pattern
 from relay.judge.text.decode import fold_text
 
@@ -277,6 +288,10 @@ ANY_IGNORES = Judge(
         Text("letters", Pattern("[a-z]+|.")),
         Attribute("href", "href", Pattern("")),
         Comment("all comments", Pattern("(?s).*")),
+        Calendar("stamp", "DTSTAMP"),
+        Pdf("metadata"),
+        PartParameter("names", "filename"),
+        ContentIds("vml"),
     ],
     window=600.0,
 )
