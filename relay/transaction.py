@@ -152,7 +152,10 @@ class Transaction:
         while undecided := self._undecided():
             verdicts = await self._claim(undecided)
             plan = decision.plan(verdicts, self._judgement.observed())
-            self._results |= {to: decision.suppressed(self.id, sent) for to, sent in plan.suppress.items()}
+            explain = self._shared.policy.explain_repeats
+            self._results |= {
+                to: decision.suppressed(self.id, sent, explain=explain) for to, sent in plan.suppress.items()
+            }
             await self._deliver(plan, content)
             await self._delivery.finish()
             if plan.wait and not in_time:

@@ -185,7 +185,8 @@ SENTENCES = {
     "charset/same/charset-latin1-utf8": "equal: they differ only in charset",
     "subject/same/subject-q-b": "equal: they differ only in spelling of Subject",
     "header/same/header-order": "equal: they differ only in ",
-    "text/same/trailing-blanks": "equal: they differ only in Date, Message-ID and white space, line ends or Unicode form",
+    "text/same/trailing-blanks": "equal: they differ only in Date, Message-ID and white space, line ends or "
+    "Unicode form",
     "unicode/same/unicode-nfc-nfd": "equal: they differ only in white space, line ends or Unicode form",
     "header/same/dkim": "equal: they differ only in DKIM-Signature",
     "avideo/same/avideo-qp-8bit": "equal: they differ only in Date, Message-ID, boundary and transfer encoding",

@@ -243,10 +243,11 @@ def test_an_ignored_attribute_differs_from_a_replaced_content_id() -> None:
     assert first != second
 
 
-def test_other_text_types_and_attachments_are_not_stripped() -> None:
-    for head in ("calendar", "plain\nContent-Disposition: attachment"):
+def test_all_text_types_are_stripped_and_attachments_are_not() -> None:
+    for head in ("plain\nContent-Disposition: attachment", "calendar\nContent-Disposition: attachment"):
         assert not same(f"{head}\n\n10:00", f"{head}\n\n10:01", CLOCK)
-    assert same("plain\n\n10:00", "plain\n\n10:01", CLOCK)
+    for head in ("plain", "calendar", "x-log"):
+        assert same(f"{head}\n\n10:00", f"{head}\n\n10:01", CLOCK)
     assert not same("plain; charset=x-none\n\n10:00", "plain; charset=x-none\n\n10:01", CLOCK)
 
 

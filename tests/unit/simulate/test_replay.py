@@ -25,10 +25,13 @@ from relay.judge.judge import Judge
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.simulate.archive import Archive
+from relay.simulate.mail_between import _MOST_REMEMBERED as _MOST_SENDERS
+from relay.simulate.mail_between import MailBetween
 from relay.simulate.near_misses import _MOST_GROUPS, _MOST_REMEMBERED, NearMisses, find_one_difference
 from relay.simulate.replay import Replay
 from relay.simulate.result import build_result
 from relay.simulate.seen_messages import SeenMessages
+from relay.simulate.text_report import report_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,6 +129,7 @@ def test_a_window_begins_at_the_accepted_copy_and_does_not_slide(tmp_path: Path)
         "messages": 5,
         "copies": 5,
         "repeats": 3,
+        "mail_between": 0,
         "shortest_gap_seconds": 400.0,
         "longest_gap_seconds": 400.0,
     }
@@ -163,6 +167,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
         "messages": 1,
         "messages_in_part": 1,
         "observed_recipients": 0,
+        "mail_between": 0,
         "same_message_id": 0,
     }
     assert found["addressed_by"] == {"To and Cc": 3}
@@ -256,7 +261,67 @@ def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
     assert replay.by_gap[1] == repeats
 
 
+# Other mail of the same sender in between
+
+
+def state(word: str, *, sender: str = "Alerts") -> bytes:
+    return f"From: {sender} <a@b.example>\r\nSubject: {word}\r\n\r\n{word}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("mails", "repeats", "between"),
+    [
+        ([(state("up"), ANNA), (state("down"), ANNA), (state("up"), ANNA)], 1, 1),
+        ([(state("up"), ANNA), (state("up"), ANNA), (state("up"), ANNA)], 2, 0),
+        ([(state("up"), ANNA), (state("down"), BERT), (state("up"), ANNA)], 1, 0),
+        ([(state("up"), ANNA), (state("down", sender="Other"), ANNA), (state("up"), ANNA)], 1, 0),
+        # As many as a rule with `repeats = "consecutive"` would forward.
+        ([(state(word), ANNA) for word in ("up", "down", "up", "down")], 2, 2),
+        ([(state(word), ANNA) for word in ("down", "up", "down", "up", "up")], 3, 2),
+        # Before the accepted copy, not after it.
+        ([(state("down"), ANNA), (state("up"), ANNA), (state("up"), ANNA)], 1, 0),
+    ],
+)
+def test_repeats_with_other_mail_of_the_sender_in_between_are_counted(
+    tmp_path: Path, mails: list[tuple[bytes, str]], repeats: int, between: int
+) -> None:
+    found = simulate(tmp_path, [Delivered(mail, to, 10.0 * number) for number, (mail, to) in enumerate(mails)])
+    assert (found["suppressed"]["recipients"], found["suppressed"]["mail_between"]) == (repeats, between)
+    assert sum(group["mail_between"] for group in found["groups"]) == between
+    assert ('repeats = "consecutive"' in "\n".join(report_lines(found))) is bool(between)
+
+
+def test_mail_between_is_remembered_with_bounded_memory() -> None:
+    remembered = MailBetween()
+    for number in range(_MOST_SENDERS + 500):
+        remembered.accept(number, Fingerprint(f"{number}"))
+    assert len(remembered._last) == len(remembered._copies) == _MOST_SENDERS
+    assert not remembered.is_before(0, Fingerprint("0"))
+
+
 # Near misses
+
+
+def test_other_files_and_raw_bodies_are_no_near_misses(tmp_path: Path) -> None:
+    head = "From: a@b\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: "
+    pairs = (
+        "application/octet-stream\r\n\r\n%s",
+        "message/rfc822\r\n\r\nSubject: %s\r\n\r\nhello\r\n",
+        "multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n%s",
+    )
+    for number, text in enumerate(pairs):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        mails = [(head + text % word).encode() for word in ("one", "two")]
+        found = simulate(folder, [Delivered(mail, ANNA, 10.0 * n) for n, mail in enumerate(mails)])
+        assert (found["suppressed"]["recipients"], found["near_miss_pairs"]) == (0, 0)
+
+
+def test_a_message_without_a_subject_has_one_name(tmp_path: Path) -> None:
+    mails = [b"From: a@b\r\n\r\nhello %b\r\n" % word for word in (b"1", b"2", b"2")]
+    found = simulate(tmp_path, [Delivered(mail, ANNA, 10.0 * n) for n, mail in enumerate(mails)])
+    text = "\n".join(report_lines(found))
+    assert (found["near_miss_pairs"], text.count("(no subject)"), text.count("(none)")) == (1, 2, 0)
 
 
 def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> None:
