@@ -64,9 +64,9 @@ class Judge:
         weight += sum(map(ignore_weight, {*ignore, *(each for rule in rules for each in rule.ignore)}))
         self._large = min(_LARGE, _MOST_STEPS // weight)
 
-    def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
-        """Analyses content as recipients will get it. Accepts any bytes."""
-        return MessageAnalysis(self, parse(content), reverse_path)
+    def __call__(self, content: bytes, reverse_path: bytes, recipients: int = 1) -> MessageAnalysis:
+        """Analyses content as recipients will get it. Accepts any bytes. `recipients` is their number."""
+        return MessageAnalysis(self, parse(content), reverse_path, recipients)
 
     def takes_long(self, content: bytes) -> bool:
         """Returns whether the analysis of this content could hold up the event loop."""
@@ -77,7 +77,7 @@ class Judge:
 class MessageAnalysis:
     """One message under the rules of a judge, before its recipients are considered."""
 
-    def __init__(self, judge: Judge, message: Message, reverse_path: bytes) -> None:
+    def __init__(self, judge: Judge, message: Message, reverse_path: bytes, recipients: int) -> None:
         # All slow steps run here, since a large message is analysed in a thread.
         self._judge = judge
         self.message_id = _message_id(field_values(message.fields, "message-id"))
@@ -85,7 +85,7 @@ class MessageAnalysis:
         self.received = message.received
         """The raw values of the `Received` fields, top first."""
         decoded = decode_message(message, reverse_path)
-        self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter)
+        self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter, recipients)
         """The values that rules look at; gone after `drop_message`."""
         self.matching_rules = matching_rules(judge.rules, self.view)
         """The rules that can win, in order. The last one matches every recipient, the others depend on it."""

@@ -114,7 +114,7 @@ class Replay:
             return
         recipients, source = archived.delivery.recipients()
         reverse_path = archived.delivery.reverse_path()
-        analysis = self._judge(archived.content, reverse_path or b"")
+        analysis = self._judge(archived.content, reverse_path or b"", len(recipients))
         self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
@@ -194,6 +194,6 @@ class Replay:
         archived = self._archive.read(number)
         if archived is None:
             return None
-        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"")
         recipients, _ = archived.delivery.recipients()
+        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"", len(recipients))
         return analysis.normal_form(analysis.rule(recipients[0])).fields

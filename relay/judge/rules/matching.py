@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.judge.mime.headers import decode_value, field_values, unfold
-from relay.judge.mime.message import has_attachment
-from relay.judge.rules.links import find_links
+from relay.judge.mime.message import Leaf, has_attachment
+from relay.judge.rules.codes import find_codes, find_token_links
+from relay.judge.rules.links import find_images, find_links
 from relay.judge.rules.pattern import is_local, join_patterns
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from relay.judge.mime.message import Message
+    from relay.judge.mime.message import Message, Part
     from relay.judge.rules.rule import Rule
 
 _LINKS = Condition(MatchTarget.LINK, ()).key
+_IMAGES = Condition(MatchTarget.IMAGE, ()).key
+# RFC 2919, RFC 2369. Bulk mail carries tokens of another kind.
+_BULK_FIELDS = ("list-id", "list-unsubscribe")
 
 
 def matching_rules(rules: Sequence[Rule], view: MessageView) -> tuple[Rule, ...]:
@@ -32,6 +36,8 @@ def matching_rules(rules: Sequence[Rule], view: MessageView) -> tuple[Rule, ...]
 
 def _matches_message(rule: Rule, view: MessageView) -> bool:
     """Returns whether all conditions hold, except those on the recipient."""
+    if rule.max_recipients is not None and view.recipients > rule.max_recipients:
+        return False
     if rule.attachment is not None and rule.attachment != view.has_attachment():
         return False
     return all(condition.on_recipient or condition.holds(view.values(condition)) for condition in rule.conditions)
@@ -50,7 +56,7 @@ class PatternPrefilter:
                 texts = patterns.setdefault(condition.key, {})
                 texts.update(dict.fromkeys(pattern.text for pattern in condition.patterns))
         self._patterns = {key: join_patterns(texts) for key, texts in patterns.items()}
-        self._finds_links_in_texts = all(map(is_local, patterns.get(_LINKS, {})))
+        self._local = {key for key in (_LINKS, _IMAGES) if all(map(is_local, patterns.get(key, {})))}
 
     def filter_values(self, condition: Condition, values: Sequence[bytes]) -> Sequence[bytes]:
         """Returns the values of the condition's target in which a rule may find something, in order."""
@@ -59,13 +65,13 @@ class PatternPrefilter:
             return values
         return [value for value in values if pattern.search(value)]
 
-    def filter_texts(self, texts: Sequence[bytes]) -> Sequence[bytes]:
-        """Returns the texts that may contain a link that a rule looks for, in order.
+    def filter_texts(self, condition: Condition, texts: Sequence[bytes]) -> Sequence[bytes]:
+        """Returns the texts that may contain a link or image that a rule looks for, in order.
 
         Without this step a message takes 7 to 20 % longer under the default rules.
         """
-        pattern = self._patterns.get(_LINKS)
-        if pattern is None or not self._finds_links_in_texts:
+        pattern = self._patterns.get(condition.key)
+        if pattern is None or condition.key not in self._local:
             return texts
         # A link is a piece of its text, unless it contains character references.
         plain = [text for text in texts if b"&" not in text]
@@ -75,11 +81,20 @@ class PatternPrefilter:
 
 
 class MessageView:
-    """The values of one message that conditions look at. `texts` are the decoded texts in which to find links."""
+    """The values of one message that conditions look at. `texts` are the decoded texts in which to find links.
+
+    `recipients` is the number of recipients in the envelope.
+    """
 
     def __init__(
-        self, message: Message, texts: Sequence[bytes], reverse_path: bytes, prefilter: PatternPrefilter
+        self,
+        message: Message,
+        texts: Sequence[bytes],
+        reverse_path: bytes,
+        prefilter: PatternPrefilter,
+        recipients: int = 1,
     ) -> None:
+        self.recipients = recipients
         self._message = message
         self._texts = texts
         self._reverse_path = reverse_path
@@ -102,8 +117,17 @@ class MessageView:
     def _all_values(self, condition: Condition) -> Sequence[bytes]:
         match condition.target:
             case MatchTarget.LINK:
-                texts = self._prefilter.filter_texts(self._texts)
+                texts = self._prefilter.filter_texts(condition, self._texts)
                 return list(dict.fromkeys(link for text in texts for link in find_links(text)))
+            case MatchTarget.IMAGE:
+                texts = self._prefilter.filter_texts(condition, self._texts)
+                return list(dict.fromkeys(image for text in texts for image in find_images(text)))
+            case MatchTarget.CODE:
+                codes = find_codes(self._header("subject"), self._texts)
+                return [] if codes and self._is_no_sign_in() else codes
+            case MatchTarget.TOKEN_LINK:
+                links = find_token_links(self._texts)
+                return [] if links and self._is_no_sign_in() else links
             case MatchTarget.REVERSE_PATH:
                 return (self._reverse_path,)
             case _:
@@ -114,3 +138,19 @@ class MessageView:
         raw_values = field_values(self._message.fields, name)
         decoded = [decode_value(raw, structured=name == "from") for raw in raw_values]
         return [unfold(raw).strip() if text is None else text for raw, text in zip(raw_values, decoded, strict=True)]
+
+    def _is_no_sign_in(self) -> bool:
+        """Returns whether the message is bulk mail or carries a file."""
+        return any(map(self._header, _BULK_FIELDS)) or (
+            self._message.root is not None and _has_file(self._message.root)
+        )
+
+
+def _has_file(part: Part) -> bool:
+    """Returns whether a part, or one inside it, is neither a text or image to display nor a signature."""
+    if not isinstance(part, Leaf):
+        return any(map(_has_file, part.children))
+    kind = part.media.kind
+    if kind.startswith("text/"):
+        return part.disposition is not None and part.disposition.kind == "attachment"
+    return not (kind.startswith("image/") or kind.endswith("-signature"))

@@ -24,6 +24,9 @@ class MatchTarget(enum.StrEnum):
     HEADER = "header"
     REVERSE_PATH = "reverse_path"
     LINK = "link"
+    IMAGE = "image"
+    CODE = "code"
+    TOKEN_LINK = "token_link"  # noqa: S105 - the name of a key
     RECIPIENT = "recipient"
 
 
@@ -63,6 +66,8 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     attachment: bool | None = None
     """Whether the message must have an attachment; None if that does not matter."""
+    max_recipients: int | None = None
+    """The most recipients that the envelope may have; None if that does not matter."""
     window: float | None = None
     """Seconds; None for the service's window."""
     ignore: tuple[Ignore, ...] = ()
