@@ -85,9 +85,16 @@ class MessageAnalysis:
         self.received = message.received
         """The raw values of the `Received` fields, top first."""
         decoded = decode_message(message, reverse_path)
-        self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter, recipients)
+        self.view = MessageView(
+            message,
+            decoded.body.texts,
+            reverse_path,
+            judge.prefilter,
+            is_small=decoded.body.is_small,
+            recipients=recipients,
+        )
         """The values that rules look at; gone after `drop_message`."""
-        self.matching_rules = matching_rules(judge.rules, self.view)
+        self.matching_rules = matching_rules(self.view)
         """The rules that can win, in order. The last one matches every recipient, the others depend on it."""
         *self._conditional, self._last = self.matching_rules
         self._rules: dict[Recipient, Rule] = {}
