@@ -31,7 +31,7 @@ _NO_CHARACTER = re.compile(rb"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")
 
 def find_links(text: bytes) -> list[bytes]:
     """Returns all links without repetitions. Character references are resolved."""
-    found = list(attribute_links(text))
+    found = list(_in_attributes(text))
     if b"&" in text and any(reference in text for reference in _HIDING_REFERENCES):
         text = resolve_references(text)
     found += _in_text(text)
@@ -42,8 +42,7 @@ def find_links(text: bytes) -> list[bytes]:
     return list(dict.fromkeys([link.translate(None, _REMOVED_BY_BROWSERS) for link in found]))
 
 
-def attribute_links(text: bytes) -> Iterator[bytes]:
-    """Yields the values of all `href` as written. Those without `&`, TAB and line ends are links as they are."""
+def _in_attributes(text: bytes) -> Iterator[bytes]:
     lower = text.lower()
     at = lower.find(b"href")
     while at >= 0:
@@ -69,16 +68,10 @@ def _in_text(text: bytes) -> Iterator[bytes]:
 
 def find_images(text: bytes) -> list[bytes]:
     """Returns the `src` of all images of an HTML text without repetitions. Character references are resolved."""
-    found = list(image_sources(text))
+    found = [match[match.lastindex or 0] for match in _IMAGE.finditer(text)]
     if any(b"&" in source for source in found):
         found = resolve_references(b"\0".join(found)).split(b"\0")
     return list(dict.fromkeys([source.translate(None, _REMOVED_BY_BROWSERS) for source in found]))
-
-
-def image_sources(text: bytes) -> Iterator[bytes]:
-    """Yields the `src` of all images as written. Those without `&`, TAB and line ends are URLs as they are."""
-    for match in _IMAGE.finditer(text):
-        yield match[match.lastindex or 0]
 
 
 def resolve_references(octets: bytes) -> bytes:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import re2
 
-from relay.judge.rules.links import attribute_links, find_images, find_links, image_sources, resolve_references
+from relay.judge.rules.links import find_images, find_links, resolve_references
 from relay.judge.rules.pattern import is_local
 from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.judge.rules.pattern import Pattern
     from relay.judge.rules.rule import Condition, Rule
 
 IN_TEXTS = frozenset((MatchTarget.LINK, MatchTarget.IMAGE))
 """The targets whose values are pieces of the texts."""
 
 _MOST_PROGRAM = 20_000
-"""Instructions of all patterns that are searched for at once. They run in `_MEMORY`; RE2 finds nothing without memory."""
+"""Instructions of all patterns that are searched for at once. RE2 finds nothing if `_MEMORY` is too small."""
 _MEMORY = 64 << 20
 _CACHED = 16
 """Messages, as many as decoded bodies are cached."""
 _CACHED_SELECTIONS = 256
 _REMOVED_FROM_LINKS = b"\t\r\n"
+# A character reference, or the end of an attribute's value.
+_ENDS_VALUE = re.compile(rb"[\"'<>&\t\r\n]")
 
 
 class TextMatches:
@@ -44,12 +48,12 @@ class TextMatches:
         return met
 
     def _meets(self, condition: Condition) -> bool:
-        find = attribute_links if condition.target is MatchTarget.LINK else image_sources
-        # Most matches are in one of the first attributes; the search for all links takes four times as long.
-        for text in self._texts:
-            for value in find(text):
-                if b"&" not in value and any(pattern.search(value) for pattern in condition.patterns):
-                    return True
+        if any(
+            _is_in_attribute(pattern, text, condition.target)
+            for text in reversed(self._texts)
+            for pattern in condition.patterns
+        ):
+            return True
         return condition.holds(self.values(condition.target))
 
     def values(self, target: MatchTarget) -> list[bytes]:
@@ -98,6 +102,23 @@ class TextRules:
     def _rules_with(self, found: frozenset[int]) -> list[Rule]:
         possible = {*found, None}
         return [rule for rule, conditions in self._rules if all(not possible.isdisjoint(each) for each in conditions)]
+
+
+def _is_in_attribute(pattern: Pattern, text: bytes, target: MatchTarget) -> bool:
+    """Returns whether the first match is certainly in a link or image, so that these need not be listed.
+
+    In a notification of AVideo the list of its links and images takes 17 µs, this 5 µs.
+    """
+    span = pattern.first_span(text)
+    if span is None:
+        return False
+    start, end = span
+    quote = max(text.rfind(b'"', 0, start), text.rfind(b"'", 0, start))
+    if quote < 0 or _ENDS_VALUE.search(text, quote + 1, end):
+        return False
+    if target is MatchTarget.LINK:
+        return text.startswith(b"href=", max(0, quote - 5))
+    return text.startswith(b" src=", max(0, quote - 5)) and text.startswith(b"<img ", text.rfind(b"<", 0, quote))
 
 
 def _searched(texts: Sequence[bytes]) -> bytes:
