@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("relay")
 
+INTERRUPTED = "another mail of this sender came in between"
+"""Why a copy is no repeat under a consecutive rule."""
 _MOST_ORIGINALS = 5
 _LONGEST_REPLY = 4096
 """Characters of a reply in a line. RFC 5321 section 4.5.3.1.5 allows 512 octets in a line of a reply."""
@@ -68,6 +70,8 @@ class MessageLog:
                 for record, result in list(originals.items())[:_MOST_ORIGINALS]
                 if result.original
             ]
+        if report.not_suppressed:
+            fields["not_suppressed"] = INTERRUPTED
         if self._addresses:
             fields["from"] = report.envelope.reverse_path.decode("utf-8", "backslashreplace")
             fields["to"] = {recipient: result.outcome.value for recipient, result in report.results.items()}

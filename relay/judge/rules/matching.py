@@ -25,14 +25,14 @@ def matching_rules(view: MessageView) -> tuple[Rule, ...]:
     """Returns the rules that can win, in order. Only the last one matches every recipient."""
     found = []
     for rule in view.candidates:
-        if _matches_message(rule, view):
+        if matches_message(rule, view):
             found.append(rule)
             if not rule.depends_on_recipient:
                 return tuple(found)
     return (*found, NO_RULE)
 
 
-def _matches_message(rule: Rule, view: MessageView) -> bool:
+def matches_message(rule: Rule, view: MessageView) -> bool:
     """Returns whether all conditions hold, except those on the recipient."""
     if rule.max_recipients is not None and view.recipients > rule.max_recipients:
         return False
