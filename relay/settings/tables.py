@@ -248,10 +248,10 @@ class RuleTable(_Table):
             Action(self.action),
             self.conditions(),
             self.attachment,
-            self.max_recipients,
             self.window,
             tuple(table.ignore() for table in self.ignore),
             Repeats(self.repeats),
+            self.max_recipients,
         )
 
 

@@ -29,7 +29,7 @@ MOST_LINKS = 12
 # Tried on every message, so it must be fast and may find too much: four digits that are no year, or groups of digits,
 # at the start of a word; a line or an element of capitals and digits; a word of both.
 _CODE_HINT = re2.compile(
-    rb"(?m)(?:^|[\s>(\[*:\x80-\xFF])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}|(?:19|20)[0-9]{3}"
+    rb"(?m)(?:^|[\s>(\[*:;]|[^\x00-\x7F])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}|(?:19|20)[0-9]{3}"
     rb"|[0-9]{2,5}[ -][0-9]{2}|[0-9][ -][0-9][ -][0-9]|[0-9A-Z]{0,8}(?:[A-Z][0-9]|[0-9][A-Z])[0-9A-Z]{2})"
     rb"|(?:^|>)\s*(?:[0-9A-Z][0-9A-Z-]{3,12}|[0-9]|[0-9A-Za-z]{0,9}[0-9][0-9A-Za-z]{0,9})\s*(?:<|$)"
 )
@@ -154,7 +154,7 @@ def visible_lines(text: bytes) -> list[str]:
 
 
 def _without(text: bytes, start: bytes, end: bytes) -> bytes:
-    """Returns the text without what is between `start` and `end`; an element without its end reaches to the end."""
+    """Returns the text with an empty tag in place of each element from `start` to `end`, or to the end of the text."""
     lower = text.lower()
     at = lower.find(start)
     if at < 0:
@@ -163,9 +163,11 @@ def _without(text: bytes, start: bytes, end: bytes) -> bytes:
     while at >= 0:
         kept.append(text[last:at])
         closing = lower.find(end, at)
-        last = closing + len(end) if closing >= 0 else len(text)
+        if closing < 0:
+            return b"<".join([*kept, b">"])
+        last = closing + len(end.rstrip(b">"))
         at = lower.find(start, last)
-    return b"<>".join([*kept, text[last:]])
+    return b"<".join([*kept, text[last:]])
 
 
 def _decode(octets: bytes) -> str:

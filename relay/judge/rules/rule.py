@@ -66,13 +66,13 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     attachment: bool | None = None
     """Whether the message must have an attachment; None if that does not matter."""
-    max_recipients: int | None = None
-    """The most recipients that the envelope may have; None if that does not matter."""
     window: float | None = None
     """Seconds; None for the service's window."""
     ignore: tuple[Ignore, ...] = ()
     """What does not count under this rule, in addition to what does not count in any message."""
     repeats: Repeats = Repeats.WINDOW
+    max_recipients: int | None = None
+    """The most recipients that the envelope may have; None if that does not matter."""
 
     @property
     def depends_on_recipient(self) -> bool:
