@@ -81,6 +81,11 @@ def test_the_judge_has_window_and_mode_of_the_service() -> None:
     assert avideo_judge()(content, b"").ruling(BOB) == Ruling("default", Action.DEDUPE, 600)
 
 
+def test_without_a_window_the_presets_suppress_nothing() -> None:
+    for content in (avideo.notification(), avideo.comment("x"), b"Subject: [RESOLVED] x\r\n\r\n"):
+        assert avideo_judge(0)(content, b"").ruling(BOB) == Ruling.exempt("window is 0")
+
+
 def test_an_own_rule_has_its_own_window_and_ignores() -> None:
     rule = _rule(subject="^New comment", window="2h", ignore=[{"text": "[0-9]+ views"}])
     judge = build_judge(_settings(rule))

@@ -15,7 +15,7 @@ from parts.archived import Delivered, as_mbox, notices
 from parts.avideo import Sending, comment, notification, recovery
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
 from parts.corpus import MESSAGES
-from parts.judging import avideo_judge
+from parts.judging import avideo_judge, judge_without_presets
 
 from relay.core.claim import Fingerprint
 from relay.core.ruling import Action, Repeats
@@ -46,7 +46,7 @@ def simulate(
     with Archive() as archive:
         for _ in archive.index([file]):
             pass
-        replay = Replay(judge or avideo_judge(window), archive, window)
+        replay = Replay(judge or judge_without_presets(window), archive, window)
         for number in archive.in_order():
             replay.play(number)
         return build_result(archive, replay, top=10)
@@ -135,7 +135,7 @@ def test_pairs_are_told_apart_as_readers_do(tmp_path: Path, pair: Pair) -> None:
     first = [Delivered(pair.a, to, 0) for to in pair.a_recipients]
     second = [Delivered(pair.b, to, 120) for to in pair.b_recipients]
     shared = set(pair.a_recipients) & set(pair.b_recipients)
-    found = simulate(tmp_path, [*second, *first])
+    found = simulate(tmp_path, [*second, *first], avideo_judge())
     assert found["suppressed"]["recipients"] == (len(shared) if pair in EQUAL_PAIRS else 0)
 
 
@@ -269,7 +269,7 @@ def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> No
     assert found["near_miss_pairs"] == 2
     [kind] = found["near_misses"]
     assert (kind["pairs"], kind["field"], kind["places"]) == (2, "text", 1)
-    assert kind["before"].endswith("/thumb.jpg?fresh=")
+    assert kind["before"].endswith("_thumbsV2.jpg?fresh=")
     assert (kind["first"], kind["second"]) == ("a0b", "a1b")
     assert kind["after"].startswith("' width=")
     assert kind["shortest_gap_seconds"] == kind["longest_gap_seconds"] == 60
