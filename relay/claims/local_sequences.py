@@ -76,7 +76,11 @@ class LocalSequences:
         known = self._known.get(name) or _Known(b"", command.keep_for, self._clock())
         unwritten = self.unwritten.get(name)
         # If something became unwritten since the command was sent, the store did not know of it.
-        if isinstance(answer, SequenceState) and unwritten in (None, before):
+        if (
+            isinstance(answer, SequenceState)
+            and unwritten in (None, before)
+            and (before is None or before.fingerprint in answer.fingerprints)
+        ):
             self.unwritten.pop(name, None)
             known.state = answer
             return answer

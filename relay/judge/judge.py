@@ -64,8 +64,9 @@ class Judge:
         """What does not count under each rule."""
         self.rulings = {rule: ruling_for(rule, window, observe=observe) for rule in self.ignores}
         """The decision if a rule wins."""
-        consecutive = [ruling.window for ruling in self.rulings.values() if ruling.repeats is Repeats.CONSECUTIVE]
-        self.sequence_time = max(consecutive) + _DELIVERY if consecutive else 0.0
+        self.consecutive = {rule for rule, ruling in self.rulings.items() if ruling.repeats is Repeats.CONSECUTIVE}
+        windows = [self.rulings[rule].window for rule in self.consecutive]
+        self.sequence_time = max(windows) + _DELIVERY if windows else 0.0
         """Seconds for which a sequence is remembered; 0 if no rule is consecutive."""
         self.scopes = [scope for rule in rules if (scope := scope_of(rule))]
         """What makes messages take part in a sequence, beside the consecutive rules."""
@@ -108,7 +109,7 @@ class MessageAnalysis:
         *self._conditional, self._last = self.matching_rules
         self._rules: dict[Recipient, Rule] = {}
         """By recipient. Asked again for a record, in the event loop: 1.9 s for 300 rules and 1,000 recipients."""
-        self._scopes = [scope for scope in judge.scopes if matches_message(scope, self.view)]
+        self._scopes = [scope for scope in judge.scopes if matches_message(scope, self.view)] if judge.scopes else []
         self.sequence_time = judge.sequence_time
         """See `Judge`."""
         self.sender = sender_of(decoded.header, reverse_path) if self.sequence_time else b""
@@ -146,14 +147,13 @@ class MessageAnalysis:
 
     def taking_part(self, recipients: Collection[Recipient]) -> set[Recipient]:
         """Returns the recipients for which the message takes part in its sequence, whatever this process knows."""
-        rulings = self._judge.rulings
-        if not self._scopes and all(rulings[rule].repeats is Repeats.WINDOW for rule in self.matching_rules):
+        consecutive = self._judge.consecutive
+        if not self._scopes and consecutive.isdisjoint(self.matching_rules):
             return set()
         return {
             recipient
             for recipient in recipients
-            if self.ruling(recipient).repeats is Repeats.CONSECUTIVE
-            or any(scope.matches_recipient(recipient) for scope in self._scopes)
+            if self.rule(recipient) in consecutive or any(scope.matches_recipient(recipient) for scope in self._scopes)
         }
 
     def normal_form(self, rule: Rule) -> NormalForm:

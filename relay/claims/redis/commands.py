@@ -83,15 +83,16 @@ local value = redis.call('GET', KEYS[1])
 if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
 return {value and string.sub(value, 1, 16384), redis.call('PTTL', KEYS[1])}"""
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-# The words of a sequence: `q`, the epoch, the fingerprints. What no relay wrote is replaced, or refused by its reader.
+# The words of a sequence: `q`, the epoch, the fingerprints. What no relay wrote is replaced.
 _FOLLOW = """
-local words = {}
 local value = redis.call('GET', KEYS[1])
 if not value and ARGV[5] == '1' then return 'full' end
-for word in string.gmatch(string.sub(value or '', 1, 1024), '%S+') do words[#words + 1] = word end
-if words[1] ~= 'q' or words[3] ~= ARGV[1] then
-  local earlier = words[1] == 'q' and words or {}
-  value = 'q ' .. ARGV[2] .. ' ' .. table.concat({ARGV[1], unpack(earlier, 3, tonumber(ARGV[4]) + 1)}, ' ')
+value = string.sub(value or '', 1, 1024)
+local words, most = {}, tonumber(ARGV[4])
+for word in string.gmatch(value, '%S+') do words[#words + 1] = word end
+if words[1] ~= 'q' or #words < 3 or #words > most + 2 or not string.match(words[2], '^%x+$') then words = {} end
+if words[3] ~= ARGV[1] then
+  value = 'q ' .. ARGV[2] .. ' ' .. table.concat({ARGV[1], unpack(words, 3, most + 1)}, ' ')
 end
 redis.call('SET', KEYS[1], value, 'PXAT', ARGV[3])
 return value"""

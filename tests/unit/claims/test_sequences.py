@@ -228,6 +228,15 @@ def test_beyond_the_bound_the_oldest_sequence_is_dropped_and_its_next_mail_is_no
     assert table.begin(arrival(A, second)) is None, "what was dropped has ended"
 
 
+def test_an_answer_without_what_was_told_before_is_not_believed(clock: Clock) -> None:
+    table = LocalSequences(clock)
+    command, told = (Follow(SEQUENCE, mail, epoch * 16, KEEP_FOR) for mail, epoch in ((A, "1"), (B, "2")))
+    for fingerprints, epoch in (((A, B), "0"), ((A, C), "1")):
+        table.begin(arrival(A))
+        state = table.apply(command, SequenceState("0" * 16, fingerprints), told, alone=False)
+        assert state.epoch == epoch * 16
+
+
 def test_sequences_that_have_ended_are_dropped(clock: Clock) -> None:
     table = LocalSequences(clock)
     first, second = names(2)
