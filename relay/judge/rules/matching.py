@@ -53,7 +53,8 @@ class PatternPrefilter:
             for condition in rule.conditions:
                 texts = patterns.setdefault(condition.key, {})
                 texts.update(dict.fromkeys(pattern.text for pattern in condition.patterns))
-        self._patterns = {key: join_patterns(texts) for key, texts in patterns.items()}
+        # With one pattern nothing is gained by trying it twice.
+        self._patterns = {key: join_patterns(texts) for key, texts in patterns.items() if len(texts) > 1}
         self.text_rules = TextRules(rules)
 
     def filter_values(self, condition: Condition, values: Sequence[bytes]) -> Sequence[bytes]:
@@ -102,7 +103,7 @@ class MessageView:
         return condition.holds(self.values(condition))
 
     def values(self, condition: Condition) -> Sequence[bytes]:
-        """Returns the values of a condition's target, in order, without those in which no rule finds anything."""
+        """Returns the values of a condition's target, in order, perhaps without those in which no rule finds anything."""
         found = self._values.get(condition.key)
         if found is None:
             found = self._prefilter.filter_values(condition, self._all_values(condition))

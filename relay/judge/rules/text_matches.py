@@ -127,7 +127,6 @@ def _searched(texts: Sequence[bytes]) -> bytes:
     for text in texts:
         resolved = resolve_references(text) if b"&" in text else text
         pieces.append(resolved)
-        bare = resolved.translate(None, _REMOVED_FROM_LINKS)
-        if len(bare) < len(resolved):
-            pieces.append(bare)
+        if b"\n" in resolved or b"\t" in resolved or b"\r" in resolved:
+            pieces.append(resolved.translate(None, _REMOVED_FROM_LINKS))
     return b"\n".join(pieces)

@@ -171,7 +171,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
 def test_bounces_and_exempt_mails_are_never_suppressed(tmp_path: Path) -> None:
     bounce = [Delivered(notification(), ANNA, n, sender="") for n in range(3)]
     tokens = [Delivered(recovery("61f0a9c4"), ANNA, n) for n in range(4)]
-    found = simulate(tmp_path, [*bounce, *tokens])
+    found = simulate(tmp_path, [*bounce, *tokens], avideo_judge())
     assert found["suppressed"]["recipients"] == 0
     assert rules(found) == {"avideo: password recovery": ("exempt", 4, 0), "null reverse-path": ("exempt", 3, 0)}
     assert gaps(found) == {}
@@ -294,6 +294,7 @@ def test_what_is_no_near_miss(tmp_path: Path) -> None:
             Delivered(recovery("61f0a9c4"), ANNA, 5),
             Delivered(recovery("61f0a9c5"), ANNA, 6),  # exempt
         ],
+        avideo_judge(),
     )
     assert found["near_miss_pairs"] == 0
 
