@@ -103,7 +103,7 @@ class MessageView:
         return condition.holds(self.values(condition))
 
     def values(self, condition: Condition) -> Sequence[bytes]:
-        """Returns the values of a condition's target, in order. Those in which no rule finds anything may be left out."""
+        """Returns the values of a condition's target, in order, perhaps without those in which no rule finds any."""
         found = self._values.get(condition.key)
         if found is None:
             found = self._prefilter.filter_values(condition, self._all_values(condition))
