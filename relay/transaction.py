@@ -186,7 +186,8 @@ class Transaction:
         self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
     def _analyse(self, content: Content) -> MessageAnalysis:
-        analysis = self._shared.judge(content.plain, self._envelope.reverse_path, self._shared.now())
+        shared = self._shared
+        analysis = shared.judge(content.plain, self._envelope.reverse_path, len(self._paths), shared.now())
         analysis.drop_message()
         return analysis
 

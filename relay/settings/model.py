@@ -178,7 +178,7 @@ class DedupSection(_Section):
         "451. Keep it below the client's limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
     )
     presets: Presets = _key(
-        ["avideo"],
+        ["avideo", "codes", "monitoring"],
         "Rules and ignores for known applications, applied after those of this file; docs/rules.md describes them. "
         "[] = none.",
     )

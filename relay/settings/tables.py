@@ -46,6 +46,12 @@ def _true_or_false(value: object) -> bool:
     return value
 
 
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("not a number; write 1 or more, without quotes")
+    return value
+
+
 def _own_name(name: str) -> str:
     if name.lower() == DEFAULT:
         raise ValueError(f'"{DEFAULT}" is the name of the rule that applies if no other matches; write another name')
@@ -106,6 +112,7 @@ Headers: TypeAlias = Annotated[
     AfterValidator(_each_field_once),
 ]
 Attached: TypeAlias = Annotated[bool | None, ValueType("true or false"), PlainValidator(_true_or_false)]
+MostRecipients: TypeAlias = Annotated[int | None, ValueType("number"), PlainValidator(_count)]
 Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, ValueType("duration")]
 
 # The class of each kind of ignore. Its fields are the keys that have an effect beside it.
@@ -207,7 +214,13 @@ class RuleTable(_Table):
     recipient: Patterns = _key((), "Matches a recipient of the envelope in lower case; applies to that recipient only.")
     header: Headers = _key({}, "`header.NAME`: matches another decoded header field.")
     link: Patterns = _key((), "Matches a link in HTML or in text.")
+    image: Patterns = _key((), "Matches the `src` of an `img` in HTML.")
+    code: Patterns = _key((), "Matches a one-time code that stands by itself in a short message; '.' matches any.")
+    token_link: Patterns = _key(
+        (), "Matches a link with a token in a short message, as for signing in; '.' matches any."
+    )
     attachment: Attached = _key(None, "Whether the message has an attachment.")
+    max_recipients: MostRecipients = _key(None, "Matches if the envelope has at most so many recipients.")
     action: Literal["exempt", "dedupe", "observe"] = _key(
         ...,
         "`exempt` forwards every copy without a claim; `dedupe` suppresses repeats; `observe` forwards them and "
@@ -225,7 +238,7 @@ class RuleTable(_Table):
 
     @model_validator(mode="after")
     def _acts_on_something(self) -> Self:
-        if not self.conditions() and self.attachment is None:
+        if not self.conditions() and self.attachment is None and self.max_recipients is None:
             raise ValueError(
                 "has no condition, so it would match every message; if that is intended, write recipient = '.'"
             )
@@ -248,8 +261,13 @@ class RuleTable(_Table):
         }
         yield from (Condition(what, several) for what, several in plain.items() if several)
         yield from (Condition(MatchTarget.HEADER, several, name.lower()) for name, several in self.header.items())
-        if self.link:
-            yield Condition(MatchTarget.LINK, self.link)
+        searched = {
+            MatchTarget.IMAGE: self.image,
+            MatchTarget.LINK: self.link,
+            MatchTarget.CODE: self.code,
+            MatchTarget.TOKEN_LINK: self.token_link,
+        }
+        yield from (Condition(what, several) for what, several in searched.items() if several)
 
     def rule(self) -> Rule:
         """Returns the rule for the judge."""
@@ -261,6 +279,7 @@ class RuleTable(_Table):
             self.window,
             tuple(table.ignore() for table in self.ignore),
             Repeats(self.repeats),
+            self.max_recipients,
         )
 
 

@@ -128,7 +128,7 @@ class Replay:
             return
         recipients, source = archived.delivery.recipients()
         reverse_path = archived.delivery.reverse_path()
-        analysis = self._analyse(archived, number)
+        analysis = self._analyse(archived, number, len(recipients))
         self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
@@ -142,9 +142,9 @@ class Replay:
         self._count_group(message)
         self._find_near_misses(message)
 
-    def _analyse(self, archived: ArchivedMessage, number: int) -> MessageAnalysis:
+    def _analyse(self, archived: ArchivedMessage, number: int, recipients: int) -> MessageAnalysis:
         content = without_delivery_fields(archived.content)
-        return self._judge(content, archived.delivery.reverse_path() or b"", self._archive.dates[number])
+        return self._judge(content, archived.delivery.reverse_path() or b"", recipients, self._archive.dates[number])
 
     def _earlier_copy(
         self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
@@ -244,6 +244,6 @@ class Replay:
         archived = self._archive.read(number)
         if archived is None:
             return None
-        analysis = self._analyse(archived, number)
         recipients, _ = archived.delivery.recipients()
+        analysis = self._analyse(archived, number, len(recipients))
         return analysis.normal_form(analysis.rule(recipients[0])).fields

@@ -105,7 +105,10 @@ class ScriptedJudge(Judge):
         super().__init__(window=WINDOW)
         self._analyse = analyse
 
-    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
+    def __call__(
+        self, content: bytes, reverse_path: bytes, recipients: int = 1, received_at: float | None = None
+    ) -> MessageAnalysis:
+        del recipients
         return self._analyse(content, reverse_path)
 
 

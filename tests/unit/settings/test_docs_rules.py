@@ -51,6 +51,26 @@ _MATCHES: dict[str, list[tuple[bytes, bytes, str]]] = {
         (_mail(body='<a href="https://app.example/login?to=x&amp;token=5">in</a>', html=True), b"", BOB),
         (_mail(body="https://app.example/login?to=x"), b"", BOB),
     ],
+    "pictures of the gate": [
+        (_mail(body='<img src="https://cam.example/gate/1.jpg">', html=True), b"", BOB),
+        (_mail(body='<a href="https://cam.example/gate/1.jpg">1</a>', html=True), b"", BOB),
+    ],
+    "codes of our shop": [
+        (_mail("From: Shop <a@shop.example>", body="<b>482 913</b>", html=True), b"", BOB),
+        (_mail("From: Shop <a@shop.example>", "List-Id: <a.b>", body="<b>482913</b>", html=True), b"", BOB),
+    ],
+    "links of our shop": [
+        (_mail(body="https://shop.example/in?token=4f9a1c77"), b"", BOB),
+        (_mail(body="https://shop.example/in?page=4"), b"", BOB),
+    ],
+    "the shop's Celery tasks": [
+        (_mail("From: Shop <a@celery.example>"), b"", BOB),
+        (_mail("From: Shop <a@shop.example>"), b"", BOB),
+    ],
+    "avideo: video notices": [
+        (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/video/1/x'>x</a>", html=True), b"", BOB),
+        (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/channel/1'>x</a>", html=True), b"", BOB),
+    ],
     "reports with files": [
         (f"From: Reports <a@b.example>\r\nMIME-Version: 1.0\r\n{_FILE}".encode(), b"", BOB),
         (_mail("From: Reports <a@b.example>"), b"", BOB),
@@ -66,7 +86,7 @@ _MATCHES: dict[str, list[tuple[bytes, bytes, str]]] = {
     ],
     "avideo: test mail": [
         (_mail("Subject: Prueba de correo 7"), b"", BOB),
-        (_mail("Subject: Message From Site Tube (Your Site test)"), b"", BOB),
+        (_mail("Subject: On Prueba de correo 7"), b"", BOB),
     ],
     "avideo: receipts": [
         (_mail("Subject: Gracias por su compra"), b"", BOB),

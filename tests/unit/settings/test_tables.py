@@ -68,6 +68,9 @@ def test_a_rule_may_ask_for_an_attachment_only() -> None:
     assert (rule.conditions, rule.attachment, rule.window, rule.ignore) == ((), True, None, ())
 
 
+KINDS = "parameter, query, text, attribute, comment, header, calendar, pdf, part_parameter and content_id"
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -248,9 +251,6 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
 def test_a_wrong_ignore_is_told_by_its_number(tmp_path: Path, table: str, mend: str) -> None:
     (line,) = _errors(tmp_path, f"[[ignore]]\n{table}\n")
     assert mend in line
-
-
-KINDS = "parameter, query, text, attribute, comment, header, calendar, pdf, part_parameter and content_id"
 
 
 def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:

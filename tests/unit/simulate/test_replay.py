@@ -16,7 +16,7 @@ from parts.archived import Delivered, as_mbox, notices
 from parts.avideo import NOW, Sending, comment, notification, recovery
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
 from parts.corpus import MESSAGES
-from parts.judging import avideo_judge
+from parts.judging import avideo_judge, judge_without_presets
 
 from relay.core.claim import Fingerprint
 from relay.core.ruling import Action, Repeats
@@ -50,7 +50,7 @@ def simulate(
     with Archive() as archive:
         for _ in archive.index([file]):
             pass
-        replay = Replay(judge or avideo_judge(window), archive, window)
+        replay = Replay(judge or judge_without_presets(window), archive, window)
         for number in archive.in_order():
             replay.play(number)
         return build_result(archive, replay, top=10)
@@ -140,7 +140,7 @@ def test_pairs_are_told_apart_as_readers_do(tmp_path: Path, pair: Pair) -> None:
     first = [Delivered(pair.a, to, 0) for to in pair.a_recipients]
     second = [Delivered(pair.b, to, 120) for to in pair.b_recipients]
     shared = set(pair.a_recipients) & set(pair.b_recipients)
-    found = simulate(tmp_path, [*second, *first])
+    found = simulate(tmp_path, [*second, *first], avideo_judge())
     assert found["suppressed"]["recipients"] == (len(shared) if pair in EQUAL_PAIRS else 0)
 
 
@@ -177,7 +177,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
 def test_bounces_and_exempt_mails_are_never_suppressed(tmp_path: Path) -> None:
     bounce = [Delivered(notification(), ANNA, n, sender="") for n in range(3)]
     tokens = [Delivered(recovery("61f0a9c4"), ANNA, n) for n in range(4)]
-    found = simulate(tmp_path, [*bounce, *tokens])
+    found = simulate(tmp_path, [*bounce, *tokens], avideo_judge())
     assert found["suppressed"]["recipients"] == 0
     assert rules(found) == {"avideo: password recovery": ("exempt", 4, 0), "null reverse-path": ("exempt", 3, 0)}
     assert gaps(found) == {}
@@ -331,7 +331,7 @@ def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> No
     assert found["near_miss_pairs"] == 2
     [kind] = found["near_misses"]
     assert (kind["pairs"], kind["field"], kind["places"]) == (2, "text", 1)
-    assert kind["before"].endswith("/thumb.jpg?fresh=")
+    assert kind["before"].endswith("_thumbsV2.jpg?fresh=")
     assert (kind["first"], kind["second"]) == ("a0b", "a1b")
     assert kind["after"].startswith("' width=")
     assert kind["shortest_gap_seconds"] == kind["longest_gap_seconds"] == 60
@@ -356,6 +356,7 @@ def test_what_is_no_near_miss(tmp_path: Path) -> None:
             Delivered(recovery("61f0a9c4"), ANNA, 5),
             Delivered(recovery("61f0a9c5"), ANNA, 6),  # exempt
         ],
+        avideo_judge(),
     )
     assert found["near_miss_pairs"] == 0
 
