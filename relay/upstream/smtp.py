@@ -7,7 +7,9 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamError, UpstreamFull
+from relay.core.envelope import Envelope
+from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
+from relay.core.login import Login
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
 from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_LOAN, LONGEST_WAIT, Pool
@@ -16,7 +18,8 @@ from relay.upstream.route import Route
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from relay.core.envelope import Envelope
+    from relay.core.login import Credentials
+    from relay.core.reply import Reply
     from relay.upstream.connect import Target
     from relay.upstream.connection import Connection
 
@@ -64,9 +67,18 @@ class SmtpUpstream:
         self._context = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
 
-    def begin(self, envelope: Envelope, client: str = "") -> SmtpDelivery:
+    def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> SmtpDelivery:
         """Returns a delivery. Nothing is sent before its first recipient. Clients take turns for connections."""
-        return SmtpDelivery(self._context, envelope, client)
+        return SmtpDelivery(self._context, envelope, client, identity)
+
+    async def log_in(self, credentials: Credentials, peer: str, *, trusted: bool) -> Login | Reply:
+        """Lets the upstream verify a client's credentials. Implements `relay.core.login.Authenticator`.
+
+        The connection is kept for the client's transaction. While it is there, equal credentials need no further login.
+        """
+        del trusted
+        reply = await SmtpDelivery(self._context, Envelope(b""), peer, credentials).log_in()
+        return Login(credentials.name, identity=credentials) if reply.positive else reply
 
     @property
     def connections_in_use(self) -> int:
@@ -97,12 +109,14 @@ class SmtpUpstream:
         """Retires all connections."""
         self._pool.close()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, identity: Credentials | None) -> Connection:
         try:
-            connection = await self._route.connection()
+            connection = await self._route.connection(identity)
         except UpstreamFull:
             raise
         except UpstreamError as error:
+            if identity and isinstance(error, LoginRefused | LoginDeferred):
+                raise
             self._report(False)
             log.debug("%s", error)
             raise
