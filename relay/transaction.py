@@ -84,9 +84,7 @@ class Transaction:
         self._login = login.name if login else ""
         self._protocol = protocol
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(
-            envelope, peer, login.identity if login else None
-        )
+        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer, login.identity if login else None)
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()

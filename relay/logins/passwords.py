@@ -9,13 +9,13 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 # OWASP's parameters for little memory: 19 MiB and 30 ms each. AVideo logs in once for each message.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_FORM = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}")
+_FORM = re.compile(
+    r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}"
+)
 MOST_MEMORY = 128 * 1024
 """KiB that a hash in the file may ask for. Three are computed at a time at most."""
 _MOST_PASSES = 16
-NO_USER = (
-    "$argon2id$v=19$m=19456,t=2,p=1$FJfRkE3bp/W22Zpg94Gzkg$9RsToBGoK/LhiE4AecETuxXuS1d0XCwhGjGgZgyJLy8"
-)
+NO_USER = "$argon2id$v=19$m=19456,t=2,p=1$FJfRkE3bp/W22Zpg94Gzkg$9RsToBGoK/LhiE4AecETuxXuS1d0XCwhGjGgZgyJLy8"
 """A hash to compute for a name that is not in the file, so that the time does not show which names are."""
 
 

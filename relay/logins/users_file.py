@@ -67,9 +67,7 @@ def read_users(path: Path) -> Mapping[str, User]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            user = _parse(line)
-            if user.name in users:
-                raise ValueError("this name has a line already")
+            user = _parse(line, users)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None  # the line itself may contain a password
         users[user.name] = user
@@ -100,12 +98,14 @@ def change_users(path: Path, change: Callable[[dict[str, User]], None]) -> None:
             raise
 
 
-def _parse(line: str) -> User:
+def _parse(line: str, others: Mapping[str, User]) -> User:
     name, colon, rest = line.partition(":")
     if not colon:
         raise ValueError("not NAME:HASH")
     hashed, _, senders = rest.strip().partition(":")
     check_hash(hashed)
+    if name in others:
+        raise ValueError("this name has a line already")
     return User(check_name(name), hashed, tuple(check_sender(sender) for sender in senders.split(",") if senders))
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
 from relay.core.envelope import Envelope, fold
+from relay.core.login import LoginOutcome
 from relay.core.reply import Reply
+from relay.smtp.auth import MECHANISMS
+from relay.smtp.auth_limits import MOST_IN_SESSION
 from relay.smtp.parameters import (
     FORWARDED_ATTRIBUTES,
     declared_size,
@@ -19,12 +22,14 @@ from relay.smtp.parameters import (
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
+from relay.smtp.session_table import client_of, is_loopback
 from relay.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.content import Content
+    from relay.core.login import Credentials, Login
     from relay.core.session_refusal import SessionRefusal
     from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
@@ -49,6 +54,12 @@ class Session:
         self.extended = False
         """Whether the client sent EHLO last, not HELO."""
         self.peer = peer
+        self.is_encrypted = False
+        """Whether the connection uses TLS."""
+        self.login: Login | None = None
+        self._failed_logins = 0
+        self._trusted = table.trusts(peer)
+        """Whether the client may send without a login."""
         self._table = table
         self._relay = dependencies
         self._client_name = b""
@@ -91,9 +102,59 @@ class Session:
         offers = self._relay.upstream.offers
         extensions = ["PIPELINING", f"SIZE {self._size_limit()}"]
         extensions += [name for name in ("8BITMIME", "DSN") if offers(name)]
-        extensions += ["ENHANCEDSTATUSCODES", f"XFORWARD {FORWARDED_ATTRIBUTES}"]
+        extensions.append("ENHANCEDSTATUSCODES")
+        if self._trusted:
+            extensions.append(f"XFORWARD {FORWARDED_ATTRIBUTES}")
         extensions += [name for name in ("SMTPUTF8",) if offers(name)]
+        if self._relay.authenticator is not None and self._may_log_in:
+            extensions.append(f"AUTH {MECHANISMS}")
         return Reply(250, (*hostname.lines, *(text.encode() for text in extensions)))
+
+    @property
+    def _may_log_in(self) -> bool:
+        """Whether a password may be sent: over TLS, from a trusted network, or from this machine."""
+        return self.is_encrypted or self._trusted or is_loopback(self.peer)
+
+    def before_auth(self, argument: bytes) -> Reply | None:
+        """Returns the reply that refuses AUTH, or None. `argument` is that of the command."""
+        if self._relay.authenticator is None:
+            return replies.UNKNOWN_COMMAND
+        if not self._client_name or self._transaction is not None or self.login is not None:
+            return replies.BAD_SEQUENCE
+        if not argument:
+            return replies.BAD_SYNTAX
+        if not self._may_log_in:
+            self._relay.reporter.login(self.peer, "", LoginOutcome.NOT_ENCRYPTED)
+            return replies.ENCRYPTION_REQUIRED
+        return None
+
+    async def log_in(self, credentials: Credentials) -> Reply:
+        """Verifies a client's credentials. Returns 235, or the refusal after a delay (`relay.smtp.auth_limits`)."""
+        limits, client = self._table.logins, client_of(self.peer)
+        authenticator = self._relay.authenticator
+        if authenticator is None:
+            return replies.UNKNOWN_COMMAND
+        if not limits.begin(client, trusted=self._trusted):
+            self._relay.reporter.login(self.peer, credentials.name, LoginOutcome.TOO_MANY)
+            return replies.TOO_MANY_LOGINS
+        try:
+            login = await authenticator.log_in(credentials, self.peer, trusted=self._trusted)
+            if isinstance(login, Reply):
+                outcome = LoginOutcome.CREDENTIALS if login.permanent else LoginOutcome.UNAVAILABLE
+                return await self.login_failed(credentials.name, login, outcome)
+        finally:
+            limits.end(client)
+        self.login = login
+        self._relay.reporter.login(self.peer, login.name, LoginOutcome.ACCEPTED)
+        return replies.LOGGED_IN
+
+    async def login_failed(self, name: str, reply: Reply, outcome: LoginOutcome) -> Reply:
+        """Reports a login that failed. Wrong credentials are answered after a delay; too many end the session."""
+        self._relay.reporter.login(self.peer, name, outcome)
+        self._failed_logins += 1
+        if outcome is LoginOutcome.CREDENTIALS:
+            await asyncio.sleep(self._table.logins.fail(client_of(self.peer)))
+        return reply if self._failed_logins < MOST_IN_SESSION else replies.TOO_MANY_FAILED_LOGINS
 
     @property
     def content_limit(self) -> int:
@@ -110,6 +171,8 @@ class Session:
         """Notes what a trusted client says about the original client of the next message (XFORWARD)."""
         if self._transaction is not None:
             return replies.BAD_SEQUENCE
+        if not self._trusted:
+            return replies.UNKNOWN_COMMAND
         attributes = parse_forwarded(argument)
         if isinstance(attributes, Reply):
             return attributes
@@ -122,6 +185,9 @@ class Session:
             return replies.BAD_SEQUENCE
         if self._table.draining:
             return replies.DRAINING
+        if (refusal := self._sender_refusal(reverse_path)) is not None:
+            self._relay.reporter.sender_refused(self.peer, self.login.name if self.login else "")
+            return refusal
         passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
             return passed_on
@@ -132,8 +198,15 @@ class Session:
             self._envelope,
             peer=self._forwarded.get(b"ADDR", b"").decode("ascii") or self.peer,
             helo=self._forwarded.get(b"HELO") or self._client_name,
+            login=self.login,
+            protocol=f"ESMTP{'S' * self.is_encrypted}{'A' * (self.login is not None)}",
         )
         return replies.SENDER_OK
+
+    def _sender_refusal(self, reverse_path: bytes) -> Reply | None:
+        if self.login is None:
+            return None if self._trusted else replies.LOGIN_REQUIRED
+        return None if self.login.may_send_from(reverse_path) else replies.SENDER_NOT_ALLOWED
 
     async def rcpt(self, path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Passes a recipient to the transaction."""

@@ -92,7 +92,8 @@ class Route:
     async def connection(self, identity: Credentials | None = None) -> Connection:
         """Connects to the first upstream that can be reached, and logs in with a client's credentials if given.
 
-        What an upstream says about these does not change its breaker. The first one that answers decides. Raises `UpstreamError`: `UpstreamFull` if an upstream takes no further connection while others to it work,
+        What an upstream says about these does not change its breaker; the first one that verifies them decides.
+        Raises `UpstreamError`: `UpstreamFull` if an upstream takes no further connection while others to it work,
         `UpstreamDown` if a later try may succeed with one of them.
         """
         now = self._clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ COMMAND_LIMIT = 30.0
 _FILE_LIMIT = 10.0
 _LONGEST_TOKEN = 16 * 1024
 """Bytes. Microsoft's tokens have about 2,000."""
+
+_TOKEN = re.compile(rb"[!-~]+")
 
 
 class AccessToken:
@@ -95,7 +98,9 @@ async def _output(command: Sequence[str], limit: float) -> bytes:
             raise UpstreamDown(f"upstream.token_command {command[0]}: no token within {limit:g} s") from None
         raise
     if status:
-        raise UpstreamDown(f"upstream.token_command {command[0]}: ended with status {status}; run it as the relay's user")
+        raise UpstreamDown(
+            f"upstream.token_command {command[0]}: ended with status {status}; run it as the relay's user"
+        )
     return output
 
 
@@ -115,6 +120,6 @@ def _first_octets(path: Path) -> bytes:
 def _first_line(octets: bytes, source: str) -> str:
     """Returns the token in the first line. Raises `UpstreamDown` if it cannot be one (RFC 6750 section 2.1)."""
     token = octets.partition(b"\n")[0].strip()
-    if not token or len(token) >= _LONGEST_TOKEN or not all(0x20 < octet < 0x7F for octet in token):
+    if len(token) >= _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
         raise UpstreamDown(f"{source}: its first line is not an access token")
     return token.decode("ascii")
