@@ -24,6 +24,8 @@ need postfix command -v smtp-source
 need php-cli command -v php
 need libphp-phpmailer test -e /usr/share/php/libphp-phpmailer/autoload.php
 need swaks command -v swaks
+need curl command -v curl
+need msmtp command -v msmtp
 need openssl command -v openssl
 # Each name once.
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')

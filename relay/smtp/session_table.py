@@ -40,8 +40,6 @@ class SessionLimits:
     sessions: int
     session_idle: float
     """Seconds."""
-    logins: bool = False
-    """Whether clients of other networks are admitted, to log in."""
     descriptors: int = sys.maxsize
     """The sessions for which the process has file descriptors."""
     closing: float = 10.0
@@ -52,6 +50,8 @@ class SessionLimits:
     """Seconds."""
     memory_wait: float = 5.0
     """Seconds that DATA waits for memory before it is refused."""
+    logins: bool = False
+    """Whether clients of other networks are admitted, to log in."""
 
 
 class SessionTable:

@@ -193,7 +193,7 @@ def test_unknown_flags_and_variables_name_the_nearest() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("service.workers", "auth.mode", "auth.users_file"),
+        "service.workers",
         *("tls.certificate", "tls.key", "listen.tls_address"),
     ],
 )
