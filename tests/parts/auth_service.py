@@ -12,7 +12,9 @@ from parts.ports import HOST, free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HELLO = "VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\nSPID\t1\nCUID\t{cuid}\nCOOKIE\t{cookie}\nDONE\n"
+_HELLO = (
+    "VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\nSPID\t1\nCUID\t{cuid}\nCOOKIE\t{cookie}\nDONE\n"
+)
 
 
 class AuthService:
@@ -33,6 +35,8 @@ class AuthService:
             "smtpd_sasl_type = dovecot",
             f"smtpd_sasl_path = inet:{HOST}:{self.port}",
             "smtpd_sasl_authenticated_header = yes",
+            # By default Postfix waits for a minute after an smtpd that ended because the service was away.
+            "service_throttle_time = 1s",
             "smtpd_relay_restrictions = permit_sasl_authenticated, reject",
         )
 
