@@ -30,14 +30,14 @@ _TRUSTED_THREADS, _OTHER_THREADS = 2, 1
 class FileAuthenticator:
     """Implements `relay.core.login.Authenticator`. Accepted logins are not cached: a cache would hold passwords."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads the file. Raises `OSError` or `ValueError`."""
+    def __init__(self, path: Path, longest_wait: float = LONGEST_WAIT) -> None:
+        """Reads the file. `longest_wait` in seconds. Raises `OSError` or `ValueError`."""
         self._path = path
         self._version = self._stat()
         self._users: Mapping[str, User] = read_users(path)
         self._problem = ""
-        self._trusted = Executor("trusted logins", _TRUSTED_THREADS, LONGEST_WAIT)
-        self._others = Executor("logins", _OTHER_THREADS, LONGEST_WAIT)
+        self._trusted = Executor("trusted logins", _TRUSTED_THREADS, longest_wait)
+        self._others = Executor("logins", _OTHER_THREADS, longest_wait)
 
     async def log_in(self, credentials: Credentials, peer: str, *, trusted: bool) -> Login | Reply:
         """Returns the login, 535 if name or password is wrong, or 454 if the threads had no time for it."""

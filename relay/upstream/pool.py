@@ -107,7 +107,7 @@ class Pool:
         try:
             connection = None if new else self._take_free(identity)
             if connection is None:
-                if self._free:
+                if self._free and (new or len(self._free) + self._slots.in_use > self._slots.limit):
                     # The new connection replaces the one that was free longest.
                     await self._free.pop(0)[1].wire.leave(_LONGEST_QUIT)
                 connection = await self._open(identity)

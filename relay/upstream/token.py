@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
+import select
 import signal
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from relay.core.errors import UpstreamDown
@@ -15,6 +17,7 @@ from relay.runtime.executor import Executor
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
+    from typing import IO
 
 LONGEST_USE = 300.0
 """Seconds after which a token is read again. Providers issue tokens for an hour; a renewed one lies in the file."""
@@ -68,46 +71,57 @@ def token_from_file(path: Path, clock: Callable[[], float]) -> AccessToken:
 
 def token_from_command(command: Sequence[str], clock: Callable[[], float], limit: float = COMMAND_LIMIT) -> AccessToken:
     """Returns the token in the first line that a command prints. `limit` in seconds."""
+    executor = Executor("token", 1)
 
     async def read() -> str:
-        return _first_line(await _output(command, limit), "upstream.token_command")
+        return _first_line(await executor.run(lambda: _output(command, limit)), "upstream.token_command")
 
     return AccessToken(read, clock)
 
 
-async def _output(command: Sequence[str], limit: float) -> bytes:
+def _output(command: Sequence[str], limit: float) -> bytes:
+    """Runs a command and returns the beginning of its output. Raises `UpstreamDown`.
+
+    Neither the program nor a child that keeps its pipe open can hold this thread for longer than `limit` seconds.
+    """
+    name, deadline = f"upstream.token_command {command[0]}", time.monotonic() + limit
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # it may contain secrets
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # it may contain secrets
             start_new_session=True,
         )
     except OSError as error:
-        raise UpstreamDown(f"upstream.token_command {command[0]}: {error.strerror}") from error
+        raise UpstreamDown(f"{name}: {error.strerror}") from error
     try:
-        async with asyncio.timeout(limit):
-            output = await _read_all(process.stdout) if process.stdout else b""
-            status = await process.wait()
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold the pipe
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise UpstreamDown(f"upstream.token_command {command[0]}: no token within {limit:g} s") from None
-        raise
+        output = _read_until(process.stdout, deadline) if process.stdout else b""
+        status = process.wait(max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired):
+        raise UpstreamDown(f"{name}: no token within {limit:g} s") from None
+    finally:
+        if process.stdout:
+            process.stdout.close()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     if status:
-        raise UpstreamDown(
-            f"upstream.token_command {command[0]}: ended with status {status}; run it as the relay's user"
-        )
+        raise UpstreamDown(f"{name}: ended with status {status}; run it as the relay's user")
     return output
 
 
-async def _read_all(stream: asyncio.StreamReader) -> bytes:
-    """Returns what a command prints, up to the longest token."""
+def _read_until(pipe: IO[bytes], deadline: float) -> bytes:
+    """Returns what comes through a pipe, up to the longest token. Raises `TimeoutError`."""
     output = bytearray()
-    while len(output) < _LONGEST_TOKEN and (more := await stream.read(_LONGEST_TOKEN)):
+    poll = select.poll()  # unlike `select.select`, for any number of descriptors
+    poll.register(pipe, select.POLLIN)
+    while len(output) < _LONGEST_TOKEN:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        more = os.read(pipe.fileno(), _LONGEST_TOKEN)
+        if not more:
+            break
         output += more
     return bytes(output)
 
