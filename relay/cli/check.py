@@ -125,7 +125,9 @@ def _upstream_tests(
 
     async def test(url: SmtpUrl) -> Iterable[Finding]:
         target = build_target(url, settings, password)
-        return await UpstreamTest(upstream.key_of(url), url, target, trial, upstream.reply_timeout).run()
+        key, limit = upstream.key_of(url), upstream.reply_timeout
+        is_judge = settings.auth.mode == "passthrough"
+        return await UpstreamTest(key, url, target, trial, limit, verifies_logins=is_judge).run()
 
     maildir = upstream.url
     if isinstance(maildir, MaildirUrl):

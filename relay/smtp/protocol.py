@@ -74,7 +74,7 @@ class RelaySMTP(Connection):
         try:
             return await session.log_in(await read_credentials(argument, self._ask))
         except ExchangeFailed as failure:
-            return await session.login_failed("", failure.reply, failure.outcome)
+            return await session.login.fail("", failure.reply, failure.outcome)
 
     async def _ask(self, challenge: bytes) -> bytes:
         """Sends a challenge of AUTH and returns the response."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
 from relay.core.envelope import Envelope, fold
-from relay.core.login import LoginOutcome
 from relay.core.reply import Reply
 from relay.smtp.auth import MECHANISMS
-from relay.smtp.auth_limits import MOST_IN_SESSION
+from relay.smtp.client_login import ClientLogin
 from relay.smtp.parameters import (
     FORWARDED_ATTRIBUTES,
     declared_size,
@@ -22,14 +21,13 @@ from relay.smtp.parameters import (
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
-from relay.smtp.session_table import client_of, is_loopback
 from relay.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.content import Content
-    from relay.core.login import Credentials, Login
+    from relay.core.login import Credentials
     from relay.core.session_refusal import SessionRefusal
     from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
@@ -56,10 +54,7 @@ class Session:
         self.peer = peer
         self.is_encrypted = False
         """Whether the connection uses TLS."""
-        self.login: Login | None = None
-        self._failed_logins = 0
-        self._trusted = table.trusts(peer)
-        """Whether the client may send without a login."""
+        self.login = ClientLogin(table, dependencies, peer)
         self._table = table
         self._relay = dependencies
         self._client_name = b""
@@ -103,58 +98,26 @@ class Session:
         extensions = ["PIPELINING", f"SIZE {self._size_limit()}"]
         extensions += [name for name in ("8BITMIME", "DSN") if offers(name)]
         extensions.append("ENHANCEDSTATUSCODES")
-        if self._trusted:
+        if self.login.trusted:
             extensions.append(f"XFORWARD {FORWARDED_ATTRIBUTES}")
         extensions += [name for name in ("SMTPUTF8",) if offers(name)]
-        if self._relay.authenticator is not None and self._may_log_in:
+        if self.login.is_offered(encrypted=self.is_encrypted):
             extensions.append(f"AUTH {MECHANISMS}")
         return Reply(250, (*hostname.lines, *(text.encode() for text in extensions)))
-
-    @property
-    def _may_log_in(self) -> bool:
-        """Whether a password may be sent: over TLS, from a trusted network, or from this machine."""
-        return self.is_encrypted or self._trusted or is_loopback(self.peer)
 
     def before_auth(self, argument: bytes) -> Reply | None:
         """Returns the reply that refuses AUTH, or None. `argument` is that of the command."""
         if self._relay.authenticator is None:
             return replies.UNKNOWN_COMMAND
-        if not self._client_name or self._transaction is not None or self.login is not None:
+        if not self._client_name or self._transaction is not None:
             return replies.BAD_SEQUENCE
-        if not argument:
-            return replies.BAD_SYNTAX
-        if not self._may_log_in:
-            self._relay.reporter.login(self.peer, "", LoginOutcome.NOT_ENCRYPTED)
-            return replies.ENCRYPTION_REQUIRED
-        return None
+        return self.login.refusal(encrypted=self.is_encrypted) if argument else replies.BAD_SYNTAX
 
     async def log_in(self, credentials: Credentials) -> Reply:
-        """Verifies a client's credentials. Returns 235, or the refusal after a delay (`relay.smtp.auth_limits`)."""
-        limits, client = self._table.logins, client_of(self.peer)
-        authenticator = self._relay.authenticator
-        if authenticator is None:
+        """Verifies the credentials of an AUTH command that `before_auth` has let through. Returns its reply."""
+        if self._relay.authenticator is None:
             return replies.UNKNOWN_COMMAND
-        if not limits.begin(client, trusted=self._trusted):
-            self._relay.reporter.login(self.peer, credentials.name, LoginOutcome.TOO_MANY)
-            return replies.TOO_MANY_LOGINS
-        try:
-            login = await authenticator.log_in(credentials, self.peer, trusted=self._trusted)
-            if isinstance(login, Reply):
-                outcome = LoginOutcome.CREDENTIALS if login.permanent else LoginOutcome.UNAVAILABLE
-                return await self.login_failed(credentials.name, login, outcome)
-        finally:
-            limits.end(client)
-        self.login = login
-        self._relay.reporter.login(self.peer, login.name, LoginOutcome.ACCEPTED)
-        return replies.LOGGED_IN
-
-    async def login_failed(self, name: str, reply: Reply, outcome: LoginOutcome) -> Reply:
-        """Reports a login that failed. Wrong credentials are answered after a delay; too many end the session."""
-        self._relay.reporter.login(self.peer, name, outcome)
-        self._failed_logins += 1
-        if outcome is LoginOutcome.CREDENTIALS:
-            await asyncio.sleep(self._table.logins.fail(client_of(self.peer)))
-        return reply if self._failed_logins < MOST_IN_SESSION else replies.TOO_MANY_FAILED_LOGINS
+        return await self.login.verify(credentials, self._relay.authenticator)
 
     @property
     def content_limit(self) -> int:
@@ -171,7 +134,7 @@ class Session:
         """Notes what a trusted client says about the original client of the next message (XFORWARD)."""
         if self._transaction is not None:
             return replies.BAD_SEQUENCE
-        if not self._trusted:
+        if not self.login.trusted:
             return replies.UNKNOWN_COMMAND
         attributes = parse_forwarded(argument)
         if isinstance(attributes, Reply):
@@ -185,8 +148,7 @@ class Session:
             return replies.BAD_SEQUENCE
         if self._table.draining:
             return replies.DRAINING
-        if (refusal := self._sender_refusal(reverse_path)) is not None:
-            self._relay.reporter.sender_refused(self.peer, self.login.name if self.login else "")
+        if (refusal := self.login.sender_refusal(reverse_path)) is not None:
             return refusal
         passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
@@ -198,15 +160,10 @@ class Session:
             self._envelope,
             peer=self._forwarded.get(b"ADDR", b"").decode("ascii") or self.peer,
             helo=self._forwarded.get(b"HELO") or self._client_name,
-            login=self.login,
-            protocol=f"ESMTP{'S' * self.is_encrypted}{'A' * (self.login is not None)}",
+            login=self.login.current,
+            protocol=f"ESMTP{'S' * self.is_encrypted}{'A' * (self.login.current is not None)}",
         )
         return replies.SENDER_OK
-
-    def _sender_refusal(self, reverse_path: bytes) -> Reply | None:
-        if self.login is None:
-            return None if self._trusted else replies.LOGIN_REQUIRED
-        return None if self.login.may_send_from(reverse_path) else replies.SENDER_NOT_ALLOWED
 
     async def rcpt(self, path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Passes a recipient to the transaction."""
