@@ -41,10 +41,10 @@ class RelaySMTP(Connection):
         # The attributes that aiosmtpd's NOOP and HELP read.
         self._handle_hooks = {}
         self._auth_required = False
-        self._smtp_methods = self._commands
+        self._smtp_methods = self._commands if dependencies.authenticator else self._commands_without_login
 
     async def _execute(self, verb: str, argument: bytes) -> Reply | None:
-        reply: Reply | None = await self._commands.get(verb, RelaySMTP._unknown)(self, argument)
+        reply: Reply | None = await self._smtp_methods.get(verb, RelaySMTP._unknown)(self, argument)
         return reply
 
     async def push(self, status: str | bytes) -> None:
@@ -185,3 +185,5 @@ class RelaySMTP(Connection):
         "HELP": smtp_HELP,
         "QUIT": smtp_QUIT,
     }
+    _commands_without_login: ClassVar[dict[str, Any]] = dict(_commands)
+    del _commands_without_login["AUTH"]

@@ -107,8 +107,6 @@ class Session:
 
     def before_auth(self, argument: bytes) -> Reply | None:
         """Returns the reply that refuses AUTH, or None. `argument` is that of the command."""
-        if self._relay.authenticator is None:
-            return replies.UNKNOWN_COMMAND
         if not self._client_name or self._transaction is not None:
             return replies.BAD_SEQUENCE
         return self.login.refusal(encrypted=self.is_encrypted) if argument else replies.BAD_SYNTAX

@@ -201,3 +201,29 @@ async def test_a_relay_without_its_users_file_does_not_start(tmp_path: Path) -> 
     ended = await run_relay("serve", *flags)
     assert ended.status == 78
     assert "none: No such file or directory; write it with relay user add" in ended.stderr
+
+
+async def test_check_asks_an_upstream_whether_it_verifies_logins(
+    mta: Postfix, postfix: Postfix, tmp_path: Path
+) -> None:
+    flags = ("--listen", "127.0.0.1:0", "--http", "", "--set", "auth.mode=passthrough")
+    for upstream, status, words in ((mta, 0, "answers and takes"), (postfix, 1, "auth.mode: ")):
+        ended = await run_relay("check", *flags, "--upstream", upstream.url, "--store", f"sqlite:{tmp_path / 'db'}")
+        assert (ended.status, ended.stderr) == (status, "")
+        assert words in ended.stdout
+    assert "no AUTH is offered" in ended.stdout
+
+
+async def test_check_reads_the_users_file(postfix: Postfix, users_file: Path) -> None:
+    store = f"sqlite:{users_file.parent / 'db'}"
+    flags = ("--listen", "127.0.0.1:0", "--http", "", "--upstream", postfix.url, "--store", store)
+    flags += ("--set", "auth.mode=file", "--set", f"auth.users_file={users_file}")
+    ended = await run_relay("check", *flags)
+    assert ended.status == 0
+    assert f"auth.users_file: {users_file} has 1 user" in ended.stdout
+    assert "every user of this host can read it" in ended.stderr
+    await asyncio.to_thread(users_file.write_text, f"anna:{PASSWORD}\n")
+    ended = await run_relay("check", *flags)
+    assert ended.status == 1
+    assert "line 1: not an argon2id hash" in ended.stdout
+    assert PASSWORD not in ended.stdout + ended.stderr
