@@ -24,7 +24,7 @@ _LONGEST_PASSWORD = 4096
     short_help="Manage the users who may log in.",
     epilog="""\b
 Examples:
-  relay user add avideo --file /etc/smtp-dedup-relay/users
+  relay user add avideo --file /var/lib/smtp-dedup-relay/users
   echo 'the password' | relay user add avideo --from @example.org
   relay user list
 Exit status: 0 done, 1 there is no such user or the file cannot be used,
@@ -33,7 +33,7 @@ Exit status: 0 done, 1 there is no such user or the file cannot be used,
 def user() -> None:
     """Manage the users who may log in with auth.mode = "file". A running relay uses a changed file at once.
 
-    The file holds argon2 hashes, not passwords. A new one has mode 600: the relay's user must own it.
+    The file holds argon2 hashes, not passwords. A new one has mode 600 and, if root writes it, the owner of its folder.
     """
 
 
@@ -52,7 +52,7 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
     return users(config(command))
 
 
-@user.command(epilog="\b\nExample:\n  relay user add avideo --file /etc/smtp-dedup-relay/users --from @example.org")
+@user.command(epilog="\b\nExample:\n  relay user add avideo --file /var/lib/smtp-dedup-relay/users --from @example.org")
 @click.argument("name")
 @click.option(
     "--from",
@@ -91,7 +91,7 @@ def add(name: str, senders: tuple[str, ...], config_file: Path | None, path: Pat
     click.echo(f"{'changed' if existed else 'added'} {printable(name)} in {file}")
 
 
-@user.command(epilog="\b\nExample:\n  relay user remove avideo --file /etc/smtp-dedup-relay/users")
+@user.command(epilog="\b\nExample:\n  relay user remove avideo --file /var/lib/smtp-dedup-relay/users")
 @click.argument("name")
 @_file_options
 def remove(name: str, config_file: Path | None, path: Path | None) -> None:
@@ -106,7 +106,7 @@ def remove(name: str, config_file: Path | None, path: Path | None) -> None:
     click.echo(f"removed {printable(name)} from {file}")
 
 
-@user.command("list", epilog="\b\nExample:\n  relay user list --file /etc/smtp-dedup-relay/users")
+@user.command("list", epilog="\b\nExample:\n  relay user list --file /var/lib/smtp-dedup-relay/users")
 @click.argument("name", required=False)
 @_file_options
 def list_users(name: str | None, config_file: Path | None, path: Path | None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from typing import TYPE_CHECKING
 
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
-# OWASP's parameters for little memory: 19 MiB and 30 ms each. AVideo logs in once for each message.
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _FORM = re.compile(
     r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}"
 )
@@ -21,13 +21,15 @@ NO_USER = "$argon2id$v=19$m=19456,t=2,p=1$FJfRkE3bp/W22Zpg94Gzkg$9RsToBGoK/LhiE4
 
 def hash_password(password: bytes) -> str:
     """Returns the hash of a password with a new salt. Takes about 30 ms."""
-    return _HASHER.hash(password)
+    return _hasher().hash(password)
 
 
 def matches(hashed: str, password: bytes) -> bool:
     """Returns whether a hash is that of the password. Takes about 30 ms, without the GIL."""
+    from argon2.exceptions import Argon2Error, InvalidHashError
+
     try:
-        return _HASHER.verify(hashed, password)
+        return _hasher().verify(hashed, password)
     except (Argon2Error, InvalidHashError):
         return False
 
@@ -40,3 +42,12 @@ def check_hash(hashed: str) -> None:
     memory, passes = int(form[1]), int(form[2])
     if memory > MOST_MEMORY or passes > _MOST_PASSES:
         raise ValueError(f"the hash takes too much memory or time (m={memory},t={passes}); set the password again")
+
+
+@functools.cache
+def _hasher() -> PasswordHasher:
+    """Returns the hasher. argon2 is imported when it is needed: most relays verify no passwords."""
+    from argon2 import PasswordHasher
+
+    # OWASP's parameters for little memory: 19 MiB and 30 ms each. AVideo logs in once for each message.
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)

@@ -77,21 +77,24 @@ def read_users(path: Path) -> Mapping[str, User]:
 def change_users(path: Path, change: Callable[[dict[str, User]], None]) -> None:
     """Reads the users, lets `change` alter them, and replaces the file, under a lock of its folder.
 
-    A new file has mode 600; an existing one keeps its owner, and its mode but for other users' rights. Comments are
-    lost. Raises `OSError`, `ValueError`, or what `change` raises; then the file is as before.
+    A new file has mode 600 and, if root writes it, the owner of its folder: the service's in its state folder. An
+    existing one keeps its owner, and its mode but for other users' rights. Comments are lost.
+
+    Raises `OSError`, `ValueError`, or what `change` raises; then the file is as before.
     """
     path = path.resolve()
     with _locked(path.parent):
         users = dict(read_users(path)) if path.exists() else {}
         change(users)
+        is_new = not path.exists()
+        found = (path.parent if is_new else path).stat()
+        owner: tuple[int, int] | None = (found.st_uid, found.st_gid)
+        if owner == (os.geteuid(), os.getegid()) or (is_new and os.geteuid()):
+            owner = None
         new = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-        write_new(new, (_HEAD + "".join(map(_line, users.values()))).encode())
+        content = (_HEAD + "".join(map(_line, users.values()))).encode()
+        write_new(new, content, mode=0o600 if is_new else found.st_mode & 0o660, owner=owner)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                before = path.stat()
-                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    os.chown(new, before.st_uid, before.st_gid)
-                new.chmod(before.st_mode & 0o660)
             new.replace(path)
         except BaseException:
             remove(new)

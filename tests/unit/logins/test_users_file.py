@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import time
@@ -50,6 +51,14 @@ def test_a_file_keeps_its_mode_without_the_rights_of_others(file: Path) -> None:
     file.chmod(0o644)
     add(file, User("bert", HASH))
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_file_that_root_writes_belongs_to_the_owner_of_its_folder(file: Path) -> None:
+    os.chown(file.parent, 12345, 23456)
+    for _ in range(2):
+        add(file, User("anna", HASH))
+        found = file.stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 23456, 0o600)
 
 
 def test_changes_at_the_same_time_are_all_kept(file: Path) -> None:

@@ -216,6 +216,11 @@ async def test_a_password_needs_tls_outside_the_trusted_networks(peer: ScriptedP
         session.is_encrypted = True
         assert b"AUTH PLAIN LOGIN" in (await session.ehlo(b"me")).lines
         assert session.before_auth(b"PLAIN") is None
+        session.login.current = Login("anna")
+        assert (await session.mail(SENDER, [])).code == 250
+        assert session._transaction is not None
+        assert session._transaction._protocol == "ESMTPSA"
+        await session.abandon()
     async with servers.relay(peer.url, {"auth.mode": "any"}) as relay:
         refusal = relay.service.listener.table.refusal(ELSEWHERE)
         assert refusal is not None
