@@ -55,7 +55,7 @@ def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> U
         return (LoginDeferred if is_login else UpstreamDown)(text)
     if not is_login:
         return UpstreamRefused(text)
-    refusal = LoginRefused(text)
+    refusal = LoginRefused(f"{text} to the access token" if target.token else text)
     lines = [line.encode("utf-8", "surrogateescape").translate(HIDE) for line in error.message.split("\n")]
     refusal.reply = Reply(error.code, tuple(excerpt(line, LONGEST_LINE, b" ") for line in lines[:MOST_LINES]))
     return refusal
