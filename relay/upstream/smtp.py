@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from relay.core.envelope import Envelope
 from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
 from relay.core.login import Login
+from relay.core.reply import LOGIN_UNAVAILABLE
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
 from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_LOAN, LONGEST_WAIT, Pool
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("relay.upstream")
 
+_LOGIN_SHARE = 4
+"""Clients that are not trusted may log in on one of so many connections at a time."""
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 
 
@@ -66,6 +70,8 @@ class SmtpUpstream:
         )
         self._context = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
+        self._logins_of_others = asyncio.Semaphore(max(1, connections // _LOGIN_SHARE))
+        """Taken by the logins of clients that are not trusted. A flood of them leaves connections for mail."""
 
     def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> SmtpDelivery:
         """Returns a delivery. Nothing is sent before its first recipient. Clients take turns for connections."""
@@ -76,7 +82,19 @@ class SmtpUpstream:
 
         The connection is kept for the client's transaction. While it is there, equal credentials need no further login.
         """
-        del trusted
+        if trusted:
+            return await self._log_in(credentials, peer)
+        try:
+            async with asyncio.timeout(self._pool.longest_wait):
+                await self._logins_of_others.acquire()
+        except TimeoutError:
+            return LOGIN_UNAVAILABLE
+        try:
+            return await self._log_in(credentials, peer)
+        finally:
+            self._logins_of_others.release()
+
+    async def _log_in(self, credentials: Credentials, peer: str) -> Login | Reply:
         reply = await SmtpDelivery(self._context, Envelope(b""), peer, credentials).log_in()
         return Login(credentials.name, identity=credentials) if reply.positive else reply
 

@@ -105,11 +105,26 @@ async def test_who_waits_for_a_connection_does_not_hear_the_refusal_of_another_c
     async with upstream(peer.port, connections=1) as up:
         wrong = asyncio.create_task(log_in(up, WRONG))
         await peer.wait_waiting(Step.AUTH)
-        right = asyncio.create_task(log_in(up, BERT))
+        right = asyncio.create_task(up.log_in(BERT, "127.0.0.1", trusted=True))
         await until(lambda: up._pool._slots.waiting, "a login that waits")
         gate.set()
         assert isinstance(await wrong, Reply)
         assert isinstance(await right, Login)
+
+
+async def test_logins_of_clients_that_are_not_trusted_leave_connections_for_others(peer: ScriptedPeer) -> None:
+    gate = asyncio.Event()
+    peer.on(Step.AUTH, wait(gate), times=None)
+    async with upstream(peer.port, connections=8) as up:
+        flood = [asyncio.create_task(log_in(up, Credentials("anna", b"%d" % number))) for number in range(20)]
+        await peer.wait_waiting(Step.AUTH, 2)
+        own = asyncio.create_task(up.log_in(BERT, "127.0.0.1", trusted=True))
+        await peer.wait_waiting(Step.AUTH, 3)
+        assert await deliver_as(up, None) == 250
+        assert peer.waiting(Step.AUTH) == 3
+        gate.set()
+        assert isinstance(await own, Login)
+        assert [reply.code for reply in await asyncio.gather(*flood) if isinstance(reply, Reply)] == [535] * 20
 
 
 @pytest.mark.parametrize("words", [b"454 4.7.0 Temporary authentication failure", b"421 4.3.2 busy"])
