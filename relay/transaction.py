@@ -1,8 +1,8 @@
 """The path of one message. Read this first.
 
 `rcpt` passes each recipient to the upstream and returns the upstream's reply. After the final dot `data` runs the steps
-of `_run`, in the order of this file: judge, claim, deliver and settle, wait for claims of others. Then it writes the
-record and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
+of `_run`, in the order of this file: judge, follow, claim, deliver and settle, wait for claims of others. Then it
+writes the record and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
 
 A block under `self._guard(step)` reports an exception and ends; the code after the block says what holds then.
 """
@@ -17,7 +17,7 @@ from relay.core import decision
 from relay.core.claim import Held, Original, Sent, Token, Won
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import fold
-from relay.core.outcome import Outcome, Result
+from relay.core.outcome import DELIVERED, Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
 from relay.core.record import SuppressedCopy
 from relay.core.reply import (
@@ -162,6 +162,7 @@ class Transaction:
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
             return
+        await self._follow()
         in_time = True
         while undecided := self._undecided():
             verdicts = await self._claim(undecided)
@@ -210,6 +211,28 @@ class Transaction:
             pseudonym=self._shared.pseudonyms,
         )
 
+    async def _follow(self) -> None:
+        """Places the message in the sequences of its sender's mails, if a consecutive rule is concerned (ADR 22).
+
+        This comes before the claim, and so before the message is delivered: an equal mail that arrives while another
+        one is in flight is no repeat. After a fault the message is exempt.
+        """
+        claims = self._shared.claims
+        with self._guard("follow"):
+            arrivals = self._judgement.arrivals(claims.knows_sender)
+            if arrivals and (states := await claims.follow(arrivals.values())):
+                self._judgement = self._judgement.in_sequence(arrivals, states)
+            return
+        self._judgement = Judgement.exempt(self._paths, "fault", self._judgement.analysis)
+
+    async def _follow_again(self, recipients: Sequence[Recipient]) -> None:
+        """Makes a message that the upstream has accepted the latest one of its sequences, if others came meanwhile."""
+        claims = self._shared.claims
+        with self._guard("follow"):
+            arrivals = self._judgement.arrivals(claims.knows_sender)
+            delivered = [to for to in recipients if to in self._results and self._results[to].outcome in DELIVERED]
+            await claims.follow([arrivals[to] for to in delivered if to in arrivals])
+
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
         """Claims all recipients at once. After a fault all count as won, so that the message is forwarded."""
         keys = self._judgement.fingerprints
@@ -229,6 +252,7 @@ class Transaction:
         try:
             for recipient, answer in (await self._send(plan.forward, won, content)).items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
+            await self._follow_again(plan.forward)
         except asyncio.CancelledError:
             # Only the recipients of this content, and only after the dot: `keep_uncertain` counts them as sent.
             if self._delivery.dot_sent:
@@ -364,6 +388,7 @@ class Transaction:
             seconds=seconds,
             rulings=self._judgement.rulings,
             login=self._login,
+            interrupted=self._judgement.interrupted,
         )
 
 

@@ -1,4 +1,4 @@
-"""The claims of this process, as transactions use them: claim, settle, wait.
+"""The claims of this process, as transactions use them: follow, claim, settle, wait.
 
 Twins within the process meet in the local table and wake each other by event. The store arbitrates between processes
 and survives restarts. While the store is down, the table works alone; this is the only degraded mode. While the store
@@ -11,19 +11,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 from typing import TYPE_CHECKING
 
 from relay.claims.lease_renewal import LeaseRenewal
+from relay.claims.local_sequences import LocalSequences
 from relay.claims.local_table import Acceptance, LocalTable, OwnClaim, Verdict
 from relay.claims.remote_claims import POLL_EVERY, RemoteClaims
 from relay.claims.write_back import WriteBack
-from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Full, Held, Release, Sent, Won
+from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Follow, Full, Held, Release, Sent, Won
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from relay.core.claim import ClaimTerms, Fingerprint, Original, Token
+    from relay.core.sequence import Arrival, SequenceName, SequenceState
     from relay.core.store import StoreClient
 
 _log = logging.getLogger("relay.store")
@@ -65,9 +68,11 @@ class ClaimManager:
         self._lease = lease
         self._clock = clock
         self._table = LocalTable(clock, remembered)
+        self._sequences = LocalSequences(clock)
+        self.knows_sender = self._sequences.knows_sender
         self._lease_renewal = LeaseRenewal(self._table, store, lease)
         self._remote_claims = RemoteClaims(self._table, store, poll_every)
-        self._write_back = WriteBack(self._table, store)
+        self._write_back = WriteBack(self._table, self._sequences, store)
         self._releases = Tasks()
         self._on_lost = on_lost
         self._on_beyond_bound = on_beyond_bound
@@ -98,6 +103,7 @@ class ClaimManager:
         if self._store.data_losses != self._data_losses:
             self._data_losses = self._store.data_losses
             self._write_back.add_own_acceptances()
+            self._sequences.mark_unwritten()
         if not self._closing:
             self._lease_renewal.renew_soon()
             self._write_back.restart()
@@ -111,6 +117,28 @@ class ClaimManager:
     def waiting(self) -> int:
         """The number of messages that wait for claims of others."""
         return len({waiter for claim in self._table.claims.values() for waiter in claim.waiters})
+
+    async def follow(self, arrivals: Iterable[Arrival]) -> dict[SequenceName, SequenceState]:
+        """Places a message in its sequences, before it is claimed. Returns the states of those that it takes part in.
+
+        In doubt a new epoch begins, so that the message is no repeat.
+        """
+        due = [each for each in arrivals if each.takes_part or self._sequences.knows(each.sequence)]
+        if not due:
+            return {}
+        epoch, alone = secrets.token_hex(8), not self._store.up
+        told_before = [self._sequences.begin(each) for each in due]
+        follows = [Follow(each.sequence, each.fingerprint, epoch, each.keep_for) for each in due]
+        answers = await self._store.ask([*filter(None, told_before), *follows])
+        states: dict[SequenceName, SequenceState] = {}
+        last_answers = answers[-len(follows) :]
+        for before, command, answer in zip(told_before, follows, last_answers, strict=True):
+            states[command.sequence] = self._sequences.apply(command, answer, before, alone=alone)
+        full = sum(isinstance(answer, Full) for answer in last_answers)
+        self._report_beyond_bound(STORE, full)
+        if not self._closing:
+            self._write_back.start()
+        return states
 
     async def claim(self, terms: Mapping[Fingerprint, ClaimTerms], token: Token) -> dict[Fingerprint, Verdict]:
         """Claims all keys at once, without waiting for other owners. In doubt a key is won."""

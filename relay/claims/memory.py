@@ -16,6 +16,7 @@ from relay.core.claim import (
     Confirm,
     Done,
     Entry,
+    Follow,
     Free,
     Full,
     Generation,
@@ -28,11 +29,13 @@ from relay.core.claim import (
     Won,
 )
 from relay.core.life_cycle import Condition, State, find_row
+from relay.core.sequence import place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from relay.core.claim import Answer, Command, Fingerprint, KeyCommand, Original, Token
+    from relay.core.sequence import SequenceName, SequenceState
 
 _SWEEP_AFTER = 1_000
 """The least number of commands between two sweeps. With more entries it is their number, so that the cost for each
@@ -60,6 +63,12 @@ class _StoredRecord:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredSequence:
+    state: SequenceState
+    until: float
+
+
 _Entry: TypeAlias = _HeldEntry | _SentEntry
 
 
@@ -76,6 +85,7 @@ class MemoryStore:
     ) -> None:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
+        self._sequences: dict[SequenceName, _StoredSequence] = {}
         self._records: OrderedDict[str, _StoredRecord] = OrderedDict()
         self._most_records = most_records
         self._most_claims = most_claims
@@ -136,7 +146,9 @@ class MemoryStore:
             case Note():
                 self._note(command, now)
                 return Done()
-        is_full = len(self._entries) >= self._most_claims
+        is_full = len(self._entries) + len(self._sequences) >= self._most_claims
+        if isinstance(command, Follow):
+            return self._follow(command, now, is_full=is_full)
         if is_full and isinstance(command, Claim | Confirm) and command.key not in self._entries:
             return Full()
         entry = self._entry(command.key, now)
@@ -149,6 +161,15 @@ class MemoryStore:
             case Release(key) if row.new_state is State.FREE:
                 del self._entries[key]
         return row.answer if isinstance(row.answer, Won | Free | Done) else _describe(entry, now)
+
+    def _follow(self, command: Follow, now: float, *, is_full: bool) -> Answer:
+        stored = self._sequences.get(command.sequence)
+        if stored is None and is_full:
+            return Full()
+        before = stored.state if stored and now < stored.until else None
+        state = place(before, command.fingerprint, command.epoch)
+        self._sequences[command.sequence] = _StoredSequence(state, now + command.keep_for)
+        return state
 
     def _entry(self, key: Fingerprint, now: float) -> _Entry | None:
         """Returns what the key holds, unless its time is over. An acceptance from the future counts as none."""
@@ -171,9 +192,10 @@ class MemoryStore:
         self._until_sweep -= executed
         if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}
+            self._sequences = {name: stored for name, stored in self._sequences.items() if now < stored.until}
             self._records = OrderedDict((name, record) for name, record in self._records.items() if now < record.until)
             self._weight = sum(record.note.weight for record in self._records.values())
-            self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._records))
+            self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._sequences) + len(self._records))
 
 
 def _state(entry: _Entry | None) -> State:

@@ -1,4 +1,8 @@
-"""An acceptance as one line of JSON: its `Original` and its recipient. Reading raises nothing on damaged text."""
+"""What stores hold, as text: acceptances and sequences. Reading raises nothing on damaged text.
+
+An acceptance is one line of JSON: its `Original` and its recipient. A sequence is words: its epoch, then its
+fingerprints.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import json
 import re
 from functools import lru_cache
 
-from relay.core.claim import Original
+from relay.core.claim import RANDOM_NAME, Fingerprint, Original
+from relay.core.sequence import MOST_FINGERPRINTS, SequenceState
 
 _LONGEST_TEXT = 1000
 """Characters of one value: longer than a Message-ID that fits into a line (RFC 5322), a recipient or a reply is."""
@@ -14,6 +19,8 @@ _LATEST = 1e11
 """Seconds since the Unix epoch: a moment that every calendar function can show."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What could end a line or command a terminal."""
+
+_SEQUENCE = re.compile(rf"{RANDOM_NAME.pattern}( [!-~]{{1,80}}){{1,{MOST_FINGERPRINTS}}}")
 
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -71,3 +78,16 @@ def decode_recipient(text: str | bytes) -> str:
         return ""
     is_ours = isinstance(recipient, str) and len(recipient) <= _LONGEST_TEXT and not _CONTROL.search(recipient)
     return recipient if is_ours else ""
+
+
+def encode_sequence(state: SequenceState) -> str:
+    """Returns ASCII, such as `0f3a5d77c2b1e946 v4:3f… v4:a0…`."""
+    return " ".join((state.epoch, *state.fingerprints))
+
+
+def decode_sequence(text: object) -> SequenceState | None:
+    """Returns the state of a sequence, or None if the text is damaged."""
+    if not isinstance(text, str) or not _SEQUENCE.fullmatch(text):
+        return None
+    epoch, *fingerprints = text.split(" ")
+    return SequenceState(epoch, tuple(map(Fingerprint, fingerprints)))

@@ -1,4 +1,4 @@
-"""Writes acceptances that the store has not confirmed."""
+"""Writes acceptances and changes of sequences that the store has not confirmed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay.core.claim import Answer, AskGeneration, Command, Confirm, Done, Full
+from relay.core.sequence import SequenceState
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.claims.local_sequences import LocalSequences
     from relay.claims.local_table import LocalTable
     from relay.core.store import StoreClient
 
@@ -24,10 +26,11 @@ LONGEST_PAUSE = 5.0
 
 
 class WriteBack:
-    """Repeats in the background until the store has confirmed each acceptance or its window has ended."""
+    """Repeats in the background until the store has confirmed everything, or its time is over."""
 
-    def __init__(self, table: LocalTable, store: StoreClient) -> None:
+    def __init__(self, table: LocalTable, sequences: LocalSequences, store: StoreClient) -> None:
         self._table = table
+        self._sequences = sequences
         self._store = store
         self._tasks = Tasks()
         self._loop: asyncio.Task[None] | None = None
@@ -35,7 +38,7 @@ class WriteBack:
 
     def start(self) -> None:
         """Starts to write, unless writing is under way or nothing is left to write."""
-        if self._table.unwritten and (self._loop is None or self._loop.done()):
+        if not self._is_done and (self._loop is None or self._loop.done()):
             self._pause = 0.0
             self._loop = self._tasks.start_loop(self._step, "write back")
 
@@ -66,9 +69,28 @@ class WriteBack:
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
         await self._write_all()
-        return not self._table.unwritten
+        return self._is_done
+
+    @property
+    def _is_done(self) -> bool:
+        return not self._table.unwritten and not self._sequences.unwritten
 
     async def _write_all(self) -> None:
+        await self._write_sequences()
+        await self._write_acceptances()
+
+    async def _write_sequences(self) -> None:
+        commands = list(self._sequences.unwritten.values())
+        answers = await self._store.ask(commands)
+        self._sequences.confirm(
+            [
+                command
+                for command, answer in zip(commands, answers, strict=True)
+                if isinstance(answer, SequenceState | Full)
+            ]
+        )
+
+    async def _write_acceptances(self) -> None:
         """Writes batch by batch, until nothing is left or each acceptance was tried in vain."""
         failed = 0
         while failed < len(self._table.unwritten) and self._store.up:

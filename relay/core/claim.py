@@ -9,7 +9,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import NewType, TypeAlias
+from typing import TYPE_CHECKING, NewType, TypeAlias
+
+from relay.core.sequence import SequenceState
+
+if TYPE_CHECKING:
+    from relay.core.sequence import SequenceName
 
 Fingerprint = NewType("Fingerprint", str)
 """Versioned digest of a message for one recipient, such as `v1:3f…`: printable ASCII, at most 80 characters."""
@@ -110,6 +115,20 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """Adds a mail to its sequence (`relay.core.sequence.place`). The answer is the `SequenceState` after it.
+
+    The sequence is kept for `keep_for` seconds from now. A second identical command changes nothing more.
+    """
+
+    sequence: SequenceName
+    fingerprint: Fingerprint
+    epoch: str
+    """The epoch that begins if the mail differs from the one before."""
+    keep_for: float
+
+
+@dataclass(frozen=True, slots=True)
 class AskGeneration:
     """Reads the store's `Generation`. In front of other commands of a batch, it is not newer than their answers."""
 
@@ -134,12 +153,12 @@ MOST_RECORDS = 100_000
 `keep_for`. A store may count roughly."""
 
 MOST_CLAIMS = 1_000_000
-"""Claims that a store holds, or on Redis that one process writes, about 500 MB. Mail beyond that is forwarded without
-a claim. A store may count roughly."""
+"""Claims and sequences that a store holds, or on Redis that one process writes, about 500 MB. Mail beyond that is
+forwarded without a claim. A store may count roughly."""
 
 KeyCommand: TypeAlias = Claim | Peek | Confirm | Renew | Release
 """A command about one key."""
-Command: TypeAlias = KeyCommand | AskGeneration | Note
+Command: TypeAlias = KeyCommand | Follow | AskGeneration | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +220,4 @@ class Full(Unknown):
     reason: str = "the store holds as many claims as it may"
 
 
-Answer: TypeAlias = Won | Free | Held | Sent | Done | Generation | Unknown
+Answer: TypeAlias = Won | Free | Held | Sent | Done | SequenceState | Generation | Unknown

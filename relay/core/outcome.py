@@ -31,6 +31,9 @@ class Outcome(enum.StrEnum):
 DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
 """The outcomes after which the client need not retry."""
 
+DELIVERED = frozenset({Outcome.FORWARDED, Outcome.WOULD_SUPPRESS, Outcome.UNCERTAIN})
+"""The outcomes after which the recipient has the message, or may have it."""
+
 REPEATS = frozenset({Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
 """The outcomes of a repeat: each leaves a record."""
 

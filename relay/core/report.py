@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from relay.core.outcome import REPEATS
 from relay.core.ruling import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from relay.core.envelope import Envelope, Recipient
     from relay.core.login import LoginOutcome
@@ -37,6 +38,8 @@ class Report:
     """The time from the final dot to the reply."""
     rulings: Mapping[Recipient, Ruling] = field(default_factory=dict)
     """The ruling for each recipient; empty if the message was refused without judging it."""
+    interrupted: Collection[Recipient] = ()
+    """The recipients that had an equal mail, and another one of the same sender since."""
 
     login: str = ""
     """The name with which the client logged in; empty if it did not."""
@@ -46,6 +49,11 @@ class Report:
         """The rule or reason that exempted all recipients, or empty."""
         rulings = set(self.rulings.values())
         return rulings.pop().rule if {ruling.action for ruling in rulings} == {Action.EXEMPT} else ""
+
+    @property
+    def not_suppressed(self) -> list[Recipient]:
+        """The recipients for which the message is no repeat because another mail of its sender came in between."""
+        return [to for to in self.interrupted if self.results[to].outcome not in REPEATS]
 
     def counts(self) -> Counter[Outcome]:
         """Returns the number of recipients by outcome."""

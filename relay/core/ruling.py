@@ -20,6 +20,15 @@ class Action(enum.StrEnum):
     """They are forwarded without a claim."""
 
 
+class Repeats(enum.StrEnum):
+    """Which copies are repeats."""
+
+    WINDOW = "window"
+    """Each one within the window."""
+    CONSECUTIVE = "consecutive"
+    """Only those before another mail of the same sender came for the same recipient."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """The decision for one recipient of a message."""
@@ -29,6 +38,7 @@ class Ruling:
     action: Action
     window: float
     """Seconds."""
+    repeats: Repeats = Repeats.WINDOW
 
     @classmethod
     def exempt(cls, reason: str) -> Ruling:

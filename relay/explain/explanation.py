@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relay.core.ruling import Action
 from relay.explain.message_parts import PartSummary, readable, summarise_parts
+from relay.judge.fingerprint.sequence import sequence_name
 from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
@@ -31,13 +33,25 @@ class MatchedCondition:
 
 @dataclass(frozen=True, slots=True)
 class AppliedRule:
-    """The rule that applies. `window` in seconds; `reason` is why the message is exempt although the rule is not."""
+    """The rule that applies. `window` in seconds; `reason` is why the message is exempt although the rule is not.
+
+    `repeats` is empty for an exempt message.
+    """
 
     name: str
     action: str
     window: float
+    repeats: str
     reason: str
     matched: tuple[MatchedCondition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The sequence in which the message takes part, for consecutive rules, and the sender by which it is formed."""
+
+    name: str
+    sender: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,7 @@ class Explanation:
     recipient: str | None
     reverse_path: str | None
     rule: AppliedRule
+    sequence: Sequence | None
     broken: str
     notes: tuple[str, ...]
     parts: tuple[PartSummary, ...]
@@ -83,6 +98,7 @@ def explain_message(message: ExplainedMessage, judge: Judge) -> Explanation:
         message.recipient,
         None if message.reverse_path is None else readable(message.reverse_path),
         _applied_rule(message),
+        _sequence(message),
         form.broken,
         tuple(_notes(message, judge)),
         tuple(summarise_parts(message.parsed)),
@@ -95,7 +111,15 @@ def _applied_rule(message: ExplainedMessage) -> AppliedRule:
     rule, ruling = message.rule, message.ruling
     reason = ruling.rule if ruling.rule != rule.name else ""
     matched = tuple(_matched_conditions(rule, message))
-    return AppliedRule(rule.name, str(ruling.action), ruling.window, reason, matched)
+    repeats = "" if ruling.action is Action.EXEMPT else str(ruling.repeats)
+    return AppliedRule(rule.name, str(ruling.action), ruling.window, repeats, reason, matched)
+
+
+def _sequence(message: ExplainedMessage) -> Sequence | None:
+    analysis, to = message.analysis, message.folded_recipient
+    if not analysis.taking_part([to]):
+        return None
+    return Sequence(sequence_name(analysis.sender, to), readable(analysis.sender))
 
 
 def _matched_conditions(rule: Rule, message: ExplainedMessage) -> Iterator[MatchedCondition]:

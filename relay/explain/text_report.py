@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _LONG_VALUE = 400
 _SHORT_VALUE = 120
 _MOST_ITEMS = 20
+_UNTIL = ", unless another mail of this sender came in between"
 _FIRST, _SECOND = ("-", "red"), ("+", "green")
 
 
@@ -56,7 +57,8 @@ class TextReport:
         yield click.style(verdict, fg="green" if comparison.equal else "red", bold=True) + f": {reason}"
         if comparison.suppressed and not comparison.but:
             window = format_duration(min(first.rule.window, second.rule.window))
-            yield f"A second copy to the same recipient is suppressed for {window} after the first."
+            until = _UNTIL if "consecutive" in (first.rule.repeats, second.rule.repeats) else ""
+            yield f"A second copy to the same recipient is suppressed for {window} after the first{until}."
         yield ""
         yield from self._head(first, "- ")
         yield from self._head(second, "+ ")
@@ -80,6 +82,8 @@ class TextReport:
         for matched in rule.matched:
             pattern, value = (self._shorten(text, _SHORT_VALUE) for text in (matched.pattern, matched.value))
             yield f"               {_plain(matched.condition)} = {pattern}" + (f", found in: {value}" if value else "")
+        if explanation.sequence:
+            yield f"  sequence     {explanation.sequence.name}  of mails from {_plain(explanation.sequence.sender)}"
         if explanation.reverse_path is not None:
             yield f"  reverse-path <{_plain(explanation.reverse_path)}>"
         if explanation.broken:
@@ -156,4 +160,7 @@ def _plain(text: str) -> str:
 def _effect(rule: AppliedRule) -> str:
     if rule.reason:
         return f"{rule.action}, because of: {rule.reason}"
-    return rule.action if rule.action == "exempt" else f"{rule.action}, window {format_duration(rule.window)}"
+    if rule.action == "exempt":
+        return rule.action
+    only = ", consecutive repeats only" if rule.repeats == "consecutive" else ""
+    return f"{rule.action}, window {format_duration(rule.window)}{only}"

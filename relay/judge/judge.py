@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from relay.core.ruling import Repeats
 from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.digest import begin_digest, fingerprint
 from relay.judge.fingerprint.normal_form import normalise
+from relay.judge.fingerprint.sequence import sender_of
 from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.parser import parse
 from relay.judge.rules.ignore import ignore_weight
 from relay.judge.rules.ignores import Ignores
-from relay.judge.rules.matching import MessageView, PatternPrefilter, matching_rules
-from relay.judge.rules.rule import NO_RULE, Rule, ruling_for
+from relay.judge.rules.matching import MessageView, PatternPrefilter, matches_message, matching_rules
+from relay.judge.rules.rule import NO_RULE, Rule, ruling_for, scope_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -40,6 +42,8 @@ _STEPS_OF_CONTENT = 300
 """What the analysis itself costs for a byte, in the same unit."""
 _STEPS_OF_CALL = 1_000
 """What the call of a pattern costs, in the same unit."""
+_DELIVERY = 60.0
+"""Seconds for which a sequence outlives the window: the window begins only when the upstream accepts the message."""
 _NOT_PRINTABLE = re.compile(rb"[^ -~]")
 
 
@@ -60,7 +64,13 @@ class Judge:
         """What does not count under each rule."""
         self.rulings = {rule: ruling_for(rule, window, observe=observe) for rule in self.ignores}
         """The decision if a rule wins."""
-        weight = _STEPS_OF_CONTENT + sum(rule.message_weight for rule in rules)
+        self.consecutive = {rule for rule, ruling in self.rulings.items() if ruling.repeats is Repeats.CONSECUTIVE}
+        windows = [self.rulings[rule].window for rule in self.consecutive]
+        self.sequence_time = max(windows) + _DELIVERY if windows else 0.0
+        """Seconds for which a sequence is remembered; 0 if no rule is consecutive."""
+        self.scopes = [scope for rule in rules if (scope := scope_of(rule))]
+        """What makes messages take part in a sequence, beside the consecutive rules."""
+        weight = _STEPS_OF_CONTENT + sum(rule.message_weight for rule in (*rules, *self.scopes))
         weight += sum(map(ignore_weight, {*ignore, *(each for rule in rules for each in rule.ignore)}))
         self._large = min(_LARGE, _MOST_STEPS // weight)
 
@@ -92,6 +102,11 @@ class MessageAnalysis:
         *self._conditional, self._last = self.matching_rules
         self._rules: dict[Recipient, Rule] = {}
         """By recipient. Asked again for a record, in the event loop: 1.9 s for 300 rules and 1,000 recipients."""
+        self._scopes = [scope for scope in judge.scopes if matches_message(scope, self.view)] if judge.scopes else []
+        self.sequence_time = judge.sequence_time
+        """See `Judge`."""
+        self.sender = sender_of(decoded.header, reverse_path) if self.sequence_time else b""
+        """The sender by which mails form a sequence; empty if no rule is consecutive."""
         ignores = {rule: judge.ignores[rule] for rule in self.matching_rules}
         self._forms = {each: normalise(decoded, each) for each in dict.fromkeys(ignores.values())}
         digests = {each: begin_digest(form) for each, form in self._forms.items()}
@@ -103,8 +118,9 @@ class MessageAnalysis:
 
     def takes_long(self, recipients: Collection[Recipient]) -> bool:
         """Returns whether the rules for these recipients could hold up the event loop."""
-        patterns = sum(rule.recipient_patterns for rule in self._conditional)
-        weight = sum(rule.recipient_weight for rule in self._conditional)
+        rules = (*self._conditional, *self._scopes)
+        patterns = sum(rule.recipient_patterns for rule in rules)
+        weight = sum(rule.recipient_weight for rule in rules)
         calls = len(recipients) * patterns
         return calls * _STEPS_OF_CALL + sum(map(len, recipients)) * weight > _MOST_STEPS // 8
 
@@ -122,6 +138,17 @@ class MessageAnalysis:
         """Returns the decision for a recipient."""
         return self._judge.rulings[self.rule(recipient)]
 
+    def taking_part(self, recipients: Collection[Recipient]) -> set[Recipient]:
+        """Returns the recipients for which the message takes part in its sequence, whatever this process knows."""
+        consecutive = self._judge.consecutive
+        if not self._scopes and consecutive.isdisjoint(self.matching_rules):
+            return set()
+        return {
+            recipient
+            for recipient in recipients
+            if self.rule(recipient) in consecutive or any(scope.matches_recipient(recipient) for scope in self._scopes)
+        }
+
     def normal_form(self, rule: Rule) -> NormalForm:
         """Returns what counts of the message under one of its matching rules."""
         return self._forms[self._judge.ignores[rule]]
@@ -129,6 +156,10 @@ class MessageAnalysis:
     def fingerprint(self, recipient: Recipient) -> Fingerprint:
         """Returns the fingerprint for a recipient."""
         return fingerprint(self._digests[self.rule(recipient)], recipient)
+
+    def default_fingerprint(self, recipient: Recipient) -> Fingerprint:
+        """Returns a fingerprint of an exempt message, for its sequence. No rules for recipients are evaluated."""
+        return fingerprint(self._digests[self._last], recipient)
 
 
 def _message_id(found: Sequence[bytes]) -> str:

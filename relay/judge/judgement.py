@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from relay.core.claim import ClaimTerms, Fingerprint
 from relay.core.envelope import NULL_REVERSE_PATH
-from relay.core.ruling import Action, Ruling
+from relay.core.ruling import Action, Repeats, Ruling
+from relay.core.sequence import Arrival
+from relay.judge.fingerprint.sequence import in_epoch, sequence_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from relay.core.envelope import Recipient
+    from relay.core.sequence import SequenceName, SequenceState
     from relay.judge.judge import MessageAnalysis
 
 
@@ -26,6 +29,10 @@ class Judgement:
     fingerprints: Mapping[Recipient, Fingerprint] = field(default_factory=dict)
     """Of the recipients that are not exempt."""
     _terms: Mapping[Fingerprint, ClaimTerms] = field(default_factory=dict)
+    _taking_part: Collection[Recipient] = ()
+    """The recipients for which the message takes part in its sequence, whatever this process knows."""
+    interrupted: Collection[Recipient] = ()
+    """The recipients that had an equal mail, and another one of the same sender since."""
 
     @classmethod
     def exempt(cls, recipients: Iterable[Recipient], reason: str, analysis: MessageAnalysis | None = None) -> Judgement:
@@ -45,6 +52,44 @@ class Judgement:
     def observed(self) -> set[Recipient]:
         """Returns the recipients whose repeats are counted but forwarded."""
         return {recipient for recipient, ruling in self.rulings.items() if ruling.action is Action.OBSERVE}
+
+    def arrivals(self, knows_sender: Callable[[bytes], bool]) -> dict[Recipient, Arrival]:
+        """Returns what may take part in sequences. `knows_sender`: whether this process has seen any of its sequences.
+
+        Empty, after a look at one dict, for a message that no consecutive rule concerns.
+        """
+        analysis = self.analysis
+        if analysis is None or not analysis.sequence_time:
+            return {}
+        recipients = self.rulings if knows_sender(analysis.sender) else self._taking_part
+        return {
+            to: Arrival(
+                sequence_name(analysis.sender, to),
+                analysis.sender,
+                analysis.fingerprint(to) if to in self.fingerprints else analysis.default_fingerprint(to),
+                analysis.sequence_time,
+                to in self._taking_part,
+            )
+            for to in recipients
+        }
+
+    def in_sequence(
+        self, arrivals: Mapping[Recipient, Arrival], states: Mapping[SequenceName, SequenceState]
+    ) -> Judgement:
+        """Returns the judgement after the message was placed in its sequences, whose states are given.
+
+        Under a consecutive rule the message is claimed in the epoch of its sequence.
+        """
+        fingerprints, terms = {**self.fingerprints}, {**self._terms}
+        interrupted = set()
+        for to, arrival in arrivals.items():
+            if self.rulings[to].repeats is Repeats.CONSECUTIVE:
+                state = states[arrival.sequence]
+                fingerprints[to] = in_epoch(fingerprints[to], state.epoch)
+                terms[fingerprints[to]] = terms.pop(arrival.fingerprint)
+                if state.interrupted:
+                    interrupted.add(to)
+        return replace(self, fingerprints=fingerprints, _terms=terms, interrupted=interrupted)
 
     def terms(self, recipients: Sequence[Recipient]) -> dict[Fingerprint, ClaimTerms]:
         """Returns what to claim for these recipients. Exempt recipients have no entry."""
@@ -73,7 +118,7 @@ def judge_recipients(
         if ruling.action is not Action.EXEMPT:
             key = fingerprints[recipient] = analysis.fingerprint(recipient)
             terms[key] = ClaimTerms(ruling.window, pseudonym(recipient))
-    return Judgement(analysis, rulings, fingerprints, terms)
+    return Judgement(analysis, rulings, fingerprints, terms, analysis.taking_part(recipients))
 
 
 def _exemption(analysis: MessageAnalysis, reverse_path: bytes, loop_ids: Iterable[str]) -> Ruling | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("relay")
 
+INTERRUPTED = "another mail of this sender came in between"
+"""Why a copy is no repeat under a consecutive rule."""
 _MOST_ORIGINALS = 5
 _LONGEST_REPLY = 4096
 """Characters of a reply in a line. RFC 5321 section 4.5.3.1.5 allows 512 octets in a line of a reply."""
@@ -70,6 +72,8 @@ class MessageLog:
             ]
         if self._addresses and report.login:
             fields["login"] = report.login
+        if report.not_suppressed:
+            fields["not_suppressed"] = INTERRUPTED
         if self._addresses:
             fields["from"] = report.envelope.reverse_path.decode("utf-8", "backslashreplace")
             fields["to"] = {recipient: result.outcome.value for recipient, result in report.results.items()}

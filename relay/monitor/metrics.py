@@ -62,6 +62,14 @@ class Metrics:
             registry=registry,
         )
         self._repeats = {(rule, outcome): repeats.labels(rule, outcome.value) for rule in rules for outcome in REPEATS}
+        interrupted = Counter(
+            "smtp_dedup_interrupted_repeats",
+            "Recipients of equal messages that are no repeats because another mail of the sender came in between, by "
+            "the consecutive rule that matched.",
+            ["rule"],
+            registry=registry,
+        )
+        self._interrupted = {rule: interrupted.labels(rule) for rule in rules if rule != DEFAULT}
         self.duplicate_age = Histogram(
             "smtp_dedup_duplicate_age_seconds",
             "Age of the accepted message that a suppressed one repeats.",
@@ -184,6 +192,8 @@ class Metrics:
                 self._repeats[report.rulings[recipient].rule, result.outcome].inc()
             if result.original is not None:
                 self.duplicate_age.observe(result.age)
+        for recipient in report.not_suppressed:
+            self._interrupted[report.rulings[recipient].rule].inc()
         if report.exempt:
             self.exempt.inc()
 

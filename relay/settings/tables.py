@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from relay.core.ruling import DEFAULT, Action
+from relay.core.ruling import DEFAULT, Action, Repeats
 from relay.judge.rules import ignore as ignores
 from relay.judge.rules.ignore import Ignore, UrlKind
 from relay.judge.rules.pattern import Pattern
@@ -186,6 +186,11 @@ class RuleTable(_Table):
         "reports what would have been suppressed.",
     )
     window: Window = _key(None, "For dedupe and observe: replaces dedup.window.")
+    repeats: Literal["window", "consecutive"] = _key(
+        "window",
+        "For dedupe and observe: `window` makes every copy within the window a repeat; `consecutive` only those before "
+        "another mail of the same sender came for the same recipient.",
+    )
     ignore: Annotated[tuple[IgnoreTable, ...], ValueType("list of tables")] = _key(
         (), "For dedupe and observe: further ignores, written as in `[[ignore]]`."
     )
@@ -197,7 +202,7 @@ class RuleTable(_Table):
                 "has no condition, so it would match every message; if that is intended, write recipient = '.'"
             )
         if self.action == "exempt":
-            for key in ("window", "ignore"):
+            for key in ("window", "repeats", "ignore"):
                 if key in self.model_fields_set:
                     raise ValueError(f'{key} has no effect with action = "exempt"; leave it out')
         return self
@@ -227,6 +232,7 @@ class RuleTable(_Table):
             self.attachment,
             self.window,
             tuple(table.ignore() for table in self.ignore),
+            Repeats(self.repeats),
         )
 
 

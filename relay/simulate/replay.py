@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient
-from relay.core.ruling import Action, Ruling
+from relay.core.ruling import Action, Repeats, Ruling
+from relay.judge.fingerprint.sequence import in_epoch, sequence_name
 from relay.simulate.near_misses import NearMisses
 from relay.simulate.seen_messages import SeenMessages
 
@@ -106,6 +107,8 @@ class Replay:
         horizon = max(GAPS[-1], window, *(rule.window or 0.0 for rule in judge.rules))
         self._seen = SeenMessages(archive.dates, horizon)
         self._message_ids = array("q", bytes(8 * len(archive)))
+        self._sequences: dict[int, tuple[int, int]] = {}
+        """By hash of a sequence: the hash of its latest fingerprint, and the message that began the epoch."""
 
     def play(self, number: int) -> None:
         """Replays one message. Call it in the order of dates."""
@@ -131,11 +134,26 @@ class Replay:
     def _earlier_copy(
         self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
     ) -> EarlierCopy | None:
+        fingerprint = self._fingerprint_in_sequence(number, analysis, to, ruling)
         if ruling.action is Action.EXEMPT:
             return None
         own_window = analysis.rule(to).window
         tried = self.windows if own_window is None else (own_window,) * len(self.windows)
-        return self._seen.see(analysis.fingerprint(to), number, (ruling.window, *tried))
+        return self._seen.see(fingerprint, number, (ruling.window, *tried))
+
+    def _fingerprint_in_sequence(
+        self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
+    ) -> Fingerprint:
+        """Returns the fingerprint that is claimed: under a consecutive rule that of one epoch of the sequence."""
+        fingerprint = analysis.fingerprint(to)
+        if not analysis.sequence_time:
+            return fingerprint
+        name = hash(sequence_name(analysis.sender, to))
+        latest, epoch = self._sequences.get(name, (0, number))
+        if latest != hash(fingerprint):
+            epoch = number
+        self._sequences[name] = hash(fingerprint), epoch
+        return in_epoch(fingerprint, str(epoch)) if ruling.repeats is Repeats.CONSECUTIVE else fingerprint
 
     def _count(self, message: _ReplayedMessage) -> None:
         suppressed = 0

@@ -291,6 +291,37 @@ def test_two_rules_may_have_two_windows(tmp_path: Path) -> None:
     )
 
 
+CONSECUTIVE = """
+[[rules]]
+name = "states"
+subject = "^Hello"
+from = "@example[.]org"
+action = "dedupe"
+repeats = "consecutive"
+[[rules]]
+name = "exempt"
+subject = "^Bye"
+action = "exempt"
+"""
+
+
+def test_a_consecutive_rule_and_its_sequence_are_named(tmp_path: Path) -> None:
+    file = settings(tmp_path, CONSECUTIVE)
+    shown = compared(PLAIN, PLAIN, tmp_path, "-c", file, "--recipient", "bob@example.org").stdout
+    assert "is suppressed for 10m after the first, unless another mail of this sender came in between.\n" in shown
+    assert "  rule         states: dedupe, window 10m, consecutive repeats only\n" in shown
+    (name,) = set(re.findall(r"^  sequence     (q4:[0-9a-f]{40})  of mails from a@example\.org$", shown, re.MULTILINE))
+    for mail, sequence, repeats in (
+        (PLAIN, {"name": name, "sender": "a@example.org"}, "consecutive"),
+        (PLAIN.replace(b"Hello", b"Else"), {"name": name, "sender": "a@example.org"}, "window"),
+        (PLAIN.replace(b"Hello", b"Bye"), {"name": name, "sender": "a@example.org"}, ""),
+        (PLAIN.replace(b"example.org", b"example.net"), None, "window"),
+    ):
+        path = write(tmp_path / "a.eml", mail)
+        (message,) = data(path, "-c", file, "--recipient", "bob@example.org")["messages"]
+        assert (message["sequence"], message["rule"]["repeats"]) == (sequence, repeats)
+
+
 def test_two_rules_with_one_window_are_no_matter(tmp_path: Path) -> None:
     file = settings(tmp_path, '[[rules]]\nname = "quick"\nheader.X-Quick = "."\naction = "dedupe"\n')
     shown = compared(PLAIN, b"X-Quick: yes\r\n" + PLAIN, tmp_path, "-c", file)
@@ -322,10 +353,10 @@ def test_json_has_the_same_content_under_stable_names(first: Path, tmp_path: Pat
     assert answer["version"] == 1
     message, second = answer["messages"]
     assert list(message) == [
-        *("path", "size", "fingerprint", "recipient", "reverse_path", "rule", "broken", "notes", "parts"),
-        *("ignored", "form"),
+        *("path", "size", "fingerprint", "recipient", "reverse_path", "rule", "sequence", "broken", "notes"),
+        *("parts", "ignored", "form"),
     ]
-    assert list(message["rule"]) == ["name", "action", "window", "reason", "matched"]
+    assert list(message["rule"]) == ["name", "action", "window", "repeats", "reason", "matched"]
     assert (message["rule"]["action"], message["rule"]["window"]) == ("dedupe", 600.0)
     assert message["parts"][2]["kind"] == "text/html"
     assert message["ignored"][0] == {"name": "avideo: image cache", "piece": "17412345671741234567"}

@@ -36,6 +36,7 @@ from relay.core.claim import (
     Done,
     Entry,
     Fingerprint,
+    Follow,
     Free,
     Full,
     Generation,
@@ -51,6 +52,7 @@ from relay.core.claim import (
     Won,
 )
 from relay.core.errors import StoreError
+from relay.core.sequence import SequenceName, SequenceState
 
 if TYPE_CHECKING:
     import contextlib
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
 
 KEY = Fingerprint("v1:" + "3f" * 32)
+OTHER = Fingerprint("v1:" + "a0" * 32)
 MINE, THEIRS = Token("mine"), Token("theirs")
 ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
 CLAIM = Claim(KEY, MINE, 30, 600)
@@ -723,6 +726,58 @@ async def test_an_endless_value_is_cut_before_it_travels(store: RedisStore, redi
         answers = await store.execute([PEEK, CLAIM, Renew(KEY, MINE, 30), AskGeneration()])
         assert all(isinstance(answer, Unknown) for answer in answers[:3])
         assert client.info("stats")["total_net_output_bytes"] - before < 100_000
+
+
+EPOCH = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "",
+        "q",
+        f"q {EPOCH}",
+        f"q not-hex {KEY}",
+        f"q {EPOCH} {' '.join([KEY] * 9)}",
+        f"h {EPOCH} {KEY}",
+        "A" * 60_000_000,
+        f"q {EPOCH} {KEY}" + " x" * 10_000_000,
+    ],
+    ids=len,
+)
+async def test_a_sequence_that_no_relay_wrote_is_replaced(
+    store: RedisStore, redis_server: RedisServer, foreign: str
+) -> None:
+    with redis_server.client() as client:
+        client.set("smtp-dedup:q4:s", foreign)
+        before = client.info("stats")["total_net_output_bytes"]
+        command = Follow(SequenceName("q4:s"), KEY, "f" * 16, 600)
+        assert await store.execute([command] * 2) == [SequenceState("f" * 16, (KEY,))] * 2
+        assert client.info("stats")["total_net_output_bytes"] - before < 100_000
+        assert 0 < client.pttl("smtp-dedup:q4:s") <= 600_000
+
+
+async def test_a_sequence_of_another_type_or_form_is_unknown(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.rpush("smtp-dedup:q4:s", "x")
+        client.set("smtp-dedup:q4:t", f"q abc {KEY}")
+    commands = [Follow(SequenceName(name), KEY, "f" * 16, 600) for name in ("q4:s", "q4:t")]
+    assert all(isinstance(answer, Unknown) for answer in await store.execute(commands))
+
+
+async def test_sequences_count_against_the_bound_of_a_process(redis_server: RedisServer) -> None:
+    now = 1000.0
+    store = redis_store(redis_server.url, clock=lambda: now, most_claims=10)
+    commands = [Follow(SequenceName(f"q4:{number}"), KEY, f"{number:016x}", 600) for number in range(11)]
+    await store.execute(commands[:9])
+    await store.execute(commands[:9])  # immediate repeats are not counted again
+    await store.execute([Follow(SequenceName("q4:0"), OTHER, "e" * 16, 600)])
+    known, new = await store.execute([commands[0], commands[10]])
+    assert isinstance(known, SequenceState)
+    assert new == Full()
+    now += 620
+    assert isinstance((await store.execute([commands[10]]))[0], SequenceState)
+    await store.close()
 
 
 async def test_namespaces_on_one_server_share_nothing(redis_server: RedisServer) -> None:

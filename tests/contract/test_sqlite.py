@@ -29,6 +29,7 @@ from relay.core.claim import (
     Done,
     Entry,
     Fingerprint,
+    Follow,
     Free,
     Full,
     Held,
@@ -42,6 +43,7 @@ from relay.core.claim import (
     Won,
 )
 from relay.core.errors import StoreError
+from relay.core.sequence import SequenceName, SequenceState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,6 +54,7 @@ TOKEN = Token("mine")
 ORIGINAL = Original("rec-1", "<1@example.org>", "250 ok", 1.0)
 CLAIM = Claim(KEY, TOKEN, 30, 600)
 PEEK = Peek(KEY, 600)
+SEQUENCE = SequenceName("q4:s")
 SPOILT = bytes(4096) + b"\xa5" * 4096
 """No database any more: a crash has left its first page empty."""
 STRANGE = b"From: somebody\n" * 1000
@@ -429,7 +432,7 @@ async def test_a_file_that_may_only_be_read(store: SqliteStore, path: Path) -> N
 async def test_a_newer_schema_is_not_touched(store: SqliteStore, path: Path) -> None:
     await store.open()
     with other(path) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     await store.close()
     newer = SqliteStore(path)
     await fails(newer, path, "newer relay")
@@ -463,7 +466,7 @@ async def test_a_file_of_an_earlier_version_is_brought_up_to_date(store: SqliteS
     assert [text async for text in store.records(600)] == ["{}"]
     assert await store.forget(lambda entry: entry.recipient == "") == 1
     with other(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 async def test_a_migration_that_breaks_off_leaves_the_file_as_it_was(path: Path) -> None:
@@ -762,6 +765,40 @@ async def test_an_identity_that_no_relay_wrote_is_replaced(store: SqliteStore, p
     assert re.fullmatch("[0-9a-f]{16}", identity)
     assert await store.identity() == identity
     assert isinstance((await store.execute([AskGeneration()]))[0], Unknown)
+
+
+@pytest.mark.parametrize("damaged", ["", "q", "0123456789abcdef", "0123456789abcdef v4:a  v4:b", b"\xff", 7])
+async def test_a_damaged_sequence_begins_anew(store: SqliteStore, path: Path, damaged: object) -> None:
+    first = Follow(SEQUENCE, KEY, "0" * 16, 600)
+    await store.execute([first])
+    with other(path) as connection:
+        connection.execute("UPDATE sequences SET state = ?", (damaged,))
+    second = Follow(SEQUENCE, KEY, "1" * 16, 600)
+    assert await store.execute([second, first]) == [SequenceState("1" * 16, (KEY,))] * 2
+
+
+async def test_sequences_are_swept_and_count_against_the_bound(path: Path, clock: Clock) -> None:
+    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000, most_records=0)
+
+    def follow(number: int) -> Follow:
+        return Follow(SequenceName(f"q4:{number:040x}"), Fingerprint(f"v4:{number:040x}"), f"{number:016x}", 600)
+
+    answers = [
+        answer
+        for start in range(0, 5_000, 500)
+        for answer in await store.execute([follow(number) for number in range(start, start + 500)])
+    ]
+    assert Full() in answers
+    first, last = await store.execute([follow(0), follow(9_999)])
+    assert isinstance(first, SequenceState)
+    assert last == Full()
+    clock.now += 601
+    for _ in range(20):
+        await store.execute([PEEK] * 500)
+    with other(path) as connection:
+        assert connection.execute("SELECT count(*) FROM sequences").fetchone() == (0,)
+    assert isinstance((await store.execute([follow(9_999)]))[0], SequenceState)
+    await store.close()
 
 
 async def test_a_full_file_takes_no_new_claim_and_keeps_the_others(path: Path, clock: Clock) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from parts.scripted_delivery import ACCEPTED, QUEUED, ScriptedUpstream
+from parts.waiting import until
 
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
@@ -20,7 +22,7 @@ from relay.core.outcome import Outcome
 from relay.core.record import Record, SuppressedCopy
 from relay.core.redact import without_addresses
 from relay.core.reply import FIRST_COPY_IN_PROGRESS, MAIL_LOOP, OUTCOME_UNKNOWN, TOO_MANY_RECIPIENTS, UNREACHABLE, Reply
-from relay.core.ruling import Action
+from relay.core.ruling import Action, Repeats
 from relay.dependencies import Dependencies, Executors, Policy
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.pattern import Pattern
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from relay.claims.local_table import Verdict
     from relay.core.claim import Answer, Command, Fingerprint
     from relay.core.report import Report
+    from relay.core.sequence import SequenceName, SequenceState
 
 A, B, C = b"a@example.test", b"b@example.test", b"c@example.test"
 MAIL = Content(b"Subject: New video\r\nMessage-ID: <one@tube.example.test>\r\n\r\nLook at this.\r\n")
@@ -70,6 +73,10 @@ class FaultyClaims(ClaimManager):
 
     fault = ""
     """The name of the step; "answer" is a claim that is made, but not told."""
+
+    async def follow(self, *arguments: Any) -> dict[SequenceName, SequenceState]:
+        self._fail("follow")
+        return await super().follow(*arguments)
 
     async def claim(self, *arguments: Any) -> dict[Fingerprint, Verdict]:
         self._fail("claim")
@@ -794,3 +801,159 @@ async def test_a_large_message_is_judged_too(relay: Relay) -> None:
     large = Content(MAIL.wire + b"x\r\n" * 40_000)
     assert await relay.send(A, content=large) == QUEUED
     assert (await relay.send(A, content=large)).text.startswith("2.0.0 Ok: duplicate, ")
+
+
+# Consecutive rules
+
+FIRING, RESOLVED = (
+    Content(b"Subject: [%s] DiskFull\r\nFrom: Alerts <am@example.test>\r\n\r\nThe disk of db1.\r\n" % state)
+    for state in (b"FIRING:1", b"RESOLVED")
+)
+NOTE = Content(b"Subject: A note\r\nFrom: Alerts <am@example.test>\r\n\r\nNo rule knows this.\r\n")
+FOREIGN = Content(b"Subject: A note\r\nFrom: Eve <eve@example.test>\r\n\r\nNo rule knows this.\r\n")
+
+
+def consecutive(pattern: str = r"^\[", action: Action = Action.DEDUPE, **more: Any) -> Rule:
+    return rule(action, pattern, repeats=Repeats.CONSECUTIVE, **more)
+
+
+@pytest.fixture
+async def alerts() -> AsyncIterator[Relay]:
+    one = Relay(rules=[consecutive()])
+    yield one
+    await close(one)
+
+
+async def outcomes(relay: Relay, *mails: Content, to: bytes = A) -> str:
+    """Sends the mails one after the other. Returns a letter for each: f(orwarded) or s(uppressed)."""
+    letters = ""
+    for mail in mails:
+        await relay.send(to, content=mail)
+        letters += relay.outcomes()[to].value[0]
+    return letters
+
+
+async def test_a_mail_in_between_makes_a_copy_no_repeat(alerts: Relay) -> None:
+    assert await outcomes(alerts, FIRING, RESOLVED, FIRING) == "fff"
+    assert [list(report.not_suppressed) for report in alerts.reporter.reports] == [[], [], ["a@example.test"]]
+    assert await outcomes(alerts, FIRING, FIRING, RESOLVED, RESOLVED) == "ssfs"
+    assert [bool(report.not_suppressed) for report in alerts.reporter.reports[3:]] == [False, False, True, False]
+
+
+async def test_without_such_a_rule_a_mail_in_between_changes_nothing(relay: Relay) -> None:
+    assert await outcomes(relay, FIRING, RESOLVED, FIRING) == "ffs"
+
+
+async def test_other_recipients_and_senders_do_not_come_in_between(alerts: Relay) -> None:
+    assert await outcomes(alerts, FIRING) == "f"
+    assert await outcomes(alerts, RESOLVED, to=B) == "f"
+    assert await outcomes(alerts, FOREIGN) == "f"
+    assert await outcomes(alerts, FIRING) == "s"
+
+
+async def test_a_mail_without_a_rule_comes_in_between_once_the_sequence_is_known(alerts: Relay) -> None:
+    assert await outcomes(alerts, NOTE, FIRING, NOTE, FIRING) == "ffsf"
+    assert await outcomes(alerts, NOTE) == "s", "the note itself has the window of the default rule"
+
+
+async def test_an_exempt_mail_comes_in_between() -> None:
+    relay = Relay(rules=[rule(Action.EXEMPT, "note"), consecutive()])
+    assert await outcomes(relay, FIRING, NOTE, FIRING, FIRING) == "fffs"
+    await relay.send(A, content=RESOLVED, reverse_path=b"")
+    assert await outcomes(relay, FIRING) == "f", "a bounce is exempt before any rule"
+    await close(relay)
+
+
+async def test_display_names_do_not_count(alerts: Relay) -> None:
+    closed, reopened = (
+        Content(b"Subject: [#4] %s\r\nFrom: %s <tracker@example.test>\r\n\r\n" % (what, who))
+        for what, who in ((b"closed", b"Alice"), (b"reopened", b"=?utf-8?q?B=C3=B6b?="))
+    )
+    assert await outcomes(alerts, closed, reopened, closed) == "fff"
+
+
+async def test_another_process_knows_what_came_in_between(alerts: Relay) -> None:
+    await alerts.send(A, content=FIRING)
+    await alerts.send(A, content=RESOLVED, book=alerts.other)
+    assert await outcomes(alerts, FIRING, FIRING) == "fs"
+    await alerts.send(A, content=FIRING, book=alerts.other)
+    assert alerts.outcomes() == {A: Outcome.SUPPRESSED}
+
+
+@pytest.mark.parametrize("what", [MatchTarget.FROM, MatchTarget.RECIPIENT, MatchTarget.REVERSE_PATH])
+async def test_in_another_process_the_scope_of_a_rule_makes_any_mail_come_in_between(what: MatchTarget) -> None:
+    pattern = {MatchTarget.FROM: "am@", MatchTarget.RECIPIENT: "^a@", MatchTarget.REVERSE_PATH: "^sender@"}[what]
+    scoped = consecutive()
+    scoped = Rule(scoped.name, scoped.action, (*scoped.conditions, Condition(what, (Pattern(pattern),))))
+    relay = Relay(rules=[dataclasses.replace(scoped, repeats=Repeats.CONSECUTIVE)])
+    await relay.send(A, content=FIRING)
+    await relay.send(A, content=NOTE, book=relay.other)
+    assert await outcomes(relay, FIRING) == "f"
+    await close(relay)
+
+
+async def test_a_retry_is_not_suppressed_against_the_mail_before_the_one_in_between(alerts: Relay) -> None:
+    assert await outcomes(alerts, FIRING, RESOLVED) == "ff"
+    alerts.upstream.dots = [BUSY]
+    assert await outcomes(alerts, FIRING, FIRING, FIRING) == "dfs"
+
+
+async def test_a_mail_that_arrives_while_another_is_in_flight_is_no_repeat(alerts: Relay) -> None:
+    async def alarm() -> None:
+        assert await outcomes(alerts, FIRING) == "f"
+
+    assert await outcomes(alerts, FIRING) == "f"
+    alerts.upstream.after_dot = alarm
+    assert await outcomes(alerts, RESOLVED) == "f"
+    assert await outcomes(alerts, FIRING) == "f", "RESOLVED was accepted after it"
+
+
+async def test_a_mail_of_no_rule_that_was_in_flight_when_the_sequence_began(alerts: Relay) -> None:
+    async def alarm() -> None:
+        assert await outcomes(alerts, FIRING) == "f"
+
+    alerts.upstream.after_dot = alarm
+    assert await outcomes(alerts, NOTE, FIRING) == "ff"
+
+
+async def test_twins_wait_for_each_other(alerts: Relay) -> None:
+    waits: list[asyncio.Task[Reply]] = []
+
+    async def twin() -> None:
+        waits.append(asyncio.ensure_future(alerts.send(A, B, content=FIRING)))
+        await until(lambda: alerts.claims.waiting == 1, "the twin waiting")
+
+    alerts.upstream.after_dot = twin
+    assert await alerts.send(A, B, content=FIRING) == QUEUED
+    assert (await waits[0]).code == 250
+    assert alerts.upstream.sent == [(A, B)]
+
+
+async def test_observing_counts_what_a_consecutive_rule_would_suppress() -> None:
+    for relay in Relay(rules=[consecutive(action=Action.OBSERVE)]), Relay(rules=[consecutive()], observe=True):
+        assert await outcomes(relay, FIRING, RESOLVED, FIRING, FIRING) == "fffw"
+        await close(relay)
+
+
+async def test_a_fault_in_following_forwards(alerts: Relay) -> None:
+    await alerts.send(A, content=FIRING)
+    alerts.claims.fault = "follow"
+    assert await alerts.send(A, content=FIRING) == QUEUED
+    assert alerts.upstream.sent == [(A,), (A,)]
+    assert set(alerts.reporter.faults) == {"follow"}
+
+
+async def test_a_message_that_no_consecutive_rule_concerns_asks_the_store_for_nothing_more(alerts: Relay) -> None:
+    asked: list[Command] = []
+    execute = alerts.store.execute
+
+    async def ask(commands: Sequence[Command]) -> list[Answer]:
+        asked.extend(commands)
+        return await execute(commands)
+
+    alerts.store.ask = ask  # type: ignore[method-assign]
+    await alerts.send(A, content=FOREIGN)
+    kinds = [type(command).__name__ for command in asked]
+    assert kinds == ["AskGeneration", "Claim", "Confirm"]
+    await alerts.send(A, content=FIRING)
+    assert [type(command).__name__ for command in asked[3:]] == ["Follow", *kinds[:2], "Follow", "Confirm"]

@@ -1,11 +1,12 @@
-"""Roughly how many claims this process has in Redis, which cannot count the keys of one relay."""
+"""Roughly how many claims and sequences this process has in Redis, which cannot count the keys of one relay."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from relay.core.claim import Confirm, Done
+from relay.core.claim import Confirm, Done, Follow
+from relay.core.sequence import SequenceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,9 +37,15 @@ class ClaimCount:
         return self._total >= self._most
 
     def add(self, commands: Sequence[Command], answers: Sequence[Answer]) -> None:
-        """Counts the acceptances that were written. One that is written again counts again."""
+        """Counts the acceptances and sequences that were written. One that is written again counts again."""
         now = self._clock()
         for command, answer in zip(commands, answers, strict=True):
-            if isinstance(command, Confirm) and isinstance(answer, Done):
-                self._ending[int((now + command.window - command.age) // _STEP)] += 1
-                self._total += 1
+            match command, answer:
+                case Confirm(window=window, age=age), Done():
+                    left = window - age
+                case Follow(epoch=epoch, keep_for=left), SequenceState(epoch=in_force) if in_force == epoch:
+                    pass
+                case _:
+                    continue
+            self._ending[int((now + left) // _STEP)] += 1
+            self._total += 1

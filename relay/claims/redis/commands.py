@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from relay.claims.wire_form import decode, decode_recipient, encode
+from relay.claims.wire_form import decode, decode_recipient, decode_sequence, encode
 from relay.core.claim import (
     RANDOM_NAME,
     AskGeneration,
@@ -20,6 +20,7 @@ from relay.core.claim import (
     Done,
     Entry,
     Fingerprint,
+    Follow,
     Free,
     Full,
     Generation,
@@ -33,8 +34,11 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
+from relay.core.sequence import MOST_FINGERPRINTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.core.claim import Answer, Command
 
 Request: TypeAlias = tuple[str | bytes | int, ...]
@@ -79,6 +83,19 @@ local value = redis.call('GET', KEYS[1])
 if value == ARGV[1] then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) return 1 end
 return {value and string.sub(value, 1, 16384), redis.call('PTTL', KEYS[1])}"""
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# The words of a sequence: `q`, the epoch, the fingerprints. What no relay wrote is replaced.
+_FOLLOW = """
+local value = redis.call('GET', KEYS[1])
+if not value and ARGV[5] == '1' then return 'full' end
+value = string.sub(value or '', 1, 1024)
+local words, most = {}, tonumber(ARGV[4])
+for word in string.gmatch(value, '%S+') do words[#words + 1] = word end
+if words[1] ~= 'q' or #words < 3 or #words > most + 2 or not string.match(words[2], '^%x+$') then words = {} end
+if words[3] ~= ARGV[1] then
+  value = 'q ' .. ARGV[2] .. ' ' .. table.concat({ARGV[1], unpack(words, 3, most + 1)}, ' ')
+end
+redis.call('SET', KEYS[1], value, 'PXAT', ARGV[3])
+return value"""
 # Redis bounds a stream by the number of its entries: a long record counts as several by adding empty ones.
 _NOTE = """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'record', ARGV[2], 'keep', ARGV[3], 'text', ARGV[4])
@@ -136,6 +153,8 @@ def key_of(keys: Keys, command: Command) -> str:
             return keys.generation
         case Note():
             return keys.records
+        case Follow():
+            return keys.prefix + command.sequence
     return keys.prefix + command.key
 
 
@@ -174,36 +193,33 @@ def request(command: Command, now: float, keys: Keys, *, most_records: int, is_f
             redis_command = ("EVAL", _RENEW, 1, name, "h" + token, at(lease))
         case Release(_, token):
             redis_command = ("EVAL", _FREE, 1, name, "h" + token)
+        case Follow() | AskGeneration() | Note():
+            redis_command = _other_request(command, name, at, most_records, full)
+    return redis_command
+
+
+def _other_request(
+    command: Follow | AskGeneration | Note, name: str, at: Callable[[float], int], most_records: int, full: int
+) -> Request:
+    match command:
+        case Follow(_, fingerprint, epoch, keep_for):
+            return ("EVAL", _FOLLOW, 1, name, fingerprint, epoch, at(keep_for), MOST_FINGERPRINTS, full)
         case AskGeneration():
-            redis_command = ("GETRANGE", name, 0, _LONGEST_NAME)
+            return ("GETRANGE", name, 0, _LONGEST_NAME)
         case Note(record, text, keep_for):
             oldest = max(0, at(-keep_for))
-            redis_command = (
-                "EVAL",
-                _NOTE,
-                1,
-                name,
-                most_records,
-                record,
-                _ms(keep_for),
-                text,
-                oldest,
-                command.weight,
-            )
-    return redis_command
+            return ("EVAL", _NOTE, 1, name, most_records, record, _ms(keep_for), text, oldest, command.weight)
 
 
 def answer(command: Command, reply: object) -> Answer:
     """Returns the answer that the reply to a command means."""
-    if isinstance(reply, Unknown):
-        return reply
+    if isinstance(reply, Unknown) or reply == _FULL:
+        return reply if isinstance(reply, Unknown) else Full()
     match command:
-        case Claim() | Confirm() if reply == _FULL:
-            return Full()
         case Confirm() | Release() | Note():
             return Done(claim_lost=isinstance(command, Confirm) and _is_anothers(command, reply))
-        case AskGeneration():
-            return _generation(reply)
+        case Follow() | AskGeneration():
+            return _sequence(reply) if isinstance(command, Follow) else _generation(reply)
         case Claim() | Renew() if reply == 1:
             return Won() if isinstance(command, Claim) else Done()
     return _state(reply, command.window if isinstance(command, Claim | Peek) else math.inf)
@@ -212,6 +228,11 @@ def answer(command: Command, reply: object) -> Answer:
 def _generation(reply: object) -> Answer:
     name = reply.decode("ascii", "replace") if isinstance(reply, bytes) else ""
     return Generation(name) if not name or RANDOM_NAME.fullmatch(name) else Unknown("no relay wrote the generation")
+
+
+def _sequence(reply: object) -> Answer:
+    text = reply.decode("ascii", "replace") if isinstance(reply, bytes) else ""
+    return decode_sequence(text.removeprefix("q ")) or Unknown("no relay wrote the sequence")
 
 
 def _state(reply: object, window: float) -> Answer:

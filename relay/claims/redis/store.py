@@ -2,6 +2,7 @@
 
     smtp-dedup:FINGERPRINT    h TOKEN              held; the key's expiry is the lease
                               s WINDOW_MS ␠ JSON   sent; the key's expiry is the rest of the window
+    smtp-dedup:SEQUENCE       q EPOCH FINGERPRINT …, the latest one first; the key's expiry is how long it is kept
     smtp-dedup:records        a stream of records; the key's expiry is how long the newest record is kept
     smtp-dedup:generation     a random name, replaced whenever something is forgotten
     smtp-dedup:identity       a random name, by which relays recognise their own mail in a loop

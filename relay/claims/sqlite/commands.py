@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from relay.claims.wire_form import decode, decode_recipient, encode
+from relay.claims.wire_form import decode, decode_recipient, decode_sequence, encode, encode_sequence
 from relay.core.claim import (
     RANDOM_NAME,
     AskGeneration,
@@ -14,6 +14,7 @@ from relay.core.claim import (
     Done,
     Entry,
     Fingerprint,
+    Follow,
     Free,
     Generation,
     Held,
@@ -25,6 +26,7 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
+from relay.core.sequence import place
 
 if TYPE_CHECKING:
     import sqlite3
@@ -55,6 +57,8 @@ SELECT key, original, since FROM claims
 WHERE key > :after AND original IS NOT NULL AND until > :now AND since <= :latest ORDER BY key LIMIT :rows
 """
 _FREE = "DELETE FROM claims WHERE key = :key AND original IS NOT NULL AND since <= :latest"
+_SEQUENCE = "SELECT state, until FROM sequences WHERE name = ?"
+_SET_SEQUENCE = "INSERT OR REPLACE INTO sequences VALUES (?, ?, ?)"
 _META = "SELECT value FROM meta WHERE name = ?"
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _NOTE = """
@@ -67,6 +71,7 @@ WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DES
 """
 _SWEEPS = (
     "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= :now LIMIT :rows)",
+    "DELETE FROM sequences WHERE name IN (SELECT name FROM sequences WHERE until <= :now LIMIT :rows)",
     "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= :now LIMIT :rows)",
     # Ids increase by the weight of each record, so that no rows need to be counted.
     "DELETE FROM records WHERE id <= (SELECT max(id) FROM records) - :most",
@@ -80,7 +85,9 @@ _PAGE = 500
 
 
 def adds_claim(connection: sqlite3.Connection, command: Command) -> bool:
-    """Returns whether the command could add a row to the claims."""
+    """Returns whether the command could add a row to the claims or the sequences."""
+    if isinstance(command, Follow):
+        return connection.execute(_SEQUENCE, (command.sequence,)).fetchone() is None
     if not isinstance(command, Claim | Confirm):
         return False
     return connection.execute(_STATE, (command.key,)).fetchone() is None
@@ -105,12 +112,25 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
             return Done() if connection.execute(_RENEW, given).rowcount else _state(connection, key, float("inf"), now)
         case Release(key, token):
             connection.execute(_RELEASE, (key, token))
-        case AskGeneration():
-            name = meta(connection, "generation")
-            return Generation(name) if not name or RANDOM_NAME.fullmatch(name) else Unknown("the generation is damaged")
+        case Follow() | AskGeneration():
+            return _follow(connection, command, now) if isinstance(command, Follow) else _generation(connection)
         case Note(record, text, keep_for):
             connection.execute(_NOTE, (command.weight, record, text, now - late, now - late + keep_for))
     return Done()
+
+
+def _follow(connection: sqlite3.Connection, command: Follow, now: float) -> Answer:
+    """Changes the sequence. One that is damaged begins anew."""
+    text, until = connection.execute(_SEQUENCE, (command.sequence,)).fetchone() or (None, 0.0)
+    before = decode_sequence(text) if isinstance(until, float) and now < until else None
+    state = place(before, command.fingerprint, command.epoch)
+    connection.execute(_SET_SEQUENCE, (command.sequence, encode_sequence(state), now + command.keep_for))
+    return state
+
+
+def _generation(connection: sqlite3.Connection) -> Answer:
+    name = meta(connection, "generation")
+    return Generation(name) if not name or RANDOM_NAME.fullmatch(name) else Unknown("the generation is damaged")
 
 
 def _moment(now: float) -> dict[str, float]:

@@ -43,7 +43,15 @@ CREATE TABLE records (
 CREATE INDEX records_at ON records (at);
 CREATE INDEX records_until ON records (until);
 """
-_STEPS = (_CLAIMS, _RECORDS)
+_SEQUENCES = """
+CREATE TABLE sequences (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,    -- the epoch and the latest fingerprints, separated by spaces
+    until REAL NOT NULL     -- how long it is kept
+) WITHOUT ROWID;
+CREATE INDEX sequences_until ON sequences (until);
+"""
+_STEPS = (_CLAIMS, _RECORDS, _SEQUENCES)
 """What each version of the schema adds to the previous one."""
 SCHEMA_VERSION = len(_STEPS)
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 VERSION = 4
 """Part of every fingerprint. Raise it with any change that alters a digest of the test corpus."""
 
-_PREFIX = f"v{VERSION}:"
-_DIGEST_SIZE = 20
+PREFIX = f"v{VERSION}:"
+DIGEST_SIZE = 20
 """Bytes."""
+PERSON = b"smtp-dedup-relay"
+"""Keeps these digests apart from those of other programs."""
 _CACHED_STYLE_SHEETS = 16
 
 
@@ -28,7 +30,7 @@ def begin_digest(form: NormalForm) -> hashlib.blake2b:
     hashed = [_style_digest(value) if label == STYLE_SHEET else value for label, value in form.fields]
     # All lengths come first, so that moving bytes between two fields changes the digest.
     encoded = b"%a%a%b" % (labels, list(map(len, hashed)), b"".join(hashed))
-    return hashlib.blake2b(encoded, digest_size=_DIGEST_SIZE, person=b"smtp-dedup-relay")
+    return hashlib.blake2b(encoded, digest_size=DIGEST_SIZE, person=PERSON)
 
 
 def fingerprint(shared: hashlib.blake2b, recipient: Recipient) -> Fingerprint:
@@ -36,7 +38,7 @@ def fingerprint(shared: hashlib.blake2b, recipient: Recipient) -> Fingerprint:
     state = shared.copy()
     state.update(recipient.encode("utf-8", "surrogatepass"))
     # `Fingerprint(...)` is a call without effect, and this runs for each recipient.
-    return _PREFIX + state.hexdigest()  # type: ignore[return-value]
+    return PREFIX + state.hexdigest()  # type: ignore[return-value]
 
 
 # One site's mails share a style sheet, which is four fifths of a notification. Without this cache a twin or the next

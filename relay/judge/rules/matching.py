@@ -23,14 +23,14 @@ def matching_rules(rules: Sequence[Rule], view: MessageView) -> tuple[Rule, ...]
     """Returns the rules that can win, in order. Only the last one matches every recipient."""
     found = []
     for rule in rules:
-        if _matches_message(rule, view):
+        if matches_message(rule, view):
             found.append(rule)
             if not rule.depends_on_recipient:
                 return tuple(found)
     return (*found, NO_RULE)
 
 
-def _matches_message(rule: Rule, view: MessageView) -> bool:
+def matches_message(rule: Rule, view: MessageView) -> bool:
     """Returns whether all conditions hold, except those on the recipient."""
     if rule.attachment is not None and rule.attachment != view.has_attachment():
         return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from relay.core.ruling import DEFAULT, Action, Ruling
+from relay.core.ruling import DEFAULT, Action, Repeats, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ class Rule:
     """Seconds; None for the service's window."""
     ignore: tuple[Ignore, ...] = ()
     """What does not count under this rule, in addition to what does not count in any message."""
+    repeats: Repeats = Repeats.WINDOW
 
     @property
     def depends_on_recipient(self) -> bool:
@@ -94,6 +95,20 @@ class Rule:
         return all(condition.holds((octets,)) for condition in self.conditions if condition.on_recipient)
 
 
+_ENVELOPE_AND_SENDER = frozenset({MatchTarget.FROM, MatchTarget.REVERSE_PATH, MatchTarget.RECIPIENT})
+
+
+def scope_of(rule: Rule) -> Rule | None:
+    """Returns a rule with only the conditions on sender and recipient of a consecutive rule; None if it has none.
+
+    A message that meets these conditions takes part in its sequence, although the rule does not match its content.
+    """
+    conditions = tuple(each for each in rule.conditions if each.target in _ENVELOPE_AND_SENDER)
+    if rule.repeats is not Repeats.CONSECUTIVE or not conditions:
+        return None
+    return replace(rule, conditions=conditions, attachment=None)
+
+
 NO_RULE = Rule(DEFAULT, Action.DEDUPE)
 """Wins if no other rule matches."""
 
@@ -105,4 +120,4 @@ def ruling_for(rule: Rule, window: float, *, observe: bool) -> Ruling:
         return Ruling.exempt(rule.name)
     if seconds <= 0:
         return Ruling.exempt("window is 0" if rule is NO_RULE else f"{rule.name}: window is 0")
-    return Ruling(rule.name, Action.OBSERVE if observe else rule.action, seconds)
+    return Ruling(rule.name, Action.OBSERVE if observe else rule.action, seconds, rule.repeats)

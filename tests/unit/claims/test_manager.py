@@ -79,7 +79,9 @@ class FakeClient:
             raise fault
         if not self.up:
             return [Unknown("down")] * len(commands)
-        served = [isinstance(command, AskGeneration) or command.key not in self.down_keys for command in commands]
+        served = [
+            getattr(command, "sequence", getattr(command, "key", None)) not in self.down_keys for command in commands
+        ]
         answers = iter(await self.store.execute([*itertools.compress(commands, served)]))
         await self.may_answer.wait()
         return [next(answers) if is_served else Unknown("node down") for is_served in served]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.claims.wire_form import decode, decode_recipient, encode
-from relay.core.claim import Original
+from relay.claims.wire_form import decode, decode_recipient, decode_sequence, encode, encode_sequence
+from relay.core.claim import Fingerprint, Original
+from relay.core.sequence import SequenceState
 
 ORIGINAL = Original("0123456789ab", "<1@example.test>", "2.0.0 Ok: queued as 4X", 1_700_000_000.0)
 
@@ -32,3 +35,20 @@ def test_what_no_relay_wrote_is_refused(field: str, value: object) -> None:
 @pytest.mark.parametrize("value", ["a\r\nb", "x" * 10_000, 7])
 def test_a_recipient_that_no_relay_wrote_is_empty(value: object) -> None:
     assert decode_recipient(json.dumps({"recipient": value})) == ""
+
+
+# Sequences
+
+sequence_words = st.lists(st.text("v4:0af", min_size=1, max_size=80).map(Fingerprint), min_size=1, max_size=8)
+
+
+@given(st.text("0123456789abcdef", min_size=16, max_size=16), sequence_words)
+def test_a_sequence_is_read_as_it_was_written(epoch: str, fingerprints: list[Fingerprint]) -> None:
+    state = SequenceState(epoch, tuple(fingerprints))
+    assert decode_sequence(encode_sequence(state)) == state
+
+
+@given(st.text() | st.binary() | st.none() | st.integers())
+def test_anything_else_is_no_sequence(text: object) -> None:
+    state = decode_sequence(text)
+    assert state is None or encode_sequence(state) == text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.claim import Fingerprint
 from relay.core.envelope import Recipient
-from relay.core.ruling import Action, Ruling
+from relay.core.ruling import Action, Repeats, Ruling
+from relay.judge.fingerprint.sequence import in_epoch, sequence_name
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.ignore import Text
 from relay.judge.rules.links import find_links
@@ -30,6 +33,7 @@ def rule(name: str = "mine", action: Action = Action.EXEMPT, **conditions: objec
     """Returns a rule with these conditions: `header_x_kind="a"` is one on a header field, a list means any of."""
     attachment = conditions.pop("attachment", None)
     window = conditions.pop("window", None)
+    repeats = conditions.pop("repeats", Repeats.WINDOW)
     made = []
     for key, given_patterns in conditions.items():
         texts = given_patterns if isinstance(given_patterns, list) else [given_patterns]
@@ -37,7 +41,7 @@ def rule(name: str = "mine", action: Action = Action.EXEMPT, **conditions: objec
             (MatchTarget.HEADER.value, "", key[7:].replace("_", "-")) if key.startswith("header_") else (key, "", "")
         )
         made.append(Condition(MatchTarget(target.strip("_")), tuple(map(Pattern, texts)), header))
-    return Rule(name, action, tuple(made), attachment=attachment, window=window)  # type: ignore[arg-type]
+    return Rule(name, action, tuple(made), attachment, window, repeats=repeats)  # type: ignore[arg-type]
 
 
 def analyse(
@@ -248,3 +252,77 @@ def test_many_links_take_bounded_time(unit: bytes) -> None:
     content = b"Subject: x\r\n\r\n" + b"".join(b"%b%d " % (unit, number) for number in range(60_000))
     assert analyse(rule(link=["hidden$", "^nothing"]), content=content[: 1 << 20]).rule(ANNA) is NO_RULE
     assert time.process_time() - start < 3
+
+
+# Sequences
+
+CONSECUTIVE = Repeats.CONSECUTIVE
+
+
+@pytest.mark.parametrize(
+    ("conditions", "parts"),
+    [
+        ({"subject": "Garten"}, "anna bob"),
+        ({"subject": "Garten", "attachment": True}, ""),
+        ({"subject": "nothing"}, ""),
+        ({"subject": "nothing", "from_": "joerg@"}, "anna bob"),
+        ({"subject": "nothing", "reverse_path": "^bounce"}, "anna bob"),
+        ({"subject": "nothing", "recipient": "^anna@"}, "anna"),
+        ({"link": "nothing", "header_x_priority": "2", "from_": "joerg@", "recipient": "^bob@"}, "bob"),
+        ({"attachment": True, "from_": "joerg@"}, "anna bob"),
+        ({"subject": "Garten", "from_": "eve@"}, ""),
+    ],
+)
+def test_what_takes_part_in_a_sequence_whatever_is_known(conditions: dict[str, object], parts: str) -> None:
+    analysis = analyse(rule(action=Action.DEDUPE, repeats=CONSECUTIVE, **conditions))
+    assert sorted(to.partition("@")[0] for to in analysis.taking_part([ANNA, BOB])) == parts.split()
+    without = analyse(rule(action=Action.DEDUPE, **conditions))
+    assert without.taking_part([ANNA, BOB]) == set()
+    assert (without.sequence_time, without.sender) == (0.0, b"")
+
+
+def test_an_exempt_message_takes_part_by_the_scope_of_a_rule_behind() -> None:
+    states = rule(action=Action.DEDUPE, repeats=CONSECUTIVE, subject="nothing", from_="joerg@")
+    analysis = analyse(rule("first", subject="Garten"), states)
+    assert analysis.ruling(ANNA).action is Action.EXEMPT
+    assert analysis.taking_part([ANNA]) == {ANNA}
+
+
+def test_a_sequence_outlives_the_longest_window_of_a_consecutive_rule() -> None:
+    rules = [
+        rule(action=Action.DEDUPE, repeats=CONSECUTIVE, window=window, subject="a") for window in (None, 3600.0, 60.0)
+    ]
+    assert analyse(*rules, rule(action=Action.DEDUPE, window=7200.0, subject="b")).sequence_time == 3660
+    assert analyse(rules[0]).sequence_time == 660
+    assert analyse(rules[0], window=0).sequence_time == 0, "its messages are exempt"
+
+
+@pytest.mark.parametrize(
+    ("header", "sender"),
+    [
+        (b"From: Joe <Joe@Example.org>", b"joe@example.org"),
+        (b"From: =?utf-8?q?J=C3=B6rg_=3Ceve=40example=2Eorg=3E?= <joe@example.org>", b"joe@example.org"),
+        (b'From: "<eve@example.org>" <joe@example.org>', b"joe@example.org"),
+        (b"From: joe@example.org", b"joe@example.org"),
+        (b"From: Joe <joe@example.org>\r\nFrom: Eve <eve@example.org>", b"joe@example.org\neve@example.org"),
+        (b"From: \xff <joe@example.org>", b"joe@example.org"),
+        (b"From:", b""),
+        (b"Subject: none", b"bounce+7@example.org"),
+    ],
+)
+def test_the_sender_of_a_sequence_is_the_address_in_from(header: bytes, sender: bytes) -> None:
+    states = rule(action=Action.DEDUPE, repeats=CONSECUTIVE, recipient=".")
+    assert analyse(states, content=header + b"\r\n\r\nhello").sender == sender
+
+
+def test_sequences_differ_by_sender_and_recipient() -> None:
+    names = {sequence_name(sender, to) for sender in (b"a", b"b") for to in (ANNA, BOB)}
+    names |= {sequence_name(b"aanna", Recipient("@example.org"))}
+    assert len(names) == 5
+    assert all(re.fullmatch("q4:[0-9a-f]{40}", name) for name in names)
+
+
+def test_a_fingerprint_in_an_epoch() -> None:
+    keys = {in_epoch(Fingerprint(f"v4:{name}"), epoch) for name in "ab" for epoch in ("0" * 16, "1" * 16)}
+    assert len(keys) == 4
+    assert all(re.fullmatch("v4:[0-9a-f]{40}", key) for key in keys)

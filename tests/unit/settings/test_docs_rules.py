@@ -60,6 +60,10 @@ _MATCHES: dict[str, list[tuple[bytes, bytes, str]]] = {
         (_mail("List-Id: News <a.news.example>"), b"", BOB),
         (_mail("List-Id: <old.example>"), b"", BOB),
     ],
+    "states of the machines": [
+        (_mail("Subject: [RESOLVED] DiskFull"), b"", BOB),
+        (_mail("Subject: Re: [RESOLVED] DiskFull"), b"", BOB),
+    ],
     "avideo: test mail": [
         (_mail("Subject: Prueba de correo 7"), b"", BOB),
         (_mail("Subject: Message From Site Tube (Your Site test)"), b"", BOB),
@@ -109,6 +113,7 @@ def test_the_examples_show_every_key_and_every_action() -> None:
     rules = [rule for example in EXAMPLES for rule in example.get("rules", ())]
     shown = {key for rule in rules for key in rule}
     assert shown == {field.alias or name for name, field in RuleTable.model_fields.items()}
+    assert {rule.get("repeats", "window") for rule in rules} == {"window", "consecutive"}
     assert {rule["action"] for rule in rules} == {"exempt", "dedupe", "observe"}
     assert {key for ignore in IGNORES for key in ignore} == set(IgnoreTable.model_fields)
 

@@ -189,6 +189,14 @@ def test_of_a_long_value_enough_is_quoted_to_find_it(tmp_path: Path) -> None:
             'rule 1 "x": ignore has no effect with action = "exempt"; leave it out',
         ),
         (
+            "name = 'x'\nsubject = 'a'\naction = 'exempt'\nrepeats = 'consecutive'",
+            'rule 1 "x": repeats has no effect with action = "exempt"; leave it out',
+        ),
+        (
+            "name = 'x'\nsubject = 'a'\naction = 'dedupe'\nrepeats = 'never'",
+            """rule 1 "x": repeats = 'never': not known; write "window" or "consecutive\"""",
+        ),
+        (
             "name = 'Default'\nsubject = 'a'\naction = 'exempt'",
             'rule 1 "Default": name = \'Default\': "default" is the name of the rule that applies if',
         ),

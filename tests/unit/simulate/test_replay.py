@@ -18,9 +18,10 @@ from parts.corpus import MESSAGES
 from parts.judging import avideo_judge
 
 from relay.core.claim import Fingerprint
-from relay.core.ruling import Action
+from relay.core.ruling import Action, Repeats
 from relay.judge.fingerprint.normal_form import Field
 from relay.judge.judge import Judge
+from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
 from relay.simulate.archive import Archive
 from relay.simulate.near_misses import _MOST_GROUPS, _MOST_REMEMBERED, NearMisses, find_one_difference
@@ -64,6 +65,40 @@ def gaps(found: dict[str, Any]) -> dict[float, int]:
 
 
 # Counts
+
+
+STATES = Rule(
+    "states",
+    Action.DEDUPE,
+    (Condition(MatchTarget.SUBJECT, (Pattern("^DiskFull"),)),),
+    repeats=Repeats.CONSECUTIVE,
+)
+
+
+@pytest.mark.parametrize(
+    ("order", "between", "repeats"),
+    [
+        ("aa", "DiskFull ends", 1),
+        ("aba", "DiskFull ends", 0),
+        ("aba", "A note", 0),
+        ("abaa", "DiskFull ends", 1),
+        ("abab", "x", 0),
+    ],
+)
+def test_a_mail_in_between_makes_a_copy_no_repeat(tmp_path: Path, order: str, between: str, repeats: int) -> None:
+    mails = {
+        "a": b"Subject: DiskFull\r\nFrom: am@example.test\r\n\r\nfiring\r\n",
+        "b": b"Subject: %s\r\nFrom: am@example.test\r\n\r\nresolved\r\n" % between.encode(),
+    }
+    sent = [Delivered(mails[letter], ANNA, at) for at, letter in enumerate(order)]
+    sent.append(Delivered(mails["b"], BERT, 0.5))
+    found = simulate(tmp_path, sent, Judge([STATES], window=600))
+    assert rules(found)["states"][2] == repeats
+    assert found["near_miss_pairs"] == 0
+    plain = simulate(tmp_path, sent, Judge([dataclasses.replace(STATES, repeats=Repeats.WINDOW)], window=600))
+    assert rules(plain)["states"][2] == order.count("a") - 1 + between.startswith("DiskFull") * max(
+        0, order.count("b") - 1
+    )
 
 
 def test_copies_are_counted_by_window_and_gap(tmp_path: Path) -> None:
@@ -144,8 +179,6 @@ def test_bounces_and_exempt_mails_are_never_suppressed(tmp_path: Path) -> None:
 
 def test_each_rule_has_its_own_window_and_action(tmp_path: Path) -> None:
     def about(name: str, pattern: str, action: Action, window: float | None) -> Rule:
-        from relay.judge.rules.pattern import Pattern
-
         return Rule(name, action, (Condition(MatchTarget.SUBJECT, (Pattern(pattern),)),), window=window)
 
     judge = Judge(
