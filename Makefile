@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 UPSTREAM ?= maildir:var/mail
 STORE ?= sqlite:var/relay.db
 FUZZ_MINUTES ?= 1
+READERS ?= 8500
+SEED ?= 2
 REF ?= HEAD~1
 COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_kinds.py
 BENCH ?=
@@ -69,7 +71,10 @@ fuzz: $(VENV)/dev ## feed random messages to the judge, for FUZZ_MINUTES
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --minutes $(FUZZ_MINUTES)
 
-needs: ## install the servers that the tests start (Debian packages)
+readers: needs $(VENV)/dev ## compare fingerprints with what mail readers show, for READERS pairs
+	READERS_PAIRS=$(READERS) READERS_SEED=$(SEED) $(BIN)/python -m pytest -q -n 0 tests/unit/judge/test_readers.py
+
+needs: ## install the servers and readers that the tests start (Debian and npm packages)
 	sh tests/needs.sh
 
 pins: $(VENV)/dev ## update all pinned dependencies, with hashes
@@ -95,4 +100,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz needs pins clean
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz readers needs pins clean

@@ -198,7 +198,7 @@ class Transaction:
         self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
     def _analyse(self, content: Content) -> MessageAnalysis:
-        analysis = self._shared.judge(content.plain, self._envelope.reverse_path)
+        analysis = self._shared.judge(content.plain, self._envelope.reverse_path, self._shared.now())
         analysis.drop_message()
         return analysis
 

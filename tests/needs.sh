@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need and that are missing. Prints nothing if none is missing.
+# Installs the Debian and npm packages that the tests need and that are missing. Prints nothing if none is missing.
 # `--check` installs nothing. Exits 1 and prints the command to run if it cannot install or the user is not root.
 set -eu
 
@@ -27,17 +27,39 @@ need swaks command -v swaks
 need curl command -v curl
 need msmtp command -v msmtp
 need openssl command -v openssl
+# Readers of mail, whose views of a message are compared. npm packages of fixed versions and digests come after these.
+need nodejs command -v node
+need npm command -v npm
+need php-mbstring php -r 'mb_internal_encoding("UTF-8");'
+need php-mailparse php -r 'mailparse_msg_create();'
+READERS=$(dirname "$0")/parts/readers
 # Each name once.
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
 missing=${missing% }
-[ -n "$missing" ] || exit 0
+
+has_readers() { # the npm packages of the lock, copied when they were installed
+    cmp -s "$READERS/package-lock.json" "$READERS/node_modules/installed-lock.json"
+}
+[ -n "$missing" ] || ! has_readers || exit 0
 
 say_how() {
     echo "The tests need programs that are not installed. On Debian or Ubuntu:" >&2
-    echo "    sudo apt-get install -y $missing" >&2
+    [ -z "$missing" ] || echo "    sudo apt-get install -y $missing" >&2
+    has_readers || echo "    cd tests/parts/readers && sudo npm ci --ignore-scripts &&" \
+        "sudo cp package-lock.json node_modules/installed-lock.json    # mailparser, postal-mime" >&2
     exit 1
 }
+install_readers() {
+    has_readers && return
+    echo "Installing for the tests: mailparser, postal-mime" >&2
+    (cd "$READERS" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || say_how
+    cp "$READERS/package-lock.json" "$READERS/node_modules/installed-lock.json"
+}
 [ "${1:-}" != --check ] || say_how
+if [ -z "$missing" ]; then
+    install_readers
+    exit 0
+fi
 command -v apt-get >/dev/null || say_how
 
 # The installation must start no service, because the tests start their own. An existing policy stays.
@@ -56,3 +78,4 @@ echo "Installing for the tests: $missing" >&2
 apt-get update -qq >&2 || say_how
 # shellcheck disable=SC2086 # a list of names
 apt-get install -y -qq --no-install-recommends $missing >&2 || say_how
+install_readers

@@ -147,6 +147,11 @@ def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
         yield 'its first line begins with "From ", as in an mbox: remove the line, or use `relay simulate`'
     if message.normal_form.broken in _TRUNCATED:
         yield "a truncated file looks like this"
+    if message.analysis.was_delivered:
+        yield (
+            "it has a Delivered-To field: the relay forwards such mail without a claim. If final delivery added the "
+            "field, remove it"
+        )
     if message.recipient is None:
         for rule in message.analysis.matching_rules[:-1]:
             patterns = _recipient_patterns(rule)

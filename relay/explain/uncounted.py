@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from relay.explain.message_parts import NumberedPart, decoded_bytes, number_parts, readable
-from relay.judge.mime.headers import field_values, unfold
+from relay.judge.mime.headers import decode_value, field_values, unfold, usual_spelling
 from relay.judge.mime.message import Leaf
 from relay.judge.text.decode import decode_text, fold_text
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
 
-_COUNTED_DECODED = frozenset(("subject", "from", "reply-to", "list-id", "mime-version"))
 _PART_FIELDS = ("content-type", "content-disposition")
 """Fields that are compared with their part."""
 _CONTENT_LABELS = frozenset(("part", "parts", "text", "bytes", "raw", "disposition"))
 _SPELLING = "spelling"
-_SPECIAL_NAMES = {"message-id": "Message-ID", "mime-version": "MIME-Version", "list-id": "List-Id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,9 @@ def _in_header_section(first: Fields, second: Fields, counted: Collection[str]) 
     for name in dict.fromkeys(names + other_names):
         if name.startswith("content-") or name in counted or f"{name} (raw)" in counted:
             continue
-        title = _title(name)
-        yield from _in_field(first, second, name, f"{_SPELLING} of {title}" if name in _COUNTED_DECODED else title)
+        is_spelling = name == "mime-version" or _decoded_values(first, name) == _decoded_values(second, name)
+        title = usual_spelling(name)
+        yield from _in_field(first, second, name, f"{_SPELLING} of {title}" if is_spelling else title)
     if names != other_names and sorted(names) == sorted(other_names):
         yield UncountedDifference("", "order of the header fields", None, None)
 
@@ -74,7 +73,7 @@ def _in_part(first: Part, second: Part, counted: Collection[str]) -> Iterator[Un
     yield from parameters
     if not parameters and not content_counts:
         for name in _PART_FIELDS:
-            yield from _in_field(first.fields, second.fields, name, f"{_SPELLING} of {_title(name)}")
+            yield from _in_field(first.fields, second.fields, name, f"{_SPELLING} of {usual_spelling(name)}")
     if "field content-id" not in counted:
         yield from _in_field(first.fields, second.fields, "content-id", "Content-ID")
     if not isinstance(first, Leaf) or not isinstance(second, Leaf):
@@ -119,9 +118,5 @@ def _joined_values(fields: Fields, name: str) -> str | None:
     return "\n".join(readable(unfold(value).strip()) for value in found) if found else None
 
 
-def _title(name: str) -> str:
-    """Returns a field's name in its usual spelling."""
-    if name.startswith(("dkim-", "arc-")):
-        first, _, rest = name.partition("-")
-        return f"{first.upper()}-{rest.title()}"
-    return _SPECIAL_NAMES.get(name, name.title())
+def _decoded_values(fields: Fields, name: str) -> list[bytes]:
+    return [decode_value(raw, structured=name != "subject") or raw for raw in field_values(fields, name)]

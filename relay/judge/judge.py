@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from relay.core.ruling import Repeats
 from relay.judge.fingerprint.decoded import decode_message
 from relay.judge.fingerprint.digest import begin_digest, fingerprint
-from relay.judge.fingerprint.normal_form import normalise
+from relay.judge.fingerprint.header import key_fields
+from relay.judge.fingerprint.normal_form import NormalForm, normalise
 from relay.judge.fingerprint.sequence import sender_of
 from relay.judge.mime.headers import field_values, unfold
 from relay.judge.mime.parser import parse
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from relay.core.claim import Fingerprint
     from relay.core.envelope import Recipient
     from relay.core.ruling import Ruling
-    from relay.judge.fingerprint.normal_form import NormalForm
     from relay.judge.mime.message import Message
     from relay.judge.rules.ignore import Ignore
 
@@ -51,13 +51,21 @@ class Judge:
     """An operator's rules and ignores, compiled once. Calling it with content returns a `MessageAnalysis`.
 
     `ignore` applies to every message; a rule can add its own. `window` is the default window in seconds. With
-    `observe` repeats are counted but not suppressed.
+    `observe` repeats are counted but not suppressed. `key_headers` are names of fields, in lower case: a message with
+    one of them is claimed by its value in place of its content.
     """
 
     def __init__(
-        self, rules: Sequence[Rule] = (), ignore: Sequence[Ignore] = (), *, window: float, observe: bool = False
+        self,
+        rules: Sequence[Rule] = (),
+        ignore: Sequence[Ignore] = (),
+        *,
+        window: float,
+        observe: bool = False,
+        key_headers: Collection[str] = (),
     ) -> None:
         self.rules = tuple(rules)
+        self.key_headers = frozenset(key_headers)
         self.prefilter = PatternPrefilter(self.rules)
         shared = Ignores(ignore)
         self.ignores = {rule: Ignores((*ignore, *rule.ignore)) if rule.ignore else shared for rule in (*rules, NO_RULE)}
@@ -74,9 +82,13 @@ class Judge:
         weight += sum(map(ignore_weight, {*ignore, *(each for rule in rules for each in rule.ignore)}))
         self._large = min(_LARGE, _MOST_STEPS // weight)
 
-    def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
-        """Analyses content as recipients will get it. Accepts any bytes."""
-        return MessageAnalysis(self, parse(content), reverse_path)
+    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
+        """Analyses content as recipients will get it. Accepts any bytes.
+
+        `received_at` is the time of receipt in seconds since the Unix epoch, against which a Date is judged; None if it
+        is unknown.
+        """
+        return MessageAnalysis(self, parse(content), reverse_path, received_at)
 
     def takes_long(self, content: bytes) -> bool:
         """Returns whether the analysis of this content could hold up the event loop."""
@@ -87,14 +99,16 @@ class Judge:
 class MessageAnalysis:
     """One message under the rules of a judge, before its recipients are considered."""
 
-    def __init__(self, judge: Judge, message: Message, reverse_path: bytes) -> None:
+    def __init__(self, judge: Judge, message: Message, reverse_path: bytes, received_at: float | None) -> None:
         # All slow steps run here, since a large message is analysed in a thread.
         self._judge = judge
         self.message_id = _message_id(field_values(message.fields, "message-id"))
         """The Message-ID for records: printable ASCII, or empty."""
         self.received = message.received
         """The raw values of the `Received` fields, top first."""
-        decoded = decode_message(message, reverse_path)
+        self.was_delivered = any(name == "delivered-to" for name, _ in message.fields)
+        """Whether there is a `Delivered-To` field, which final delivery adds."""
+        decoded = decode_message(message, reverse_path, received_at)
         self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter)
         """The values that rules look at; gone after `drop_message`."""
         self.matching_rules = matching_rules(judge.rules, self.view)
@@ -108,7 +122,9 @@ class MessageAnalysis:
         self.sender = sender_of(decoded.header, reverse_path) if self.sequence_time else b""
         """The sender by which mails form a sequence; empty if no rule is consecutive."""
         ignores = {rule: judge.ignores[rule] for rule in self.matching_rules}
-        self._forms = {each: normalise(decoded, each) for each in dict.fromkeys(ignores.values())}
+        key = key_fields(message.fields, decoded.header, judge.key_headers) if judge.key_headers else ()
+        distinct = dict.fromkeys(ignores.values())
+        self._forms = {each: NormalForm(key) if key else normalise(decoded, each) for each in distinct}
         digests = {each: begin_digest(form) for each, form in self._forms.items()}
         self._digests = {rule: digests[each] for rule, each in ignores.items()}
 

@@ -127,4 +127,7 @@ def _exemption(analysis: MessageAnalysis, reverse_path: bytes, loop_ids: Iterabl
         return Ruling.exempt("null reverse-path")
     if any(loop_id.encode() in value for loop_id in loop_ids for value in analysis.received):
         return Ruling.exempt("loop mark")
+    # Postfix accepts such a message and bounces it as a loop. A repeat of a bounced message must pass.
+    if analysis.was_delivered:
+        return Ruling.exempt("Delivered-To field")
     return None

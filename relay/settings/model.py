@@ -251,6 +251,13 @@ class DedupSection(_Section):
         "Rules and ignores for known applications, applied after those of this file; docs/rules.md describes them. "
         "[] = none.",
     )
+    key_header: value_types.FieldNames = _key(
+        [],
+        'Header fields in which applications say what is a repeat, such as ["X-Idempotency-Key"], '
+        '["Resend-Idempotency-Key"] (Resend) or ["X-EE-Idempotency-Key"] (EmailEngine). A message with exactly one of '
+        "them is a repeat of a message with the same key, From, reverse-path domain and recipient, whatever its "
+        "content; docs/rules.md says when to use it. [] = none.",
+    )
     on_uncertain: Literal["release", "keep"] = _key(
         "release",
         'If the upstream disconnects after the final dot without a reply: "release" forwards a retry (possibly a '

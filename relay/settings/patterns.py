@@ -70,6 +70,16 @@ def parse_field_name(value: object) -> str:
     return name
 
 
+def parse_ignored_field(value: object) -> str:
+    """Returns the name of a header field that an ignore may name, in lower case."""
+    name = _text(value)
+    if not _FIELD_NAME.fullmatch(name):
+        raise ValueError('not the name of a header field; write for example "X-Campaign"')
+    if name.lower().startswith("content-") or name.lower() == "mime-version":
+        raise ValueError("this field says how to read the message, so it counts with the parts; name another field")
+    return name.lower()
+
+
 def parse_name(value: object) -> str:
     """Returns the name of a rule or an ignore."""
     text = _text(value).strip()

@@ -18,4 +18,5 @@ def build_judge(settings: Settings) -> Judge:
         [each.table.ignore() for each in effective.ignores(settings)],
         window=settings.dedup.window,
         observe=settings.dedup.mode == "observe",
+        key_headers=[name.lower() for name in settings.dedup.key_header],
     )

@@ -82,6 +82,7 @@ def _each_name_once(tables: tuple[_AnyTable, ...]) -> tuple[_AnyTable, ...]:
 
 Name: TypeAlias = Annotated[str, ValueType("text"), PlainValidator(patterns.parse_name)]
 RuleName: TypeAlias = Annotated[Name, AfterValidator(_own_name)]
+IgnoredField: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_ignored_field)]
 Parameter: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_parameter)]
 Attribute: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_attribute)]
 OnePattern: TypeAlias = Annotated[
@@ -104,7 +105,7 @@ Headers: TypeAlias = Annotated[
 Attached: TypeAlias = Annotated[bool | None, ValueType("true or false"), PlainValidator(_true_or_false)]
 Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, ValueType("duration")]
 
-_KINDS = ("parameter", "query", "text", "attribute", "comment")
+_KINDS = ("parameter", "query", "text", "attribute", "comment", "header")
 _ONLY_BESIDE = {
     "url": ("parameter", "query"),
     "path": ("parameter", "query"),
@@ -113,7 +114,7 @@ _ONLY_BESIDE = {
 
 
 class IgnoreTable(_Table):
-    """Defines what does not count, by exactly one of parameter, query, text, attribute and comment."""
+    """Defines what does not count, by exactly one of parameter, query, text, attribute, comment and header."""
 
     name: Name = _key("", "Its name in `relay explain`; derived from the other keys if missing.")
     parameter: Parameter = _key("", "Name of a query parameter whose value does not count.")
@@ -123,6 +124,7 @@ class IgnoreTable(_Table):
     text: OnePattern = _key(None, "Pattern of what does not count in HTML or plain text.")
     attribute: Attribute = _key("", "Name of an HTML attribute in which what matches `value` does not count.")
     comment: OnePattern = _key(None, "Pattern of HTML comments whose whole content does not count.")
+    header: IgnoredField = _key("", "Name of a header field of which neither value nor presence counts.")
     url: Literal["image", "link", "any"] = _key(
         "any",
         "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or in both and in the "
@@ -164,6 +166,8 @@ class IgnoreTable(_Table):
             return ignores.Text(self.label, self.text)
         if self.comment:
             return ignores.Comment(self.label, self.comment)
+        if self.header:
+            return ignores.Header(self.label, self.header)
         if self.attribute and self.value:
             return ignores.Attribute(self.label, self.attribute, self.value)
         return ignores.Parameter(self.label, self.parameter, UrlKind(self.url), self.value, self.path)

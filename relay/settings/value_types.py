@@ -25,6 +25,10 @@ class ValueType:
     name: str
 
 
+_NO_KEYS = frozenset(("from", "to", "cc", "subject", "date", "received", "return-path", "mime-version", "user-agent"))
+"""Fields that many different messages share, or that no application sets as a key."""
+
+
 def at_least(minimum: float) -> AfterValidator:
     """Returns a validator that refuses durations under `minimum` seconds."""
 
@@ -96,6 +100,21 @@ def _helo_name(value: object) -> str:
     return text
 
 
+def _field_names(value: object) -> tuple[str, ...]:
+    """Returns the header field names of a TOML list, of its text, or of comma-separated text, as they are written."""
+    names = tuple(str(item) for item in units.parse_list(value, '["X-Idempotency-Key"]'))
+    for name in names:
+        if not re.fullmatch(r"[!-9;-~]+", name):  # RFC 5322 section 2.2
+            raise ValueError(f'"{units.shortened(name)}" is not the name of a header field; write "X-Idempotency-Key"')
+        if name.lower() in _NO_KEYS or name.lower().startswith("content-"):
+            raise ValueError(
+                f"{name} says nothing about repeats; name a field that the application sets for this purpose"
+            )
+        if [other.lower() for other in names].count(name.lower()) > 1:
+            raise ValueError(f"{name} is listed twice; write it once")
+    return names
+
+
 def _masked(value: SecretStr | None) -> str | None:
     return urls.MASK if value else None
 
@@ -129,6 +148,13 @@ Namespace: TypeAlias = Annotated[
 ]
 
 HeloName: TypeAlias = Annotated[str, ValueType("domain or address literal"), PlainValidator(_helo_name)]
+
+FieldNames: TypeAlias = Annotated[
+    tuple[str, ...],
+    ValueType("list of header fields"),
+    PlainValidator(_field_names),
+    PlainSerializer(list, return_type=list[str]),
+]
 
 Address: TypeAlias = Annotated[
     HostPort,

@@ -25,6 +25,13 @@ _FIELD = re.compile(
     rb"(?im)^(received|delivery-date|date|return-path|x-original-to|delivered-to|envelope-to|to|cc)[ \t]*:"
     rb"(.*(?:\n[ \t].*)*)"
 )
+# What mail servers, their filters and mail readers add at delivery and after it.
+_ADDED = re.compile(
+    rb"(?im)^(?:received(?:-spf)?|return-path|delivered-to|(?:x-)?original-to|x-original-recipient|envelope-to"
+    rb"|delivery-date|authentication-results|x-received|(?:x-)?status|x-uidl?|x-keywords|lines"
+    rb"|x-(?:spam|spamd|rspamd|virus|mozilla|gm|gmail|google|ms-exchange|microsoft|forefront)-[!-9;-~]+)[ \t]*:"
+    rb".*(?:\n[ \t].*)*\n"
+)
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DELIVERY_RECIPIENT = {"x-original-to": "X-Original-To", "delivered-to": "Delivered-To", "envelope-to": "Envelope-To"}
 _LONGEST_DATE = 200
@@ -99,6 +106,13 @@ class DeliveryFields:
 
     def _top(self, name: str) -> bytes:
         return self._fields.get(name, [b""])[0]
+
+
+def without_delivery_fields(content: bytes) -> bytes:
+    """Returns the content as the relay saw it, as far as is known: without the fields that a delivery adds."""
+    blank = _BLANK_LINE.search(content)
+    end = blank.start() + 1 if blank else len(content)
+    return _ADDED.sub(b"", content[:end]) + content[end:]
 
 
 def parse_date(octets: bytes) -> float | None:

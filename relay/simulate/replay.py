@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.core.envelope import NULL_REVERSE_PATH, Recipient
 from relay.core.ruling import Action, Repeats, Ruling
 from relay.judge.fingerprint.sequence import in_epoch, sequence_name
+from relay.simulate.delivery_fields import without_delivery_fields
 from relay.simulate.near_misses import NearMisses
 from relay.simulate.seen_messages import SeenMessages
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from relay.core.claim import Fingerprint
     from relay.judge.fingerprint.normal_form import Field
     from relay.judge.judge import Judge, MessageAnalysis
-    from relay.simulate.archive import Archive
+    from relay.simulate.archive import Archive, ArchivedMessage
     from relay.simulate.seen_messages import EarlierCopy
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
@@ -117,7 +118,7 @@ class Replay:
             return
         recipients, source = archived.delivery.recipients()
         reverse_path = archived.delivery.reverse_path()
-        analysis = self._judge(archived.content, reverse_path or b"")
+        analysis = self._analyse(archived, number)
         self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
@@ -130,6 +131,10 @@ class Replay:
         self._count(message)
         self._count_group(message)
         self._find_near_misses(message)
+
+    def _analyse(self, archived: ArchivedMessage, number: int) -> MessageAnalysis:
+        content = without_delivery_fields(archived.content)
+        return self._judge(content, archived.delivery.reverse_path() or b"", self._archive.dates[number])
 
     def _earlier_copy(
         self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
@@ -212,6 +217,6 @@ class Replay:
         archived = self._archive.read(number)
         if archived is None:
             return None
-        analysis = self._judge(archived.content, archived.delivery.reverse_path() or b"")
+        analysis = self._analyse(archived, number)
         recipients, _ = archived.delivery.recipients()
         return analysis.normal_form(analysis.rule(recipients[0])).fields

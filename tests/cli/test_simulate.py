@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 from parts.archived import Delivered, as_mbox, notices, write_maildir
-from parts.avideo import Sending, comment, going_live, notification
+from parts.avideo import NOW, Sending, comment, going_live, notification
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
 from parts.client import send
 from parts.relay_process import run_relay
@@ -52,7 +53,7 @@ def test_the_result_is_on_stdout_and_nothing_else(archive: Path) -> None:
     shown = simulate(archive)
     assert (shown.exit_code, shown.stderr) == (0, "")
     text = shown.stdout
-    assert text.startswith("9 messages from 2026-03-01T10:57:00Z to 2026-03-06T10:57:00Z\n")
+    assert text.startswith(f"9 messages from {NOW:%FT%TZ} to {NOW + dt.timedelta(5):%FT%TZ}\n")
     assert "  dated by      9 Received\n  recipients by 9 X-Original-To\n  reverse-paths 9 Return-Path\n" in text
     assert "With dedup.window = 10m, 2 of 9 recipients would not have received a second copy\n" in text
     assert re.search(r"^  default  dedupe     10m           9        2$", text, re.MULTILINE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from parts.avideo import CONTACT, NOON, Sending, notification
+from parts.avideo import CONTACT, NOW, Sending, notification
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A mail that Postfix delivered to one recipient, `after` seconds after noon."""
+    """A mail that Postfix delivered to one recipient, `after` seconds after `NOW`."""
 
     mail: bytes
     to: str
@@ -27,7 +27,7 @@ class Delivered:
 
     @property
     def at(self) -> dt.datetime:
-        return NOON + dt.timedelta(seconds=self.after)
+        return NOW + dt.timedelta(seconds=self.after)
 
     @property
     def content(self) -> bytes:

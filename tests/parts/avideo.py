@@ -19,7 +19,8 @@ from typing import Literal
 SITE = "Example Tube"
 HOST = "tube.example.test"
 CONTACT = "contact@tube.example.test"
-NOON = dt.datetime(2026, 3, 1, 10, 57, tzinfo=dt.UTC)
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
+"""A Date that is far from the time of receipt counts, so that the mails must be new."""
 CSS_LINES = 1000
 
 Encoding = Literal["8bit", "quoted-printable", "base64"]
@@ -34,7 +35,7 @@ class Sending:
 
     to: str | None = None
     """The only recipient, who is in To; None for a chunk of blind copies."""
-    date: dt.datetime = NOON
+    date: dt.datetime = NOW
     seed: str = "1"
     """Determines Message-ID and boundary, which PHPMailer derives from one random id."""
     encoding: Encoding = "8bit"
@@ -43,7 +44,7 @@ class Sending:
 
 
 FIRST = Sending()
-AGAIN = Sending(date=NOON + dt.timedelta(minutes=2), seed="2")
+AGAIN = Sending(date=NOW + dt.timedelta(minutes=2), seed="2")
 """The same job two minutes later: another Date, Message-ID and boundary."""
 
 

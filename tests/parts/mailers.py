@@ -10,6 +10,7 @@ import base64
 import quopri
 from dataclasses import dataclass
 from email import policy
+from email.header import Header
 from email.message import EmailMessage
 from typing import Literal
 
@@ -71,7 +72,7 @@ def write(mail: Mail, mailer: Mailer = Mailer()) -> bytes:
     head = [
         *mailer.others[:half],
         f"Subject: {_header_text(mail.subject, mailer)}",
-        f"From: {_header_text(mail.name, mailer)} <a@example.org>",
+        f"From: {_header_text(mail.name, mailer, whole=True)} <a@example.org>",
         *mailer.others[half:],
         "MIME-Version: 1.0",
         f'Content-Type: multipart/{kind};{mailer.gap}boundary="{boundary}"',
@@ -85,6 +86,7 @@ def write_by_email(mail: Mail, encoding: Encoding = "8bit", boundary: str = "==1
     message = EmailMessage(policy=policy.SMTP.clone(utf8=True, refold_source="none"))
     message["Subject"] = mail.subject
     message["From"] = f"{mail.name} <a@example.org>"
+    message["Date"] = "Tue, 1 Jul 2025 10:58:00 +0000"
     message.preamble = PREAMBLE + "\n"
     message.set_content(mail.plain, cte=encoding)
     message.add_alternative(mail.html, subtype="html", cte=encoding)
@@ -98,7 +100,12 @@ def write_by_email(mail: Mail, encoding: Encoding = "8bit", boundary: str = "==1
     for part in message.walk():
         if part is not message:
             del part["MIME-Version"]  # Needless there (RFC 2045 section 4), and other libraries write none.
-    return message.as_bytes()
+    # The policy that leaves lines as they are writes raw octets. The library's older class writes one encoded word.
+    content = message.as_bytes()
+    for before, text in ((b"Subject: ", mail.subject), (b"From: ", mail.name)):
+        coded = Header(text, "utf-8", maxlinelen=1000).encode().encode()
+        content = content.replace(before + text.encode(), before + coded, 1)
+    return content
 
 
 def _multipart(boundary: str, parts: list[bytes]) -> bytes:
@@ -132,10 +139,11 @@ def _base64(octets: bytes, mailer: Mailer) -> bytes:
     return b"\n".join(text[at : at + mailer.width] for at in range(0, len(text), mailer.width))
 
 
-def _header_text(text: str, mailer: Mailer) -> str:
+def _header_text(text: str, mailer: Mailer, *, whole: bool = False) -> str:
+    """Returns a text as one encoded word if it is `whole`: some readers show a blank between two words in From."""
     if mailer.words == "raw" or not text:
         return text
-    pieces = [text[at : at + 3] for at in range(0, len(text), 3)] if mailer.words == "split" else [text]
+    pieces = [text[at : at + 3] for at in range(0, len(text), 3)] if mailer.words == "split" and not whole else [text]
     return "\n ".join(_encoded_word(piece, mailer) for piece in pieces)
 
 

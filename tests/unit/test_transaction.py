@@ -105,7 +105,7 @@ class ScriptedJudge(Judge):
         super().__init__(window=WINDOW)
         self._analyse = analyse
 
-    def __call__(self, content: bytes, reverse_path: bytes) -> MessageAnalysis:
+    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
         return self._analyse(content, reverse_path)
 
 
@@ -736,9 +736,19 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     (repeat,) = record.repeats
     assert (repeat.recipient, repeat.rule, repeat.age) == ("B@EXAMPLE.TEST", "default", 34.0)
     assert repeat.original == Original(first.id, "<one@tube.example.test>", "said:" + QUEUED.text[5:], 1_700_000_000.0)
-    assert [name.rpartition(" ")[0] for name in record.forms["default"]] == ["Subject", "reverse-path", "part", "text"]
+    assert [name.rpartition(" ")[0] for name in record.forms["default"]] == [
+        *("Subject", "Date (missing)", "reverse-path", "part", "text"),
+    ]
     assert decode(encode(record)) == record
     assert copy == SuppressedCopy(b"sender@example.test", (B,), again)
+
+
+async def test_a_date_is_compared_with_the_time_of_receipt(relay: Relay) -> None:
+    dates = ("Tue, 14 Nov 2023 22:00:00 +0000", "Tue, 14 Nov 2023 22:01:00 +0000", "Thu, 1 Jan 1970 00:00:00 +0000")
+    for date in dates:
+        await relay.send(A, content=Content(f"Date: {date}\r\n".encode() + MAIL.wire))
+    outcomes = [next(iter(report.results.values())).outcome for report in relay.reporter.reports]
+    assert outcomes == [Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.FORWARDED]
 
 
 async def test_of_a_long_reply_the_beginning_is_kept(relay: Relay) -> None:

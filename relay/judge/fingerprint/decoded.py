@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.html.style_sheet import may_hold_link, split_style
+from relay.judge.fingerprint.header import Field, counted_fields
+from relay.judge.html.style_sheet import may_hold_link, shows_white_space, split_style
 from relay.judge.mime.content_ids import ordinals_of
-from relay.judge.mime.headers import decode_value, field_values
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.transfer import decode_chunks
-from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_text
+from relay.judge.text.decode import TEXT_LIMIT, UNICODE, decode_text, read_html, read_lines, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
 
 STYLE_SHEET = "style sheet"
@@ -27,20 +26,6 @@ _SMALL_MESSAGE = 1 << 16
 """Bytes. A decoded body takes a few times the memory of its message."""
 _SMALL_LEAF_COUNT = 50
 """Each leaf takes a kilobyte, however short it is."""
-# By name of the header field: its label, and whether the field is structured (RFC 2047 section 5).
-_HASHED_FIELDS = {
-    "subject": ("Subject", False),
-    "from": ("From", True),
-    "reply-to": ("Reply-To", True),
-    "list-id": ("List-Id", True),
-}
-
-
-class Field(NamedTuple):
-    """A value that counts, with a label that says what it is."""
-
-    label: str
-    value: bytes
 
 
 class LeafContent(NamedTuple):
@@ -77,16 +62,16 @@ class DecodedBody:
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A message, the header fields that count, and its decoded body."""
+    """A message, what counts of its header section and its reverse-path, and its decoded body."""
 
     message: Message
     header: tuple[Field, ...]
     body: DecodedBody
 
 
-def decode_message(message: Message, reverse_path: bytes) -> DecodedMessage:
-    """Decodes a message. The reverse-path counts if there is no From field."""
-    header = tuple(_header_fields(message.fields, reverse_path))
+def decode_message(message: Message, reverse_path: bytes, received_at: float | None = None) -> DecodedMessage:
+    """Decodes a message. `received_at` is in seconds since the Unix epoch; None if it is unknown."""
+    header = counted_fields(message.fields, reverse_path, received_at)
     if message.root is None:
         return DecodedMessage(message, header, DecodedBody((), (), _guessed_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
@@ -120,17 +105,6 @@ def length_and_digest(pieces: Iterable[bytes]) -> bytes:
     return f"{total} bytes, blake2b {state.hexdigest()}".encode()
 
 
-def _header_fields(fields: Fields, reverse_path: bytes) -> Iterator[Field]:
-    hashed = [field for field in fields if field[0] in _HASHED_FIELDS]
-    for name, (label, structured) in _HASHED_FIELDS.items():
-        raw_values = field_values(hashed, name)
-        for raw in raw_values:
-            text = decode_value(raw, structured=structured)
-            yield Field(f"{label} (raw)", raw) if text is None else Field(label, text)
-        if name == "from" and not raw_values:
-            yield Field("reverse-path", reverse_path)
-
-
 def _guessed_texts(raw: bytes) -> tuple[bytes, ...]:
     """Returns texts that a broken body may contain. A wrong guess is safe: rules that look for links exempt."""
     head = raw[:TEXT_LIMIT]
@@ -156,24 +130,28 @@ def _decode_leaf(leaf: Leaf) -> LeafContent:
     octets = pieces[0][: TEXT_LIMIT + 1] if len(pieces) == 1 else b"".join(_first_octets(pieces, TEXT_LIMIT + 1))
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_displayed(leaf):
         charset_name = "us-ascii" if charset is None else charset.decode("ascii", "replace").lower()
-        text, style = _read_text(kind, octets, charset_name)
+        if kind == "text/plain":
+            # RFC 3676: in flowed text a blank at the end of a line joins it to the next.
+            text, style = (read_lines if leaf.media.get("format") else read_plain)(octets, charset_name), b""
+        elif kind == "text/html":
+            text, style = _read_page(octets, charset_name)
+        else:
+            text, style = read_lines(octets, charset_name), b""
         if text is not None:
             fields = (Field("text", text), Field(STYLE_SHEET, style)) if style else (Field("text", text),)
             return LeafContent(fields, octets, text, style)
     return LeafContent((*label, Field("bytes", length_and_digest(pieces))), octets)
 
 
-def _read_text(kind: str, octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
-    """Returns the folded text, or None if it cannot be read, and the style sheet that was taken out of it."""
-    if kind != "text/html":
-        return (read_text if kind == "text/plain" else read_lines)(octets, charset), b""
+def _read_page(octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
+    """Returns the folded source, or None if it cannot be read, and the style sheet that was taken out of it."""
     if charset not in UNICODE:
         text = decode_text(octets, charset)
         if text is None:
             return None, b""
         octets, charset = text.encode(), "utf-8"
     page, style = split_style(octets)
-    return read_html(page, charset), style
+    return (read_lines if shows_white_space(style) else read_html)(page, charset), style
 
 
 def _first_octets(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.fingerprint.decoded import CACHED_BODIES, Field, LeafContent, length_and_digest
+from relay.judge.fingerprint.decoded import CACHED_BODIES, LeafContent, length_and_digest
+from relay.judge.fingerprint.header import Field
 from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
 from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.parameters import decode_parameters
+from relay.judge.rules.ignores import Ignored
 from relay.judge.rules.url_ignores import ScanBudget
-from relay.judge.text.decode import TEXT_LIMIT, read_text
+from relay.judge.text.decode import TEXT_LIMIT, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from relay.judge.mime.headers import Fields
     from relay.judge.mime.message import Message, Part
     from relay.judge.mime.parameters import Parameters
-    from relay.judge.rules.ignores import Ignored, Ignores
+    from relay.judge.rules.ignores import Ignores
 
 __all__ = ["Field", "NormalForm", "normalise"]
 
@@ -62,13 +64,26 @@ class NormalForm:
 def normalise(decoded: DecodedMessage, ignores: Ignores) -> NormalForm:
     """Returns what counts of a message, without what `ignores` find in it."""
     message, body = decoded.message, decoded.body
+    header, ignored = _strip_header(decoded.header, ignores) if ignores.headers else (decoded.header, ())
     if message.root is None:
-        return NormalForm((*decoded.header, *_raw_fields(message)), message.broken)
+        return NormalForm((*header, *_raw_fields(message)), message.broken, ignored)
     strip = _strip_small_body if body.is_small else _strip_body
     stripped = strip(body, ignores, bool(body.ordinals) and uses_ids(message.root))
-    fields = [*decoded.header, *_mime_version(message.fields)]
+    fields = [*header, *_mime_version(message.fields)]
     _add_part(fields, message.root, iter(stripped.contents), stripped.ordinals)
-    return NormalForm(tuple(fields), ignored=stripped.ignored)
+    return NormalForm(tuple(fields), ignored=(*ignored, *stripped.ignored))
+
+
+def _strip_header(header: tuple[Field, ...], ignores: Ignores) -> tuple[tuple[Field, ...], tuple[Ignored, ...]]:
+    """Returns the fields that are left, and what was left out. A label such as `Date (raw)` begins with the name."""
+    left, ignored = [], []
+    for label, value in header:
+        name = ignores.headers.get(label.partition(" ")[0])
+        if name is None:
+            left.append(Field(label, value))
+        else:
+            ignored.append(Ignored(name, f"{label}: ".encode() + value))
+    return tuple(left), tuple(ignored)
 
 
 def _mime_version(fields: Fields) -> Iterator[Field]:
@@ -182,7 +197,7 @@ def _add_text_outside_parts(fields: list[Field], label: str, octets: bytes) -> N
 
     PHPMailer writes a preamble, which is always the same.
     """
-    text = read_text(octets, "us-ascii")
+    text = read_plain(octets, "us-ascii")
     if text is None:
         fields.append(Field(f"{label} (raw)", length_and_digest([octets])))
     elif text:

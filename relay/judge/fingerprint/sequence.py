@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from relay.core.claim import Fingerprint
     from relay.core.envelope import Recipient
-    from relay.judge.fingerprint.decoded import Field
+    from relay.judge.fingerprint.header import Field
 
 _FROM = ("From", "From (raw)")
 _ADDRESS = re.compile(rb"<([^<>]*)>\s*\Z")

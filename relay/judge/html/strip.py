@@ -2,7 +2,7 @@ r"""Strips from HTML and plain text what an operator's ignores find, and from HT
 
 Only where it is certain how a browser reads the source: attributes of strictly written tags, comments, and the text
 between them. Scripts, style sheets and the like stay unchanged. From the first tag that could be read in two ways,
-nothing more is stripped. The input is folded, so that the only white space outside of values is single spaces.
+nothing more is stripped. Outside of values white space is single spaces, unless a browser may show it as it is.
 
 NUL, which no folded text holds, replaces what is stripped: `<img src='a.jpg?cache=17'>` becomes
 `<img src='a.jpg?cache=\0'>`.
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Nothing in these patterns backtracks (`*+`), so that a hostile page costs no time. Groups are `(?>...)`: `(...)*+` is
 # wrong before Python 3.11.5 (gh-106052), where it matches too little, and too much.
 _VALUE = rb"\"[^\"]*+\"|'[^']*+'|[^\s\"'=<>`]++"
-_ATTRIBUTE = rb" ([^\s\"'<>/=]++)(?>(?: ?= ?(%b))?)" % _VALUE
-_ATTRIBUTES = rb"(?>(?: [^\s\"'<>/=]++(?>(?: ?= ?(?:%b))?)){0,100}) ?/?>" % _VALUE
+_ATTRIBUTE = rb"\s++([^\s\"'<>/=]++)(?>(?:\s*+=\s*+(%b))?)" % _VALUE
+_ATTRIBUTES = rb"(?>(?:\s++[^\s\"'<>/=]++(?>(?:\s*+=\s*+(?:%b))?)){0,100})\s*+/?>" % _VALUE
 # HTML Living Standard, section 13.2.5 (tokenization). The first elements switch to rules that depend on the reader or
 # on their content, the second hold only text. The patterns search source in lower case.
 _UNCLEAR_ELEMENTS = rb"script|noscript|svg|math|plaintext|template|frameset|select"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from relay.judge.text.decode import may_keep_white_space
+
 _ATTRIBUTE = rb"\s++[a-z:-]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+')"
 # HTML Living Standard, section 13.2.6.4.4: after nothing but these a browser is in the head, where `<style>` begins a
 # style sheet. After anything else (a comment, a script) it may be something else, and counts like any text.
@@ -47,6 +49,12 @@ def split_style(page: bytes) -> tuple[bytes, bytes]:
 def may_hold_link(style: bytes) -> bool:
     """Returns whether a rule may find a link in a style sheet."""
     return any(part in style for part in _PARTS_OF_LINKS)
+
+
+@lru_cache(_CACHED_STYLE_SHEETS)
+def shows_white_space(style: bytes) -> bool:
+    """Returns whether a style sheet may let browsers show white space as it is."""
+    return may_keep_white_space(style)
 
 
 def _with_crlf(style: bytes) -> bytes:

@@ -8,24 +8,39 @@ from __future__ import annotations
 import binascii
 import re
 from functools import lru_cache
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
-from relay.judge.text.decode import STATEFUL, decode_text, fold_text, read_text
+from relay.judge.text.decode import decode_text, fold_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Fields: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name in lower case and raw value, folds included, in the order of the header section: `(("subject", b" Hello"),)`."""
 _CACHED_LENGTH = 400
 """Bytes of the longest value that is cached."""
+_USUAL_SPELLINGS = {"message-id": "Message-ID", "mime-version": "MIME-Version"}
 
 # RFC 2047 section 2: an encoded word holds no white space, and white space or the ends of the field surround it.
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
+CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""All controls but the horizontal tab, which is white space to all readers."""
+_DECODED_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BAD_Q = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 # Syntax in a structured field, unless it is the content of an encoded word (RFC 2047 section 5 rule 3).
 _SPECIALS = frozenset('()<>[]:;@\\,"')
+
+
+@lru_cache(maxsize=512)
+def usual_spelling(name: str) -> str:
+    """Returns the name of a field as it is usually written. Different names, in lower case, have different spellings.
+
+    Example: `list-id` becomes `List-Id`.
+    """
+    if name.startswith(("dkim-", "arc-")):
+        first, _, rest = name.partition("-")
+        return f"{first.upper()}-{rest.title()}"
+    return _USUAL_SPELLINGS.get(name, name.title())
 
 
 def field_values(fields: Sequence[tuple[str, bytes]], name: str) -> list[bytes]:
@@ -49,55 +64,51 @@ def decode_value(raw: bytes, *, structured: bool = False) -> bytes | None:
 
 
 def _decode_value(raw: bytes, structured: bool) -> bytes | None:
-    if b"\v" in raw:
+    value = unfold(raw)
+    # Readers differ about raw octets (RFC 6532 is an extension) and about controls.
+    if not value.isascii() or CONTROLS.search(value):
         return None
-    if b"=?" not in raw:
-        return read_text(unfold(raw), "utf-8")
+    if b"=?" not in value:
+        return fold_text(value.decode("ascii"))
     shown: list[str] = []
     after_word = False
-    for charset, group in groupby(raw.split(), _charset):
-        tokens = list(group)
-        decoded = _decode_words(tokens, charset) if charset else _decode_literal(tokens)
-        if decoded is None or (charset and structured and not _SPECIALS.isdisjoint(decoded)):
+    for token in value.split():
+        word = _ENCODED_WORD.fullmatch(token)
+        decoded = _decode_word(word) if word else _decode_literal(token)
+        if decoded is None or (word and structured and (after_word or not _is_plain_phrase(decoded))):
             return None
         # RFC 2047 section 6.2: white space between two encoded words is not shown.
-        shown.append(decoded if charset and after_word else f" {decoded}")
-        after_word = bool(charset)
+        shown.append(decoded if word and after_word else f" {decoded}")
+        after_word = bool(word)
     return fold_text("".join(shown))
+
+
+def _is_plain_phrase(decoded: str) -> bool:
+    """Returns whether readers agree about the text of an encoded word in a structured field.
+
+    Some keep blanks at its ends, and some show a blank between two words.
+    """
+    return bool(decoded) and decoded == decoded.strip() and _SPECIALS.isdisjoint(decoded)
 
 
 _decode_cached = lru_cache(maxsize=256)(_decode_value)
 
 
-def _charset(token: bytes) -> str:
-    """Returns the charset of an encoded word, or an empty string for a token that is none."""
-    word = _ENCODED_WORD.fullmatch(token)
-    return word[1].decode("ascii").lower() if word else ""
-
-
-def _decode_literal(tokens: Iterable[bytes]) -> str | None:
-    text = b" ".join(tokens)
+def _decode_literal(token: bytes) -> str | None:
     # Some readers decode a malformed or badly placed encoded word, some do not.
-    return None if b"=?" in text else decode_text(text, "utf-8")
+    return None if b"=?" in token else token.decode("ascii")
 
 
-def _decode_words(tokens: Iterable[bytes], charset: str) -> str | None:
-    """Joins the octets of adjacent encoded words of one charset, then decodes them.
+def _decode_word(word: re.Match[bytes]) -> str | None:
+    """Decodes one encoded word.
 
-    Mailers split characters, although RFC 2047 section 5 forbids it. In a charset with states each word is decoded
-    alone, because some readers begin each word in the first state.
+    RFC 2047 section 5 forbids that a character is split between two words. Of such words some readers join the octets
+    and some do not.
     """
-    octets = []
-    for token in tokens:
-        _, _, encoding, text, _ = token.split(b"?")
-        decoded = _decode_q(text) if encoding in b"qQ" else _decode_b(text)
-        if decoded is None:
-            return None
-        octets.append(decoded)
-    if charset not in STATEFUL:
-        return decode_text(b"".join(octets), charset)
-    texts = [decode_text(word, charset) for word in octets]
-    return None if None in texts else "".join(filter(None, texts))
+    charset, encoding, text = word.groups()
+    octets = _decode_q(text) if encoding in b"qQ" else _decode_b(text)
+    decoded = None if octets is None else decode_text(octets, charset.decode("ascii").lower())
+    return None if decoded is None or _DECODED_CONTROLS.search(decoded) else decoded
 
 
 def _decode_q(text: bytes) -> bytes | None:

@@ -17,7 +17,7 @@ class Leaf(NamedTuple):
     media: ParameterisedValue
     disposition: ParameterisedValue | None
     encoding: str
-    """Content-Transfer-Encoding, in lower case."""
+    """Content-Transfer-Encoding: in lower case if readers agree about it, else as written."""
     body: bytes
     """Still encoded."""
 

@@ -10,8 +10,8 @@ from collections import Counter
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from relay.judge.mime.headers import unfold
-from relay.judge.text.decode import decode_text, fold_text, read_text
+from relay.judge.mime.headers import CONTROLS, unfold
+from relay.judge.text.decode import decode_text, fold_text
 
 Parameters: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name in lower case and raw value, without quotes, in order: `(("charset", b"utf-8"),)`."""
@@ -68,7 +68,7 @@ def parse_parameterised(raw: bytes) -> ParameterisedValue | None:
     """Parses the value of Content-Type or Content-Disposition; returns None if readers may see different values."""
     value = unfold(raw)
     kind = _KIND.match(value)
-    if not kind:
+    if not kind or CONTROLS.search(value):
         return None
     parameters: dict[str, bytes] = {}
     at = kind.end()
@@ -113,7 +113,7 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
         group.append(_Segment(int(found[2] or 0), found[3] is not None, value, key))
     forms.update(name for name, _ in groups)
     for (name, form), segments in groups.items():
-        joined = _join_segments(sorted(segments))
+        joined = _join_segments(segments)
         if joined is None:
             readable += [_raw(segment.key, segment.value) for segment in segments]
         else:
@@ -122,17 +122,26 @@ def decode_parameters(parameters: Parameters) -> list[tuple[str, bytes]]:
 
 
 def _plain(key: str, value: bytes) -> tuple[str, bytes]:
-    text = None if b"\\" in value else read_text(value, "utf-8")
+    # Readers take raw octets for different charsets.
+    text = fold_text(value.decode("ascii")) if value.isascii() and b"\\" not in value else None
     return _raw(key, value) if text is None else (key, text)
 
 
 def _raw(key: str, value: bytes) -> tuple[str, bytes]:
-    return (f"{key} (raw)", b'"%b"' % value) if b"\\" in value else (key, value)
+    if b"\\" in value:
+        return f"{key} (raw)", b'"%b"' % value
+    return (key if value.isascii() else f"{key} (raw)", value)
 
 
 def _join_segments(segments: list[_Segment]) -> bytes | None:
-    """Joins segments (RFC 2231 section 3 and 4). Only an encoded first segment begins with charset and language."""
+    """Joins segments (RFC 2231 section 3 and 4). Only an encoded first segment begins with charset and language.
+
+    Some readers join segments in the order in which they are written, and some do not decode a mixture of encoded and
+    plain ones.
+    """
     if [segment.number for segment in segments] != list(range(len(segments))):
+        return None
+    if len({segment.encoded for segment in segments}) > 1:
         return None
     charset = b"utf-8"
     first = segments[0]

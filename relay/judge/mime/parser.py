@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.mime.message import Leaf, Message, Multipart
 from relay.judge.mime.parameters import ParameterisedValue, parse_parameterised
-from relay.judge.mime.transfer import IDENTITY
+from relay.judge.mime.transfer import IDENTITY, parse_encoding
 
 if TYPE_CHECKING:
     from relay.judge.mime.headers import Fields
@@ -29,8 +29,13 @@ _FIELD_LIMIT = 1_000
 """Fields of one header section."""
 _ITEM_LIMIT = 50_000
 """Fields and parameters of all parts."""
-_BOUNDARY_LIMIT = 70  # Characters: RFC 2046 section 5.1.1
-_NOT_IN_BOUNDARY = re.compile(rb"[\\\"]")
+# RFC 2046 section 5.1.1, without an encoded word, which some readers decode. Of other characters readers make different
+# lines, and of a blank at either end.
+_BOUNDARY = re.compile(
+    rb"(?!.*=\?.*\?=)[0-9A-Za-z'()+_,./:=?-](?:[0-9A-Za-z'()+_,./:=? -]{0,68}[0-9A-Za-z'()+_,./:=?-])?"
+)
+_HYPHENS_LIMIT = 1_000_000
+"""Lines that begin with two hyphens, each counted once for every multipart around it."""
 _CACHED_LENGTH = 120
 """Bytes of the longest header section of a part that is cached."""
 
@@ -41,7 +46,8 @@ _FIELD = {
     newline: re.compile(rb"([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*)%b" % (newline, newline))
     for newline in (b"\r\n", b"\n")
 }
-_DELIMITER_END = re.compile(rb"(--)?[ \t]*(\r?\n|\Z)")
+# Without padding (RFC 2046 section 5.1.1), behind which some readers see no boundary.
+_DELIMITER_END = re.compile(rb"(--)?(\r?\n|\Z)")
 _SINGLE = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
 _TEXT = ParameterisedValue("text/plain")
 _MESSAGE = ParameterisedValue("message/rfc822")  # The default in a digest: RFC 2046 section 5.1.5
@@ -89,6 +95,7 @@ class _Parser:
         self.newline = b"\r\n" if first < 0 or content[first - 1 : first] == b"\r" else b"\n"
         self._parts = 0
         self._items = 0
+        self._hyphens = 0
 
     def header_section(self, start: int, end: int) -> tuple[bytes, int]:
         """Returns the lines of the header fields, and the offset of the body."""
@@ -138,19 +145,20 @@ class _Parser:
 
         The line end before a delimiter belongs to it (RFC 2046 section 5.1.1), even if it is that of the blank line.
         """
-        # With a backslash or a quote mark in the parameter readers look for different lines.
-        if not 0 < len(boundary) <= _BOUNDARY_LIMIT or boundary.endswith(b" ") or _NOT_IN_BOUNDARY.search(boundary):
+        if not _BOUNDARY.fullmatch(boundary):
             raise _BrokenError("a multipart without a usable boundary")
-        marker = b"\n--" + boundary
         if self._content.find(b"\r--" + boundary, start, end) >= 0:
             raise _BrokenError("a bare carriage return before a boundary")
-        slices = []
+        slices: list[tuple[int, int]] = []
         closed = False
         while not closed:
-            at = self._content.find(marker, start - 1, end)
+            at = self._find_boundary(boundary, start - 1, end)
+            # Where the message ends without the closing boundary, all readers take the rest for the last part.
+            if at < 0 and slices and end == len(self._content):
+                return [*slices, (start, end), (end, end)]
             if at < 0:
                 raise _BrokenError("a multipart without its closing boundary")
-            following, closed = self._end_of_delimiter(at, at + len(marker), end)
+            following, closed = self._end_of_delimiter(at, at + len(boundary) + 3, end)
             slices.append((start, max(start, at + 1 - len(self.newline))))
             start = following
             self._parts += 1
@@ -158,8 +166,27 @@ class _Parser:
                 raise _BrokenError(f"more than {PART_LIMIT} parts")
         if len(slices) == 1:
             raise _BrokenError("a multipart without a part")
+        # Some readers go on with parts after the closing boundary.
+        if self._find_boundary(boundary, start - 1, end) >= 0:
+            raise _BrokenError("a boundary after the closing one")
         slices.append((start, end))
         return slices
+
+    def _find_boundary(self, boundary: bytes, start: int, end: int) -> int:
+        """Returns the offset of the line feed before the next line that begins with a boundary, or -1."""
+        content, length, folded = self._content, len(boundary), boundary.lower()
+        at = content.find(b"\n--", start, end)
+        while at >= 0:
+            begin = content[at + 3 : min(at + 3 + length, end)]
+            if begin == boundary:
+                return at
+            if begin.lower() == folded:  # Some readers ignore the case of a boundary.
+                raise _BrokenError("boundaries that differ in case only")
+            self._hyphens += 1
+            if self._hyphens > _HYPHENS_LIMIT:
+                raise _BrokenError(f"more than {_HYPHENS_LIMIT} lines that begin with two hyphens")
+            at = content.find(b"\n--", at + 3, end)
+        return -1
 
     def _end_of_delimiter(self, line_feed: int, tail: int, end: int) -> tuple[int, bool]:
         """Returns the end of a delimiter line, and whether it closes the multipart.
@@ -184,9 +211,11 @@ _cached_head = lru_cache(maxsize=256)(_head)
 
 def _describe(fields: Fields) -> _Head:
     single = _single_fields(fields)
-    encoding = single.get("content-transfer-encoding", b"7bit").strip().lower().decode("latin-1")
     return _Head(
-        fields, _parameterised(single, "content-type"), _parameterised(single, "content-disposition"), encoding
+        fields,
+        _parameterised(single, "content-type"),
+        _parameterised(single, "content-disposition"),
+        parse_encoding(single.get("content-transfer-encoding", b"7bit")),
     )
 
 

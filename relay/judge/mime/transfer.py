@@ -12,8 +12,17 @@ LINE_LIMIT = 1 << 20
 IDENTITY = frozenset(("7bit", "8bit", "binary"))
 """Encodings that leave the octets as they are."""
 # RFC 2045 section 6.7: two hexadecimal digits or the end of the line follow `=`. Readers accept lower case too. Blanks
-# at the end of a line are dropped by some decoders (rule 3) and kept by others.
-_UNCERTAIN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
+# at the end of a line are dropped by some decoders (rule 3) and kept by others. NULs are changed by some.
+_UNCERTAIN = re.compile(rb"=00|=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t](?:\r?\n|\Z)")
+
+# Some readers keep white space and controls around the label, and then do not know the encoding.
+_LABEL = re.compile(rb" *([A-Za-z0-9-]+)")
+
+
+def parse_encoding(raw: bytes) -> str:
+    """Returns the encoding in lower case, or the raw value of the field if readers may not recognise it."""
+    label = _LABEL.fullmatch(raw)
+    return label[1].decode("ascii").lower() if label else raw.decode("latin-1")
 
 
 def decode_transfer(body: bytes, encoding: str) -> bytes | None:
@@ -25,7 +34,8 @@ def decode_transfer(body: bytes, encoding: str) -> bytes | None:
 def decode_chunks(body: bytes, encoding: str) -> list[bytes] | None:
     """Returns the same octets in chunks, each small enough that hashing it does not hold the GIL for long."""
     if encoding in IDENTITY:
-        return [body]
+        # RFC 2045 section 2.8. Some readers take a body with NULs for another charset's lines.
+        return None if b"\0" in body else [body]
     if encoding == "quoted-printable":
         return _quoted_printable(body)
     if encoding == "base64":

@@ -56,7 +56,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A pattern for text nodes of HTML and for plain texts, in which white space is folded to single spaces.
+    """A pattern for text nodes of HTML, in which white space is folded to single spaces, and for plain texts.
 
     A text node is the source between two tags; character references are not resolved.
     """
@@ -83,7 +83,16 @@ class Comment:
     comment: Pattern
 
 
-Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A field of the message's header section. Neither its value nor its presence counts."""
+
+    name: str
+    header: str
+    """In lower case."""
+
+
+Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment | Header
 
 
 def ignore_weight(ignore: Ignore) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
+from relay.judge.mime.headers import usual_spelling
+from relay.judge.rules.ignore import Attribute, Comment, Header, Parameter, Query, Text, UrlKind
 from relay.judge.rules.pattern import is_local
 from relay.judge.rules.url_ignores import IgnoredSpan, UrlIgnores, find_urls
 
@@ -45,6 +46,8 @@ class Ignores:
         for each in ignore:
             if isinstance(each, Attribute):
                 self.attributes.setdefault(each.attribute.lower().encode(), []).append(each)
+        self.headers = {usual_spelling(each.header): each.name for each in ignore if isinstance(each, Header)}
+        """The names of the ignores for fields of the header section, by the field's usual spelling."""
         self.looks_at_text = bool(self._texts or self.bare)
         self.looks_at_comments = bool(self._comments)
 

@@ -1,8 +1,11 @@
 """Text decoded from its charset to the one form that is compared. Text that readers may decode differently gives None.
 
-- Plain text: UTF-8 in NFC. Each run of ASCII white space, line ends included, is folded to one space; none is left at
-  the ends. No-break spaces and zero-width characters stay, because an author put them there.
-- HTML: folded too, but its code points stay, because NFC would join `>` and a stroke to one character.
+- Header values: UTF-8 in NFC. Each run of ASCII white space, line ends included, is folded to one space; none is left
+  at the ends. No-break spaces and zero-width characters stay, because an author put them there.
+- Plain text: UTF-8 in NFC, as displayed. Line breaks, indentation and runs of blanks count. Blanks at line ends, the
+  kind of line end, and empty lines at the very end do not.
+- HTML: white space is folded where a browser folds it. Its code points stay, because NFC would join `>` and a stroke to
+  one character.
 - Any other text: only its line ends are normalised.
 """
 
@@ -27,21 +30,31 @@ _EAST_ASIAN = frozenset(("iso-2022-jp", "shift_jis", "euc-jp", "gb2312", "gbk", 
 _CODECS = {name: name for name in (*UNICODE, *_ISO_8859, "koi8-r", "koi8-u", *_EAST_ASIAN)} | _WINDOWS
 # RFC 1468: a line ends in the first state. Where it does not, readers differ about the next line.
 _OPEN_STATE = re.compile(rb"\x1b(?!\(B)[^\x1b]*(?:[\r\n]|\Z)")
-# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters.
-_COMPOSED_SYLLABLE = b"\xa4\xd4"
-# Characters for which the tables of readers differ.
+# KS X 1001 annex 3: eight octets that make up one syllable, which most readers show as separate letters. JIS X 0212,
+# which some readers do not know.
+_DIFFERING_OCTETS = {"euc-kr": b"\xa4\xd4", "euc-jp": b"\x8f"}
+# Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode; and DEL, which
+# one reader makes another control of.
+_DIFFERING_EAST_ASIAN = (
+    r"\\~\x7f\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
+    r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6"
+)
+# Characters for which the tables of readers differ: CPython's, PHP's mbstring, glibc's iconv, iconv-lite and the
+# Encoding Standard's, as Node.js has it. `test_readers.py` compares them.
 _DIFFERING = {
     # Readers decode ISO 8859 as its Windows cousin, in which these are letters and signs.
     **dict.fromkeys(_ISO_8859, re.compile("[\x80-\x9f]")),
     # RFC 2319 has frames where later tables have the letter of Belarusian.
     "koi8-u": re.compile(r"[\u255d\u256c]"),
-    # Backslash, yen and won; tilde and overline; dashes, waves and signs that have two places in Unicode.
-    **dict.fromkeys(
-        _EAST_ASIAN,
-        re.compile(
-            r"[\\~\xa2\xa3\xa5\xac\xb7\u1e3f\u2014-\u2016\u203e\u20a9\u2212\u2225\u301c\u30fb\u9fb4-\u9fbb\ue000-\uf8ff"
-            r"\ufe10-\ufe19\uff0d\uff5e\uffe0-\uffe6]"
-        ),
+    # Node.js 18 to 23 shows the octets 80 to 9F as controls.
+    **dict.fromkeys(("windows-1252", "cp1252"), re.compile("[^\0-\x7f\xa0-\xff]")),
+    **dict.fromkeys(_EAST_ASIAN, re.compile(f"[{_DIFFERING_EAST_ASIAN}]")),
+    # A2E6 and A2E7, which are newer than most tables.
+    "euc-kr": re.compile(f"[{_DIFFERING_EAST_ASIAN}\u20ac\xae]"),
+    # C6A1 to C7FC, where every vendor has other letters, and single signs.
+    "big5": re.compile(
+        f"[{_DIFFERING_EAST_ASIAN}\u02cd\u0401\u0414-\u041c\u0423-\u044f\u0451\u2022\u223c\u2460-\u2469\u2474-\u247d"
+        r"\u2574\u2609\u2641\u3005\u3041-\u3093\u309d-\u309e\u30a1-\u30f6\u30fe\uff0f\uff3c\uff64]"
     ),
 }
 # Not text: NUL stands for what an ignore removes, and a vertical tab is white space to Python but not to HTML. After an
@@ -59,8 +72,18 @@ _SPACE_IN_VALUE = re.compile(
     rb"=[ \t\r\n\f]*+(\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^\"<>]*+\""
     rb"|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^'<>]*+')"
 )
+# From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15). Before
+# it no such element can be open. Where one ends is less certain: an end tag may be part of a value or of a comment.
+_PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|\bxml:space\b", re.IGNORECASE)
+# What a style needs to let white space count in any element: the property, or letters of it written as numbers.
+_WHITE_SPACE_PROPERTY = re.compile(
+    rb"white-space|text-wrap|\\|@import|<link\b|\bstyle\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)", re.IGNORECASE
+)
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
+# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
+# after `<` or `>`.
+_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE)
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -79,45 +102,72 @@ def decode_text(octets: bytes, charset: str) -> str | None:
     except UnicodeError:
         return None
     differing = _DIFFERING.get(charset)
-    if (differing and differing.search(text)) or (charset == "euc-kr" and _COMPOSED_SYLLABLE in octets):
+    if differing and differing.search(text):
         return None
-    return text
+    unclear = _DIFFERING_OCTETS.get(charset)
+    return None if unclear and unclear in octets else text
 
 
 def fold_text(text: str) -> bytes | None:
+    """Returns the form in which a header value is compared; None if it is too long or holds control characters."""
+    composed = _compose(text)
+    return None if composed is None else b" ".join(composed.split())
+
+
+def display_text(text: str) -> bytes | None:
     """Returns the form in which a plain text is compared; None if it is too long or holds control characters."""
-    if len(text) > TEXT_LIMIT or _has_controls(text):
+    composed = _compose(text)
+    if composed is None:
         return None
-    if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
-        if _LONG_RUN.search(text):
-            return None
-        text = unicodedata.normalize("NFC", text)
-    return b" ".join(text.encode().split())
+    lines = composed.replace(b"\r\n", b"\n")
+    if b" \n" in lines or b"\t\n" in lines:
+        lines = b"\n".join([line.rstrip(b" \t") for line in lines.split(b"\n")])
+    return lines.rstrip(b" \t\n")
 
 
 def read_text(octets: bytes, charset: str) -> bytes | None:
-    """Decodes and folds a plain text; returns None if it is not certain."""
+    """Decodes and folds a header value; returns None if it is not certain."""
     text = decode_text(octets, charset)
     return None if text is None else fold_text(text)
 
 
-def read_html(octets: bytes, charset: str) -> bytes | None:
-    """Decodes and folds HTML; returns None if it is not certain.
+def read_plain(octets: bytes, charset: str) -> bytes | None:
+    """Decodes a plain text to the form in which it is displayed; returns None if it is not certain."""
+    text = decode_text(octets, charset)
+    return None if text is None else display_text(text)
 
-    In values of attributes line ends, tabs and runs of blanks stay.
+
+def read_html(octets: bytes, charset: str) -> bytes | None:
+    """Decodes HTML and folds its white space where a browser folds it; returns None if it is not certain.
+
+    In values of attributes line ends, tabs and runs of blanks stay. In a page that `may_keep_white_space` or has values or
+    style sheets in which it may count, and from an element such as `pre` on, only the line ends are normalised.
     """
     source = _decode_to_utf8(octets, charset)
     if source is None:
         return None
+    if may_keep_white_space(source) or _SPACE_THAT_COUNTS.search(source):
+        return source.replace(b"\r\n", b"\n")
+    preformatted = _PREFORMATTED.search(source)
+    if preformatted:
+        start = preformatted.start()
+        return _fold_html(source[:start]) + source[start:].replace(b"\r\n", b"\n")
+    return _fold_html(source).rstrip(b" ")
+
+
+def may_keep_white_space(source: bytes) -> bool:
+    """Returns whether a style in a page or style sheet may let browsers show its white space as it is."""
+    return _WHITE_SPACE_PROPERTY.search(source) is not None
+
+
+def _fold_html(source: bytes) -> bytes:
     pieces: list[bytes] = []
     start = 0
     for found in _SPACE_IN_VALUE.finditer(source):
         pieces += (_WHITE_SPACE.sub(b" ", source[start : found.start(1)]), found[1].replace(b"\r\n", b"\n"))
         start = found.end()
-    if not pieces:
-        return b" ".join(source.split())
     pieces.append(_WHITE_SPACE.sub(b" ", source[start:]))
-    return b"".join(pieces).strip(b" ")
+    return b"".join(pieces).lstrip(b" ")
 
 
 def read_lines(octets: bytes, charset: str) -> bytes | None:
@@ -133,6 +183,17 @@ def _decode_to_utf8(octets: bytes, charset: str) -> bytes | None:
         return None
     source = octets if charset in UNICODE else text.encode()
     return source if len(source) <= TEXT_LIMIT else None
+
+
+def _compose(text: str) -> bytes | None:
+    """Returns a text in NFC, as UTF-8; None if it is too long or holds control characters."""
+    if len(text) > TEXT_LIMIT or _has_controls(text):
+        return None
+    if not (text.isascii() or unicodedata.is_normalized("NFC", text) or _NOT_FOR_NFC.search(text)):
+        if _LONG_RUN.search(text):
+            return None
+        text = unicodedata.normalize("NFC", text)
+    return text.encode()
 
 
 def _has_controls(text: str) -> bool:

@@ -71,6 +71,9 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "1,000 parts with many Content-IDs": lambda: _parts(b"Content-ID:<a>\r\n" * 990 + b"\r\nx\r\n", 1_000),
     "1,000,000 boundaries in front of others": lambda: _nested(DEPTH_LIMIT) + b"\r\n--b0." * 1_000_000,
     "1,000,000 lines like a boundary": lambda: MIXED + b"--b\r\n\r\n" + b"--\r\n-b\r\n" * 1_000_000 + b"--b--\r\n",
+    "5,000,000 lines that begin with hyphens in nested multiparts": lambda: _nested(DEPTH_LIMIT).replace(
+        b"\r\nx", b"\r\nx" + b"\r\n--" * 5_000_000
+    ),
     "a boundary of 60 KiB": lambda: HEAD + b"Content-Type: multipart/mixed; boundary=" + b"b" * 60_000 + b"\r\n\r\nx",
     # Size.
     "a line of 100 MB": lambda: HEAD + b"\r\n" + b"x" * 100_000_000,

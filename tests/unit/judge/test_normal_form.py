@@ -18,6 +18,7 @@ from relay.judge.text.decode import (
     _NOT_FOR_NFC,
     TEXT_LIMIT,
     decode_text,
+    display_text,
     fold_text,
     read_html,
     read_lines,
@@ -46,13 +47,15 @@ def test_the_normal_form_of_a_message_with_every_kind_of_field() -> None:
     assert fields(content) == [
         ("Subject", b"Hi"),
         ("From", b"Anna <a@example.org>"),
-        ("Reply-To", b"c@example.org"),
         ("List-Id", b"<l.example.org>"),
+        ("Reply-To", b"c@example.org"),
+        ("Date (missing)", b""),
+        ("reverse-path domain", b"example.org"),
         ("parts", b"multipart/mixed"),
         ("preamble", b"This is MIME."),
         ("part", b"text/plain"),
         ("parameter format", b"flowed"),
-        ("text", b"Hello Bob, bye"),
+        ("text", b"Hello  Bob,\nbye"),
         ("part", b"application/pdf"),
         ("parameter name", b"a.pdf"),
         ("disposition", b"attachment"),
@@ -71,7 +74,13 @@ def test_the_reverse_path_replaces_a_missing_from_field() -> None:
 
 def test_a_broken_body_counts_raw_after_the_readable_header_fields() -> None:
     broken = fields("Subject: x\nContent-Type: multipart/mixed\n\nbody")
-    assert [label for label, _ in broken] == ["Subject", "reverse-path", "content-type (raw)", "raw body"]
+    assert [label for label, _ in broken] == [
+        "Subject",
+        "Date (missing)",
+        "reverse-path",
+        "content-type (raw)",
+        "raw body",
+    ]
     assert [label for label, _ in fields("nonsense")] == ["reverse-path", "raw content"]
 
 
@@ -160,8 +169,10 @@ def test_all_code_points_that_nfc_turns_into_ascii_are_known() -> None:
 
 
 def test_html_keeps_code_points_and_line_breaks_in_values() -> None:
-    page = '<p  a =\n\'b\r\nc\td  e\'\n f="\t"> ="x\ny <b> z" e\u0301 \u212a'
-    assert read_html(page.encode(), "utf-8") == '<p a = \'b\nc\td  e\' f="\t"> ="x y <b> z" e\u0301 \u212a'.encode()
+    page = "<p  a =\n'b\r\nc\td  e'\n f=\"\t\"> x\ny <b> z e\u0301 \u212a"
+    assert read_html(page.encode(), "utf-8") == "<p a = 'b\nc\td  e' f=\"\t\"> x y <b> z e\u0301 \u212a".encode()
+    for unclear in ('<p  a="x\r\ny < z">', "<p  a='>\t'>", '<style>a  b "\r\n"</style>', '="x\ny <b  c>"'):
+        assert read_html(unclear.encode(), "utf-8") == unclear.replace("\r\n", "\n").encode()
     assert read_html("=' \u00e9\n'".encode("latin-1"), "latin1") == "=' \u00e9\n'".encode()
     assert read_html(b"a\0", "utf-8") is read_html(b"\xff", "utf-8") is read_html(b"a\v", "latin1") is None
 
@@ -171,6 +182,38 @@ def test_other_text_types_keep_everything_but_line_ends() -> None:
     assert read_lines(b"\r\r\n", "utf-8") != read_lines(b"\r\n", "utf-8")
     assert read_lines("e\u0301".encode(), "utf-8") == "e\u0301".encode()
     assert read_lines(b"a\0", "utf-8") is None
+
+
+def test_plain_text_counts_as_displayed() -> None:
+    assert display_text("\n  a\t b \t\r\n\n c \n\t\r\n") == b"\n  a\t b\n\n c"
+    assert display_text("a\rb") == b"a\rb"
+    assert display_text("e\u0301\u00a0\n") == "\u00e9\u00a0".encode()
+    assert display_text("a\0b") is display_text("a" * (TEXT_LIMIT + 1)) is None
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<pre>a  b</pre>",
+        "<TEXTAREA>a\n b</TEXTAREA>",
+        "<xmp>a  b",
+        "<listing a>a  b",
+        "<!-- <pre> -->a  b",
+        "<svg><text xml:space='preserve'>a  b",
+        "<style>p{WHITE-SPACE:pre}</style>a  b",
+        "<p style='white\\-space:pre'>a  b",
+        "<p style='&#119;hite-space:pre'>a  b",
+        "<link rel=stylesheet href=x>a  b",
+        "<style>@import 'x'</style>a  b",
+    ],
+)
+def test_html_keeps_the_white_space_that_a_browser_may_show(page: str) -> None:
+    assert read_html(page.encode(), "utf-8") == page.encode()
+
+
+def test_html_is_folded_up_to_the_first_preformatted_element() -> None:
+    assert read_html(b" a \n b <pre> a \r\n b </pre> c  d ", "utf-8") == b"a b <pre> a \n b </pre> c  d "
+    assert read_html(b"<prefix>a  b", "utf-8") == b"<prefix>a b"
 
 
 def test_very_long_text_is_compared_byte_for_byte() -> None:

@@ -23,7 +23,7 @@ from parts.mailers import File, Mail, Mailer, write, write_by_email
 
 from relay.core.envelope import fold
 from relay.judge.judge import Judge
-from relay.judge.rules.ignore import Attribute, Comment, Parameter, Query, Text, UrlKind
+from relay.judge.rules.ignore import Attribute, Comment, Header, Parameter, Query, Text, UrlKind
 from relay.judge.rules.pattern import Pattern
 from relay.judge.text.decode import fold_text
 
@@ -52,7 +52,8 @@ MAILS = st.builds(
     html=LINES.map(lambda text: f"<p>{text}</p>"),
     files=FILES,
 )
-OTHERS = ["Date: x", "Message-ID: <2@b>", "To: y", "X-Mailer: z", "Received: by q", "DKIM-Signature: b=1", "Cc: c"]
+DATE = "Date: Tue, 1 Jul 2025 10:59:04 +0000"
+OTHERS = ["Message-ID: <2@b>", "To: y", "X-Mailer: z", "Received: by q", "DKIM-Signature: b=1", "User-Agent: c"]
 MAILERS = st.builds(
     Mailer,
     encoding=st.sampled_from(["8bit", "quoted-printable", "base64"]),
@@ -60,7 +61,7 @@ MAILERS = st.builds(
     words=st.sampled_from(["Q", "B", "split"]),
     boundary=st.text("abcXYZ0123456789'+_=", min_size=1, max_size=60),
     newline=st.sampled_from(["\r\n", "\n"]),
-    others=st.permutations(OTHERS).flatmap(lambda all_: st.integers(0, len(all_)).map(lambda n: tuple(all_[:n]))),
+    others=st.permutations(OTHERS).flatmap(lambda all_: st.integers(0, len(all_)).map(lambda n: (*all_[:n], DATE))),
     fold_parameters=st.booleans(),
     width=st.sampled_from([4, 60, 76, 10_000]),
 )
@@ -85,8 +86,9 @@ def test_encoding_charset_and_layout_do_not_count(mail: Mail, first: Mailer, sec
 
 
 @given(MAILS)
-def test_raw_utf_8_in_a_header_does_not_count(mail: Mail) -> None:
-    assert fingerprint(write(mail, Mailer(words="raw"))) == fingerprint(write(mail, Mailer(words="Q")))
+def test_raw_octets_in_a_header_count(mail: Mail) -> None:
+    same = fingerprint(write(mail, Mailer(words="raw"))) == fingerprint(write(mail, Mailer(words="Q")))
+    assert same == (mail.subject + mail.name).isascii()
 
 
 @given(MAILS, st.sampled_from(["8bit", "quoted-printable", "base64"]), MAILERS)
@@ -277,6 +279,7 @@ ANY_IGNORES = Judge(
         Text("letters", Pattern("[a-z]+|.")),
         Attribute("href", "href", Pattern("")),
         Comment("all comments", Pattern("(?s).*")),
+        Header("subject", "subject"),
     ],
     window=600.0,
 )

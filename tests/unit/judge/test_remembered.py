@@ -70,7 +70,8 @@ def test_equal_octets_under_different_part_headers_are_different_bodies(others: 
 
 
 def test_only_content_fields_of_the_message_describe_the_topmost_part() -> None:
-    assert judge(single("Contents: 1\r\n"), b"").fingerprint(BOB) == judge(single(""), b"").fingerprint(BOB)
+    form, other = (judge(single(field), b"").normal_form(NO_RULE).fields for field in ("", "Contents: 1\r\n"))
+    assert [field for field in other if field not in form] == [("Contents", b"1")]
 
 
 def test_each_rule_ignores_its_own_parts_of_a_cached_body() -> None:

@@ -106,7 +106,7 @@ def test_a_link_is_found_in_every_encoding_and_place(link: str) -> None:
         f"{head}Content-Type: text/html; charset=utf-8\n\n{html}\n",
         f"{head}Content-Type: text/html; charset=x-none\n\n{html}\n",
         f"{head}Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n{qp}\n",
-        f"{head}Content-Type: multipart/mixed; boundary=b\n\n--b\n\n{qp}\n",
+        f"{head}Content-Type: multipart/mixed\n\n--b\n\n{qp}\n",
         f"{head}Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\n{html}\n--b--\n",
         f"nonsense\n{html}\n",
     ):

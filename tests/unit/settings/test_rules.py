@@ -198,3 +198,25 @@ def test_a_doubt_about_a_rule_names_the_file(tmp_path: Path) -> None:
 )
 def test_what_is_meant_gives_no_warning(own: list[dict[str, Any]]) -> None:
     assert warnings(_settings(*own)) == []
+
+
+def test_a_key_header_is_matched_in_any_case() -> None:
+    judge = build_judge(_settings(key_header=["X-Idempotency-Key", "resend-idempotency-key"]))
+    for name in ("X-IDEMPOTENCY-KEY", "Resend-Idempotency-Key"):
+        mails = (f"From: a@b\r\n{name}: 7\r\nSubject: {subject}\r\n\r\n".encode() for subject in ("Hello", "Bye"))
+        assert len({judge(mail, b"").fingerprint(BOB) for mail in mails}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (["X A"], '"X A" is not the name of a header field; write "X-Idempotency-Key"'),
+        (["X-A", "x-a"], "X-A is listed twice; write it once"),
+        (["From"], "From says nothing about repeats"),
+        (["Content-ID"], "Content-ID says nothing about repeats"),
+        (7, "not a list; write for example"),
+    ],
+)
+def test_a_wrong_key_header_is_refused_with_a_remedy(value: object, error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        _settings(key_header=value)

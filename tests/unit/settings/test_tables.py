@@ -86,6 +86,8 @@ def test_a_rule_may_ask_for_an_attachment_only() -> None:
             ignore.Attribute("attribute data-time", "data-time", Pattern("[0-9]+")),
         ),
         ({"comment": "build"}, ignore.Comment("comment build", Pattern("build"))),
+        ({"header": "X-Campaign"}, ignore.Header("header x-campaign", "x-campaign")),
+        ({"name": "n", "header": "Subject"}, ignore.Header("n", "subject")),
     ],
 )
 def test_an_ignore_says_one_thing(values: dict[str, object], expected: ignore.Ignore) -> None:
@@ -214,8 +216,12 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
     [
         (
             "name = 'x'",
-            'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute and comment',
+            'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute, comment and header',
         ),
+        ("header = 'X A'", "header = 'X A': not the name of a header field; write for example \"X-Campaign\""),
+        ("header = 'Content-Type'", "header = 'Content-Type': this field says how to read the message, so it counts"),
+        ("header = 'mime-version'", "header = 'mime-version': this field says how to read the message, so it counts"),
+        ("header = 'X-A'\nvalue = 'a'", "ignore 1: value has no effect with header; leave it out"),
         ("text = 'a'\ncomment = 'b'", "ignore 1: has text and comment; write exactly one of parameter, "),
         ("attribute = 'data-t'", "ignore 1: attribute needs a value; write the pattern of what does not count"),
         ("text = 'a'\nurl = 'any'", "ignore 1: url has no effect with text; leave it out"),
@@ -237,11 +243,14 @@ def test_a_wrong_ignore_is_told_by_its_number(tmp_path: Path, table: str, mend: 
     assert mend in line
 
 
+KINDS = "parameter, query, text, attribute, comment and header"
+
+
 def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:
     lines = _errors(tmp_path, _RULE + "ignore = [ { text = 'a' }, { name = 'n', text = '[' }, { }, 3 ]\n")
     assert lines == [
         """rule 1 "mine", ignore 2 "n": text = '[': missing ] at "[\"""",
-        'rule 1 "mine", ignore 3: has nothing; write exactly one of parameter, query, text, attribute and comment',
+        'rule 1 "mine", ignore 3: has nothing; write exactly one of ' + KINDS,
         'rule 1 "mine", ignore 4: this is not a table; write { parameter = "utm_source" }, or keys below [[ignore]]',
     ]
 
