@@ -27,6 +27,8 @@ class Policy:
     """Seconds from the final dot for which a message waits for claims that others hold."""
     keep_uncertain: bool
     """Whether an unclear outcome counts as sent."""
+    explain_repeats: bool
+    """Whether the reply to a repeat names its record and the age of the first copy."""
     recipients: int
     """The largest number of recipients of one message."""
     hostname: str

@@ -167,7 +167,10 @@ class Transaction:
         while undecided := self._undecided():
             verdicts = await self._claim(undecided)
             plan = decision.plan(verdicts, self._judgement.observed())
-            self._results |= {to: decision.suppressed(self.id, sent) for to, sent in plan.suppress.items()}
+            explain = self._shared.policy.explain_repeats
+            self._results |= {
+                to: decision.suppressed(self.id, sent, explain=explain) for to, sent in plan.suppress.items()
+            }
             await self._deliver(plan, content)
             await self._delivery.finish()
             if plan.wait and not in_time:
@@ -198,7 +201,8 @@ class Transaction:
         self._judgement = Judgement.exempt(self._paths, "fault", analysis)
 
     def _analyse(self, content: Content) -> MessageAnalysis:
-        analysis = self._shared.judge(content.plain, self._envelope.reverse_path, self._shared.now())
+        shared = self._shared
+        analysis = shared.judge(content.plain, self._envelope.reverse_path, len(self._paths), shared.now())
         analysis.drop_message()
         return analysis
 

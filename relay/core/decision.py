@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from relay.core.envelope import Recipient
+
+
+_LONGEST_TEXT = 500
+"""Octets of the text of a reply: a line has 512 octets at most (RFC 5321 section 4.5.3.1.5)."""
+_NOT_A_SUCCESS = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\b")
+_QUEUED = Reply.of(250, "2.0.0 Ok: queued")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,28 @@ def plan(verdicts: Mapping[Recipient, Won | Held | Sent], observe: Collection[Re
     return Plan(tuple(forward), suppress, tuple(wait), observed)
 
 
-def suppressed(record: str, sent: Sent) -> Result:
-    """Returns the result for a repeat. Its reply names the record that explains it, and the age of the first copy."""
-    reply = Reply.of(250, f"2.0.0 Ok: duplicate, record {record}, first sent {sent.age:.0f} s ago")
+def suppressed(record: str, sent: Sent, *, explain: bool) -> Result:
+    """Returns the result for a repeat.
+
+    Its reply has the words that the first copy received, as far as the acceptance keeps them. With `explain` it names
+    the record that explains the repeat, and the age of the first copy.
+    """
+    if explain:
+        reply = Reply.of(250, f"2.0.0 Ok: duplicate, record {record}, first sent {sent.age:.0f} s ago")
+    else:
+        reply = _first_reply(sent.original.reply)
     return Result(Outcome.SUPPRESSED, reply, sent.original, sent.age)
+
+
+def _first_reply(text: str) -> Reply:
+    """Returns the reply of the first copy, or a neutral one.
+
+    The text may be missing after a fault, or be that of a transient reply if an unclear outcome counts as sent. The
+    store is foreign, so a line end in the text must not end the reply.
+    """
+    if not text.isprintable() or not text or _NOT_A_SUCCESS.match(text):
+        return _QUEUED
+    return Reply(250, (text.encode()[:_LONGEST_TEXT],))
 
 
 def answered(reply: Reply, repeat: Sent | Held | None = None) -> Result:

@@ -129,6 +129,8 @@ def _matched_conditions(rule: Rule, message: ExplainedMessage) -> Iterator[Match
         yield from _first_match(condition, texts)
     if rule.attachment is not None:
         yield MatchedCondition("attachment", str(rule.attachment).lower(), "")
+    if rule.max_recipients is not None:
+        yield MatchedCondition("max_recipients", str(rule.max_recipients), "")
 
 
 def _first_match(condition: Condition, texts: tuple[bytes, ...]) -> Iterator[MatchedCondition]:

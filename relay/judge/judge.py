@@ -82,13 +82,15 @@ class Judge:
         weight += sum(map(ignore_weight, {*ignore, *(each for rule in rules for each in rule.ignore)}))
         self._large = min(_LARGE, _MOST_STEPS // weight)
 
-    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
-        """Analyses content as recipients will get it. Accepts any bytes.
+    def __call__(
+        self, content: bytes, reverse_path: bytes, recipients: int = 1, received_at: float | None = None
+    ) -> MessageAnalysis:
+        """Analyses content as recipients will get it. Accepts any bytes. `recipients` is their number.
 
         `received_at` is the time of receipt in seconds since the Unix epoch, against which a Date is judged; None if it
         is unknown.
         """
-        return MessageAnalysis(self, parse(content), reverse_path, received_at)
+        return MessageAnalysis(self, parse(content), reverse_path, recipients, received_at)
 
     def takes_long(self, content: bytes) -> bool:
         """Returns whether the analysis of this content could hold up the event loop."""
@@ -99,7 +101,9 @@ class Judge:
 class MessageAnalysis:
     """One message under the rules of a judge, before its recipients are considered."""
 
-    def __init__(self, judge: Judge, message: Message, reverse_path: bytes, received_at: float | None) -> None:
+    def __init__(
+        self, judge: Judge, message: Message, reverse_path: bytes, recipients: int, received_at: float | None
+    ) -> None:
         # All slow steps run here, since a large message is analysed in a thread.
         self._judge = judge
         self.message_id = _message_id(field_values(message.fields, "message-id"))
@@ -109,9 +113,16 @@ class MessageAnalysis:
         self.was_delivered = any(name == "delivered-to" for name, _ in message.fields)
         """Whether there is a `Delivered-To` field, which final delivery adds."""
         decoded = decode_message(message, reverse_path, received_at)
-        self.view = MessageView(message, decoded.body.texts, reverse_path, judge.prefilter)
+        self.view = MessageView(
+            message,
+            decoded.body.texts,
+            reverse_path,
+            judge.prefilter,
+            is_small=decoded.body.is_small,
+            recipients=recipients,
+        )
         """The values that rules look at; gone after `drop_message`."""
-        self.matching_rules = matching_rules(judge.rules, self.view)
+        self.matching_rules = matching_rules(self.view)
         """The rules that can win, in order. The last one matches every recipient, the others depend on it."""
         *self._conditional, self._last = self.matching_rules
         self._rules: dict[Recipient, Rule] = {}

@@ -111,6 +111,7 @@ def build_policy(settings: Settings) -> Policy:
     return Policy(
         wait=settings.dedup.wait,
         keep_uncertain=settings.dedup.on_uncertain == "keep",
+        explain_repeats=settings.dedup.reply == "explain",
         recipients=settings.limits.recipients,
         hostname=_hostname(),
         received_field=settings.upstream.received_field,

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from relay.settings.presets import preset
+from relay.settings.presets import Preset, preset
 from relay.settings.tables import IgnoreTable, RuleTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from relay.settings.model import Settings
-    from relay.settings.presets import Preset
 
 _Table = TypeVar("_Table", RuleTable, IgnoreTable)
 
@@ -38,7 +37,13 @@ def ignores(settings: Settings) -> tuple[Effective[IgnoreTable], ...]:
 
 
 def _presets(settings: Settings) -> list[Preset]:
-    return [preset(name) for name in settings.dedup.presets]
+    found = [preset(name) for name in settings.dedup.presets]
+    if settings.dedup.window:
+        return found
+    # Who sets the window to 0 wants to suppress nothing that no own rule suppresses.
+    return [
+        Preset(each.name, tuple(rule for rule in each.rules if rule.action == "exempt"), each.ignore) for each in found
+    ]
 
 
 def _effective(

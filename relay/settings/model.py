@@ -247,7 +247,7 @@ class DedupSection(_Section):
         "451. Keep it below the client's limit: 300 s in PHPMailer, 100 s in Postfix's before-queue proxy.",
     )
     presets: Presets = _key(
-        ["avideo"],
+        ["avideo", "codes", "monitoring"],
         "Rules and ignores for known applications, applied after those of this file; docs/rules.md describes them. "
         "[] = none.",
     )
@@ -262,6 +262,13 @@ class DedupSection(_Section):
         "release",
         'If the upstream disconnects after the final dot without a reply: "release" forwards a retry (possibly a '
         'duplicate), "keep" counts the message as sent (possibly a loss; for senders that retry by themselves).',
+    )
+    reply: Literal["same", "explain"] = _key(
+        "same",
+        'What the client of a suppressed repeat receives: "same" = the words that the first copy received (without '
+        'addresses, at most 100 characters); "explain" = "250 2.0.0 Ok: duplicate, record ID, first sent 34 s ago", '
+        "which tells every client what others have sent (docs/security.md). Log, metrics and records name repeats in "
+        "both cases.",
     )
 
 

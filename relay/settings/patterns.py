@@ -43,6 +43,8 @@ _QUOTED = re.compile(r' at "(.*)"\Z', re.DOTALL)
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, section 2.2
 _PARAMETER = re.compile(r"[^\s=&;?#]+")
 _ATTRIBUTE = re.compile(r"[^\s\"'<>/=]+")
+_PROPERTY = re.compile(r"[A-Za-z0-9-]+")  # RFC 5545, section 3.1
+_PART_PARAMETER = re.compile(r"[^\x00-\x20\x7f-\U0010ffff()<>@,;:\\\"/\[\]?=*']+")  # RFC 2231, section 7
 _OWN_KEYS = frozenset({"subject", "from"})
 
 
@@ -102,6 +104,24 @@ def parse_attribute(value: object) -> str:
     if not _ATTRIBUTE.fullmatch(text):
         raise ValueError('not the name of an attribute; write for example "data-time"')
     return text.lower()
+
+
+def parse_property(value: object) -> str:
+    """Returns the name of a property of iCalendar."""
+    text = _text(value)
+    if not _PROPERTY.fullmatch(text):
+        raise ValueError('not the name of a property; write for example "DTSTAMP", without ":" and value')
+    return text
+
+
+def parse_part_parameter(value: object) -> str:
+    """Returns the name of a parameter of a part."""
+    text = _text(value).lower()
+    if not _PART_PARAMETER.fullmatch(text):
+        raise ValueError('not the name of a parameter; write for example "creation-date"')
+    if text in {"charset", "boundary"}:
+        raise ValueError(f"{text} never counts, only the text that it helps to decode; leave this ignore out")
+    return text
 
 
 def _pattern(value: object) -> Pattern:

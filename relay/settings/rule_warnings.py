@@ -68,6 +68,8 @@ def _covers(first: RuleTable, second: RuleTable) -> bool:
     """Returns whether the first rule certainly matches every message that the second matches."""
     if first.attachment is not None and first.attachment != second.attachment:
         return False
+    if first.max_recipients is not None and first.max_recipients != second.max_recipients:
+        return False
     return all(
         _matches_all(wide) or any(_wider(wide, other) for other in second.conditions()) for wide in first.conditions()
     )

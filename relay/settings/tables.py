@@ -4,6 +4,7 @@ Presets use the same tables.
 """
 
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
@@ -42,6 +43,12 @@ def _true_or_false(value: object) -> bool:
     """Returns a TOML boolean. Text is refused, as in every other TOML table."""
     if not isinstance(value, bool):
         raise ValueError("not true or false; write one of these, without quotes")  # noqa: TRY004 - pydantic wants it
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("not a number; write 1 or more, without quotes")
     return value
 
 
@@ -85,6 +92,8 @@ RuleName: TypeAlias = Annotated[Name, AfterValidator(_own_name)]
 IgnoredField: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_ignored_field)]
 Parameter: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_parameter)]
 Attribute: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_attribute)]
+Property: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_property)]
+PartParameter: TypeAlias = Annotated[str, ValueType("name"), PlainValidator(patterns.parse_part_parameter)]
 OnePattern: TypeAlias = Annotated[
     Pattern | None,
     ValueType("pattern"),
@@ -103,35 +112,62 @@ Headers: TypeAlias = Annotated[
     AfterValidator(_each_field_once),
 ]
 Attached: TypeAlias = Annotated[bool | None, ValueType("true or false"), PlainValidator(_true_or_false)]
+MostRecipients: TypeAlias = Annotated[int | None, ValueType("number"), PlainValidator(_count)]
 Window: TypeAlias = Annotated[Annotated[Seconds, AfterValidator(_not_nothing)] | None, ValueType("duration")]
 
-_KINDS = ("parameter", "query", "text", "attribute", "comment", "header")
-_ONLY_BESIDE = {
-    "url": ("parameter", "query"),
-    "path": ("parameter", "query"),
-    "value": ("parameter", "attribute"),
+# The class of each kind of ignore. Its fields are the keys that have an effect beside it.
+_KINDS: dict[str, type[Ignore]] = {
+    "parameter": ignores.Parameter,
+    "query": ignores.Query,
+    "text": ignores.Text,
+    "attribute": ignores.Attribute,
+    "comment": ignores.Comment,
+    "header": ignores.Header,
+    "calendar": ignores.Calendar,
+    "pdf": ignores.Pdf,
+    "part_parameter": ignores.PartParameter,
+    "content_id": ignores.ContentIds,
 }
+_OPTIONS = ("url", "path", "value")
+
+
+def _keys_of(kind: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(_KINDS[kind])} - {"name"}
 
 
 class IgnoreTable(_Table):
-    """Defines what does not count, by exactly one of parameter, query, text, attribute, comment and header."""
+    """Defines what does not count, by exactly one key other than name, url, value and path."""
 
     name: Name = _key("", "Its name in `relay explain`; derived from the other keys if missing.")
     parameter: Parameter = _key("", "Name of a query parameter whose value does not count.")
     query: OnePattern = _key(
         None, "Pattern of a whole query that is not a list of parameters, such as the number in x.jpg?1624465305."
     )
-    text: OnePattern = _key(None, "Pattern of what does not count in HTML or plain text.")
+    text: OnePattern = _key(None, "Pattern of what does not count in HTML, plain text and all other text types.")
     attribute: Attribute = _key("", "Name of an HTML attribute in which what matches `value` does not count.")
     comment: OnePattern = _key(None, "Pattern of HTML comments whose whole content does not count.")
     header: IgnoredField = _key("", "Name of a header field of which neither value nor presence counts.")
+    calendar: Property = _key("", "Name of a property of iCalendar whose value does not count, such as DTSTAMP.")
+    pdf: Literal["", "metadata"] = _key(
+        "",
+        '"metadata": the dates in the Info dictionary of a PDF and the ID in its trailer do not count. Files of '
+        "another form, or over 1 MiB, count completely.",
+    )
+    part_parameter: PartParameter = _key(
+        "", "Name of a parameter of a part's Content-Type or Content-Disposition whose value does not count."
+    )
+    content_id: Literal["", "comment"] = _key(
+        "", '"comment": in conditional comments of HTML, cid: counts as the part it names, as it does in an img.'
+    )
     url: Literal["image", "link", "any"] = _key(
         "any",
         "For parameter and query: in the `src` of an `img`, in the `href` of an `a` or `area`, or in both and in the "
         "http and https URLs of texts.",
     )
     value: OnePattern = _key(
-        None, "For parameter: the value must match completely. For attribute: the part that does not count."
+        None,
+        "For parameter and part_parameter: the value must match completely. For attribute: the part that does not "
+        "count.",
     )
     path: OnePattern = _key(None, "For parameter and query: only in URLs in which this matches before the `?`.")
 
@@ -140,11 +176,12 @@ class IgnoreTable(_Table):
         found = self._found()
         if len(found) != 1:
             said = " and ".join(found) if found else "nothing"
-            raise ValueError(f"has {said}; write exactly one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]}")
+            *others, last = _KINDS
+            raise ValueError(f"has {said}; write exactly one of {', '.join(others)} and {last}")
         if self.attribute and not self.value:
             raise ValueError("attribute needs a value; write the pattern of what does not count, or '.+' for all of it")
-        for key, beside in _ONLY_BESIDE.items():
-            if key in self.model_fields_set and found[0] not in beside:
+        for key in _OPTIONS:
+            if key in self.model_fields_set and key not in _keys_of(found[0]):
                 raise ValueError(f"{key} has no effect with {found[0]}; leave it out")
         return self
 
@@ -160,17 +197,11 @@ class IgnoreTable(_Table):
 
     def ignore(self) -> Ignore:
         """Returns the ignore for the judge."""
-        if self.query:
-            return ignores.Query(self.label, self.query, UrlKind(self.url), self.path)
-        if self.text:
-            return ignores.Text(self.label, self.text)
-        if self.comment:
-            return ignores.Comment(self.label, self.comment)
-        if self.header:
-            return ignores.Header(self.label, self.header)
-        if self.attribute and self.value:
-            return ignores.Attribute(self.label, self.attribute, self.value)
-        return ignores.Parameter(self.label, self.parameter, UrlKind(self.url), self.value, self.path)
+        kind = self._found()[0]
+        keys = {key: getattr(self, key) for key in _keys_of(kind)}
+        if "url" in keys:
+            keys["url"] = UrlKind(self.url)
+        return _KINDS[kind](name=self.label, **keys)
 
 
 class RuleTable(_Table):
@@ -183,7 +214,13 @@ class RuleTable(_Table):
     recipient: Patterns = _key((), "Matches a recipient of the envelope in lower case; applies to that recipient only.")
     header: Headers = _key({}, "`header.NAME`: matches another decoded header field.")
     link: Patterns = _key((), "Matches a link in HTML or in text.")
+    image: Patterns = _key((), "Matches the `src` of an `img` in HTML.")
+    code: Patterns = _key((), "Matches a one-time code that stands by itself in a short message; '.' matches any.")
+    token_link: Patterns = _key(
+        (), "Matches a link with a token in a short message, as for signing in; '.' matches any."
+    )
     attachment: Attached = _key(None, "Whether the message has an attachment.")
+    max_recipients: MostRecipients = _key(None, "Matches if the envelope has at most so many recipients.")
     action: Literal["exempt", "dedupe", "observe"] = _key(
         ...,
         "`exempt` forwards every copy without a claim; `dedupe` suppresses repeats; `observe` forwards them and "
@@ -201,7 +238,7 @@ class RuleTable(_Table):
 
     @model_validator(mode="after")
     def _acts_on_something(self) -> Self:
-        if not self.conditions() and self.attachment is None:
+        if not self.conditions() and self.attachment is None and self.max_recipients is None:
             raise ValueError(
                 "has no condition, so it would match every message; if that is intended, write recipient = '.'"
             )
@@ -224,8 +261,13 @@ class RuleTable(_Table):
         }
         yield from (Condition(what, several) for what, several in plain.items() if several)
         yield from (Condition(MatchTarget.HEADER, several, name.lower()) for name, several in self.header.items())
-        if self.link:
-            yield Condition(MatchTarget.LINK, self.link)
+        searched = {
+            MatchTarget.IMAGE: self.image,
+            MatchTarget.LINK: self.link,
+            MatchTarget.CODE: self.code,
+            MatchTarget.TOKEN_LINK: self.token_link,
+        }
+        yield from (Condition(what, several) for what, several in searched.items() if several)
 
     def rule(self) -> Rule:
         """Returns the rule for the judge."""
@@ -237,6 +279,7 @@ class RuleTable(_Table):
             self.window,
             tuple(table.ignore() for table in self.ignore),
             Repeats(self.repeats),
+            self.max_recipients,
         )
 
 

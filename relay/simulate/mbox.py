@@ -65,7 +65,14 @@ def unpack(raw: bytes) -> MboxMessage:
 
 
 def is_truncated(raw: bytes) -> bool:
-    """Returns whether the last message of an mbox lacks its end."""
+    """Returns whether the last message of an mbox lacks its end.
+
+    An mbox ends each message with a line end and a blank line. A malformed message that has them is complete. Some
+    writers leave out the blank line, so a message without a line end, or whose closing boundary is missing as well, is
+    taken as cut off.
+    """
+    if raw.endswith((b"\n\n", b"\n\r\n")):
+        return False
     message = parse(unpack(raw).content)
     if isinstance(message.root, Multipart):
         return False

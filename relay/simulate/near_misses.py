@@ -31,6 +31,7 @@ _CONTEXT = 30
 """Bytes kept before and after the piece."""
 _GROUP_CONTEXT = 16
 """Bytes before the piece that near misses of one group share."""
+_DIGESTED = frozenset(("bytes", "raw", "raw body", "raw content", "preamble (raw)", "epilogue (raw)"))
 _WORD = re.compile(rb"[\w\x80-\xff-]*")
 _WORD_BEFORE = re.compile(rb"[\w\x80-\xff-]*\Z")
 
@@ -112,7 +113,8 @@ def find_one_difference(one: Form, other: Form) -> OneDifference | None:
     if [field.label for field in one] != [field.label for field in other]:
         return None
     changed = [(a, b) for a, b in zip(one, other, strict=True) if a.value != b.value]
-    if not changed:
+    # The value of these is a digest, in which no piece is different but everything.
+    if not changed or any(a.label in _DIGESTED for a, _ in changed):
         return None
     return _find_other_word(changed) or (_find_other_piece(*changed[0]) if len(changed) == 1 else None)
 

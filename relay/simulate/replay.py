@@ -12,11 +12,12 @@ from relay.core.envelope import NULL_REVERSE_PATH, Recipient
 from relay.core.ruling import Action, Repeats, Ruling
 from relay.judge.fingerprint.sequence import in_epoch, sequence_name
 from relay.simulate.delivery_fields import without_delivery_fields
+from relay.simulate.mail_between import MailBetween
 from relay.simulate.near_misses import NearMisses
 from relay.simulate.seen_messages import SeenMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from relay.core.claim import Fingerprint
     from relay.judge.fingerprint.normal_form import Field
@@ -32,6 +33,8 @@ GAPS = (
 """The bounds of the histogram's bars, in seconds."""
 WINDOWS = (10.0, _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE, _HOUR, 6 * _HOUR, _DAY)
 """Windows in seconds that are tried beside the one in force."""
+_SENDER = frozenset(("From", "From (raw)", "reverse-path"))
+"""The labels of the fields that name the sender."""
 _NO_RECIPIENT = Recipient("")
 _NO_MESSAGE_ID = hash("")
 
@@ -56,6 +59,8 @@ class CopyGroup:
     """Recipients of further copies."""
     repeats: int = 0
     """Recipients of further copies inside the window."""
+    mail_between: int = 0
+    """Those of them to whom another mail of the same sender was sent since the accepted copy."""
     shortest: float = float("inf")
     longest: float = 0.0
 
@@ -74,6 +79,8 @@ class Totals:
     """Messages suppressed for all their recipients."""
     suppressed_partly: int = 0
     """Messages suppressed for some of their recipients."""
+    mail_between: int = 0
+    """Recipients of suppressed repeats to whom another mail of the same sender was sent since the accepted copy."""
     same_message_id: int = 0
     """Repeats with the Message-ID of the copy before."""
     recipient_sources: Counter[str] = field(default_factory=Counter)
@@ -87,6 +94,8 @@ class _ReplayedMessage(NamedTuple):
     rulings: Mapping[Recipient, Ruling]
     copies: Mapping[Recipient, EarlierCopy | None]
     """The earlier copy for each recipient; None for exempt ones."""
+    mail_between: Collection[Recipient]
+    """The recipients of repeats to whom another mail of the same sender was sent since the accepted copy."""
 
 
 class Replay:
@@ -107,6 +116,7 @@ class Replay:
         self._archive = archive
         horizon = max(GAPS[-1], window, *(rule.window or 0.0 for rule in judge.rules))
         self._seen = SeenMessages(archive.dates, horizon)
+        self._mail_between = MailBetween()
         self._message_ids = array("q", bytes(8 * len(archive)))
         self._sequences: dict[int, tuple[int, int]] = {}
         """By hash of a sequence: the hash of its latest fingerprint, and the message that began the epoch."""
@@ -118,7 +128,7 @@ class Replay:
             return
         recipients, source = archived.delivery.recipients()
         reverse_path = archived.delivery.reverse_path()
-        analysis = self._analyse(archived, number)
+        analysis = self._analyse(archived, number, len(recipients))
         self._message_ids[number] = hash(analysis.message_id)
         self.totals.messages += 1
         self.totals.recipients += len(recipients)
@@ -127,14 +137,14 @@ class Replay:
         is_null = reverse_path == NULL_REVERSE_PATH
         rulings = {to: Ruling.exempt("null reverse-path") if is_null else analysis.ruling(to) for to in recipients}
         copies = {to: self._earlier_copy(number, analysis, to, ruling) for to, ruling in rulings.items()}
-        message = _ReplayedMessage(number, analysis, rulings, copies)
+        message = _ReplayedMessage(number, analysis, rulings, copies, self._find_mail_between(analysis, copies))
         self._count(message)
         self._count_group(message)
         self._find_near_misses(message)
 
-    def _analyse(self, archived: ArchivedMessage, number: int) -> MessageAnalysis:
+    def _analyse(self, archived: ArchivedMessage, number: int, recipients: int) -> MessageAnalysis:
         content = without_delivery_fields(archived.content)
-        return self._judge(content, archived.delivery.reverse_path() or b"", self._archive.dates[number])
+        return self._judge(content, archived.delivery.reverse_path() or b"", recipients, self._archive.dates[number])
 
     def _earlier_copy(
         self, number: int, analysis: MessageAnalysis, to: Recipient, ruling: Ruling
@@ -160,6 +170,21 @@ class Replay:
         self._sequences[name] = hash(fingerprint), epoch
         return in_epoch(fingerprint, str(epoch)) if ruling.repeats is Repeats.CONSECUTIVE else fingerprint
 
+    def _find_mail_between(
+        self, analysis: MessageAnalysis, copies: Mapping[Recipient, EarlierCopy | None]
+    ) -> list[Recipient]:
+        found = []
+        for to, copy in copies.items():
+            form = analysis.normal_form(analysis.rule(to)).fields
+            sender = (tuple(each.value for each in form if each.label in _SENDER), to)
+            is_repeat = copy is not None and copy.repeats[0]
+            is_after_another = is_repeat and self._mail_between.is_before(sender, analysis.fingerprint(to))
+            if is_after_another:
+                found.append(to)
+            if is_after_another or not is_repeat:  # what `repeats = "consecutive"` would forward
+                self._mail_between.accept(sender, analysis.fingerprint(to))
+        return found
+
     def _count(self, message: _ReplayedMessage) -> None:
         suppressed = 0
         for to, ruling in message.rulings.items():
@@ -173,6 +198,7 @@ class Replay:
                 counts.repeats += 1
                 if ruling.action is Action.DEDUPE:
                     suppressed += 1
+                    self.totals.mail_between += to in message.mail_between
                 else:
                     self.totals.observed += 1
         self.totals.suppressed += suppressed
@@ -201,6 +227,7 @@ class Replay:
         group.messages += 1
         group.copies += len(copies)
         group.repeats += sum(copy.repeats[0] for copy in copies)
+        group.mail_between += len(message.mail_between)
         group.shortest = min(group.shortest, *(copy.gap for copy in copies))
         group.longest = max(group.longest, *(copy.gap for copy in copies))
 
@@ -217,6 +244,6 @@ class Replay:
         archived = self._archive.read(number)
         if archived is None:
             return None
-        analysis = self._analyse(archived, number)
         recipients, _ = archived.delivery.recipients()
+        analysis = self._analyse(archived, number, len(recipients))
         return analysis.normal_form(analysis.rule(recipients[0])).fields

@@ -38,6 +38,7 @@ def build_result(archive: Archive, replay: Replay, *, top: int) -> dict[str, Any
             "messages": totals.suppressed_wholly,
             "messages_in_part": totals.suppressed_partly,
             "observed_recipients": totals.observed,
+            "mail_between": totals.mail_between,
             "same_message_id": totals.same_message_id,
         },
         "rules": [
@@ -79,6 +80,7 @@ def _group(archive: Archive, group: CopyGroup) -> dict[str, Any]:
         "messages": group.messages,
         "copies": group.copies,
         "repeats": group.repeats,
+        "mail_between": group.mail_between,
         "shortest_gap_seconds": group.shortest,
         "longest_gap_seconds": group.longest,
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _BAR = 40
 _SUBJECT = 60
+_NO_SUBJECT = "(no subject)"
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -58,6 +59,11 @@ def _suppressed(result: dict[str, Any]) -> Iterator[str]:
     yield f"  {count_of(counts['messages'], 'message')} would have been suppressed for all their recipients{part}"
     if counts["observed_recipients"]:
         yield f"  {count_of(counts['observed_recipients'], 'more recipient')} only counted (action observe)"
+    if counts["mail_between"]:
+        yield (
+            f"  {counts['mail_between']:,} had another mail of the same sender in between: if they report a state that "
+            'changes back,\n  write a rule with repeats = "consecutive", which forwards them (docs/rules.md)'
+        )
     if counts["same_message_id"]:
         yield (
             f"  {counts['same_message_id']:,} have the Message-ID of the copy before: the sender tried again, or the "
@@ -104,7 +110,7 @@ def _groups(result: dict[str, Any]) -> Iterator[str]:
             f"{row['copies']:,}",
             f"{row['messages']:,}",
             _between(row),
-            _short(row["subject"]) or "(none)",
+            _short(row["subject"]) or _NO_SUBJECT,
         )
         for row in result["groups"]
     ]
@@ -118,7 +124,7 @@ def _near_misses(result: dict[str, Any]) -> Iterator[str]:
     )
     yield from _heading(title)
     for row in result["near_misses"]:
-        yield f"  {count_of(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or '(no subject)'}"
+        yield f"  {count_of(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or _NO_SUBJECT}"
         removed = click.style(f"[-{printable(row['first'])}-]", fg="red")
         added = click.style(f"{{+{printable(row['second'])}+}}", fg="green")
         where = f" ({row['places']} places)" if row["places"] > 1 else ""

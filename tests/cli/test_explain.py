@@ -75,7 +75,7 @@ def test_one_file_shows_parts_rule_form_and_fingerprint(first: Path) -> None:
     shown = explain(first, "--full")
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert len(fingerprints(shown)) == 1
-    assert "  rule         default: dedupe, window 10m\n" in shown.stdout
+    assert "  rule         avideo: video notices: dedupe, window 6h\n" in shown.stdout
     assert "    - multipart/alternative\n      1 text/plain: utf-8, 8bit, " in shown.stdout
     assert "marta has uploaded a new video Sunrise 🎬 over the lake" in shown.stdout
     assert "?cache=[ignored]" in shown.stdout
@@ -185,7 +185,8 @@ SENTENCES = {
     "charset/same/charset-latin1-utf8": "equal: they differ only in charset",
     "subject/same/subject-q-b": "equal: they differ only in spelling of Subject",
     "header/same/header-order": "equal: they differ only in ",
-    "text/same/trailing-blanks": "equal: they differ only in Date, Message-ID and white space, line ends or Unicode form",
+    "text/same/trailing-blanks": "equal: they differ only in Date, Message-ID and white space, line ends or "
+    "Unicode form",
     "unicode/same/unicode-nfc-nfd": "equal: they differ only in white space, line ends or Unicode form",
     "header/same/dkim": "equal: they differ only in DKIM-Signature",
     "avideo/same/avideo-qp-8bit": "equal: they differ only in Date, Message-ID, boundary and transfer encoding",
@@ -269,7 +270,7 @@ def test_an_exempt_mail_is_equal_and_still_never_suppressed(tmp_path: Path) -> N
     [
         (["--set", "dedup.window=0"], "yet never suppressed, because it is exempt (window is 0)"),
         (["--reverse-path", "<>"], "yet never suppressed, because it is exempt (null reverse-path)"),
-        (["--set", "dedup.mode=observe"], "yet forwarded, because it is only observed (default)"),
+        (["--set", "dedup.mode=observe"], "yet forwarded, because it is only observed (avideo: video notices)"),
     ],
 )
 def test_settings_and_envelope_may_keep_equal_mail_from_being_suppressed(
@@ -358,7 +359,7 @@ def test_json_has_the_same_content_under_stable_names(first: Path, tmp_path: Pat
         *("parts", "ignored", "form"),
     ]
     assert list(message["rule"]) == ["name", "action", "window", "repeats", "reason", "matched"]
-    assert (message["rule"]["action"], message["rule"]["window"]) == ("dedupe", 600.0)
+    assert (message["rule"]["action"], message["rule"]["window"]) == ("dedupe", 21600.0)
     assert message["parts"][2]["kind"] == "text/html"
     assert message["ignored"][0] == {"name": "avideo: image cache", "piece": "17412345671741234567"}
     assert message["fingerprint"] != second["fingerprint"]

@@ -33,6 +33,21 @@ async def test_swaks_sends_a_message_and_its_repeat(start_relay: StartRelay, pos
     assert postfix.deliveries() == dict.fromkeys(USERS[:2], 1)
 
 
+async def test_the_client_of_a_repeat_hears_what_the_first_client_heard(
+    start_relay: StartRelay, postfix: Postfix
+) -> None:
+    relay = await start_relay(upstream=postfix.url, environment={"RELAY_DEDUP__REPLY": "same"})
+    await wait_upstream(relay, "up")
+    mail = ("--from", "s@example.test", "--to", USERS[0], "--header", "Subject: hello", "--body", "world")
+    said = [(await swaks(relay.port, *mail)).said for _ in range(3)]
+    queued = [[line for line in each.splitlines() if "queued as" in line] for each in said]
+    assert len(queued[0]) == 1
+    assert queued == [queued[0]] * 3
+    metrics = await relay.metrics()
+    assert metrics.outcomes() == {"forwarded": 1, "suppressed": 2}
+    assert '"suppressed": 1' in relay.stderr_file.read_text()
+
+
 async def test_smtp_source_sends_the_same_message_in_many_sessions(start_relay: StartRelay, peer: ScriptedPeer) -> None:
     relay = await start_relay(upstream=peer.url)
     load = ("-s", str(SESSIONS), "-m", str(MESSAGES), "-l", "10240", "-f", "s@example.test")

@@ -11,7 +11,19 @@ from parts.remembered import clear_caches
 from relay.core.envelope import Recipient, fold
 from relay.core.ruling import Action
 from relay.judge.judge import Judge, MessageAnalysis
-from relay.judge.rules.ignore import Attribute, Comment, Header, Parameter, Query, Text, UrlKind
+from relay.judge.rules.ignore import (
+    Attribute,
+    Calendar,
+    Comment,
+    ContentIds,
+    Header,
+    Parameter,
+    PartParameter,
+    Pdf,
+    Query,
+    Text,
+    UrlKind,
+)
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 
@@ -55,6 +67,10 @@ _IGNORE = (
     Attribute("generated id", "id", Pattern("[0-9a-f]{8,}")),
     Comment("built at", Pattern("(?i)built")),
     Header("a header field", "reply-to"),
+    Calendar("stamp", "DTSTAMP"),
+    Pdf("metadata"),
+    PartParameter("dates", "creation-date"),
+    ContentIds("vml"),
 )
 PLAIN = Judge(window=600.0)
 FULL = Judge(_RULES, _IGNORE, window=600.0)

@@ -53,7 +53,6 @@ def notices(count: int, *, copies: dict[int, float] | None = None, to: str = "an
         if number in (copies or {}):
             again = notification(
                 **words,
-                cache=f"?cache={1741234567 + number}",
                 sending=dataclasses.replace(sending, seed=f"{number} again"),
             )
             found.append(Delivered(again, to, number * 86400 + copies[number]))

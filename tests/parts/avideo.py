@@ -61,7 +61,7 @@ def notification(
 ) -> bytes:
     """Returns the notice of a new video. `cache` is the text after `.jpg` in the URL of the thumbnail."""
     address = f"https://{HOST}/video/{video}{link_query}"
-    thumbnail = f"https://{HOST}/videos/{video}/thumb.jpg{cache}"
+    thumbnail = f"https://{HOST}/videos/{video}/{video}_thumbsV2.jpg{cache}"
     body = (
         f"<tr><td><img src={quote}{thumbnail}{quote} width={quote}560{quote} alt={quote}{quote}></td></tr>\n"
         f"<tr><td><b>{html.escape(user)}</b> has uploaded a new video <i>{html.escape(title)}</i></td></tr>\n"

@@ -112,7 +112,9 @@ class RelayProcess:
         self._home = tempfile.TemporaryDirectory(prefix="relay-serve-")
         self.stderr_file = Path(self._home.name, "stderr")
         self.state = state or Path(self._home.name)
-        self.environment = _environment(self.state) | dict(environment or {})
+        # Tests recognise repeats by their reply; those of `dedup.reply = "same"` set it in `environment`.
+        explained = {"RELAY_DEDUP__REPLY": "explain"}
+        self.environment = _environment(self.state) | explained | dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self.prefix: Sequence[str] = ()
         """A command such as `prlimit` that starts the relay in its own place."""

@@ -105,7 +105,10 @@ class ScriptedJudge(Judge):
         super().__init__(window=WINDOW)
         self._analyse = analyse
 
-    def __call__(self, content: bytes, reverse_path: bytes, received_at: float | None = None) -> MessageAnalysis:
+    def __call__(
+        self, content: bytes, reverse_path: bytes, recipients: int = 1, received_at: float | None = None
+    ) -> MessageAnalysis:
+        del recipients
         return self._analyse(content, reverse_path)
 
 
@@ -203,7 +206,7 @@ class Relay:
         self.judge = Judge(rules, window=window, observe=observe)
         self.executors = Executors(judging=Executor("judging", 1, judging_limit), content=Executor("content", 1))
         self.memory = MemoryBudget(1 << 30)
-        usual = {"wait": 60.0, "keep_uncertain": False, "recipients": 100}
+        usual = {"wait": 60.0, "keep_uncertain": False, "explain_repeats": True, "recipients": 100}
         self.policy = Policy(**{**usual, "hostname": "relay.example.test", "received_field": True, **policy})
         self._ids = itertools.count()
 
@@ -584,6 +587,24 @@ async def test_a_message_that_is_cut_off_after_its_dot_is_uncertain_and_reported
     assert relay.outcomes() == {A: Outcome.UNCERTAIN}
     again = await relay.send(A)
     assert again.text.startswith("2.0.0 Ok: duplicate, ") if keep else again == QUEUED
+    await close(relay)
+
+
+async def test_a_repeat_hears_what_the_first_copy_heard(relay: Relay) -> None:
+    relay = Relay(explain_repeats=False)
+    assert await relay.send(A, B) == QUEUED
+    kept = Reply.of(250, relay.pseudonyms.redact(QUEUED.text, LONGEST_REPLY))
+    assert await relay.send(A) == kept
+    assert relay.outcomes() == {A: Outcome.SUPPRESSED}
+    assert await relay.send(B, A) == kept
+    assert relay.upstream.sent == [(A, B)]
+    await close(relay)
+
+
+async def test_a_repeat_of_an_unclear_outcome_that_counts_as_sent_hears_a_neutral_reply(relay: Relay) -> None:
+    relay = Relay(keep_uncertain=True, explain_repeats=False)
+    await cut_off(relay, "after_dot")
+    assert await relay.send(A) == Reply.of(250, "2.0.0 Ok: queued")
     await close(relay)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.fingerprint.decoded import CACHED_BODIES, LeafContent, length_and_digest
 from relay.judge.fingerprint.header import Field
-from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text
+from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text, strip_spans
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
 from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import Leaf
@@ -70,8 +70,9 @@ def normalise(decoded: DecodedMessage, ignores: Ignores) -> NormalForm:
     strip = _strip_small_body if body.is_small else _strip_body
     stripped = strip(body, ignores, bool(body.ordinals) and uses_ids(message.root))
     fields = [*header, *_mime_version(message.fields)]
-    _add_part(fields, message.root, iter(stripped.contents), stripped.ordinals)
-    return NormalForm(tuple(fields), ignored=(*ignored, *stripped.ignored))
+    parameters = _PartParameters(ignores)
+    _add_part(fields, message.root, iter(stripped.contents), stripped.ordinals, parameters)
+    return NormalForm(tuple(fields), ignored=(*ignored, *stripped.ignored, *parameters.ignored))
 
 
 def _strip_header(header: tuple[Field, ...], ignores: Ignores) -> tuple[tuple[Field, ...], tuple[Ignored, ...]]:
@@ -116,14 +117,11 @@ def _strip_body(body: DecodedBody, ignores: Ignores, ids_count: bool) -> _Stripp
     ignored: list[Ignored] = []
     referred: set[int] = set()
     for leaf, content in zip(body.leaves, body.contents, strict=True):
-        stripped = content
-        if content.text is not None:
-            text, ignored_here, referred_here = _strip_text(leaf.media.kind, content.text, ignores, budget, ordinals)
-            if text is not content.text:
-                stripped = LeafContent((Field("text", text), *content.fields[1:]), content.octets, text, content.style)
-            ignored += ignored_here
-            referred |= referred_here
-        contents.append(stripped)
+        source = content.octets if content.text is None else content.text
+        text, ignored_here, referred_here = _strip_leaf(leaf.media.kind, content, ignores, budget, ordinals)
+        contents.append(content if text is source else _stripped_content(content, text))
+        ignored += ignored_here
+        referred |= referred_here
     # A reference to an id that was not replaced may mean another leaf when ids change places. Then all ids count.
     if ordinals and any(map(_may_refer_to_ids, body.leaves, contents)):
         return _strip_body(body, ignores, ids_count=True)
@@ -137,14 +135,25 @@ def _strip_body(body: DecodedBody, ignores: Ignores, ids_count: bool) -> _Stripp
 _strip_small_body = lru_cache(CACHED_BODIES)(_strip_body)
 
 
-def _strip_text(
-    kind: str, text: bytes, ignores: Ignores, budget: ScanBudget, ordinals: Mapping[bytes, int]
+def _strip_leaf(
+    kind: str, content: LeafContent, ignores: Ignores, budget: ScanBudget, ordinals: Mapping[bytes, int]
 ) -> StrippedText:
+    """Strips the text of a leaf, or its octets if they are known completely."""
+    if content.text is None:
+        is_whole = content.fields[-1].label == "bytes" and len(content.octets) <= TEXT_LIMIT
+        return strip_spans(content.octets, ignores.in_octets(kind, content.octets, budget) if is_whole else ())
     if kind == "text/html":
-        return strip_ignored_html(text, ignores, budget, ordinals)
-    if kind == "text/plain":
-        return strip_ignored_text(text, ignores, budget)
-    return StrippedText(text)
+        return strip_ignored_html(content.text, ignores, budget, ordinals)
+    return strip_ignored_text(content.text, ignores, budget, kind)
+
+
+def _stripped_content(content: LeafContent, stripped: bytes) -> LeafContent:
+    if content.text is not None:
+        fields = (Field("text", stripped), *content.fields[1:])
+        return LeafContent(fields, content.octets, stripped, content.style)
+    # The addition keeps a leaf that was stripped apart from one that holds NUL by itself.
+    counted = Field("bytes", length_and_digest([stripped]) + b", without what is ignored")
+    return LeafContent((*content.fields[:-1], counted), content.octets)
 
 
 def _may_refer_to_ids(leaf: Leaf, content: LeafContent) -> bool:
@@ -156,28 +165,53 @@ def _may_refer_to_ids(leaf: Leaf, content: LeafContent) -> bool:
     return len(content.octets) <= TEXT_LIMIT and b"cid:" in content.octets.lower()
 
 
-def _add_part(fields: list[Field], part: Part, contents: Iterator[LeafContent], ordinals: Mapping[bytes, int]) -> None:
+def _add_part(
+    fields: list[Field],
+    part: Part,
+    contents: Iterator[LeafContent],
+    ordinals: Mapping[bytes, int],
+    parameters: _PartParameters,
+) -> None:
     is_leaf = isinstance(part, Leaf)
     fields.append(Field("part" if is_leaf else "parts", part.media.kind.encode()))
-    _add_parameters(fields, part.media.parameters)
+    parameters.add(fields, part.media.parameters)
     if part.disposition:
         fields.append(Field("disposition", part.disposition.kind.encode()))
-        _add_parameters(fields, part.disposition.parameters)
+        parameters.add(fields, part.disposition.parameters)
     _add_part_header(fields, part.fields, ordinals if is_leaf else NO_ORDINALS)
     if isinstance(part, Leaf):
         fields += next(contents).fields
         return
     _add_text_outside_parts(fields, "preamble", part.preamble)
     for child in part.children:
-        _add_part(fields, child, contents, ordinals)
+        _add_part(fields, child, contents, ordinals, parameters)
     _add_text_outside_parts(fields, "epilogue", part.epilogue)
     fields.append(Field("end of parts", b""))
 
 
-def _add_parameters(fields: list[Field], parameters: Parameters) -> None:
-    hashed = tuple([parameter for parameter in parameters if parameter[0] not in _DECODING_PARAMETERS])
-    if hashed:
-        fields += [Field(f"parameter {name}", value) for name, value in decode_parameters(hashed)]
+class _PartParameters:
+    """Adds the parameters of the parts of one message, without the values that ignores find."""
+
+    def __init__(self, ignores: Ignores) -> None:
+        self._ignores = ignores if ignores.part_parameters else None
+        self._budget = ScanBudget()
+        self.ignored: list[Ignored] = []
+
+    def add(self, fields: list[Field], parameters: Parameters) -> None:
+        hashed = tuple([parameter for parameter in parameters if parameter[0] not in _DECODING_PARAMETERS])
+        if hashed:
+            decoded = decode_parameters(hashed)
+            fields += [Field(f"parameter {name}", value) for name, value in map(self._strip, decoded)]
+
+    def _strip(self, parameter: tuple[str, bytes]) -> tuple[str, bytes]:
+        name, value = parameter
+        # A value that could not be decoded has another name, and counts.
+        plain = name.removesuffix(" (extended)").removesuffix(" (continued)")
+        ignore = self._ignores.of_part_parameter(plain, value, self._budget) if self._ignores else ""
+        if not ignore:
+            return parameter
+        self.ignored.append(Ignored(ignore, b"%b=%b" % (plain.encode(), value)))
+        return name, b"\0"
 
 
 def _add_part_header(fields: list[Field], part_fields: Fields, ordinals: Mapping[bytes, int]) -> None:

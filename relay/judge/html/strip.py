@@ -55,6 +55,8 @@ _AFTER_NAME = (b" ", b"/", b">")
 _IMAGES = frozenset((b"img",))
 _LINKS = frozenset((b"a", b"area"))
 _CID_ATTRIBUTES = frozenset((b"src", b"background"))
+# Outlook's VML, which it alone reads: `<!--[if gte vml 1]> ... <v:imagedata src="cid:image001.png@01DB" ...`.
+_CID_IN_COMMENT = re.compile(rb" src ?= ?([\"'])cid:([^\s\"'<>&]++)\1", re.IGNORECASE)
 _STRIPPED = b"\0"
 # Differs from the replacement of a Content-ID, whatever follows.
 _STRIPPED_FROM_ATTRIBUTE = b"\0\0"
@@ -97,12 +99,17 @@ def strip_ignored_html(
     return _replace(html, scanner.replacements, frozenset(scanner.referred))
 
 
-def strip_ignored_text(text: bytes, ignores: Ignores, budget: ScanBudget) -> StrippedText:
-    """Strips what the ignores find in a folded plain text."""
-    if not ignores.looks_at_text:
-        return StrippedText(text)
-    found = ignores.in_text(text, budget, html=False)
-    return _replace(text, [_Replacement(start, end, _STRIPPED, name) for start, end, name in found])
+def strip_ignored_text(text: bytes, ignores: Ignores, budget: ScanBudget, kind: str = "text/plain") -> StrippedText:
+    """Strips what the ignores find in a text of another media type than HTML."""
+    found = list(ignores.in_octets(kind, text, budget))
+    if ignores.looks_at_text:
+        found += ignores.in_text(text, budget, html=False)
+    return strip_spans(text, found)
+
+
+def strip_spans(source: bytes, found: Iterable[IgnoredSpan]) -> StrippedText:
+    """Strips what the ignores have found in a text or in the octets of a leaf."""
+    return _replace(source, [_Replacement(start, end, _STRIPPED, name) for start, end, name in found])
 
 
 def refers_to_ids(html: bytes) -> bool:
@@ -165,7 +172,14 @@ class _HtmlScanner:
         end = self._html.find(b"-->", start)
         if end < 0 or _ABRUPT_END.match(self._html, start) or self._html.find(_INCORRECT_END, start, end) >= 0:
             return -1
-        self._add(self._ignores.in_comment(self._html[start:end], self._budget), start)
+        inside = self._html[start:end]
+        self._add(self._ignores.in_comment(inside, self._budget), start)
+        if self._ignores.content_ids and inside.startswith(b"[if "):
+            for found in _CID_IN_COMMENT.finditer(inside):
+                if found[2] in self._ordinals:
+                    self._replace_id(
+                        start + found.start(2) - len(b"cid:"), start + found.end(2), self._ignores.content_ids
+                    )
         return end
 
     def _end_of_element(self, name: bytes, at: int) -> int:
@@ -203,14 +217,18 @@ class _HtmlScanner:
             return b"href", self._ignores.links
         return None
 
+    def _replace_id(self, start: int, end: int, name: str = "") -> None:
+        """Replaces `cid:` and an id by the ordinal of its leaf. `name` is that of the ignore that asks for it."""
+        ordinal = self._ordinals[self._html[start + len(b"cid:") : end]]
+        self.replacements.append(_Replacement(start, end, b"\0leaf %d" % ordinal, name))
+        self.referred.add(ordinal)
+
     def _scan_value(self, attribute: re.Match[bytes], url: tuple[bytes, UrlIgnores] | None) -> None:
         name = attribute[1]
         start, end = attribute.start(2) + 1, attribute.end(2) - 1
         value = self._html[start:end]
         if name in _CID_ATTRIBUTES and value[:4].lower() == b"cid:" and value[4:] in self._ordinals:
-            ordinal = self._ordinals[value[4:]]
-            self.replacements.append(_Replacement(start, end, b"\0leaf %d" % ordinal))
-            self.referred.add(ordinal)
+            self._replace_id(start, end)
             return
         if url and name == url[0]:
             self._add(url[1].find(value, self._budget, html=True), start)

@@ -1,4 +1,6 @@
-"""What an operator excludes from the fingerprint, as data. Each class applies to one kind of value in a text or page.
+"""What an operator excludes from the fingerprint, as data. Each class applies to one kind of value in a message.
+
+A class has the fields of its `[[ignore]]` table, under the same names.
 
 Each `name` identifies the ignore in the output of `relay explain`. A pattern may match any piece of the value, unless
 its description says that it must match the whole value.
@@ -56,7 +58,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A pattern for text nodes of HTML, in which white space is folded to single spaces, and for plain texts.
+    """A pattern for text nodes of HTML, in which white space is folded, and for the texts of all other `text/` types.
 
     A text node is the source between two tags; character references are not resolved.
     """
@@ -92,7 +94,44 @@ class Header:
     """In lower case."""
 
 
-Ignore: TypeAlias = Parameter | Query | Text | Attribute | Comment | Header
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """A property of iCalendar (RFC 5545), such as `DTSTAMP`. Its value does not count; its parameters do."""
+
+    name: str
+    calendar: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pdf:
+    """The dates of a PDF's Info dictionary and the `ID` of its trailer."""
+
+    name: str
+    pdf: str = "metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class PartParameter:
+    """A parameter of a part's Content-Type or Content-Disposition. Its value does not count; its presence does."""
+
+    name: str
+    part_parameter: str
+    """In lower case."""
+    value: Pattern | None = None
+    """Must match the whole decoded value. None stands for any value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentIds:
+    """References by Content-ID in the conditional comments of HTML: the part that they name counts in their place."""
+
+    name: str
+    content_id: str = "comment"
+
+
+Ignore: TypeAlias = (
+    Parameter | Query | Text | Attribute | Comment | Header | Calendar | Pdf | PartParameter | ContentIds
+)
 
 
 def ignore_weight(ignore: Ignore) -> int:

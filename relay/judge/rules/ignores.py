@@ -9,8 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.judge.mime.headers import usual_spelling
-from relay.judge.rules.ignore import Attribute, Comment, Header, Parameter, Query, Text, UrlKind
+from relay.judge.rules.calendar_ignores import CalendarIgnores
+from relay.judge.rules.ignore import (
+    Attribute,
+    Calendar,
+    Comment,
+    ContentIds,
+    Header,
+    Parameter,
+    PartParameter,
+    Pdf,
+    Query,
+    Text,
+    UrlKind,
+)
 from relay.judge.rules.pattern import is_local
+from relay.judge.rules.pdf_metadata import find_metadata
 from relay.judge.rules.url_ignores import IgnoredSpan, UrlIgnores, find_urls
 
 if TYPE_CHECKING:
@@ -48,6 +62,11 @@ class Ignores:
                 self.attributes.setdefault(each.attribute.lower().encode(), []).append(each)
         self.headers = {usual_spelling(each.header): each.name for each in ignore if isinstance(each, Header)}
         """The names of the ignores for fields of the header section, by the field's usual spelling."""
+        self._calendar = CalendarIgnores([each for each in ignore if isinstance(each, Calendar)])
+        self._pdf = next((each for each in ignore if isinstance(each, Pdf)), None)
+        self.content_ids = next((each.name for each in ignore if isinstance(each, ContentIds)), "")
+        """The name of the ignore for Content-IDs in conditional comments, or empty."""
+        self.part_parameters = [each for each in ignore if isinstance(each, PartParameter)]
         self.looks_at_text = bool(self._texts or self.bare)
         self.looks_at_comments = bool(self._comments)
 
@@ -74,6 +93,23 @@ class Ignores:
             for start, end in find_urls(text):
                 for found in self.bare.find(text[start:end], budget, html=html):
                     yield IgnoredSpan(start + found.start, start + found.end, found.name)
+
+    def in_octets(self, kind: str, octets: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
+        """Yields what to ignore in the decoded octets or the text of a leaf of this media type."""
+        if kind == "text/calendar":
+            yield from self._calendar.find(octets, budget)
+        elif kind == "application/pdf" and self._pdf and budget.spend(len(octets)):
+            for start, end in find_metadata(octets):
+                yield IgnoredSpan(start, end, self._pdf.name)
+
+    def of_part_parameter(self, name: str, value: bytes, budget: ScanBudget) -> str:
+        """Returns the name of the ignore for a parameter of a part with this decoded value, or an empty string."""
+        for each in self.part_parameters:
+            if each.part_parameter == name and (
+                each.value is None or (budget.spend(len(value)) and each.value.fullmatch(value))
+            ):
+                return each.name
+        return ""
 
     def in_attribute(self, name: bytes, value: bytes, budget: ScanBudget) -> Iterator[IgnoredSpan]:
         """Yields what to ignore in the value of an attribute that `attributes` names."""

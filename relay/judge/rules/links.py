@@ -1,4 +1,4 @@
-"""Finds links in a text, HTML or plain, without rendering it.
+"""Finds links and images in a text, HTML or plain, without rendering it.
 
 Includes too much rather than too little: a link that a rule looks for may be in an attribute, in the text, or in raw
 octets that could not be decoded.
@@ -18,6 +18,8 @@ _VALUE = re.compile(rb"href\s*=\s*(?:\"([^\"]*)|'([^']*)|([^\s\"'<>]+))")
 _REST = re.compile(rb"://[^\s\"'<>]+")
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]{0,30}\Z", re.IGNORECASE)
 _LONGEST_SCHEME = 31
+# The attributes before `src` hold no tag sign. The search takes linear time, since `<img` is in none of the pieces.
+_IMAGE = re.compile(rb"<img\b[^<>]*?[\s\"'/]src\s*=\s*(?:\"([^\"<>]*)|'([^'<>]*)|([^\s\"'<>]+))", re.IGNORECASE)
 # Character references that can hide the characters by which a link is found.
 _HIDING_REFERENCES = (b"&#", b"&colon", b"&sol")
 # Browsers remove these from a URL (URL Living Standard, section 4.4).
@@ -31,12 +33,12 @@ def find_links(text: bytes) -> list[bytes]:
     """Returns all links without repetitions. Character references are resolved."""
     found = list(_in_attributes(text))
     if b"&" in text and any(reference in text for reference in _HIDING_REFERENCES):
-        text = _resolve(text)
+        text = resolve_references(text)
     found += _in_text(text)
     unresolved = [link for link in found if b"&" in link]
     if unresolved:
         # One call for all links is many times faster. NUL is in no reference and in no decoded text.
-        found = [link for link in found if b"&" not in link] + _resolve(b"\0".join(unresolved)).split(b"\0")
+        found = [link for link in found if b"&" not in link] + resolve_references(b"\0".join(unresolved)).split(b"\0")
     return list(dict.fromkeys([link.translate(None, _REMOVED_BY_BROWSERS) for link in found]))
 
 
@@ -64,7 +66,16 @@ def _in_text(text: bytes) -> Iterator[bytes]:
         at = text.find(b"://", end)
 
 
-def _resolve(octets: bytes) -> bytes:
+def find_images(text: bytes) -> list[bytes]:
+    """Returns the `src` of all images of an HTML text without repetitions. Character references are resolved."""
+    found = [match[match.lastindex or 0] for match in _IMAGE.finditer(text)]
+    if any(b"&" in source for source in found):
+        found = resolve_references(b"\0".join(found)).split(b"\0")
+    return list(dict.fromkeys([source.translate(None, _REMOVED_BY_BROWSERS) for source in found]))
+
+
+def resolve_references(octets: bytes) -> bytes:
+    """Returns the text with its character references resolved."""
     if b"&#" in octets:
         octets = _NO_CHARACTER.sub("\ufffd".encode(), _LEADING_ZEROS.sub(rb"\1", octets))
     return html.unescape(octets.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -54,6 +54,11 @@ class Pattern:
         """Returns whether the pattern matches anywhere."""
         return self._regexp.search(octets) is not None
 
+    def first_span(self, octets: bytes) -> tuple[int, int] | None:
+        """Returns start and end of the first match, or None."""
+        match = self._regexp.search(octets)
+        return match.span() if match else None
+
     def fullmatch(self, octets: bytes) -> bool:
         """Returns whether the pattern matches all octets."""
         return self._regexp.fullmatch(octets) is not None

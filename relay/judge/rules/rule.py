@@ -24,6 +24,9 @@ class MatchTarget(enum.StrEnum):
     HEADER = "header"
     REVERSE_PATH = "reverse_path"
     LINK = "link"
+    IMAGE = "image"
+    CODE = "code"
+    TOKEN_LINK = "token_link"  # noqa: S105 - the name of a key
     RECIPIENT = "recipient"
 
 
@@ -68,6 +71,8 @@ class Rule:
     ignore: tuple[Ignore, ...] = ()
     """What does not count under this rule, in addition to what does not count in any message."""
     repeats: Repeats = Repeats.WINDOW
+    max_recipients: int | None = None
+    """The most recipients that the envelope may have; None if that does not matter."""
 
     @property
     def depends_on_recipient(self) -> bool:
@@ -106,7 +111,7 @@ def scope_of(rule: Rule) -> Rule | None:
     conditions = tuple(each for each in rule.conditions if each.target in _ENVELOPE_AND_SENDER)
     if rule.repeats is not Repeats.CONSECUTIVE or not conditions:
         return None
-    return replace(rule, conditions=conditions, attachment=None)
+    return replace(rule, conditions=conditions, attachment=None, max_recipients=None)
 
 
 NO_RULE = Rule(DEFAULT, Action.DEDUPE)

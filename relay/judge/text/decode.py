@@ -72,8 +72,8 @@ _SPACE_IN_VALUE = re.compile(
     rb"=[ \t\r\n\f]*+(\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^\"<>]*+\""
     rb"|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^'<>]*+')"
 )
-# From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15). Before
-# it no such element can be open. Where one ends is less certain: an end tag may be part of a value or of a comment.
+# From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
+# Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
 _PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|\bxml:space\b", re.IGNORECASE)
 # What a style needs to let white space count in any element: the property, or letters of it written as numbers.
 _WHITE_SPACE_PROPERTY = re.compile(
@@ -140,8 +140,8 @@ def read_plain(octets: bytes, charset: str) -> bytes | None:
 def read_html(octets: bytes, charset: str) -> bytes | None:
     """Decodes HTML and folds its white space where a browser folds it; returns None if it is not certain.
 
-    In values of attributes line ends, tabs and runs of blanks stay. In a page that `may_keep_white_space` or has values or
-    style sheets in which it may count, and from an element such as `pre` on, only the line ends are normalised.
+    In values of attributes line ends, tabs and runs of blanks stay. In a page that `may_keep_white_space`, or has
+    values or style sheets in which it may count, and from an element such as `pre` on, only line ends are normalised.
     """
     source = _decode_to_utf8(octets, charset)
     if source is None:

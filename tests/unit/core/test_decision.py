@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.core.claim import Held, Original, Sent, Won
@@ -29,7 +31,7 @@ UNKNOWN = Reply(550, (b"5.1.1 No such user",))
 SPAM = Reply(554, (b"5.7.1 Looks like spam",))
 
 FORWARDED = answered(QUEUED)
-SUPPRESSED = suppressed("77aa", SENT)
+SUPPRESSED = suppressed("77aa", SENT, explain=True)
 WOULD = answered(QUEUED, SENT)
 DEFERRED = answered(BUSY)
 REFUSED = answered(UNKNOWN)
@@ -112,7 +114,28 @@ def test_3yz_to_the_dot_is_451() -> None:
 
 
 def test_a_suppression_names_the_message_that_it_repeats() -> None:
-    assert suppressed("77aa", SENT) == Result(Outcome.SUPPRESSED, DUPLICATE, ORIGINAL, 34.4)
+    assert suppressed("77aa", SENT, explain=True) == Result(Outcome.SUPPRESSED, DUPLICATE, ORIGINAL, 34.4)
+
+
+@pytest.mark.parametrize(
+    ("kept", "text"),
+    [
+        ("2.0.0 Ok: queued as 1X1", b"2.0.0 Ok: queued as 1X1"),
+        ("Ok, J\u00fcrgen", b"Ok, J\xc3\xbcrgen"),
+        # A fault lost the text, or it is that of an unclear outcome that counts as sent.
+        ("", b"2.0.0 Ok: queued"),
+        (OUTCOME_UNKNOWN.text, b"2.0.0 Ok: queued"),
+        ("5.7.1 Spam", b"2.0.0 Ok: queued"),
+        # A store that others can write to.
+        ("2.0.0 Ok\r\n421 4.3.2 Closing", b"2.0.0 Ok: queued"),
+        ("2.0.0 \ud800", b"2.0.0 Ok: queued"),
+        ("2" * 1000, b"2" * 500),
+    ],
+)
+def test_a_repeat_hears_the_words_of_the_first_copy(kept: str, text: bytes) -> None:
+    original = replace(ORIGINAL, reply=kept)
+    result = suppressed("77aa", Sent(original, 34.4), explain=False)
+    assert result == Result(Outcome.SUPPRESSED, Reply(250, (text,)), original, 34.4)
 
 
 def test_an_observed_repeat_counts_only_if_the_upstream_accepted_it() -> None:

@@ -54,8 +54,28 @@ def test_each_form_of_cache_value_is_left_out(value: str, before: str, quote: st
     assert strip(html) == f"<p><IMG alt=x src={quote}{U}{before}cache=\0{after}{quote} />"
 
 
-def test_the_bare_number_of_older_releases_is_left_out() -> None:
-    assert strip(f"<img src='{U}?1624465305'>") == f"<img src='{U}?\0'>"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "videos/video_1a/video_1a_thumbsV2.jpg",
+        "videos/v_240301105700_v1a2b/v_240301105700_v1a2b_thumbsSmallV2.jpg",
+        "videos/1a_thumbsV2.jpg",
+        "videos/video_1a/video_1a.webp",
+        "videos/userPhoto/logo.png",
+    ],
+)
+def test_the_bare_number_of_older_releases_is_left_out(path: str) -> None:
+    assert (
+        strip(f"<img src='https://t.example.org/{path}?1624465305'>") == f"<img src='https://t.example.org/{path}?\0'>"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["v.jpg", "gate.jpg", "videos/gate.jpg", "videos/cam1/gate.jpg", "videos/userPhoto/7.png", "x_thumbsV2.jpg"]
+)
+def test_a_bare_number_outside_avideos_paths_counts(path: str) -> None:
+    html = f"<img src='https://t.example.org/{path}?1624465305'>"
+    assert strip(html) == html
 
 
 @pytest.mark.parametrize(
@@ -243,10 +263,11 @@ def test_an_ignored_attribute_differs_from_a_replaced_content_id() -> None:
     assert first != second
 
 
-def test_other_text_types_and_attachments_are_not_stripped() -> None:
-    for head in ("calendar", "plain\nContent-Disposition: attachment"):
+def test_all_text_types_are_stripped_and_attachments_are_not() -> None:
+    for head in ("plain\nContent-Disposition: attachment", "calendar\nContent-Disposition: attachment"):
         assert not same(f"{head}\n\n10:00", f"{head}\n\n10:01", CLOCK)
-    assert same("plain\n\n10:00", "plain\n\n10:01", CLOCK)
+    for head in ("plain", "calendar", "x-log"):
+        assert same(f"{head}\n\n10:00", f"{head}\n\n10:01", CLOCK)
     assert not same("plain; charset=x-none\n\n10:00", "plain; charset=x-none\n\n10:01", CLOCK)
 
 

@@ -23,7 +23,19 @@ from parts.mailers import File, Mail, Mailer, write, write_by_email
 
 from relay.core.envelope import fold
 from relay.judge.judge import Judge
-from relay.judge.rules.ignore import Attribute, Comment, Header, Parameter, Query, Text, UrlKind
+from relay.judge.rules.ignore import (
+    Attribute,
+    Calendar,
+    Comment,
+    ContentIds,
+    Header,
+    Parameter,
+    PartParameter,
+    Pdf,
+    Query,
+    Text,
+    UrlKind,
+)
 from relay.judge.rules.pattern import Pattern
 from relay.judge.text.decode import fold_text
 
@@ -280,6 +292,10 @@ ANY_IGNORES = Judge(
         Attribute("href", "href", Pattern("")),
         Comment("all comments", Pattern("(?s).*")),
         Header("subject", "subject"),
+        Calendar("stamp", "DTSTAMP"),
+        Pdf("metadata"),
+        PartParameter("names", "filename"),
+        ContentIds("vml"),
     ],
     window=600.0,
 )

@@ -15,10 +15,11 @@ from relay.core.ruling import Action, Repeats, Ruling
 from relay.judge.fingerprint.sequence import in_epoch, sequence_name
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.ignore import Text
-from relay.judge.rules.links import find_links
+from relay.judge.rules.links import find_images, find_links
 from relay.judge.rules.matching import PatternPrefilter
 from relay.judge.rules.pattern import Pattern, is_local, join_patterns
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
+from relay.judge.rules.text_matches import TextRules
 
 ANNA, BOB = Recipient("anna@example.org"), Recipient("bob@shop.example")
 SENDER = b"bounce+7@example.org"
@@ -218,15 +219,29 @@ def test_the_prefilter_keeps_all_values_that_a_rule_matches(patterns: list[str],
 
 @given(
     st.lists(PATTERNS, min_size=1, max_size=4),
-    st.lists(st.builds(b"%b a://%b %b".__mod__, st.tuples(*[st.text("aAb&; ", max_size=4).map(str.encode)] * 3))),
+    st.lists(
+        st.builds(
+            b"%b a://%b <a href=\"%b\"><img src='%b'> %b".__mod__,
+            st.tuples(*[st.text("aAb&; \n'", max_size=4).map(str.encode)] * 5),
+        )
+    ).map(tuple),
 )
-def test_the_prefilter_keeps_all_texts_with_a_link_that_a_rule_matches(patterns: list[str], texts: list[bytes]) -> None:
-    rules = [rule(f"rule {number}", link=pattern) for number, pattern in enumerate(patterns)]
-    kept = PatternPrefilter(rules).filter_texts(texts)
+def test_one_search_finds_each_rule_whose_links_or_images_match(patterns: list[str], texts: tuple[bytes, ...]) -> None:
+    rules = [
+        rule(f"{key} {number}", **{key: each}) for key in ("link", "image") for number, each in enumerate(patterns)
+    ]
+    matches = TextRules(rules).matches(texts, is_small=False)
     for each in rules:
         (condition,) = each.conditions
-        found, expected = ([link for text in some for link in find_links(text)] for some in (kept, texts))
-        assert condition.holds(found) == condition.holds(expected)
+        find = find_links if condition.target is MatchTarget.LINK else find_images
+        if condition.holds([value for text in texts for value in find(text)]):
+            assert each in matches.rules
+            assert matches.meets(condition)
+
+
+def test_patterns_that_are_too_large_for_one_search_are_searched_one_by_one() -> None:
+    rules = [rule(f"rule {number}", link=f"x{number}(?:[a-z]+ ){{1,400}}$|/y{number}z") for number in range(40)]
+    assert analyse(*rules, content=b"Subject: x\r\n\r\na://b/y39z").rule(ANNA).name == "rule 39"
 
 
 @given(PATTERNS, st.text("aAb \n", max_size=9).map(str.encode), st.integers(0, 9), st.integers(0, 9))

@@ -16,7 +16,7 @@ from parts.judging import avideo_judge
 
 import relay
 from relay.core.envelope import Recipient
-from relay.core.ruling import Action
+from relay.core.ruling import Action, Repeats, Ruling
 from relay.settings import Settings
 from relay.settings.presets import names, preset
 from relay.settings.rules import build_judge
@@ -28,6 +28,7 @@ BOB = Recipient("bob@example.org")
 SITE = "https://tube.example.test"
 BLOG = "https://blog.example.test"
 AVIDEO = avideo_judge()
+ALONE = build_judge(Settings.model_validate({"dedup": {"presets": ["avideo"]}}))
 WORDPRESS = build_judge(Settings.model_validate({"dedup": {"presets": ["wordpress"]}}))
 
 
@@ -66,11 +67,15 @@ def test_the_presets_are_in_the_wheel(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_preset_only_exempts_and_names_all_it_holds(name: str) -> None:
+def test_a_preset_names_all_it_holds_and_where_it_does_not_exempt_it_says_more(name: str) -> None:
     found = preset(name)
     assert found.rules
-    assert {rule.action for rule in found.rules} == {"exempt"}
-    labels = [table.name for table in (*found.rules, *found.ignore)]
+    assert {rule.action for rule in found.rules} <= {"exempt", "dedupe"}
+    longer = [rule.name for rule in found.rules if (rule.window or 0) > Settings().dedup.window]
+    assert longer == (["avideo: video notices"] if name == "avideo" else [])
+    labels = [
+        table.name for table in (*found.rules, *found.ignore, *(each for rule in found.rules for each in rule.ignore))
+    ]
     assert all(labels)
     assert len(set(labels)) == len(labels)
 
@@ -112,11 +117,7 @@ def test_avideos_links_are_known_in_html_and_in_text(link: str, name: str) -> No
 @pytest.mark.parametrize(
     "content",
     [
-        avideo.notification(),
-        avideo.notification(link_query="?code=7&recoverpass=8&confirmation=9"),
         avideo.going_live(),
-        avideo.comment("My recoverPass?recoverpass=1 trick, and userVerifyEmail.php?code=2"),
-        avideo.contact_form("visitor@example.org"),
         avideo.with_attachment(b"a,b\r\n"),
         _linked(f"{SITE}/recoverPass"),
         _linked(f"{SITE}/recoverPass?user=marta"),
@@ -140,8 +141,177 @@ def test_avideos_links_are_known_in_html_and_in_text(link: str, name: str) -> No
     ],
 )
 def test_what_only_looks_like_it_is_deduped(content: bytes) -> None:
-    judged = AVIDEO(content, b"contact@example.test")
+    judged = ALONE(content, b"contact@example.test")
     assert (judged.rule(BOB).name, judged.ruling(BOB).action) == ("default", Action.DEDUPE)
+
+
+_LIVE = avideo.notification().replace(b"/video/9d1f4b7c", b"/live/0/marta")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "window"),
+    [
+        (avideo.notification(), "avideo: video notices", 21600),
+        (avideo.notification(cache="?1624465305"), "avideo: video notices", 21600),
+        (avideo.notification(title="482913"), "avideo: video notices", 21600),
+        (avideo.notification(link_query="?code=7&recoverpass=8"), "avideo: video notices", 21600),
+        (_page("<img src=https://x.test/videos/v_1/v_1.webp><a href='/v/12'>a</a>"), "avideo: video notices", 21600),
+        (_page("<img src='https://x.test/videos/a_thumbsV2.jpg'>https://x.test/?v=12"), "avideo: video notices", 21600),
+        (_LIVE, "avideo: live notices", 600),
+        (
+            _page("<img src='/videos/v_1/v_1.jpg'><a href='/v/1'>a</a><a href='/live/me'>b</a>"),
+            "avideo: live notices",
+            600,
+        ),
+        (avideo.going_live(), "default", 600),
+        (avideo.comment("Well said"), "avideo: comments and reports", 600),
+        (
+            avideo.comment("My recoverPass?recoverpass=1 and userVerifyEmail.php?code=2"),
+            "avideo: comments and reports",
+            600,
+        ),
+        (avideo.contact_form("visitor@example.org"), "avideo: contact form", 600),
+        (avideo.with_attachment(b"a,b"), "default", 600),
+        (_page("<img src='/videos/userPhoto/logo.png'><a href='/video/12/x'>a</a>"), "default", 600),
+        (_page("<iframe src='/videos/v_1/v_1.jpg'></iframe><a href='/video/12/x'>a</a>"), "default", 600),
+        (_page("<a href='/videos/v_1/v_1.jpg'>b</a><a href='/video/12/x'>a</a>"), "default", 600),
+        (_page("<p>/videos/v_1/v_1.jpg</p><a href='/video/12/x'>a</a>"), "default", 600),
+        (_page("<img src='/thumb.jpg'><a href='/video/12/x'>a</a>"), "default", 600),
+        (_page("<img src='/videos/v_1/v_1.jpg'><a href='/videos/12'>a</a>"), "default", 600),
+    ],
+)
+def test_video_notices_are_remembered_for_hours_and_nothing_else(content: bytes, name: str, window: float) -> None:
+    assert AVIDEO(content, b"contact@example.test").ruling(BOB) == Ruling(name, Action.DEDUPE, window)
+
+
+def test_the_window_of_video_notices_can_be_changed_and_the_rule_switched_off() -> None:
+    rule = preset("avideo").rules[[each.name for each in preset("avideo").rules].index("avideo: video notices")]
+    own = rule.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for change, window in (({"window": "2d"}, 172800), ({"window": None}, 600)):
+        settings = {"rules": [{key: value for key, value in {**own, **change}.items() if value}]}
+        judge = build_judge(Settings.model_validate(settings))
+        assert judge(avideo.notification(), b"contact@example.test").ruling(BOB).window == window
+
+
+MONITORING = {
+    "alertmanager and grafana": [
+        "[FIRING:1] DiskFull (db1:9100 critical)",
+        "[RESOLVED] DiskFull (db1:9100 critical)",
+        "[FIRING:1, RESOLVED:2] Disk",
+        "[Alerting] Disk",
+        "[OK] Disk",
+        "[No Data] Disk",
+    ],
+    "nagios and icinga": [
+        "** PROBLEM Host Alert: db1 is DOWN **",
+        "** RECOVERY Service Alert: db1/Disk is OK **",
+        "** PROBLEM alert - db1/Disk is CRITICAL **",
+        "[PROBLEM] Host db1 is DOWN!",
+        "[RECOVERY] disk on db1 is OK!",
+        "** FLAPPINGSTART Host Alert: db1 is UP **",
+    ],
+    "zabbix": ["Problem: Disk", "Resolved: Disk", "Updated problem: Disk", "Resolved in 5m 10s: Disk"],
+    "gatus and uptime kuma": [
+        "[core/db1] Alert triggered",
+        "[core/db1] Alert resolved",
+        "[db1] [🔴 Down] timeout",
+        "[db1] [✅ Up] 200 - OK",
+    ],
+    "healthchecks, monit and netdata": [
+        "DOWN | Backup",
+        "UP | Backup",
+        "monit alert --  Does not exist nginx",
+        "db1 needs attention - system.cpu = 91%",
+        "db1 is critical: disk space (disk./)",
+        "db1 recovered - system.cpu",
+    ],
+    "fail2ban": ["[Fail2Ban] sshd: banned 192.0.2.8 from db1", "[Fail2Ban] sshd: started on db1"],
+    "cron and systemd": ["Cron <root@db1> backup", "Anacron job 'cron.daily' on db1", "db1: backup.service failed"],
+    "tickets": [
+        "[Shop - Bug #12] (Closed) Cart is empty",
+        "[Ticket#2026112800012] Cart",
+        "[shop #12] Cart",
+        "Shop | Cart is empty (#12)",
+        "Shop | Fix the cart (!7)",
+        "[JIRA] (SHOP-12) Cart is empty",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "subject"), [(name, each) for name, all_ in MONITORING.items() for each in all_])
+def test_state_mails_are_known_by_their_subjects(name: str, subject: str) -> None:
+    expected = Ruling(f"monitoring: {name}", Action.DEDUPE, 120, Repeats.CONSECUTIVE)
+    assert AVIDEO(_plain("Hello", subject), b"").ruling(BOB) == expected
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Re: [FIRING:1] DiskFull",
+        "FIRING: the new album",
+        "Our PROBLEM is DOWN",
+        "No Problem: we fixed it",
+        "Alert triggered",
+        "UP and away",
+        "Cron for beginners",
+        "Room service",
+        "We are #1",
+        "Part (2)",
+    ],
+)
+def test_other_subjects_are_no_state_mails(subject: str) -> None:
+    assert AVIDEO(_plain("Hello", subject), b"").ruling(BOB) == Ruling("default", Action.DEDUPE, 600)
+
+
+@pytest.mark.parametrize(
+    ("to", "exempt"),
+    [
+        ("7d1f@ping.example.org", True),
+        ("0a1b@hc-ping.com", True),
+        ("Backup <x@nosnch.in>", True),
+        ("x@heartbeat.ops.example.org", True),
+        ("ping@example.org", False),
+        ("x@shopping.example.org", False),
+    ],
+)
+def test_heartbeats_are_exempt(to: str, exempt: bool) -> None:
+    content = _plain("ok", "backup ok").replace(b"From:", f"To: {to}\r\nFrom:".encode())
+    assert _rule(AVIDEO, content) == ("monitoring: heartbeats" if exempt else "default")
+
+
+_BULK = {
+    "mautic": (
+        (
+            "<a href='https://m.example/r/4f2a9c?ct={0}'>on</a>"
+            "<a href='https://m.example/email/unsubscribe/{1}/r@x.example/ab'>off</a>"
+            "<a href='https://m.example/email/view/{1}'>web</a><img src='https://m.example/email/{1}.gif'>"
+        ),
+        [("YTox", "664ce4d08e6827dde66a81"), ("YToy", "1ff6e94d8e279292c9d35b")],
+    ),
+    "odoo": (
+        "<a href='https://o.example/r/aB3/m/{0}'>on</a><img src='https://o.example/mail/track/{0}/{1}/blank.gif'>",
+        [("17", "9f1c"), ("18", "77aa")],
+    ),
+    "civicrm": (
+        (
+            "<a href='https://c.example/civicrm/mailing/url?u=17&amp;qid={0}'>on</a>"
+            "<img src='https://c.example/civicrm/mailing/open?qid={0}'>"
+        ),
+        [("980", ""), ("981", "")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _BULK)
+def test_two_sends_of_a_bulk_mail_are_equal_with_its_preset_only(name: str) -> None:
+    body, tokens = _BULK[name]
+    sends = [_page(f"<p>Spring</p>{body.format(*token)}") for token in tokens]
+    other = _page(f"<p>Summer</p>{body.format(*tokens[0])}")
+    for presets, equal in (([name], True), (["avideo"], False)):
+        judge = build_judge(Settings.model_validate({"dedup": {"presets": presets}}))
+        first, second, third = (judge(content, b"").fingerprint(BOB) for content in (*sends, other))
+        assert (first == second) is equal
+        assert first != third
 
 
 @pytest.mark.parametrize(
@@ -149,8 +319,8 @@ def test_what_only_looks_like_it_is_deduped(content: bytes) -> None:
     [
         ("Message From Site Example Tube (Your Site test)", "avideo: test mail"),
         ("Message From Site Müllers Röhre 🎬 live (Your Site test)", "avideo: test mail"),
-        ("Message From Site Example Tube (Marta)", "default"),
-        ("Message From Site Example Tube (Your Site test) again", "default"),
+        ("Message From Site Example Tube (Marta)", "avideo: contact form"),
+        ("Message From Site Example Tube (Your Site test) again", "avideo: contact form"),
         ("Re: Message From Site Example Tube (Your Site test)", "default"),
         ("Your Site test", "default"),
         ("A test - Example Tube", "default"),
@@ -170,7 +340,7 @@ _CACHES = ["17412345671741234567", "1741234567_1741234567", "1741234567", "65f1a
 
 def test_the_button_in_the_sites_settings_sends_an_exempt_mail() -> None:
     assert _rule(AVIDEO, avideo.smtp_test()) == "avideo: test mail"
-    assert _rule(AVIDEO, avideo.contact_form("eva@example.test")) == "default"
+    assert _rule(AVIDEO, avideo.contact_form("eva@example.test")) == "avideo: contact form"
 
 
 @pytest.mark.parametrize("separator", ["?cache=", "?w=5&cache=", "?w=5&amp;cache="])
@@ -204,10 +374,10 @@ def test_a_bare_number_does_not_count_behind_an_image_only() -> None:
         return AVIDEO(_page(f'<img src="{url}">'), b"").fingerprint(BOB)
 
     for suffix in ("jpg", "JPEG", "png", "gif", "webp"):
-        url = f"{SITE}/thumb.{suffix}?"
+        url = f"{SITE}/videos/v_1/v_1_thumbsV2.{suffix}?"
         assert fingerprint(f"{url}1624465305") == fingerprint(f"{url}1624465306")
-    for name in ("thumb.php", "thumb.jpg.php", "thumb-jpg", "thumb.jpg/7"):
-        url = f"{SITE}/{name}?"
+    for name in ("v_1.php", "v_1.jpg.php", "v_1-jpg", "v_1.jpg/7"):
+        url = f"{SITE}/videos/v_1/{name}?"
         assert fingerprint(f"{url}1624465305") != fingerprint(f"{url}1624465306")
 
 

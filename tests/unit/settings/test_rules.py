@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,9 @@ def test_an_own_rule_takes_the_place_of_a_presets_rule_of_its_name() -> None:
     found = _named(settings)
     assert found[0] == ("avideo: test mail", "", "avideo")
     assert ("avideo: test mail", "avideo", "") not in found
-    assert len(found) == len(preset("avideo").rules)
+    assert len(found) == sum(len(preset(name).rules) for name in settings.dedup.presets)
     judge = build_judge(settings)
-    subjects = {b"Message From Site Tube (Your Site test)": "default", b"Probe 7": "avideo: test mail"}
+    subjects = {b"Message From Site Tube (Your Site test)": "avideo: contact form", b"Probe 7": "avideo: test mail"}
     for subject, name in subjects.items():
         assert [rule.name for rule in judge(b"Subject: %b\r\n\r\nHello" % subject, b"").matching_rules] == [name]
 
@@ -73,11 +74,16 @@ def test_an_own_ignore_takes_the_place_of_a_presets_ignore_of_its_name() -> None
 
 
 def test_the_judge_has_window_and_mode_of_the_service() -> None:
-    content = avideo.comment("Well said")
+    content = avideo.going_live()
     assert build_judge(_settings(window="1h"))(content, b"").ruling(BOB) == Ruling("default", Action.DEDUPE, 3600)
     assert build_judge(_settings(mode="observe"))(content, b"").ruling(BOB) == Ruling("default", Action.OBSERVE, 600)
     assert avideo_judge(0)(content, b"").ruling(BOB).action is Action.EXEMPT
     assert avideo_judge()(content, b"").ruling(BOB) == Ruling("default", Action.DEDUPE, 600)
+
+
+def test_without_a_window_the_presets_suppress_nothing() -> None:
+    for content in (avideo.notification(), avideo.comment("x"), b"Subject: [RESOLVED] x\r\n\r\n"):
+        assert avideo_judge(0)(content, b"").ruling(BOB) == Ruling.exempt("window is 0")
 
 
 def test_an_own_rule_has_its_own_window_and_ignores() -> None:
@@ -104,7 +110,10 @@ def test_the_presets_give_no_warning(name: str) -> None:
 @pytest.mark.parametrize(
     ("value", "mend"),
     [
-        (["avidoe"], '"avidoe" is not known; write "avideo" or "wordpress", or \\[\\] for none'),
+        (
+            ["avidoe"],
+            f'"avidoe" is not known; write {" or ".join(map(json.dumps, names()))}, or \\[\\] for none',
+        ),
         (["avideo", "avideo"], '"avideo" is listed twice; write it once'),
         (3, 'not a list; write for example \\["avideo"\\]'),
     ],
@@ -166,7 +175,7 @@ def test_an_ignore_that_takes_whole_texts_is_told() -> None:
 
 
 def test_a_rule_that_hides_a_preset_is_told_once_with_all_rules_of_it() -> None:
-    [told] = warnings(_settings(_rule(recipient=".")), "file relay.toml")
+    [told] = warnings(_settings(_rule(recipient="."), presets=["avideo"]), "file relay.toml")
     first, *others, last = [f'"{rule.name}"' for rule in preset("avideo").rules]
     assert told == (
         f'rule 1 "mine" (file relay.toml) hides rules {", ".join([first, *others])} and {last} of preset '

@@ -68,6 +68,9 @@ def test_a_rule_may_ask_for_an_attachment_only() -> None:
     assert (rule.conditions, rule.attachment, rule.window, rule.ignore) == ((), True, None, ())
 
 
+KINDS = "parameter, query, text, attribute, comment, header, calendar, pdf, part_parameter and content_id"
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -216,7 +219,7 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
     [
         (
             "name = 'x'",
-            'ignore 1 "x": has nothing; write exactly one of parameter, query, text, attribute, comment and header',
+            'ignore 1 "x": has nothing; write exactly one of ' + KINDS,
         ),
         ("header = 'X A'", "header = 'X A': not the name of a header field; write for example \"X-Campaign\""),
         ("header = 'Content-Type'", "header = 'Content-Type': this field says how to read the message, so it counts"),
@@ -224,6 +227,13 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
         ("header = 'X-A'\nvalue = 'a'", "ignore 1: value has no effect with header; leave it out"),
         ("text = 'a'\ncomment = 'b'", "ignore 1: has text and comment; write exactly one of parameter, "),
         ("attribute = 'data-t'", "ignore 1: attribute needs a value; write the pattern of what does not count"),
+        ("calendar = 'DTSTAMP:'", 'not the name of a property; write for example "DTSTAMP"'),
+        ("pdf = 'dates'", 'pdf = \'dates\': not known; write "" or "metadata"'),
+        ("content_id = 'all'", 'content_id = \'all\': not known; write "" or "comment"'),
+        ("part_parameter = 'file name'", 'not the name of a parameter; write for example "creation-date"'),
+        ("part_parameter = 'Charset'", "charset never counts, only the text that it helps to decode"),
+        ("calendar = 'DTSTAMP'\nvalue = '.'", "ignore 1: value has no effect with calendar; leave it out"),
+        ("part_parameter = 'name'\npath = '.'", "ignore 1: path has no effect with part_parameter; leave it out"),
         ("text = 'a'\nurl = 'any'", "ignore 1: url has no effect with text; leave it out"),
         ("query = 'a'\nvalue = 'b'", "ignore 1: value has no effect with query; leave it out"),
         ("comment = 'a'\npath = 'b'", "ignore 1: path has no effect with comment; leave it out"),
@@ -241,9 +251,6 @@ def test_a_wrong_rule_is_told_by_its_number(tmp_path: Path, rule: str, mend: str
 def test_a_wrong_ignore_is_told_by_its_number(tmp_path: Path, table: str, mend: str) -> None:
     (line,) = _errors(tmp_path, f"[[ignore]]\n{table}\n")
     assert mend in line
-
-
-KINDS = "parameter, query, text, attribute, comment and header"
 
 
 def test_a_wrong_ignore_of_a_rule_is_told_with_the_rule(tmp_path: Path) -> None:

@@ -136,6 +136,19 @@ def test_a_plain_message_that_was_cut_off_is_left_out(tmp_path: Path, end: bytes
         assert (len(found), len(found.problems)) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\n\nhello\n',
+        b"a line without a colon\n\nhello\n",
+        b"Subject: y\n",
+    ],
+)
+def test_a_malformed_last_message_is_not_cut_off(tmp_path: Path, end: bytes) -> None:
+    with read(mbox(tmp_path, FROM + HEAD + b"\nbody\n\n" + FROM + HEAD + end + b"\n")) as found:
+        assert (len(found), found.problems) == (2, [])
+
+
 def test_an_mbox_whose_last_blank_line_is_missing_is_whole(tmp_path: Path) -> None:
     sent = notices(2)
     assert len(contents(mbox(tmp_path, as_mbox(sent).rstrip(b"\n")))) == 2

@@ -16,7 +16,7 @@ from parts.archived import Delivered, as_mbox, notices
 from parts.avideo import NOW, Sending, comment, notification, recovery
 from parts.avideo_pairs import DIFFERENT_PAIRS, EQUAL_PAIRS
 from parts.corpus import MESSAGES
-from parts.judging import avideo_judge
+from parts.judging import avideo_judge, judge_without_presets
 
 from relay.core.claim import Fingerprint
 from relay.core.ruling import Action, Repeats
@@ -25,10 +25,13 @@ from relay.judge.judge import Judge
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.simulate.archive import Archive
+from relay.simulate.mail_between import _MOST_REMEMBERED as _MOST_SENDERS
+from relay.simulate.mail_between import MailBetween
 from relay.simulate.near_misses import _MOST_GROUPS, _MOST_REMEMBERED, NearMisses, find_one_difference
 from relay.simulate.replay import Replay
 from relay.simulate.result import build_result
 from relay.simulate.seen_messages import SeenMessages
+from relay.simulate.text_report import report_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +50,7 @@ def simulate(
     with Archive() as archive:
         for _ in archive.index([file]):
             pass
-        replay = Replay(judge or avideo_judge(window), archive, window)
+        replay = Replay(judge or judge_without_presets(window), archive, window)
         for number in archive.in_order():
             replay.play(number)
         return build_result(archive, replay, top=10)
@@ -126,6 +129,7 @@ def test_a_window_begins_at_the_accepted_copy_and_does_not_slide(tmp_path: Path)
         "messages": 5,
         "copies": 5,
         "repeats": 3,
+        "mail_between": 0,
         "shortest_gap_seconds": 400.0,
         "longest_gap_seconds": 400.0,
     }
@@ -136,7 +140,7 @@ def test_pairs_are_told_apart_as_readers_do(tmp_path: Path, pair: Pair) -> None:
     first = [Delivered(pair.a, to, 0) for to in pair.a_recipients]
     second = [Delivered(pair.b, to, 120) for to in pair.b_recipients]
     shared = set(pair.a_recipients) & set(pair.b_recipients)
-    found = simulate(tmp_path, [*second, *first])
+    found = simulate(tmp_path, [*second, *first], avideo_judge())
     assert found["suppressed"]["recipients"] == (len(shared) if pair in EQUAL_PAIRS else 0)
 
 
@@ -163,6 +167,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
         "messages": 1,
         "messages_in_part": 1,
         "observed_recipients": 0,
+        "mail_between": 0,
         "same_message_id": 0,
     }
     assert found["addressed_by"] == {"To and Cc": 3}
@@ -172,7 +177,7 @@ def test_a_message_may_be_suppressed_in_part(tmp_path: Path) -> None:
 def test_bounces_and_exempt_mails_are_never_suppressed(tmp_path: Path) -> None:
     bounce = [Delivered(notification(), ANNA, n, sender="") for n in range(3)]
     tokens = [Delivered(recovery("61f0a9c4"), ANNA, n) for n in range(4)]
-    found = simulate(tmp_path, [*bounce, *tokens])
+    found = simulate(tmp_path, [*bounce, *tokens], avideo_judge())
     assert found["suppressed"]["recipients"] == 0
     assert rules(found) == {"avideo: password recovery": ("exempt", 4, 0), "null reverse-path": ("exempt", 3, 0)}
     assert gaps(found) == {}
@@ -256,7 +261,67 @@ def test_the_corpus_is_judged_as_the_judge_does(tmp_path: Path) -> None:
     assert replay.by_gap[1] == repeats
 
 
+# Other mail of the same sender in between
+
+
+def state(word: str, *, sender: str = "Alerts") -> bytes:
+    return f"From: {sender} <a@b.example>\r\nSubject: {word}\r\n\r\n{word}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("mails", "repeats", "between"),
+    [
+        ([(state("up"), ANNA), (state("down"), ANNA), (state("up"), ANNA)], 1, 1),
+        ([(state("up"), ANNA), (state("up"), ANNA), (state("up"), ANNA)], 2, 0),
+        ([(state("up"), ANNA), (state("down"), BERT), (state("up"), ANNA)], 1, 0),
+        ([(state("up"), ANNA), (state("down", sender="Other"), ANNA), (state("up"), ANNA)], 1, 0),
+        # As many as a rule with `repeats = "consecutive"` would forward.
+        ([(state(word), ANNA) for word in ("up", "down", "up", "down")], 2, 2),
+        ([(state(word), ANNA) for word in ("down", "up", "down", "up", "up")], 3, 2),
+        # Before the accepted copy, not after it.
+        ([(state("down"), ANNA), (state("up"), ANNA), (state("up"), ANNA)], 1, 0),
+    ],
+)
+def test_repeats_with_other_mail_of_the_sender_in_between_are_counted(
+    tmp_path: Path, mails: list[tuple[bytes, str]], repeats: int, between: int
+) -> None:
+    found = simulate(tmp_path, [Delivered(mail, to, 10.0 * number) for number, (mail, to) in enumerate(mails)])
+    assert (found["suppressed"]["recipients"], found["suppressed"]["mail_between"]) == (repeats, between)
+    assert sum(group["mail_between"] for group in found["groups"]) == between
+    assert ('repeats = "consecutive"' in "\n".join(report_lines(found))) is bool(between)
+
+
+def test_mail_between_is_remembered_with_bounded_memory() -> None:
+    remembered = MailBetween()
+    for number in range(_MOST_SENDERS + 500):
+        remembered.accept(number, Fingerprint(f"{number}"))
+    assert len(remembered._last) == len(remembered._copies) == _MOST_SENDERS
+    assert not remembered.is_before(0, Fingerprint("0"))
+
+
 # Near misses
+
+
+def test_other_files_and_raw_bodies_are_no_near_misses(tmp_path: Path) -> None:
+    head = "From: a@b\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: "
+    pairs = (
+        "application/octet-stream\r\n\r\n%s",
+        "message/rfc822\r\n\r\nSubject: %s\r\n\r\nhello\r\n",
+        "multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n%s",
+    )
+    for number, text in enumerate(pairs):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        mails = [(head + text % word).encode() for word in ("one", "two")]
+        found = simulate(folder, [Delivered(mail, ANNA, 10.0 * n) for n, mail in enumerate(mails)])
+        assert (found["suppressed"]["recipients"], found["near_miss_pairs"]) == (0, 0)
+
+
+def test_a_message_without_a_subject_has_one_name(tmp_path: Path) -> None:
+    mails = [b"From: a@b\r\n\r\nhello %b\r\n" % word for word in (b"1", b"2", b"2")]
+    found = simulate(tmp_path, [Delivered(mail, ANNA, 10.0 * n) for n, mail in enumerate(mails)])
+    text = "\n".join(report_lines(found))
+    assert (found["near_miss_pairs"], text.count("(no subject)"), text.count("(none)")) == (1, 2, 0)
 
 
 def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> None:
@@ -266,7 +331,7 @@ def test_a_new_kind_of_noise_is_a_near_miss_with_its_place(tmp_path: Path) -> No
     assert found["near_miss_pairs"] == 2
     [kind] = found["near_misses"]
     assert (kind["pairs"], kind["field"], kind["places"]) == (2, "text", 1)
-    assert kind["before"].endswith("/thumb.jpg?fresh=")
+    assert kind["before"].endswith("_thumbsV2.jpg?fresh=")
     assert (kind["first"], kind["second"]) == ("a0b", "a1b")
     assert kind["after"].startswith("' width=")
     assert kind["shortest_gap_seconds"] == kind["longest_gap_seconds"] == 60
@@ -291,6 +356,7 @@ def test_what_is_no_near_miss(tmp_path: Path) -> None:
             Delivered(recovery("61f0a9c4"), ANNA, 5),
             Delivered(recovery("61f0a9c5"), ANNA, 6),  # exempt
         ],
+        avideo_judge(),
     )
     assert found["near_miss_pairs"] == 0
 
