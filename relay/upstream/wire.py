@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.reply import Reply
 from relay.runtime.tasks import LATE
-from relay.upstream.excerpt import LONGEST_LINE, MOST_LINES, describe, excerpt
+from relay.upstream.excerpt import HIDE, LONGEST_LINE, MOST_LINES, describe, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 LONGEST_REPLY = 64 * 1024
 """Bytes of a reply that are accepted. Of these, `excerpt` bounds what is kept."""
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
-_HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
-"""Replaces control characters: a bare CR in a reply could forge another reply for a later reader."""
 
 
 class ConnectionEnded(Exception):  # noqa: N818 - an event, caught in `upstream.delivery`
@@ -176,7 +174,7 @@ class Wire(asyncio.Protocol):
         """Cuts the bytes that arrived into replies."""
         self._buffer += data
         while not self.ended and (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end]).removesuffix(b"\r").translate(_HIDE)
+            line = bytes(self._buffer[:end]).removesuffix(b"\r").translate(HIDE)
             del self._buffer[: end + 1]
             self._take_line(line)
         if len(self._buffer) > LONGEST_REPLY + len(b"\r"):
