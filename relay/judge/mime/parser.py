@@ -34,6 +34,7 @@ _ITEM_LIMIT = 50_000
 _BOUNDARY = re.compile(
     rb"(?!.*=\?.*\?=)[0-9A-Za-z'()+_,./:=?-](?:[0-9A-Za-z'()+_,./:=? -]{0,68}[0-9A-Za-z'()+_,./:=?-])?"
 )
+_LONGEST_BOUNDARY = 70
 _HYPHENS_LIMIT = 1_000_000
 """Lines that begin with two hyphens, each counted once for every multipart around it."""
 _CACHED_LENGTH = 120
@@ -146,7 +147,7 @@ class _Parser:
 
         The line end before a delimiter belongs to it (RFC 2046 section 5.1.1), even if it is that of the blank line.
         """
-        if not _BOUNDARY.fullmatch(boundary):
+        if len(boundary) > _LONGEST_BOUNDARY or not _BOUNDARY.fullmatch(boundary):
             raise _BrokenError("a multipart without a usable boundary")
         if self._content.find(b"\r--" + boundary, start, end) >= 0:
             raise _BrokenError("a bare carriage return before a boundary")
@@ -178,10 +179,11 @@ class _Parser:
         content, length, folded = self._content, len(boundary), boundary.lower()
         at = content.find(b"\n--", start, end)
         while at >= 0:
-            begin = content[at + 3 : min(at + 3 + length, end)]
-            if begin == boundary:
+            if content.startswith(boundary, at + 3, end):
                 return at
-            if begin.lower() == folded:  # Some readers ignore the case of a boundary.
+            if (
+                content[at + 3 : min(at + 3 + length, end)].lower() == folded
+            ):  # Some readers ignore the case of a boundary.
                 raise _BrokenError("boundaries that differ in case only")
             self._hyphens += 1
             if self._hyphens > _HYPHENS_LIMIT:
