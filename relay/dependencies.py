@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from relay.claims.manager import ClaimManager
     from relay.core.delivery import Upstream
+    from relay.core.login import Authenticator
     from relay.core.report import Reporter
     from relay.judge.judge import Judge
     from relay.records.pseudonyms import Pseudonyms
@@ -57,6 +58,8 @@ class Dependencies:
     policy: Policy
     upstream: Upstream
     claims: ClaimManager
+    authenticator: Authenticator | None
+    """Verifies logins; None if AUTH is off."""
     reporter: Reporter
     judge: Judge
     """Analyses content and reverse-path of a message. Pure, and safe to call in a thread."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from relay.core.decision import Plan
     from relay.core.delivery import Delivery
     from relay.core.envelope import Envelope, Recipient
+    from relay.core.login import Login
     from relay.dependencies import Dependencies
     from relay.judge.judge import MessageAnalysis
 
@@ -60,16 +61,30 @@ SLOW_JUDGEMENT = "judgement took too long"
 
 
 class Transaction:
-    """One message from MAIL to its reply. `peer` is the client's IP address, `helo` the name that it gave."""
+    """One message from MAIL to its reply. `peer` is the client's IP address, `helo` the name that it gave.
 
-    def __init__(self, dependencies: Dependencies, envelope: Envelope, *, peer: str, helo: bytes) -> None:
+    `login` is the client's login, if it has logged in, and `protocol` its protocol as RFC 3848 names it.
+    """
+
+    def __init__(
+        self,
+        dependencies: Dependencies,
+        envelope: Envelope,
+        *,
+        peer: str,
+        helo: bytes,
+        login: Login | None = None,
+        protocol: str = "ESMTP",
+    ) -> None:
         self.id = dependencies.new_id()
         self._shared = dependencies
         self._envelope = envelope
         self._peer = peer
         self._helo = helo
+        self._login = login.name if login else ""
+        self._protocol = protocol
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer)
+        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer, login.identity if login else None)
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
@@ -355,6 +370,7 @@ class Transaction:
             loop_id=self._shared.loop_ids[-1],
             transaction_id=self.id,
             now=self._shared.now(),
+            protocol=self._protocol,
         )
 
     def _original(self, reply: Reply) -> Original:
@@ -375,6 +391,7 @@ class Transaction:
             reply=decision.reply_for(self._results.values()),
             seconds=seconds,
             rulings=self._judgement.rulings,
+            login=self._login,
             interrupted=self._judgement.interrupted,
         )
 

@@ -24,6 +24,8 @@ need postfix command -v smtp-source
 need php-cli command -v php
 need libphp-phpmailer test -e /usr/share/php/libphp-phpmailer/autoload.php
 need swaks command -v swaks
+need curl command -v curl
+need msmtp command -v msmtp
 need openssl command -v openssl
 # Readers of mail, whose views of a message are compared. npm packages of fixed versions and digests come after these.
 need nodejs command -v node

@@ -17,7 +17,9 @@ import click
 from relay import __version__
 from relay.cli.exit_status import replace_closed_streams, shared_exit_statuses
 
-_COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "demo")
+_COMMANDS = (
+    *("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "user", "demo"),
+)
 
 
 class _Commands(click.Group):

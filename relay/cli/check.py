@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.check_files import check_kept_copies, check_maildir, check_secret
+from relay.cli.check_files import check_kept_copies, check_maildir, check_secret, check_users
 from relay.cli.finding import Finding
 from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
 from relay.cli.options import settings_options
@@ -109,6 +109,7 @@ def _tests(
     yield from _upstream_tests(settings, password, trial)
     yield _within(_SERVER_LIMIT, "store.url", check_store(settings))
     yield _in_thread("record.keep", lambda: [*check_kept_copies(settings)])
+    yield _in_thread("auth.users_file", lambda: [*check_users(settings)])
     yield _in_thread("record.secret_file", lambda: [*check_secret(settings)])
 
 
@@ -124,7 +125,9 @@ def _upstream_tests(
 
     async def test(url: SmtpUrl) -> Iterable[Finding]:
         target = build_target(url, settings, password)
-        return await UpstreamTest(upstream.key_of(url), url, target, trial, upstream.reply_timeout).run()
+        key, limit = upstream.key_of(url), upstream.reply_timeout
+        is_judge = settings.auth.mode == "passthrough"
+        return await UpstreamTest(key, url, target, trial, limit, verifies_logins=is_judge).run()
 
     maildir = upstream.url
     if isinstance(maildir, MaildirUrl):

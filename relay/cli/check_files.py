@@ -63,6 +63,28 @@ def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], reme
     return Finding(key, f"{url} can be written")
 
 
+def check_users(settings: Settings) -> Iterator[Finding]:
+    """Tests the file against which logins are verified, if there is one."""
+    from relay.logins.users_file import read_users
+
+    path = settings.auth.users_file
+    if path is None or settings.auth.mode != "file":
+        return
+    try:
+        users = read_users(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        remedy = f"write it with relay user add NAME --file {path}, readable for the relay's user"
+        yield Finding("auth.users_file", f"{path}: {reason}", remedy)
+        return
+    if users:
+        yield Finding("auth.users_file", f"{path} has {len(users)} {'user' if len(users) == 1 else 'users'}")
+    else:
+        yield Caution(
+            "auth.users_file", f"{path} has no users, so no client can log in", "relay user add NAME adds one"
+        )
+
+
 def check_secret(settings: Settings) -> Iterator[Finding]:
     """Tests the secret with which addresses in records are hashed, if they are hashed."""
     from relay.settings.sources import default_secret_file

@@ -90,7 +90,7 @@ def connect_remedy(error: str, key: str, url: SmtpUrl, step: str, answer: PortAn
         return f"correct the host name in {key}"
     if step == "TCP connection":
         return f"start it, or correct {key}"
-    if step == "login":
+    if step == "login" or error.startswith("upstream.token"):
         return _login_remedy(error, key, url)
     if step == "TLS":
         return other_scheme or certificate_remedy(error, key, "upstream.ca_file") or _TLS_REMEDY.format(key=key)
@@ -117,6 +117,12 @@ def _other_scheme(url: SmtpUrl, key: str, error: str, answer: PortAnswer) -> str
 
 
 def _login_remedy(error: str, key: str, url: SmtpUrl) -> str:
+    if error.startswith("upstream.token"):
+        return "see that it gives an access token to the relay's user"
+    if "XOAUTH2" in error:
+        return f"{key} names no server for access tokens: use a password, without upstream.token_file or token_command"
+    if "to the access token" in error:
+        return f"see that the token is that of the user in {key}, and allows to send mail"
     if " answered " in error:
         return f"correct the user in {key}, or the password in the file that upstream.password_file names"
     before_tls = ""

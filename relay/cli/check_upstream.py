@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _USUAL_GREETING = 4.0
 _LONGEST_QUOTE = 500
 """Characters of a reply that are shown."""
 _IPV4 = 4
+_LOGIN_NEEDED = re.compile(r"53[05] |55[0-9] 5\.7\.[01] ")
+"""How a server refuses mail without a login: RFC 4954 section 6, and Postfix's restrictions."""
 _LONGEST_SIZE = 20
 """Digits (RFC 1870 section 3)."""
 
@@ -84,6 +87,8 @@ class UpstreamTest:
     addresses: TrialAddresses
     reply_timeout: float
     """Seconds."""
+    verifies_logins: bool = False
+    """Whether it verifies the logins of clients (`auth.mode = "passthrough"`)."""
 
     async def run(self) -> list[Finding]:
         """Connects, sends the commands, and returns the finding."""
@@ -98,6 +103,12 @@ class UpstreamTest:
             refusal = await self._try_transaction(connection)
         finally:
             connection.wire.quit()
+        if self.verifies_logins and "auth" not in connection.extensions:
+            remedy = f"enable SASL there, write smtp+starttls:// in {self.key} if it needs TLS, or another auth.mode"
+            text = f"{self.url}: no AUTH is offered, so it cannot verify the logins of clients"
+            return [Finding("auth.mode", text, remedy, "EHLO")]
+        if self.verifies_logins and refusal and re.match(_LOGIN_NEEDED, refusal.text.rpartition("refused: ")[2]):
+            refusal = None  # it refuses mail without a login, as it should
         return [refusal or Finding(self.key, f"{self.url} answers{_size(connection)}")]
 
     async def _connect(self) -> Connection:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
+    from relay.core.login import Credentials
     from relay.core.reply import Reply
 
 
@@ -56,8 +57,11 @@ class Upstream(Protocol):
     def connections_in_use(self) -> int:
         """The number of connections that transactions use now."""
 
-    def begin(self, envelope: Envelope, client: str = "") -> Delivery:
-        """Returns a delivery for a client's IP address. Nothing is sent before its first recipient."""
+    def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> Delivery:
+        """Returns a delivery for a client's IP address. Nothing is sent before its first recipient.
+
+        With an `identity` the relay logs in with it in place of its own user.
+        """
 
     def size_limit(self) -> int | None:
         """Returns the largest message size in bytes that the upstream has offered (RFC 1870), or None."""

@@ -7,13 +7,19 @@ RelayError
 │   └── StoreBusyError     it was not this store's turn in time: another attempt may succeed at once
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
-    │   └── UpstreamFull       it refuses a further connection: full if others work, else down
+    │   ├── UpstreamFull       it refuses a further connection: full if others work, else down
+    │   └── LoginDeferred      it cannot verify a name and password now
     ├── UpstreamRefused    it refuses the relay (TLS, AUTH, greeting 5yz): another attempt changes nothing
     │   └── LoginRefused       it refuses the name and password: further attempts can lock the account
     └── UpstreamBusy       all pooled connections stayed in use
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.core.reply import Reply
 
 
 class RelayError(Exception):
@@ -53,12 +59,19 @@ class UpstreamFull(UpstreamDown):
     """The upstream refused a further connection: with 421, or by closing it without a greeting."""
 
 
+class LoginDeferred(UpstreamDown):
+    """The upstream cannot verify the user and password now. It may serve other users, and clients without a login."""
+
+
 class UpstreamRefused(UpstreamError):  # noqa: N818 - the name describes the upstream
     """The upstream answers and refuses the relay: TLS, AUTH or a 5yz greeting."""
 
 
 class LoginRefused(UpstreamRefused):
     """The upstream refused the user and password. The message names no password."""
+
+    reply: Reply | None = None
+    """The upstream's own words."""
 
 
 class UpstreamBusy(UpstreamError):  # noqa: N818 - the name describes the upstream

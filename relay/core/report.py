@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from relay.core.envelope import Envelope, Recipient
+    from relay.core.login import LoginOutcome
     from relay.core.outcome import Outcome, Result
     from relay.core.reply import Reply
     from relay.core.ruling import Ruling
@@ -39,6 +40,9 @@ class Report:
     """The ruling for each recipient; empty if the message was refused without judging it."""
     interrupted: Collection[Recipient] = ()
     """The recipients that had an equal mail, and another one of the same sender since."""
+
+    login: str = ""
+    """The name with which the client logged in; empty if it did not."""
 
     @property
     def exempt(self) -> str:
@@ -76,6 +80,12 @@ class Reporter(Protocol):
 
     def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
         """Reports a session that was refused before its first transaction."""
+
+    def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
+        """Reports the end of a login. `name` is empty if the client gave none."""
+
+    def sender_refused(self, peer: str, login: str) -> None:
+        """Reports a sender that was refused at MAIL: not logged in (`login` is empty), or not allowed for the login."""
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault in the named step."""

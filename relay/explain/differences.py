@@ -113,7 +113,7 @@ def _compare(
             hint = labels or _name_characters(group[0])
             yield CountedDifference(first.part, kind, location, edits=group, more=has_more, hint=hint)
     if not by_location:  # no text; or the same bytes, read in two ways; or bytes that look the same
-        values = _first_different_octets(ours, theirs)
+        values = [first.label, second.label] if ours == theirs else _first_different_octets(ours, theirs)
         yield CountedDifference(first.part, kind, what, first=values[0], second=values[1], hint=labels)
 
 

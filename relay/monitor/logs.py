@@ -70,6 +70,8 @@ class MessageLog:
                 for record, result in list(originals.items())[:_MOST_ORIGINALS]
                 if result.original
             ]
+        if self._addresses and report.login:
+            fields["login"] = report.login
         if report.not_suppressed:
             fields["not_suppressed"] = INTERRUPTED
         if self._addresses:
@@ -81,6 +83,14 @@ class MessageLog:
         """Logs a recipient that was refused at RCPT, with the reply."""
         to = {"to": recipient} if self._addresses else {}
         self.event("recipient refused", {"record": record, **self._reply(reply), "peer": peer, **to})
+
+    def login_event(self, text: str, peer: str, login: str, reason: str) -> None:
+        """Logs an event that concerns a client's login. Names of logins are often addresses, and sometimes passwords.
+
+        They are included only if `addresses` is set.
+        """
+        name = {"login": login} if self._addresses and login else {}
+        self.event(text, {"peer": peer, "reason": reason, **name}, logging.WARNING)
 
     def _reply(self, reply: Reply) -> dict[str, object]:
         text = reply.text

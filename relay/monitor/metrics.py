@@ -11,6 +11,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from relay import __version__
+from relay.core.login import LoginOutcome
 from relay.core.outcome import REPEATS, Outcome
 from relay.core.reply import TOO_MANY_RECIPIENTS, UNREACHABLE, UPSTREAM_BUSY
 from relay.core.ruling import DEFAULT
@@ -101,6 +102,15 @@ class Metrics:
             "smtp_dedup_sessions_refused", "Sessions refused before a transaction.", ["reason"], registry=registry
         )
         self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
+        logins = Counter("smtp_dedup_logins", "Logins of clients (AUTH), by outcome.", ["outcome"], registry=registry)
+        self.logins = {outcome: logins.labels(outcome.value) for outcome in LoginOutcome}
+        senders_refused = Counter(
+            "smtp_dedup_senders_refused",
+            "Senders refused at MAIL: the client has not logged in, or its login may not use the address.",
+            ["reason"],
+            registry=registry,
+        )
+        self.senders_refused = {reason: senders_refused.labels(reason) for reason in ("no_login", "not_allowed")}
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from relay.core.login import LoginOutcome
 from relay.monitor.logs import MessageLog, log
 
 if TYPE_CHECKING:
@@ -74,6 +75,18 @@ class LogAndMetricsReporter:
         }
         self._log_again_at[refusal] = now + _LOG_REFUSALS_EVERY
         self._messages.event("session refused", fields, logging.WARNING)
+
+    def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
+        """Reports the end of a login. Accepted ones are in the line of each message."""
+        self._metrics.logins[outcome].inc()
+        if outcome is not LoginOutcome.ACCEPTED:
+            self._messages.login_event("login refused", peer, name, outcome.value)
+
+    def sender_refused(self, peer: str, login: str) -> None:
+        """Reports a sender that was refused at MAIL."""
+        reason = "not_allowed" if login else "no_login"
+        self._metrics.senders_refused[reason].inc()
+        self._messages.login_event("sender refused", peer, login, reason)
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault, with its traceback."""

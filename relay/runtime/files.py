@@ -44,14 +44,19 @@ def try_maildir(path: Path) -> None:
         remove(path / "new" / trial)
 
 
-def write_new(path: Path, octets: bytes) -> None:
-    """Writes a new file with mode 600, and syncs it to the disk. Leaves no file behind if it fails.
+def write_new(path: Path, octets: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Writes a new file, and syncs it to the disk. Leaves no file behind if it fails. `owner` is a user and a group id.
 
     Raises `FileExistsError` if the file exists, or another `OSError`.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            # By descriptor: the owner of the folder may have put another file in this one's place.
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            if mode != 0o600:  # noqa: PLR2004 - the mode of a new file
+                os.fchmod(descriptor, mode)
             file.write(octets)
             file.flush()
             os.fsync(file.fileno())

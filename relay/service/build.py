@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import ssl
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,25 +14,31 @@ from relay.claims.memory import MemoryStore
 from relay.claims.redis.store import RedisStore
 from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
+from relay.core.login import AnyLogin
 from relay.dependencies import Executors, Policy
+from relay.logins.users import FileAuthenticator
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget, usable_memory
-from relay.settings.sources import default_secret_file, store_password
+from relay.settings.sources import default_secret_file, fallback_password, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.session_table import SessionLimits
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
 from relay.upstream.smtp import SmtpUpstream
+from relay.upstream.token import token_from_command, token_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from relay.core.delivery import Upstream
+    from relay.core.login import Authenticator
     from relay.core.store import Store
     from relay.settings import Settings
+    from relay.upstream.token import AccessToken
 
 _OTHER_DESCRIPTORS = 100
 """File descriptors that are kept for the store, HTTP clients, kept copies, the log and the event loop (20 at rest)."""
@@ -118,6 +125,7 @@ def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLim
         message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
+        logins=settings.auth.mode in {"file", "passthrough"},
         descriptors=_session_descriptors(settings),
     )
 
@@ -142,12 +150,42 @@ def build_target(url: SmtpUrl, settings: Settings, password: str | None) -> Targ
         starttls=url.security is Security.STARTTLS,
         implicit_tls=url.security is Security.TLS,
         user=url.user or "",
-        password=(password or "") if url.user else "",
+        password=(fallback_password(settings, url) or password or "") if url.user else "",
+        token=_token(settings) if url.user and url == settings.upstream.url else None,
         tls=None if url.security is Security.NONE else _tls_context(settings),
         helo_name=settings.upstream.helo_name or public_name(_hostname()),
         limit=settings.upstream.connect_timeout,
         greeting_limit=settings.upstream.greeting_timeout,
     )
+
+
+def _token(settings: Settings) -> AccessToken | None:
+    upstream = settings.upstream
+    if upstream.token_file:
+        return token_from_file(upstream.token_file, time.monotonic)
+    if upstream.token_command:
+        return token_from_command(upstream.token_command, time.monotonic)
+    return None
+
+
+def build_authenticator(settings: Settings, upstream: Upstream) -> Authenticator | None:
+    """Returns what verifies the logins of clients. Raises `SettingsError` if the users file cannot be read."""
+    auth = settings.auth
+    if auth.mode == "file" and auth.users_file:
+        return _file_authenticator(auth.users_file)
+    if auth.mode == "passthrough" and isinstance(upstream, SmtpUpstream):
+        return upstream
+    return AnyLogin() if auth.mode == "any" else None
+
+
+def _file_authenticator(path: Path) -> FileAuthenticator:
+    try:
+        return FileAuthenticator(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(
+            f"auth.users_file {path}: {reason}; write it with relay user add, readable for the relay's user"
+        ) from error
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:

@@ -15,6 +15,7 @@ from relay.claims.store_client import BatchingStoreClient
 from relay.core.errors import CannotListenError, LoginRefused, UpstreamError
 from relay.core.ruling import DEFAULT
 from relay.dependencies import Dependencies
+from relay.logins.users import FileAuthenticator
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
@@ -23,6 +24,7 @@ from relay.records.kept_copies import KeptCopies
 from relay.records.writer import RecordWriter
 from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import (
+    build_authenticator,
     build_executors,
     build_memory,
     build_policy,
@@ -60,6 +62,7 @@ class Service:
         store = build_store(settings)
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
+        self.authenticator = build_authenticator(settings, self.upstream)
         self.claims = ClaimManager(
             self.store,
             lease=settings.dedup.lease,
@@ -89,6 +92,7 @@ class Service:
         return Dependencies(
             policy=build_policy(self._settings),
             upstream=self.upstream,
+            authenticator=self.authenticator,
             claims=self.claims,
             reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self._settings.log.addresses)),
             judge=self._judge,
@@ -135,6 +139,8 @@ class Service:
         )
         await _close(limit / 8, store=self.store.close())
         self._executors.close()
+        if isinstance(self.authenticator, FileAuthenticator):
+            self.authenticator.close()
 
     @property
     def _closing_time(self) -> float:

@@ -103,6 +103,11 @@ def parse_path_or_none(value: object) -> Path | None:
     return None if value is None or value == "" else parse_path(value)
 
 
+def parse_paths(value: object) -> tuple[Path | None, ...]:
+    """Reads a list of paths; empty text in it means none."""
+    return tuple(parse_path_or_none(item) for item in parse_list(value, '["/etc/smtp-dedup-relay/password2"]'))
+
+
 def _remedy_for(text: str, port: int) -> str:
     if text.count(":") > 1 and "[" not in text:
         return f'an IPv6 address needs brackets; write for example "[::1]:{port}"'

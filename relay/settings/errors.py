@@ -15,7 +15,7 @@ from relay.settings.urls import MASK, mask
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_LATER_SECTIONS = frozenset({"auth", "service", "tls"})
+_LATER_SECTIONS = frozenset({"service", "tls"})
 _LATER_KEYS = frozenset({"listen.tls_address"})
 
 Given: TypeAlias = Mapping[str, tuple[object, str]]

@@ -5,12 +5,14 @@ model is refused, so that no operator relies on a key without effect.
 """
 
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from relay.settings import value_types
+from relay.settings.access import check_access
 from relay.settings.presets import parse_presets
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
 from relay.settings.urls import RedisUrl, SmtpUrl
@@ -53,8 +55,32 @@ class ListenSection(_Section):
     )
     networks: Networks = _key(
         ["127.0.0.0/8", "::1/128"],
-        "Networks whose clients may send, in CIDR form. Other clients receive 554.",
+        "Networks whose clients may send without a login, in CIDR form, and log in without TLS. Other clients receive "
+        "554, or with auth.mode file or passthrough may send once they have logged in over TLS.",
     )
+
+
+class AuthSection(_Section):
+    """Logins of clients (AUTH). docs/auth.md explains them."""
+
+    mode: Literal["off", "file", "passthrough", "any"] = _key(
+        "off",
+        '"off" offers no AUTH; "file" verifies logins against auth.users_file; "passthrough" logs in at the upstream '
+        'with the name and password of the client, and the upstream decides; "any" accepts every login, for '
+        "applications in listen.networks that cannot send without one.",
+    )
+    users_file: PathOrNone = _key(
+        "",
+        'File of names and hashed passwords, which `relay user` writes. Read again when it changes. "" = none.',
+    )
+
+    @model_validator(mode="after")
+    def _has_users(self) -> Self:
+        if self.mode == "file" and not self.users_file:
+            raise ValueError(
+                'auth.mode is "file", but auth.users_file is missing; name a file, and add users with relay user add'
+            )
+        return self
 
 
 class UpstreamSection(_Section):
@@ -70,7 +96,8 @@ class UpstreamSection(_Section):
         [],
         "Mail servers to use while the one in upstream.url cannot be reached, in order of preference; written like "
         "upstream.url. A message moves to the next one only before its final dot. The preferred one is used again once "
-        "it answers. Users in these URLs log in with the same password.",
+        "it answers. Users in these URLs log in with the same password, unless upstream.fallback_password_files names "
+        "another one.",
     )
     password: value_types.Secret = _key(
         None,
@@ -81,6 +108,22 @@ class UpstreamSection(_Section):
         "File whose first line is the password of the user in upstream.url. The relay's user must be able to read it. "
         "Under systemd write RELAY_UPSTREAM__PASSWORD=... into /etc/smtp-dedup-relay/environment instead, which "
         'systemd reads as root (mode 600). "" = none.',
+    )
+    fallback_password_files: value_types.Paths = _key(
+        [],
+        "One file for each URL in upstream.fallback_urls, in the same order, whose first line is the password of the "
+        'user there. "" in a place = the password of upstream.url. [] = that password for all.',
+    )
+    token_file: PathOrNone = _key(
+        "",
+        "File whose first line is an access token of the user in upstream.url, who then logs in with XOAUTH2 in place "
+        "of a password. Another program renews it. The relay reads it again after 5 minutes, and when the upstream "
+        'refuses the token. "" = none.',
+    )
+    token_command: value_types.Command = _key(
+        [],
+        "Program, with its arguments, that prints such a token in its first line, within 30 s. No shell runs it. The "
+        "relay runs it again after 5 minutes, and when the upstream refuses the token. [] = none.",
     )
     ca_file: PathOrNone = _key(
         "",
@@ -147,8 +190,34 @@ class UpstreamSection(_Section):
         return "upstream.url" if url == self.url else "upstream.fallback_urls"
 
     @model_validator(mode="after")
+    def _passwords_fit(self) -> Self:
+        files, urls = self.fallback_password_files, self.fallback_urls
+        if files and len(files) != len(urls):
+            raise ValueError(
+                f"upstream.fallback_password_files has {len(files)} files, and upstream.fallback_urls has {len(urls)} "
+                'URLs; write one file for each URL, or "" for the password of upstream.url'
+            )
+        if self.token_file and self.token_command:
+            raise ValueError("upstream.token_file and upstream.token_command are both set; remove one of them")
+        return self
+
+    @property
+    def uses_token(self) -> bool:
+        """Whether the user in `url` logs in with an access token."""
+        return bool(self.token_file or self.token_command)
+
+    def fallback_password_file(self, url: SmtpUrl) -> Path | None:
+        """Returns the file with the password of one of `fallback_urls`, if it has its own."""
+        files = dict(zip(self.fallback_urls, self.fallback_password_files, strict=False))
+        return files.get(url)
+
+    def _needs_password(self, url: SmtpUrl) -> bool:
+        own = self.uses_token if url == self.url else self.fallback_password_file(url)
+        return bool(url.user) and not own
+
+    @model_validator(mode="after")
     def _user_has_password(self) -> Self:
-        if any(url.user for url in self.smtp_urls) and not (self.password or self.password_file):
+        if any(self._needs_password(url) for url in self.smtp_urls) and not (self.password or self.password_file):
             raise ValueError(
                 "upstream.url names a user, but there is no password; write it to a file and name that in "
                 "upstream.password_file, or set RELAY_UPSTREAM__PASSWORD"
@@ -318,6 +387,7 @@ class Settings(_Section):
     """All settings, in the order of the reference page."""
 
     listen: ListenSection = Field(default_factory=ListenSection)
+    auth: AuthSection = Field(default_factory=AuthSection)
     upstream: UpstreamSection = Field(default_factory=UpstreamSection)
     dedup: DedupSection = Field(default_factory=DedupSection)
     store: StoreSection = Field(default_factory=StoreSection)
@@ -344,6 +414,15 @@ class Settings(_Section):
             raise ValueError(
                 f"listen.address ({listen}) and http.address ({http}) are the same; write another port in one, "
                 'or http.address = "" for no metrics'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_no_open_relay(self) -> Self:
+        check_access([self.listen.address], self.listen.networks, self.auth.mode)
+        if self.auth.mode == "passthrough" and not self.upstream.smtp_urls:
+            raise ValueError(
+                f'auth.mode = "passthrough" needs a mail server, and upstream.url is {self.upstream.url}; write smtp://HOST'
             )
         return self
 

@@ -38,8 +38,10 @@ def _secret_files(settings: Settings, default_secret: Path | None) -> dict[str, 
     files: dict[str, Path | None] = {}
     for key in KEYS:
         section, _, name = key.partition(".")
-        if name.endswith(("password_file", "secret_file")):
+        if name.endswith(("password_file", "secret_file", "users_file", "token_file")):
             files[key] = getattr(getattr(settings, section), name)
+    for number, path in enumerate(settings.upstream.fallback_password_files, 1):
+        files[f"upstream.fallback_password_files {number}"] = path
     if settings.record.addresses:
         del files[SECRET_KEY]  # not used
     else:

@@ -22,6 +22,8 @@ from relay.settings.warnings import warnings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from relay.settings.urls import SmtpUrl
+
 DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
 """Read if it exists and no other file is named."""
 
@@ -156,6 +158,15 @@ def upstream_password(settings: Settings) -> str | None:
     if upstream.password or not upstream.password_file:
         return upstream.password.get_secret_value() if upstream.password else None
     return _first_line(upstream.password_file, "upstream.password_file")
+
+
+def fallback_password(settings: Settings, url: SmtpUrl) -> str | None:
+    """Returns the password for one of `upstream.fallback_urls` from the first line of its own file, or None.
+
+    Raises `SettingsError` if the file holds none.
+    """
+    path = settings.upstream.fallback_password_file(url)
+    return _first_line(path, "upstream.fallback_password_files") if path else None
 
 
 def store_password(settings: Settings) -> str | None:

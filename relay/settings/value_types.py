@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -56,6 +57,23 @@ def _text_or_empty(value: object) -> str:
 
 def _texts(values: Sequence[object]) -> list[str]:
     return [str(value) for value in values]
+
+
+def _texts_or_empty(values: Sequence[object]) -> list[str]:
+    return [_text_or_empty(value) for value in values]
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """Returns the words of a TOML list, of its text, or of a command line."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        try:
+            value = shlex.split(value)
+        except ValueError:
+            raise ValueError('a quote is not closed; write for example ["/usr/local/bin/token", "me"]') from None
+    words = units.parse_list(value, '["/usr/local/bin/token", "me@example.com"]')
+    if not all(isinstance(word, str) and word for word in words):
+        raise ValueError('each word is text; write for example ["/usr/local/bin/token", "me@example.com"]')
+    return tuple(map(str, words))
 
 
 def _secret(value: object) -> SecretStr | None:
@@ -165,6 +183,21 @@ PathOrNone: TypeAlias = Annotated[
     PlainValidator(addresses.parse_path_or_none),
     PlainSerializer(_text_or_empty, return_type=str),
 ]
+
+Paths: TypeAlias = Annotated[
+    tuple[Path | None, ...],
+    ValueType("list of paths"),
+    PlainValidator(addresses.parse_paths),
+    PlainSerializer(_texts_or_empty, return_type=list[str]),
+]
+
+Command: TypeAlias = Annotated[
+    tuple[str, ...],
+    ValueType("program and arguments"),
+    PlainValidator(_command),
+    PlainSerializer(list, return_type=list[str]),
+]
+"""Words that are executed without a shell."""
 
 KeepOrNone: TypeAlias = Annotated[
     urls.MaildirUrl | None,

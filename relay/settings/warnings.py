@@ -24,6 +24,7 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
     """
     return [
         *_listen(settings),
+        *_auth(settings),
         *_upstream(settings),
         *_dedup(settings),
         *rule_warnings(settings, tables_from),
@@ -35,14 +36,20 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
 
 def _listen(settings: Settings) -> Iterator[str]:
     listen = settings.listen
-    all_hosts = [str(network) for network in listen.networks if network.prefixlen == 0]
-    if all_hosts and not listen.address.loopback:
-        yield (
-            f"listen.networks holds {all_hosts[0]} while listen.address is {listen.address}: every host that "
-            "can connect may send mail through this relay; name your own networks only"
-        )
-    if not listen.networks:
+    if not listen.networks and settings.auth.mode not in {"file", "passthrough"}:
         yield "listen.networks is empty: no client can send; name the networks of your applications"
+
+
+def _auth(settings: Settings) -> Iterator[str]:
+    auth, upstream = settings.auth, settings.upstream
+    if auth.users_file and auth.mode != "file":
+        yield f'auth.users_file is not read, because auth.mode is "{auth.mode}"; write auth.mode = "file"'
+    for url in upstream.smtp_urls if auth.mode == "passthrough" else ():
+        if url.security is Security.NONE and not url.address.loopback:
+            yield (
+                f"{upstream.key_of(url)} sends the passwords of all users to {url.address} unprotected; write "
+                "smtp+starttls:// or smtps://"
+            )
 
 
 def _upstream(settings: Settings) -> Iterator[str]:
@@ -55,7 +62,7 @@ def _upstream(settings: Settings) -> Iterator[str]:
             "name the upstream's certificate authority in upstream.ca_file instead"
         )
     login = [url for url in urls if url.user is not None]
-    if not login and (upstream.password or upstream.password_file):
+    if not login and (upstream.password or upstream.password_file or upstream.uses_token):
         yield "upstream.url names no user, so the password is not used; write USER@ before its host"
     for url in login:
         if url.security is Security.NONE and not url.address.loopback:

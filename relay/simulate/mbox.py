@@ -75,7 +75,7 @@ def is_truncated(raw: bytes) -> bool:
         return False
     message = parse(unpack(raw).content)
     if isinstance(message.root, Multipart):
-        return False
+        return not message.root.is_closed
     return not raw.endswith(b"\n") or message.broken in {
         "a multipart without its closing boundary",
         "no blank line after the header section",

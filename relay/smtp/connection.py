@@ -35,6 +35,8 @@ _CLIENT_ERRORS = frozenset(
         replies.BAD_SYNTAX,
         replies.BAD_SEQUENCE,
         replies.UNKNOWN_PARAMETER,
+        replies.LOGIN_REQUIRED,
+        replies.ENCRYPTION_REQUIRED,
     }
 )
 """Replies that count as client errors. A bad address does not: a list of recipients may contain many of them."""

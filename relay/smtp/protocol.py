@@ -18,10 +18,12 @@ from aiosmtpd.smtp import syntax
 
 from relay.core import reply as replies
 from relay.core.content import Content
+from relay.core.login import LoginOutcome
 from relay.core.reply import Reply
+from relay.smtp.auth import LONGEST_RESPONSE, ExchangeFailed, read_credentials
 from relay.smtp.connection import Connection
 from relay.smtp.path import parse_path
-from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, NoMemory
+from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, NoMemory
 
 if TYPE_CHECKING:
     from relay.dependencies import Dependencies
@@ -39,10 +41,10 @@ class RelaySMTP(Connection):
         # The attributes that aiosmtpd's NOOP and HELP read.
         self._handle_hooks = {}
         self._auth_required = False
-        self._smtp_methods = self._commands
+        self._smtp_methods = self._commands if dependencies.authenticator else self._commands_without_login
 
     async def _execute(self, verb: str, argument: bytes) -> Reply | None:
-        reply: Reply | None = await self._commands.get(verb, RelaySMTP._unknown)(self, argument)
+        reply: Reply | None = await self._smtp_methods.get(verb, RelaySMTP._unknown)(self, argument)
         return reply
 
     async def push(self, status: str | bytes) -> None:
@@ -61,6 +63,26 @@ class RelaySMTP(Connection):
     async def smtp_EHLO(self, name: bytes) -> Reply:  # noqa: N802
         """RFC 5321 section 4.1.1.1."""
         return await self._relay_session.ehlo(name) if name else replies.BAD_SYNTAX
+
+    @syntax("AUTH <mechanism> [initial-response]")
+    async def smtp_AUTH(self, argument: bytes) -> Reply:  # noqa: N802
+        """RFC 4954."""
+        session = self._relay_session
+        refusal = session.before_auth(argument)
+        if refusal is not None:
+            return refusal
+        try:
+            return await session.log_in(await read_credentials(argument, self._ask))
+        except ExchangeFailed as failure:
+            return await session.login.fail("", failure.reply, failure.outcome)
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        """Sends a challenge of AUTH and returns the response."""
+        await self._send(Reply(334, (challenge,)))
+        try:
+            return await self._input.line(LONGEST_RESPONSE)
+        except LineTooLong:
+            raise ExchangeFailed(replies.LOGIN_LINE_TOO_LONG, LoginOutcome.MALFORMED) from None
 
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, argument: bytes) -> Reply:  # noqa: N802
@@ -111,7 +133,7 @@ class RelaySMTP(Connection):
         return replies.NOT_IMPLEMENTED
 
     async def smtp_XFORWARD(self, argument: bytes) -> Reply:  # noqa: N802
-        """Postfix's XFORWARD_README. All clients that are admitted are trusted."""
+        """Postfix's XFORWARD_README. For clients that may send without a login."""
         return self._relay_session.forward(argument)
 
     @syntax("RSET")
@@ -151,6 +173,7 @@ class RelaySMTP(Connection):
     _commands: ClassVar[dict[str, Any]] = {
         "HELO": smtp_HELO,
         "EHLO": smtp_EHLO,
+        "AUTH": smtp_AUTH,
         "MAIL": smtp_MAIL,
         "RCPT": smtp_RCPT,
         "DATA": smtp_DATA,
@@ -162,3 +185,5 @@ class RelaySMTP(Connection):
         "HELP": smtp_HELP,
         "QUIT": smtp_QUIT,
     }
+    _commands_without_login: ClassVar[dict[str, Any]] = dict(_commands)
+    del _commands_without_login["AUTH"]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from relay.core import reply as replies
 from relay.core.envelope import Envelope, fold
 from relay.core.reply import Reply
+from relay.smtp.auth import MECHANISMS
+from relay.smtp.client_login import ClientLogin
 from relay.smtp.parameters import (
     FORWARDED_ATTRIBUTES,
     declared_size,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.content import Content
+    from relay.core.login import Credentials
     from relay.core.session_refusal import SessionRefusal
     from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
@@ -49,6 +52,9 @@ class Session:
         self.extended = False
         """Whether the client sent EHLO last, not HELO."""
         self.peer = peer
+        self.is_encrypted = False
+        """Whether the connection uses TLS."""
+        self.login = ClientLogin(table, dependencies, peer)
         self._table = table
         self._relay = dependencies
         self._client_name = b""
@@ -91,9 +97,25 @@ class Session:
         offers = self._relay.upstream.offers
         extensions = ["PIPELINING", f"SIZE {self._size_limit()}"]
         extensions += [name for name in ("8BITMIME", "DSN") if offers(name)]
-        extensions += ["ENHANCEDSTATUSCODES", f"XFORWARD {FORWARDED_ATTRIBUTES}"]
+        extensions.append("ENHANCEDSTATUSCODES")
+        if self.login.trusted:
+            extensions.append(f"XFORWARD {FORWARDED_ATTRIBUTES}")
         extensions += [name for name in ("SMTPUTF8",) if offers(name)]
+        if self.login.is_offered(encrypted=self.is_encrypted):
+            extensions.append(f"AUTH {MECHANISMS}")
         return Reply(250, (*hostname.lines, *(text.encode() for text in extensions)))
+
+    def before_auth(self, argument: bytes) -> Reply | None:
+        """Returns the reply that refuses AUTH, or None. `argument` is that of the command."""
+        if not self._client_name or self._transaction is not None:
+            return replies.BAD_SEQUENCE
+        return self.login.refusal(encrypted=self.is_encrypted) if argument else replies.BAD_SYNTAX
+
+    async def log_in(self, credentials: Credentials) -> Reply:
+        """Verifies the credentials of an AUTH command that `before_auth` has let through. Returns its reply."""
+        if self._relay.authenticator is None:
+            return replies.UNKNOWN_COMMAND
+        return await self.login.verify(credentials, self._relay.authenticator)
 
     @property
     def content_limit(self) -> int:
@@ -110,6 +132,8 @@ class Session:
         """Notes what a trusted client says about the original client of the next message (XFORWARD)."""
         if self._transaction is not None:
             return replies.BAD_SEQUENCE
+        if not self.login.trusted:
+            return replies.UNKNOWN_COMMAND
         attributes = parse_forwarded(argument)
         if isinstance(attributes, Reply):
             return attributes
@@ -122,6 +146,8 @@ class Session:
             return replies.BAD_SEQUENCE
         if self._table.draining:
             return replies.DRAINING
+        if (refusal := self.login.sender_refusal(reverse_path)) is not None:
+            return refusal
         passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
             return passed_on
@@ -132,6 +158,8 @@ class Session:
             self._envelope,
             peer=self._forwarded.get(b"ADDR", b"").decode("ascii") or self.peer,
             helo=self._forwarded.get(b"HELO") or self._client_name,
+            login=self.login.current,
+            protocol=f"ESMTP{'S' * self.is_encrypted}{'A' * (self.login.current is not None)}",
         )
         return replies.SENDER_OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from relay.core import reply as replies
 from relay.core.session_refusal import SessionRefusal
 from relay.runtime.tasks import Tasks
+from relay.smtp.auth_limits import LoginLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +34,7 @@ class SessionLimits:
     """What a client may do."""
 
     networks: Sequence[IPv4Network | IPv6Network]
-    """The networks of the clients that may send."""
+    """The networks of the clients that may send without a login."""
     message_size: int
     """Bytes; 0 means no limit of the relay's own."""
     sessions: int
@@ -48,6 +50,8 @@ class SessionLimits:
     """Seconds."""
     memory_wait: float = 5.0
     """Seconds that DATA waits for memory before it is refused."""
+    logins: bool = False
+    """Whether clients of other networks are admitted, to log in."""
 
 
 class SessionTable:
@@ -62,6 +66,7 @@ class SessionTable:
         """The command loops."""
         self.messages = Tasks()
         """The transactions after their final dots. They end without their sessions."""
+        self.logins = LoginLimits(time.monotonic)
         self._sessions: set[Session] = set()
         self._clients: Counter[str] = Counter()
         """The number of sessions of each client."""
@@ -74,12 +79,12 @@ class SessionTable:
         """Returns why a new session of a client is refused, or None. `peer` is its IP address, empty if unknown."""
         # The client left before the system could return its address: no network is known to be allowed.
         address = _address(peer) if peer else None
-        if address is None or not any(address in network for network in self.limits.networks):
+        if address is None or not (self.limits.logins or self._in_networks(address)):
             return SessionRefusal.NETWORK
         if self.draining:
             return SessionRefusal.DRAINING
         places = min(self.limits.sessions, self.limits.descriptors)
-        free, held = places - len(self._sessions), self._clients[_client(peer)]
+        free, held = places - len(self._sessions), self._clients[client_of(peer)]
         takes_the_last = held == places - 1 and places > _FEW
         if not (takes_the_last or held >= _SHARE * free):
             return None
@@ -87,16 +92,24 @@ class SessionTable:
             return SessionRefusal.DESCRIPTORS
         return SessionRefusal.CLIENT_SHARE if free > 0 else SessionRefusal.SESSIONS
 
+    def trusts(self, peer: str) -> bool:
+        """Returns whether a client may send without a login."""
+        # Without logins, no other clients are admitted.
+        return not self.limits.logins or (bool(peer) and self._in_networks(_address(peer)))
+
+    def _in_networks(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self.limits.networks)
+
     def add(self, session: Session) -> None:
         """Adds a session that `refusal` admits."""
         self._sessions.add(session)
-        self._clients[_client(session.peer)] += 1
+        self._clients[client_of(session.peer)] += 1
 
     def remove(self, session: Session) -> None:
         """Removes a session whose connection has ended. May be called repeatedly."""
         if session in self._sessions:
             self._sessions.remove(session)
-            client = _client(session.peer)
+            client = client_of(session.peer)
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]
@@ -126,7 +139,12 @@ def _address(peer: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _client(peer: str) -> str:
+def is_loopback(peer: str) -> bool:
+    """Returns whether a client is on this machine."""
+    return bool(peer) and _address(peer).is_loopback
+
+
+def client_of(peer: str) -> str:
     """Returns what counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
     if ":" not in peer:
         return peer

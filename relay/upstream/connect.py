@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import aiosmtplib
 from aiohappyeyeballs import start_connection
 
-from relay.core.errors import UpstreamDown
+from relay.core.errors import LoginRefused, UpstreamDown
 from relay.upstream.connect_failure import explain
 from relay.upstream.connection import Connection
 from relay.upstream.wire import Wire
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from aiohappyeyeballs import AddrInfoType
+
+    from relay.core.login import Credentials
+    from relay.upstream.token import AccessToken
 
 _NEXT_ADDRESS_AFTER = 0.25
 """Seconds after which the next address of a host is tried as well (RFC 8305 section 5)."""
@@ -37,7 +40,9 @@ class Target:
     starttls: bool = False
     implicit_tls: bool = False
     user: str = ""
-    password: str = field(default="", repr=False)
+    password: str | bytes = field(default="", repr=False)
+    token: AccessToken | None = field(default=None, repr=False)
+    """The source of access tokens for XOAUTH2. If it is set, `password` is not used."""
     tls: ssl.SSLContext | None = None
     helo_name: str = ""
     """The name in EHLO. If empty, the local address of the connection (RFC 5321 section 4.1.4)."""
@@ -49,6 +54,10 @@ class Target:
     def __str__(self) -> str:
         """Returns `host:port`, for logs: without user and password."""
         return f"{self.host}:{self.port}"
+
+    def with_login(self, credentials: Credentials) -> Target:
+        """Returns the target with a client's name and password."""
+        return replace(self, user=credentials.name, password=credentials.password, token=None)
 
 
 class _Attempt:
@@ -157,10 +166,27 @@ async def connect(
     observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     look_up: Callable[[Target], Awaitable[Sequence[AddrInfoType]]] = look_up,
 ) -> Connection:
-    """Opens a connection and sends EHLO. `observe` receives the name of each step and its seconds.
+    """Opens a connection, sends EHLO and logs in. `observe` receives the name of each step and its seconds.
 
-    Raises `UpstreamDown` or `UpstreamRefused` with the reason.
+    If the upstream refuses an access token, another one is tried, once. Raises `UpstreamDown` or `UpstreamRefused`.
     """
+    if target.token is None:
+        return await _connect(target, observe, look_up)
+    token = await target.token.get()
+    try:
+        return await _connect(replace(target, password=token), observe, look_up)
+    except LoginRefused:
+        another = await target.token.get(instead_of=token)
+        if another == token:
+            raise
+        return await _connect(replace(target, password=another), observe, look_up)
+
+
+async def _connect(
+    target: Target,
+    observe: Callable[[str, float], None],
+    look_up: Callable[[Target], Awaitable[Sequence[AddrInfoType]]],
+) -> Connection:
     attempt: _Attempt | None = None
     try:
         async with asyncio.timeout(target.limit) as limit:
@@ -198,10 +224,15 @@ async def _login(client: aiosmtplib.SMTP, target: Target) -> None:
 
     aiosmtplib's `login` tries the same wrong password with each mechanism. Providers count that as several failures.
     """
+    if target.token is not None:
+        if "xoauth2" not in client.server_auth_methods:
+            raise aiosmtplib.SMTPException("XOAUTH2 (AUTH) is missing")
+        await client.auth_xoauth2(target.user, target.password)
+        return
     mechanisms = {"cram-md5": client.auth_crammd5, "plain": client.auth_plain, "login": client.auth_login}
     offered = [mechanism for mechanism in client.supported_auth_methods if mechanism in mechanisms]
     if not offered:
-        await client.login(target.user, target.password)  # raises the exception that names what is missing
+        await client.login(target.user, "")  # raises the exception that names what is missing
     for mechanism in offered:
         try:
             await mechanisms[mechanism](target.user, target.password)

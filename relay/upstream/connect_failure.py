@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import aiosmtplib
 
-from relay.core.errors import LoginRefused, UpstreamDown, UpstreamFull, UpstreamRefused
-from relay.upstream.excerpt import quote
+from relay.core.errors import LoginDeferred, LoginRefused, UpstreamDown, UpstreamFull, UpstreamRefused
+from relay.core.reply import Reply
+from relay.upstream.excerpt import HIDE, LONGEST_LINE, MOST_LINES, excerpt, quote
 
 if TYPE_CHECKING:
     from relay.upstream.connect import Target
@@ -47,9 +48,17 @@ def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> U
     if not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 section 4.2
         return UpstreamDown(f"{target} does not answer as an SMTP server does: {quote(error.message)}")
     text = f"{target} answered {error.code} {quote(error.message)}"
+    is_login = isinstance(error, aiosmtplib.SMTPAuthenticationError)
+    if error.code == _CLOSING:
+        return UpstreamFull(text)
     if error.code // 100 == 4:  # noqa: PLR2004 - 4yz: later
-        return (UpstreamFull if error.code == _CLOSING else UpstreamDown)(text)
-    return (LoginRefused if isinstance(error, aiosmtplib.SMTPAuthenticationError) else UpstreamRefused)(text)
+        return (LoginDeferred if is_login else UpstreamDown)(text)
+    if not is_login:
+        return UpstreamRefused(text)
+    refusal = LoginRefused(f"{text} to the access token" if target.token else text)
+    lines = [line.encode("utf-8", "surrogateescape").translate(HIDE) for line in error.message.split("\n")]
+    refusal.reply = Reply(error.code, tuple(excerpt(line, LONGEST_LINE, b" ") for line in lines[:MOST_LINES]))
+    return refusal
 
 
 def _reason(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from relay.upstream.excerpt import describe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from relay.core.login import Credentials
     from relay.core.reply import Reply
     from relay.upstream.wire import Wire
 
@@ -34,6 +35,8 @@ class Connection:
         """Seconds of the event loop's clock."""
         self.rank = 0
         """The position of its upstream in the order of preference, from 0."""
+        self.identity: Credentials | None = None
+        """The client's credentials with which it is logged in; None if it is not logged in as a client."""
         self.transactions = 0
         self.messages = 0
         self.resets = 0

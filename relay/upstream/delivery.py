@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
 from relay.core.errors import LoginRefused, UpstreamBusy, UpstreamDown, UpstreamFull, UpstreamRefused
-from relay.core.reply import UNREACHABLE, UPSTREAM_BUSY, Reply
+from relay.core.reply import LOGGED_IN, LOGIN_UNAVAILABLE, UNREACHABLE, UPSTREAM_BUSY, Reply
 from relay.upstream.excerpt import describe
 from relay.upstream.patience import Patience
 from relay.upstream.wire import ConnectionEnded, NoReply
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
+    from relay.core.login import Credentials
     from relay.upstream.checkout import Checkout
     from relay.upstream.pool import Pool
     from relay.upstream.route import Route
@@ -61,10 +62,15 @@ class SmtpDelivery:
     the upstream closes.
     """
 
-    def __init__(self, context: DeliveryContext, envelope: Envelope, client: str) -> None:
+    def __init__(
+        self, context: DeliveryContext, envelope: Envelope, client: str, identity: Credentials | None = None
+    ) -> None:
         self._context = context
         self._envelope = envelope
         self._client = client
+        self._identity = identity
+        self._login_refusal: Reply | None = None
+        """The upstream's reply to the client's credentials, if it refused them."""
         self._patience = Patience(context.patience, asyncio.get_running_loop().time)
         self._checkout: Checkout | None = None
         self._needs_new = False
@@ -76,6 +82,19 @@ class SmtpDelivery:
         self._failure: Reply | None = None
         """The reply to everything that follows, once it is known."""
         self.dot_sent = False
+
+    async def log_in(self) -> Reply:
+        """Connects with the client's credentials and checks the connection in. Returns 235 or the refusal."""
+
+        async def attempt(checkout: Checkout) -> Reply:
+            del checkout
+            return LOGGED_IN
+
+        try:
+            reply = await self._with_retries(attempt, lambda reply: reply.transient)
+        finally:
+            await self.finish()
+        return reply if reply.positive else self._login_refusal or LOGIN_UNAVAILABLE
 
     async def rcpt(self, path: bytes) -> Reply:
         """Passes a recipient on and returns the upstream's reply."""
@@ -218,7 +237,9 @@ class SmtpDelivery:
     async def _may_retry(self, error: Exception) -> bool:
         """Handles the failure of an attempt. Returns True, after a pause, if another attempt may follow."""
         if isinstance(error, UpstreamRefused):
-            if not isinstance(error, LoginRefused):  # that is logged once, not for each message
+            if isinstance(error, LoginRefused):  # that is logged once, not for each message
+                self._login_refusal = error.reply
+            else:
                 log.error("%s", error)
             return False
         # A pooled connection may have died unnoticed. That costs no patience; a hanging one does.
@@ -240,7 +261,7 @@ class SmtpDelivery:
         if checkout is None or checkout.checked_in:
             await pool.wait_for_slot(self._client, first=is_full)
             self._patience.overlook()
-            checkout = await pool.check_out(new=self._needs_new)
+            checkout = await pool.check_out(new=self._needs_new, identity=self._identity)
         elif pool.delays_replies(checkout.connection):
             checkout = await pool.exchange(checkout)
         self._checkout = checkout

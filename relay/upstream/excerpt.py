@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 LONGEST_LINE = 1000
 """Octets of one reply line that are kept. RFC 5321 section 4.5.3.1.5 limits a line to 512."""
 MOST_LINES = 50
+HIDE = bytes.maketrans(bytes({*range(0x20), 0x7F} - {ord("\t")}), b"?" * 32)
+"""Replaces control characters: a bare CR in a reply could forge another reply for a later reader."""
 LONGEST_QUOTE = 500
 """Characters of an upstream's text in an error message."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.envelope import Envelope
+    from relay.core.login import Credentials
 
 _THREADS = 4
 _RECIPIENT_OK = Reply.of(250, "2.1.5 Ok")
@@ -32,9 +33,9 @@ class MaildirUpstream:
 
     connections_in_use = 0
 
-    def begin(self, envelope: Envelope, client: str = "") -> MaildirDelivery:
+    def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> MaildirDelivery:
         """Returns a delivery."""
-        del client
+        del client, identity
         return MaildirDelivery(self.path, envelope, self._executor)
 
     def size_limit(self) -> int | None:

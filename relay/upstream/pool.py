@@ -6,13 +6,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamError, UpstreamFull
+from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
 from relay.upstream.checkout import Checkout
 from relay.upstream.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from relay.core.login import Credentials
     from relay.upstream.connection import Connection
 
 LONGEST_IDLE = 30.0
@@ -32,12 +33,13 @@ count a connection after QUIT."""
 class Pool:
     """At most `size` connections in use at a time. Of the free ones the last used is reused first, if `prefers` it.
 
-    Times in seconds.
+    A connection that is logged in with a client's credentials (its `identity`) serves this identity only. All
+    identities share the `size`. Times in seconds.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Connection]],
+        connect: Callable[[Credentials | None], Awaitable[Connection]],
         size: int,
         *,
         longest_wait: float = LONGEST_WAIT,
@@ -97,34 +99,35 @@ class Pool:
         if not self._slots.acquire_now():  # saves the cost of a timer
             await self._slots.acquire(client, self.longest_wait, first=first)
 
-    async def check_out(self, *, new: bool = False) -> Checkout:
-        """Returns a free connection or opens one; always opens one if `new`.
+    async def check_out(self, *, new: bool = False, identity: Credentials | None = None) -> Checkout:
+        """Returns a free connection of the identity or opens one; always opens one if `new`.
 
         Raises `UpstreamError`; then the slot is free again.
         """
         try:
-            connection = None if new else self._take_free()
+            connection = None if new else self._take_free(identity)
             if connection is None:
-                if self._free:
+                if self._free and (new or len(self._free) + self._slots.in_use > self._slots.limit):
                     # The new connection replaces the one that was free longest.
                     await self._free.pop(0)[1].wire.leave(_LONGEST_QUIT)
-                connection = await self._open()
+                connection = await self._open(identity)
             return Checkout(connection, asyncio.get_running_loop().time() + self._longest_loan, self._observe)
         except BaseException:
             self._slots.release()
             raise
 
-    async def _open(self) -> Connection:
+    async def _open(self, identity: Credentials | None) -> Connection:
         self._opening += 1
         try:
-            connection = await self._connect()
+            connection = await self._connect(identity)
         except UpstreamFull:
             now = asyncio.get_running_loop().time()
             leaving = sum(now - left < _LONGEST_QUIT for left in self._left)
             self._slots.learn_limit(len(self._working()) + leaving)
             raise
         except UpstreamError as error:
-            if not self._working():
+            # A client's login that fails concerns no other client.
+            if not self._working() and not (identity and isinstance(error, LoginRefused | LoginDeferred)):
                 self._slots.fail(error)
             raise
         finally:
@@ -153,7 +156,7 @@ class Pool:
             self._slots.release()
             raise
         checkout.checked_in = True
-        return await self.check_out(new=True)
+        return await self.check_out(new=True, identity=checkout.connection.identity)
 
     def check_in(self, checkout: Checkout) -> None:
         """Leaves the transaction and keeps or retires the connection. May be called repeatedly."""
@@ -197,10 +200,13 @@ class Pool:
             self._quit(connection)
         self._free.clear()
 
-    def _take_free(self) -> Connection | None:
+    def _take_free(self, identity: Credentials | None) -> Connection | None:
         now = asyncio.get_running_loop().time()
-        while self._free:
-            _, connection = self._free.pop()
+        for position in range(len(self._free) - 1, -1, -1):
+            connection = self._free[position][1]
+            if connection.identity != identity:
+                continue
+            del self._free[position]
             if connection.reusable(now) and self._prefers(connection):
                 return connection
             self._quit(connection)

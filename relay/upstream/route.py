@@ -13,12 +13,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamDown, UpstreamError, UpstreamFull, UpstreamRefused
+from relay.core.errors import (
+    LoginDeferred,
+    LoginRefused,
+    UpstreamDown,
+    UpstreamError,
+    UpstreamFull,
+    UpstreamRefused,
+)
 from relay.upstream.login import LoginGuard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from relay.core.login import Credentials
     from relay.upstream.connect import Target
     from relay.upstream.connection import Connection
 
@@ -81,9 +89,10 @@ class Route:
         self._clock = clock
         self._has_others = has_others
 
-    async def connection(self) -> Connection:
-        """Connects to the first upstream that can be reached.
+    async def connection(self, identity: Credentials | None = None) -> Connection:
+        """Connects to the first upstream that can be reached, and logs in with a client's credentials if given.
 
+        What an upstream says about these does not change its breaker; the first one that verifies them decides.
         Raises `UpstreamError`: `UpstreamFull` if an upstream takes no further connection while others to it work,
         `UpstreamDown` if a later try may succeed with one of them.
         """
@@ -94,7 +103,7 @@ class Route:
         # pause ends first comes first.
         for rank in ranks or sorted(range(len(self._breakers)), key=lambda rank: self._breakers[rank].retry_at):
             try:
-                return await self._try(rank)
+                return await self._try(rank, identity)
             except UpstreamFull as error:
                 if self._has_others(rank):
                     raise
@@ -102,7 +111,10 @@ class Route:
                 self._fail(rank, str(error))
             except (UpstreamDown, UpstreamRefused) as error:
                 errors.append(error)
-                self._fail(rank, str(error))
+                if identity is None or not isinstance(error, LoginRefused | LoginDeferred):
+                    self._fail(rank, str(error))
+                elif isinstance(error, LoginRefused):
+                    raise
         raise next((error for error in errors if isinstance(error, UpstreamDown)), errors[0])
 
     def prefers(self, connection: Connection) -> bool:
@@ -130,14 +142,17 @@ class Route:
         """Returns for each upstream, as `host:port`, whether its breaker is closed."""
         return {str(breaker.target): not breaker.is_open for breaker in self._breakers}
 
-    async def _try(self, rank: int) -> Connection:
+    async def _try(self, rank: int, identity: Credentials | None) -> Connection:
         breaker = self._breakers[rank]
         breaker.begin(self._clock())
-        if breaker.target.user:
+        if identity is not None:
+            connection = await self._connect(breaker.target.with_login(identity))
+        elif breaker.target.user:
             connection = await breaker.login.run(lambda: self._connect(breaker.target), self._clock)
         else:
             connection = await self._connect(breaker.target)
         connection.rank = rank
+        connection.identity = identity
         return connection
 
     def _fail(self, rank: int, reason: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from typing import TYPE_CHECKING
 
-from relay.core.errors import UpstreamError, UpstreamFull
+from relay.core.envelope import Envelope
+from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
+from relay.core.login import Login
+from relay.core.reply import LOGIN_UNAVAILABLE
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
 from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_LOAN, LONGEST_WAIT, Pool
@@ -16,12 +20,15 @@ from relay.upstream.route import Route
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from relay.core.envelope import Envelope
+    from relay.core.login import Credentials
+    from relay.core.reply import Reply
     from relay.upstream.connect import Target
     from relay.upstream.connection import Connection
 
 log = logging.getLogger("relay.upstream")
 
+_LOGIN_SHARE = 4
+"""Clients that are not trusted may log in on one of so many connections at a time."""
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 
 
@@ -63,10 +70,33 @@ class SmtpUpstream:
         )
         self._context = DeliveryContext(self._route, self._pool, reply_timeout, dot_timeout, patience)
         self._report = report
+        self._logins_of_others = asyncio.Semaphore(max(1, connections // _LOGIN_SHARE))
+        """Taken by the logins of clients that are not trusted. A flood of them leaves connections for mail."""
 
-    def begin(self, envelope: Envelope, client: str = "") -> SmtpDelivery:
+    def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> SmtpDelivery:
         """Returns a delivery. Nothing is sent before its first recipient. Clients take turns for connections."""
-        return SmtpDelivery(self._context, envelope, client)
+        return SmtpDelivery(self._context, envelope, client, identity)
+
+    async def log_in(self, credentials: Credentials, peer: str, *, trusted: bool) -> Login | Reply:
+        """Lets the upstream verify a client's credentials. Implements `relay.core.login.Authenticator`.
+
+        The connection is kept for the client's transaction. While it is there, equal credentials need no further login.
+        """
+        if trusted:
+            return await self._log_in(credentials, peer)
+        try:
+            async with asyncio.timeout(self._pool.longest_wait):
+                await self._logins_of_others.acquire()
+        except TimeoutError:
+            return LOGIN_UNAVAILABLE
+        try:
+            return await self._log_in(credentials, peer)
+        finally:
+            self._logins_of_others.release()
+
+    async def _log_in(self, credentials: Credentials, peer: str) -> Login | Reply:
+        reply = await SmtpDelivery(self._context, Envelope(b""), peer, credentials).log_in()
+        return Login(credentials.name, identity=credentials) if reply.positive else reply
 
     @property
     def connections_in_use(self) -> int:
@@ -97,12 +127,14 @@ class SmtpUpstream:
         """Retires all connections."""
         self._pool.close()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, identity: Credentials | None) -> Connection:
         try:
-            connection = await self._route.connection()
+            connection = await self._route.connection(identity)
         except UpstreamFull:
             raise
         except UpstreamError as error:
+            if identity and isinstance(error, LoginRefused | LoginDeferred):
+                raise
             self._report(False)
             log.debug("%s", error)
             raise

@@ -261,6 +261,29 @@ async def test_a_login_that_fails_is_named(tmp_path: Path) -> None:
         assert step == "login"
 
 
+async def test_an_access_token_that_is_missing_or_refused_is_named(tmp_path: Path, peer: ScriptedPeer) -> None:
+    file = tmp_path / "token"
+    url, flags = peer.url.replace("//", "//me@"), ("--set", f"upstream.token_file={file}")
+    found, remedy, _ = await failed(url, *flags)
+    assert f"upstream.token_file {file}: No such file" in found
+    assert remedy == "see that it gives an access token to the relay's user"
+    await asyncio.to_thread(file.write_text, "0ld-token\n")
+    peer.credentials = (b"me", b"x")
+    found, remedy, step = await failed(url, *flags)
+    assert "does not offer what the settings ask for: XOAUTH2" in found
+    assert (remedy.partition(": ")[0], step) == ("upstream.url names no server for access tokens", "login")
+    peer.credentials, peer.tokens = None, {b"me": b"n3w-token"}
+    found, remedy, step = await failed(url, *flags)
+    assert "answered 535 5.7.8 Username and Password not accepted" in found
+    assert (remedy, step) == (
+        "see that the token is that of the user in upstream.url, and allows to send mail",
+        "login",
+    )
+    assert "0ld-token" not in found
+    await asyncio.to_thread(file.write_text, "n3w-token\n")
+    assert (await check_upstream(url, *flags)).status == 0
+
+
 async def test_a_server_without_logins_is_no_matter_of_tls(tmp_path: Path, peer: ScriptedPeer) -> None:
     (tmp_path / "password").write_text("right\n")
     flags = ("--set", f"upstream.password_file={tmp_path}/password")

@@ -519,8 +519,8 @@ def test_an_id_of_a_part_that_counts_is_not_among_what_does_not(tmp_path: Path) 
 
 def test_octets_are_shown_where_no_text_is(tmp_path: Path) -> None:
     mail = PLAIN.replace(b"text/plain; charset=utf-8", b"application/x")
-    shown = compared(mail + bytes(range(200)), mail + bytes(range(100)) + b"\xff" * 100, tmp_path).stdout
-    assert "the content of part 1 (application/x)\n    - 212 bytes, from offset 112: 64 65 66 67" in shown
+    shown = compared(mail + bytes(range(1, 201)), mail + bytes(range(1, 101)) + b"\xff" * 100, tmp_path).stdout
+    assert "the content of part 1 (application/x)\n    - 212 bytes, from offset 112: 65 66 67 68" in shown
     assert "    + 212 bytes, from offset 112: ff ff ff ff" in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import enum
 import itertools
 import time
@@ -59,6 +60,8 @@ class Clients:
         """The addresses from which clients connect."""
         self.dsn = False
         """Whether half of the attempts have DSN parameters (RFC 3461)."""
+        self.login: tuple[bytes, bytes] | None = None
+        """The name and password with which clients log in."""
         self._history = history
         self._ports = ports
         self._chance = chance
@@ -123,6 +126,10 @@ class Clients:
         async with opened or await connect(self._ports[attempt.relay], address) as client:
             if not opened:
                 _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
+            if self.login:
+                await client.command(b"EHLO client.example.test", seconds=LONGEST_REPLY)
+                initial = base64.b64encode(b"\0%b\0%b" % self.login)
+                _want(await client.command(b"AUTH PLAIN " + initial, seconds=LONGEST_REPLY), 235)
             # The reverse-path shows the receiver which relay the client used.
             sender = b"relay%d@client.example.test" % attempt.relay
             dsn = self.dsn and self._chance.random() < 0.5

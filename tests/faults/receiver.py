@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from parts.peer_session import Message, Session
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: <(m(\d+)\.\d+)@", re.MULTILINE)
-_RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTP id (\w+)")
+_RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTPA? id (\w+)")
 _RECEIVED = re.compile(
     rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", re.MULTILINE | re.DOTALL
 )

@@ -15,6 +15,7 @@ ROUND = [
     "kill -9 before the acceptance is written",
     "SIGTERM under load, again and again",
     "upstream drops the connection before the dot",
+    "upstream cannot verify the logins of clients for a while (auth.mode = passthrough)",
     "upstream takes the message, then resets",
     "the preferred upstream refuses connections for a while",
     "an upstream that replies 452 at DATA after 3 messages in a session",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+from email.utils import format_datetime
+
+from parts.avideo import NOW
 
 _NUMBERS = itertools.count(1)
 
@@ -19,7 +23,7 @@ Subject: [{state}] DiskSlow (store3:9100 page)
 To: ops@example.test
 From: {sender}
 Message-Id: <{number}.5f00ba7@alerts.example.test>
-Date: Thu, 03 Jul 2025 08:{minute:02}:{second:02} +0000
+Date: {date}
 Content-Type: multipart/alternative;  boundary={boundary}
 MIME-Version: 1.0
 
@@ -41,8 +45,8 @@ def alert(state: str, sender: str = "alerts@example.test") -> bytes:
     """Returns a mail about the state. Each one has another Date, Message-ID and boundary."""
     number = next(_NUMBERS)
     boundary = f"{number:060x}"
-    minute, second = divmod(number % 3600, 60)
-    text = _MAIL.format(state=state, sender=sender, number=number, minute=minute, second=second, boundary=boundary)
+    date = format_datetime(NOW + dt.timedelta(seconds=number % 60))
+    text = _MAIL.format(state=state, sender=sender, number=number, date=date, boundary=boundary)
     return text.replace("\n", "\r\n").encode()
 
 

@@ -38,6 +38,10 @@ class ScriptedPeer:
         self.tls = tls
         self.starttls = starttls
         self.credentials = credentials
+        self.users: dict[bytes, bytes] = {}
+        """Names and passwords of users who may log in; others may send without a login."""
+        self.tokens: dict[bytes, bytes] = {}
+        """Names and access tokens of users who may log in with XOAUTH2, and need to."""
         self.sessions: list[Session] = []
         self.received: list[Message] = []
         """Every message whose final dot arrived, whatever the reply was."""

@@ -53,6 +53,8 @@ class Session:
         """The number of commands that were followed by others before their reply, which only PIPELINING allows."""
         self.encrypted = peer.tls is not None
         self.authenticated = False
+        self.user = b""
+        """The name with which the client has logged in."""
         self._forget()
 
     def count(self, verb: bytes) -> int:
@@ -95,8 +97,10 @@ class Session:
         lines = [b"peer.example.test", *self.peer.extensions]
         if self.peer.starttls and not self.encrypted:
             lines.append(b"STARTTLS")
-        if self.peer.credentials:
+        if self.peer.credentials or self.peer.users:
             lines.append(b"AUTH PLAIN LOGIN")
+        if self.peer.tokens:
+            lines.append(b"AUTH XOAUTH2")
         marks = [b"-"] * (len(lines) - 1) + [b" "]
         await self._answer(
             Step.EHLO, b"\r\n".join(b"250" + mark + text for mark, text in zip(marks, lines, strict=True)), command
@@ -118,15 +122,33 @@ class Session:
 
     async def _do_auth(self, command: bytes) -> None:
         _, mechanism, *initial = command.split()
+        if mechanism.upper() == b"XOAUTH2":
+            await self._do_xoauth2(initial[0])
+            return
         if mechanism.upper() == b"PLAIN":
             raw = initial[0] if initial else await self._ask(b"")
             given = tuple(base64.b64decode(raw).split(b"\0")[1:])
         else:
             name = initial[0] if initial else await self._ask(b"Username:")
             given = (base64.b64decode(name), base64.b64decode(await self._ask(b"Password:")))
-        usual = b"235 2.7.0 Authenticated" if given == self.peer.credentials else b"535 5.7.8 Wrong name or password"
+        is_right = given == self.peer.credentials or given in self.peer.users.items()
+        usual = b"235 2.7.0 Authenticated" if is_right else b"535 5.7.8 Wrong name or password"
+        await self._end_auth(mechanism, usual, given[0])
+
+    async def _do_xoauth2(self, initial: bytes) -> None:
+        """Google's and Microsoft's XOAUTH2: after a wrong token the client must send an empty line."""
+        match = re.fullmatch(rb"user=([^\x01]+)\x01auth=Bearer ([!-~]+)\x01\x01", base64.b64decode(initial))
+        usual = b"235 2.7.0 Accepted"
+        if not match or self.peer.tokens.get(match[1]) != match[2]:
+            await self._send(b"334 " + base64.b64encode(b'{"status":"400","schemes":"Bearer"}'))
+            assert await self.reader.readuntil(b"\r\n") == b"\r\n"
+            usual = b"535 5.7.8 Username and Password not accepted"
+        await self._end_auth(b"XOAUTH2", usual, match[1] if match else b"")
+
+    async def _end_auth(self, mechanism: bytes, usual: bytes, user: bytes) -> None:
         reply = await self._answer(Step.AUTH, usual, mechanism)
         self.authenticated = reply.startswith(b"2")
+        self.user = user if self.authenticated else b""
 
     async def _ask(self, prompt: bytes) -> bytes:
         await self._send(b"334 " + base64.b64encode(prompt))
@@ -140,7 +162,7 @@ class Session:
             self._reverse_path, self._parameters = match[1], tuple(match[2].split())
 
     def _mail_reply(self, parameters: list[bytes]) -> bytes:
-        if self.peer.credentials and not self.authenticated:
+        if (self.peer.credentials or self.peer.tokens) and not self.authenticated:
             return b"530 5.7.0 Authentication required"
         if self._reverse_path is not None:
             return b"503 5.5.1 Error: nested MAIL command"

@@ -42,10 +42,14 @@ async def send_as_avideo(
     sender: str = CONTACT,
     name: str = SITE,
     chunk: int = CHUNK,
+    login: tuple[str, str] | None = None,
     host: str = HOST,
     seconds: float = LONGEST,
 ) -> list[Chunk]:
-    """Sends in a separate PHP process. Several at once (`asyncio.gather`) are AVideo's usual twins."""
+    """Sends in a separate PHP process. Several at once (`asyncio.gather`) are AVideo's usual twins.
+
+    `login` are the name and password of AVideo's settings, if its SMTP authentication is on.
+    """
     job = {"recipients": list(recipients), "subject": subject, "html": html, "from": sender, "name": name}
     process = await asyncio.create_subprocess_exec(
         *("php", "-d", "display_errors=stderr", str(_SCRIPT), host, str(port)),
@@ -55,7 +59,7 @@ async def send_as_avideo(
     )
     try:
         async with asyncio.timeout(seconds):
-            stdout, stderr = await process.communicate(json.dumps(job | {"chunk": chunk}).encode())
+            stdout, stderr = await process.communicate(json.dumps(job | {"chunk": chunk, "login": login}).encode())
     except TimeoutError:
         raise TimeoutError(f"PHPMailer did not end within {seconds:g} s") from None
     finally:

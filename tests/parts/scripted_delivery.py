@@ -39,7 +39,7 @@ class ScriptedUpstream:
     finish_fault: Exception | None = None
     """What `finish` raises."""
 
-    def begin(self, envelope: Envelope, client: str = "") -> ScriptedDelivery:
+    def begin(self, envelope: Envelope, client: str = "", identity: object = None) -> ScriptedDelivery:
         del envelope, client
         return ScriptedDelivery(self)
 

@@ -1,4 +1,4 @@
-"""SMTP clients by others: swaks, and Postfix's smtp-source."""
+"""SMTP clients by others: swaks, curl, msmtp, and Postfix's smtp-source."""
 
 from __future__ import annotations
 
@@ -29,17 +29,27 @@ async def smtp_source(port: int, *arguments: str) -> Ran:
     return await _run("smtp-source", *arguments, f"inet:{HOST}:{port}")
 
 
-async def _run(*command: str) -> Ran:
+async def curl(port: int, *arguments: str, content: str) -> Ran:
+    """Sends one message from stdin. `said` is the dialogue, without the passwords."""
+    return await _run("curl", "-sSv", f"smtp://{HOST}:{port}", "--upload-file", "-", *arguments, stdin=content)
+
+
+async def msmtp(port: int, *arguments: str, content: str) -> Ran:
+    """Sends one message from stdin, without a configuration file."""
+    return await _run("msmtp", f"--host={HOST}", f"--port={port}", "--debug", *arguments, stdin=content)
+
+
+async def _run(*command: str, stdin: str = "") -> Ran:
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "LC_ALL": "C"},
     )
     try:
         async with asyncio.timeout(LONGEST):
-            said, _ = await process.communicate()
+            said, _ = await process.communicate(stdin.encode())
     except TimeoutError:
         raise TimeoutError(f"{command[0]} did not end within {LONGEST:g} s") from None
     finally:

@@ -212,6 +212,7 @@ class Relay:
 
     def begin(self, *, reverse_path: bytes = b"sender@example.test", book: ClaimManager | None = None) -> Transaction:
         parts = Dependencies(
+            authenticator=None,
             policy=self.policy,
             upstream=self.upstream,
             claims=book or self.claims,

@@ -31,6 +31,8 @@ class Multipart(NamedTuple):
     preamble: bytes
     children: tuple[Part, ...]
     epilogue: bytes
+    is_closed: bool = True
+    """Whether the closing boundary is there."""
 
 
 Part: TypeAlias = Leaf | Multipart

@@ -138,7 +138,8 @@ class _Parser:
             described_part = (_cached_head if repeats else _head)(section, self.newline)
             children.append(self.part(described_part, body, last, inner, depth + 1))
         preamble, epilogue = (self._content[first:last] for first, last in (before, after))
-        return Multipart(fields, media, disposition, preamble, tuple(children), epilogue)
+        is_closed = parts[-1][1] < after[0]
+        return Multipart(fields, media, disposition, preamble, tuple(children), epilogue, is_closed)
 
     def _split_parts(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
         """Returns the offsets of preamble, parts and epilogue, which delimiter lines separate.

@@ -72,18 +72,18 @@ _SPACE_IN_VALUE = re.compile(
     rb"=[ \t\r\n\f]*+(\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^\"<>]*+\""
     rb"|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[\t\r\n\f ][^'<>]*+')"
 )
+# The next three search source in lower case: with `re.IGNORECASE` each takes 50 to 100 times as long.
 # From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
 # Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
-_PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|\bxml:space\b", re.IGNORECASE)
+_PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|xml:space")
 # What a style needs to let white space count in any element: the property, or letters of it written as numbers.
-_WHITE_SPACE_PROPERTY = re.compile(
-    rb"white-space|text-wrap|\\|@import|<link\b|\bstyle\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)", re.IGNORECASE
-)
+_WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link")
+_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)")
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
 # White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
 # after `<` or `>`.
-_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])", re.IGNORECASE)
+_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -146,9 +146,10 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
     source = _decode_to_utf8(octets, charset)
     if source is None:
         return None
-    if may_keep_white_space(source) or _SPACE_THAT_COUNTS.search(source):
+    lower = source.lower()
+    if _may_keep_white_space(lower) or _SPACE_THAT_COUNTS.search(lower):
         return source.replace(b"\r\n", b"\n")
-    preformatted = _PREFORMATTED.search(source)
+    preformatted = _PREFORMATTED.search(lower)
     if preformatted:
         start = preformatted.start()
         return _fold_html(source[:start]) + source[start:].replace(b"\r\n", b"\n")
@@ -157,7 +158,11 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
 
 def may_keep_white_space(source: bytes) -> bool:
     """Returns whether a style in a page or style sheet may let browsers show its white space as it is."""
-    return _WHITE_SPACE_PROPERTY.search(source) is not None
+    return _may_keep_white_space(source.lower())
+
+
+def _may_keep_white_space(lower: bytes) -> bool:
+    return any(each in lower for each in _WHITE_SPACE_PROPERTIES) or _REFERENCE_IN_STYLE.search(lower) is not None
 
 
 def _fold_html(source: bytes) -> bytes:
@@ -166,6 +171,8 @@ def _fold_html(source: bytes) -> bytes:
     for found in _SPACE_IN_VALUE.finditer(source):
         pieces += (_WHITE_SPACE.sub(b" ", source[start : found.start(1)]), found[1].replace(b"\r\n", b"\n"))
         start = found.end()
+    if not pieces:
+        return b" ".join(source.split()) + (b" " if source[-1:].isspace() else b"")
     pieces.append(_WHITE_SPACE.sub(b" ", source[start:]))
     return b"".join(pieces).lstrip(b" ")
 

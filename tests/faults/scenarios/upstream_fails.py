@@ -66,6 +66,24 @@ async def refuses(run: Run) -> None:
             await run.peer.start()
 
 
+@_fails(
+    "cannot verify the logins of clients for a while (auth.mode = passthrough)",
+    "250: the relay logs in again; past `upstream.patience` 454 4.7.0, and a retry hears 250",
+    '`logins_total{outcome="unavailable"}`; the upstream counts as up',
+    settings={"auth.mode": "passthrough"},
+)
+async def no_logins(run: Run) -> None:
+    run.peer.users = {b"avideo": b"s3cret"}
+    run.clients.login = (b"avideo", b"s3cret")
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(run.messages // 200 + 1):
+            await run.reached(point)
+            run.peer.on(Step.AUTH, say(b"454 4.7.0 Temporary authentication failure"), times=None)
+            run.peer.hang_up(farewell=b"421 4.3.2 the authentication service is away")
+            await asyncio.sleep(run.chance.uniform(0.5, 8))
+            run.peer.forgive()
+
+
 _now_and_then("drops the connection before the dot", BEFORE_DOT, drop())
 _now_and_then("resets the connection before the dot", BEFORE_DOT, reset())
 _now_and_then("hangs before the dot", BEFORE_DOT, hang(), share=0.01)

@@ -5,7 +5,8 @@
 //
 //   php avideo_send.php HOST PORT < job.json     prints one line of JSON for each chunk
 //
-// The job: {"recipients": [...], "subject": "...", "html": "...", "from": "...", "name": "...", "chunk": 50}
+// The job: {"recipients": [...], "subject": "...", "html": "...", "from": "...", "name": "...", "chunk": 50,
+// "login": [NAME, PASSWORD] or null}
 
 declare(strict_types=1);
 
@@ -14,7 +15,7 @@ require '/usr/share/php/libphp-phpmailer/autoload.php';
 use PHPMailer\PHPMailer\PHPMailer;
 use PHPMailer\PHPMailer\SMTP;
 
-function prepare(string $host, int $port, array &$heard): PHPMailer
+function prepare(string $host, int $port, array $job, array &$heard): PHPMailer
 {
     $mail = new PHPMailer();
     $mail->CharSet = PHPMailer::CHARSET_UTF8;
@@ -22,7 +23,8 @@ function prepare(string $host, int $port, array &$heard): PHPMailer
     $mail->SMTPOptions = [
         'ssl' => ['verify_peer' => false, 'verify_peer_name' => false, 'allow_self_signed' => true],
     ];
-    $mail->SMTPAuth = false;
+    $mail->SMTPAuth = $job['login'] !== null;
+    [$mail->Username, $mail->Password] = $job['login'] ?? ['', ''];
     $mail->SMTPSecure = '';
     $mail->Host = $host;
     $mail->Port = $port;
@@ -39,7 +41,7 @@ function prepare(string $host, int $port, array &$heard): PHPMailer
 function send_chunk(string $host, int $port, array $job, array $recipients): array
 {
     $heard = [];
-    $mail = prepare($host, $port, $heard);
+    $mail = prepare($host, $port, $job, $heard);
     $mail->setFrom($job['from'], $job['name']);
     if (count($recipients) === 1) {
         $mail->addAddress($recipients[0]);

@@ -167,7 +167,7 @@ def test_a_timeout_of_nothing_is_refused() -> None:
         ("ignore = 3", "ignore (file {}): this is a list of tables; write [[ignore]] above the keys of each"),
         ("[[rule]]\nx = 1", "rule (file {}): unknown key; did you mean [[rules]]?"),
         ("[[dedup.rules]]\nx = 1", "dedup.rules (file {}): unknown key; did you mean [[rules]]?"),
-        ("[auth]", "auth (file {}): not in this version yet; leave it out"),
+        ("[service]", "service (file {}): not in this version yet; leave it out"),
         (
             "[record]\nkeep = 'mail'",
             'record.keep = "mail" (file {}): only a Maildir can keep messages; write maildir:PATH',
@@ -193,7 +193,7 @@ def test_unknown_flags_and_variables_name_the_nearest() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("service.workers", "auth.mode", "auth.users_file"),
+        "service.workers",
         *("tls.certificate", "tls.key", "listen.tls_address"),
     ],
 )

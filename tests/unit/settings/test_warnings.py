@@ -20,11 +20,12 @@ def test_the_defaults_give_no_warning() -> None:
     [
         ({"dedup": {"window": "9s"}}, 'dedup.window is 9s: .*the default is "10m"'),
         ({"dedup": {"lease": "4m", "wait": "4m"}}, "dedup.lease .4m. is not shorter than dedup.wait .4m."),
+        ({"auth": {"users_file": "/u"}}, 'auth.users_file is not read, because auth.mode is "off"'),
         (
-            {"listen": {"address": "0.0.0.0:2525", "networks": ["0.0.0.0/0"]}},
-            "every host .* name your own networks only",
+            {"auth": {"mode": "passthrough"}, "upstream": {"url": "smtp://h"}},
+            r"upstream.url sends the passwords of all users to h:25 unprotected; write smtp\+starttls://",
         ),
-        ({"listen": {"address": "[::]:2525", "networks": ["::/0"]}}, "listen.networks holds ::/0"),
+        ({"upstream": {"token_file": "/t"}}, "names no user.*write USER@"),
         ({"listen": {"networks": []}}, "no client can send; name the networks"),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
@@ -53,6 +54,7 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
         {"dedup": {"window": "10s"}},
         {"limits": {"drain": "30s"}},
         {"listen": {"networks": ["0.0.0.0/0"]}},
+        {"listen": {"networks": []}, "auth": {"mode": "file", "users_file": "/u"}},
         {"listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
         {"upstream": {"url": "smtp://h", "verify_certificate": False}},
         {"upstream": {"url": "smtp://u@127.0.0.1", "password_file": "/p"}},

@@ -144,7 +144,7 @@ async def test_a_client_that_leaves_during_a_command_sends_nothing(peer: Scripte
 async def test_a_message_goes_on_after_its_client_left_and_the_retry_is_a_repeat(peer: ScriptedPeer) -> None:
     gate = asyncio.Event()
     peer.on(Step.DOT, wait(gate))
-    async with servers.relay(peer.url) as relay:
+    async with servers.relay(peer.url, {"dedup.reply": "explain"}) as relay:
         client = await RawClient.open(relay.port)
         await client.begin(SENDER, ONE)
         await client.command(b"DATA")

@@ -17,6 +17,7 @@ from relay.upstream.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from relay.core.login import Credentials
     from relay.upstream.checkout import Checkout
 
 
@@ -46,7 +47,7 @@ class Connector:
         self.opened: list[Connection] = []
         self.down = False
 
-    async def __call__(self) -> Connection:
+    async def __call__(self, identity: Credentials | None = None) -> Connection:
         if self.down:
             raise UpstreamDown("down")
         wire: Any = Wire()

@@ -1,0 +1,167 @@
+"""`relay user`: adds, removes and lists the users of a users file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.exit_status import CommandError
+from relay.runtime.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.logins.users_file import User
+
+_LONGEST_PASSWORD = 4096
+"""Bytes."""
+
+
+@click.group(
+    short_help="Manage the users who may log in.",
+    epilog="""\b
+Examples:
+  relay user add avideo --file /var/lib/smtp-dedup-relay/users
+  echo 'the password' | relay user add avideo --from @example.org
+  relay user list
+Exit status: 0 done, 1 there is no such user or the file cannot be used,
+78 the settings are wrong.""",
+)
+def user() -> None:
+    """Manage the users who may log in with auth.mode = "file". A running relay uses a changed file at once.
+
+    The file holds argon2 hashes, not passwords. A new one has mode 600 and, if root writes it, the owner of its folder.
+    """
+
+
+def _file_options(command: Callable[..., None]) -> Callable[..., None]:
+    config = click.option(
+        "-c",
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, readable=False),
+        help="Settings file that names the users file.  [default: /etc/smtp-dedup-relay/relay.toml if it exists]",
+    )
+    users = click.option(
+        "--file", "path", metavar="FILE", type=click.Path(path_type=Path), help="The users file.  [auth.users_file]"
+    )
+    return users(config(command))
+
+
+@user.command(epilog="\b\nExample:\n  relay user add avideo --file /var/lib/smtp-dedup-relay/users --from @example.org")
+@click.argument("name")
+@click.option(
+    "--from",
+    "senders",
+    metavar="ADDRESS|@DOMAIN",
+    multiple=True,
+    help="A sender address that the user may use, or a domain. Can be repeated.  [default: those before, else all]",
+)
+@_file_options
+def add(name: str, senders: tuple[str, ...], config_file: Path | None, path: Path | None) -> None:
+    """Add a user, or change the password of one.
+
+    Asks for the password on a terminal, else reads it from the first line of stdin. No flag takes it, because every
+    user of the host can see flags.
+    """
+    from relay.logins.passwords import hash_password
+    from relay.logins.users_file import User, check_name, check_sender
+
+    try:
+        check_name(name)
+        for sender in senders:
+            check_sender(sender)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    file = _users_file(path, config_file)
+    hashed = hash_password(_password())
+    existed = False
+
+    def change(users: dict[str, User]) -> None:
+        nonlocal existed
+        before = users.get(name)
+        existed = before is not None
+        users[name] = User(name, hashed, senders or (before.senders if before else ()))
+
+    _change(file, change)
+    click.echo(f"{'changed' if existed else 'added'} {printable(name)} in {file}")
+
+
+@user.command(epilog="\b\nExample:\n  relay user remove avideo --file /var/lib/smtp-dedup-relay/users")
+@click.argument("name")
+@_file_options
+def remove(name: str, config_file: Path | None, path: Path | None) -> None:
+    """Remove a user. Sessions that have logged in already go on."""
+    file = _users_file(path, config_file)
+
+    def change(users: dict[str, User]) -> None:
+        if users.pop(name, None) is None:
+            raise CommandError(f"{file} has no user {name}; relay user list shows all")
+
+    _change(file, change)
+    click.echo(f"removed {printable(name)} from {file}")
+
+
+@user.command("list", epilog="\b\nExample:\n  relay user list --file /var/lib/smtp-dedup-relay/users")
+@click.argument("name", required=False)
+@_file_options
+def list_users(name: str | None, config_file: Path | None, path: Path | None) -> None:
+    """List the users, or one of them, with the sender addresses that each may use."""
+    from relay.logins.users_file import read_users
+
+    file = _users_file(path, config_file)
+    try:
+        users = read_users(file)
+    except (OSError, ValueError) as error:
+        raise _unusable(file, error) from error
+    if name is not None and name not in users:
+        raise CommandError(f"{file} has no user {name}")
+    for each in users.values():
+        if name in (None, each.name):
+            click.echo(f"{printable(each.name)}  {', '.join(each.senders) or 'any sender'}")
+
+
+def _users_file(path: Path | None, config_file: Path | None) -> Path:
+    """Returns the file that `--file` names, else the one in the settings."""
+    if path is not None:
+        return path
+    import os
+
+    from relay.settings import load
+
+    named = load(config_file, {}, os.environ).settings.auth.users_file
+    if named is None:
+        raise click.UsageError("No users file: give --file FILE, or set auth.users_file.")
+    return named
+
+
+def _password() -> bytes:
+    """Returns the password, in UTF-8. Asks twice on a terminal. Raises `CommandError` if there is none."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = text.encode("utf-8", "surrogateescape")
+    else:
+        line = sys.stdin.buffer.readline(_LONGEST_PASSWORD + 2) if sys.stdin is not None else b""
+        password = line.removesuffix(b"\n").removesuffix(b"\r")
+    if not password or len(password) > _LONGEST_PASSWORD or b"\0" in password:
+        raise CommandError(f"the first line of stdin is no password: write 1 to {_LONGEST_PASSWORD} bytes")
+    return password
+
+
+def _change(file: Path, change: Callable[[dict[str, User]], None]) -> None:
+    from relay.logins.users_file import change_users
+
+    try:
+        change_users(file, change)
+    except (OSError, ValueError) as error:
+        raise _unusable(file, error) from error
+
+
+def _unusable(file: Path, error: OSError | ValueError) -> CommandError:
+    if isinstance(error, OSError):
+        return CommandError(f"{file}: {error.strerror}; run this as a user who may read and write it")
+    return CommandError(f"{file}: {error}")

@@ -1,0 +1,83 @@
+"""What one client may do: whether it may send, log in and use a sender address. Part of `relay.smtp.session`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from relay.core import reply as replies
+from relay.core.login import LoginOutcome
+from relay.core.reply import Reply
+from relay.smtp.auth_limits import MOST_IN_SESSION
+from relay.smtp.session_table import client_of, is_loopback
+
+if TYPE_CHECKING:
+    from relay.core.login import Authenticator, Credentials, Login
+    from relay.dependencies import Dependencies
+    from relay.smtp.session_table import SessionTable
+
+
+class ClientLogin:
+    """The login of one session. `peer` is the client's IP address."""
+
+    def __init__(self, table: SessionTable, dependencies: Dependencies, peer: str) -> None:
+        self.current: Login | None = None
+        self.trusted = table.trusts(peer)
+        """Whether the client may send without a login."""
+        self._limits = table.logins
+        self._authenticator = dependencies.authenticator
+        self._reporter = dependencies.reporter
+        self._peer = peer
+        self._failures = 0
+
+    def is_offered(self, *, encrypted: bool) -> bool:
+        """Returns whether a password may be sent: over TLS, from a trusted network, or from this machine."""
+        return self._authenticator is not None and (encrypted or self.trusted or is_loopback(self._peer))
+
+    def refusal(self, *, encrypted: bool) -> Reply | None:
+        """Returns the reply that refuses a further login, or None."""
+        if self.current is not None:
+            return replies.BAD_SEQUENCE
+        if not self.is_offered(encrypted=encrypted):
+            self._reporter.login(self._peer, "", LoginOutcome.NOT_ENCRYPTED)
+            return replies.ENCRYPTION_REQUIRED
+        return None
+
+    async def verify(self, credentials: Credentials, authenticator: Authenticator) -> Reply:
+        """Verifies a client's credentials. Returns 235, or the refusal after a delay (`relay.smtp.auth_limits`)."""
+        client = client_of(self._peer)
+        if not self._limits.begin(client, trusted=self.trusted):
+            self._reporter.login(self._peer, credentials.name, LoginOutcome.TOO_MANY)
+            return replies.TOO_MANY_LOGINS
+        try:
+            login = await authenticator.log_in(credentials, self._peer, trusted=self.trusted)
+            if isinstance(login, Reply):
+                outcome = LoginOutcome.CREDENTIALS if login.permanent else LoginOutcome.UNAVAILABLE
+                return await self.fail(credentials.name, login, outcome)
+        finally:
+            self._limits.end(client)
+        self.current = login
+        self._reporter.login(self._peer, login.name, LoginOutcome.ACCEPTED)
+        return replies.LOGGED_IN
+
+    async def fail(self, name: str, reply: Reply, outcome: LoginOutcome) -> Reply:
+        """Reports a login that failed. Wrong credentials are answered after a delay; too many end the session."""
+        self._reporter.login(self._peer, name, outcome)
+        self._failures += 1
+        if outcome is LoginOutcome.CREDENTIALS:
+            await asyncio.sleep(self._limits.fail(client_of(self._peer)))
+        return reply if self._failures < MOST_IN_SESSION else replies.TOO_MANY_FAILED_LOGINS
+
+    def sender_refusal(self, reverse_path: bytes) -> Reply | None:
+        """Returns the reply that refuses a sender at MAIL, or None."""
+        login = self.current
+        if login is None:
+            if self.trusted:
+                return None
+            refusal = replies.LOGIN_REQUIRED
+        elif login.may_send_from(reverse_path):
+            return None
+        else:
+            refusal = replies.SENDER_NOT_ALLOWED
+        self._reporter.sender_refused(self._peer, login.name if login else "")
+        return refusal
