@@ -76,9 +76,10 @@ _SPACE_IN_VALUE = re.compile(
 # From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
 # Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
 _PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|xml:space")
-# What a style needs to let white space count in any element: the property, or letters of it written as numbers.
+# What a style needs to let white space count in any element: the property, or letters of it written as numbers. A style
+# without quotes is not searched to its end for a number, which would take quadratic time.
 _WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link")
-_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)")
+_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&|[^\s\"'<>])")
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
 # White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
