@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.core.ruling import Action
 from relay.explain.message_parts import PartSummary, readable, summarise_parts
 from relay.judge.fingerprint.sequence import sequence_name
+from relay.judge.mime.message import Multipart
 from relay.judge.rules.rule import MatchTarget
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
         yield "its lines end with LF; read as CRLF, as on the wire"
     if message.content.startswith(_MBOX):
         yield 'its first line begins with "From ", as in an mbox: remove the line, or use `relay simulate`'
-    if message.normal_form.broken in _TRUNCATED:
+    root = message.parsed.root
+    if message.normal_form.broken in _TRUNCATED or (isinstance(root, Multipart) and not root.is_closed):
         yield "a truncated file looks like this"
     if message.analysis.was_delivered:
         yield (

@@ -451,6 +451,15 @@ def test_a_file_that_was_cut_off_is_judged_by_its_raw_bytes(tmp_path: Path, end:
     assert re.search(r"^    raw (body|content) +\d+ bytes, blake2b ", shown.stdout, re.MULTILINE)
 
 
+def test_a_file_without_its_closing_boundary_is_read_to_its_end_with_a_note(tmp_path: Path) -> None:
+    mail = (CORPUS / "avideo" / "different" / "avideo-receipts.a.eml").read_bytes()
+    whole = explain(write(tmp_path / "a.eml", mail))
+    cut = explain(write(tmp_path / "b.eml", mail[: mail.rindex(b"--b1_")]))
+    assert fingerprints(cut) == fingerprints(whole)
+    assert "  note         a truncated file looks like this\n" in cut.stdout
+    assert "truncated" not in whole.stdout
+
+
 # Hostile bytes
 
 OUR_COLOURS = re.compile(r"\x1b\[(?:0|1|4|31|32)m")

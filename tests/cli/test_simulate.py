@@ -21,6 +21,7 @@ from parts.client import send
 from parts.relay_process import run_relay
 
 from relay.cli import main
+from relay.simulate.mbox import is_truncated
 
 if TYPE_CHECKING:
     from conftest import StartRelay
@@ -275,3 +276,9 @@ async def test_a_relay_suppresses_as_many_as_the_simulation_says(
     told = json.loads(ran.stdout)
     assert told["recipients"] == len(delivered) == sum(outcomes.values())
     assert told["suppressed"]["recipients"] == outcomes["suppressed"] >= len(EQUAL_PAIRS)
+
+
+def test_a_last_message_without_its_closing_boundary_is_cut_off() -> None:
+    line, mail = b"From a Mon Mar  1 10:57:00 2026\r\n", notification()
+    assert not is_truncated(line + mail)
+    assert is_truncated(line + mail[: len(mail) // 2])

@@ -131,8 +131,10 @@ def _decode_leaf(leaf: Leaf) -> LeafContent:
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_displayed(leaf):
         charset_name = "us-ascii" if charset is None else charset.decode("ascii", "replace").lower()
         if kind == "text/plain":
-            # RFC 3676: in flowed text a blank at the end of a line joins it to the next.
-            text, style = (read_lines if leaf.media.get("format") else read_plain)(octets, charset_name), b""
+            # RFC 3676: in flowed text a blank at the end of a line joins it to the next. The parameter may be in pieces
+            # (RFC 2231).
+            flowed = any(name.startswith("format") for name, _ in leaf.media.parameters)
+            text, style = (read_lines if flowed else read_plain)(octets, charset_name), b""
         elif kind == "text/html":
             text, style = _read_page(octets, charset_name)
         else:

@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 # Text, tags, declarations and whole style sheets, as many as there are before an offset: most of a message in one step.
 _SKIPPABLE = re.compile(
     rb"(?>(?:[^<]*+<(?:(?!(?:%b|%b)\b)/?[a-z][a-z0-9:-]*+%b"
-    rb"|style%b[^<]*+(?>(?:<(?!/style[ />])[^<]*+)*)(?=</style)"
+    rb"|style%b[^<]*+(?>(?:<(?!/style[\s/>])[^<]*+)*)(?=</style)"
     rb"|(?:!(?!--)|\?)[^>]*+>)){0,200})" % (_UNCLEAR_ELEMENTS, _TEXT_ELEMENTS, _ATTRIBUTES, _ATTRIBUTES)
 )
 _ATTRIBUTE_IN_TAG = re.compile(_ATTRIBUTE)
@@ -51,7 +51,7 @@ _NAME = re.compile(rb"[a-z][a-z0-9:-]*")
 # "incorrectly-closed-comment" of the same section.
 _ABRUPT_END = re.compile(rb"-?>")
 _INCORRECT_END = b"--!>"
-_AFTER_NAME = (b" ", b"/", b">")
+_AFTER_NAME = frozenset((b" ", b"/", b">", b"\t", b"\n", b"\r", b"\f"))
 _IMAGES = frozenset((b"img",))
 _LINKS = frozenset((b"a", b"area"))
 _CID_ATTRIBUTES = frozenset((b"src", b"background"))

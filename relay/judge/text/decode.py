@@ -75,15 +75,21 @@ _SPACE_IN_VALUE = re.compile(
 # From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
 # Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
 _PREFORMATTED = (b"<pre", b"<textarea", b"<xmp", b"<listing", b"<plaintext", b"xml:space")
-# What a style needs to let white space count in any element: the property, or letters of it written as numbers.
+# What a style needs to let white space count in any element: the property, or letters of it written as numbers. A style
+# without quotes is not searched to its end for a number, which would take quadratic time.
 _WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link")
-_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)")
+_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&|[^\s\"'<>])")
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
-# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
-# after `<` or `>`.
+# White space that counts wherever it is: in a style sheet a line end may close a string, a value may go on after `<` or
+# `>`, and browsers show no blank for a line end between wide characters (CSS Text 3, section 4.1.3).
 _STYLE_SHEET = re.compile(rb"<style[^<>]*+>[^<]")
 _VALUE_WITH_TAG = re.compile(rb"=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")
+_LINE_END_IN_WORD = re.compile(rb"[\x80-\xff][ \t\r\f]*+\n[ \t\r\n\f]*+[\x80-\xff]")
+# What `_VALUE_WITH_TAG` or `_SPACE_IN_VALUE` may find. Most pages have nothing of the kind.
+_ODD_VALUE = re.compile(
+    rb"=[ \t\r\n\f]*+(?:\"(?>(?:[^\"<>\t\r\n\f ]++| (?! ))*)[^\"]|'(?>(?:[^'<>\t\r\n\f ]++| (?! ))*)[^'])"
+)
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -148,13 +154,17 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
         return None
     # One search of all, with `re.IGNORECASE`, takes 300 µs for a page of 8 KB. These take 10.
     lower = source.lower()
-    if _may_keep_white_space(lower) or _STYLE_SHEET.search(lower) or _VALUE_WITH_TAG.search(source):
+    has_odd_values = _ODD_VALUE.search(source) is not None
+    if (
+        _may_keep_white_space(lower)
+        or (b"<style" in lower and _STYLE_SHEET.search(lower))
+        or (has_odd_values and _VALUE_WITH_TAG.search(source))
+        or (not source.isascii() and _LINE_END_IN_WORD.search(source))
+    ):
         return source.replace(b"\r\n", b"\n")
-    starts = [lower.find(each) for each in _PREFORMATTED if each in lower]
-    if starts:
-        start = min(starts)
-        return _fold_html(source[:start]) + source[start:].replace(b"\r\n", b"\n")
-    return _fold_html(source).rstrip(b" ")
+    start = min([lower.find(each) for each in _PREFORMATTED if each in lower], default=len(source))
+    folded = (_fold_around_values if has_odd_values else _fold)(source[:start])
+    return folded + source[start:].replace(b"\r\n", b"\n") if start < len(source) else folded.rstrip(b" ")
 
 
 def may_keep_white_space(source: bytes) -> bool:
@@ -166,14 +176,16 @@ def _may_keep_white_space(lower: bytes) -> bool:
     return any(each in lower for each in _WHITE_SPACE_PROPERTIES) or _REFERENCE_IN_STYLE.search(lower) is not None
 
 
-def _fold_html(source: bytes) -> bytes:
+def _fold(source: bytes) -> bytes:
+    return b" ".join(source.split()) + (b" " if source[-1:].isspace() else b"")
+
+
+def _fold_around_values(source: bytes) -> bytes:
     pieces: list[bytes] = []
     start = 0
     for found in _SPACE_IN_VALUE.finditer(source):
         pieces += (_WHITE_SPACE.sub(b" ", source[start : found.start(1)]), found[1].replace(b"\r\n", b"\n"))
         start = found.end()
-    if not pieces:
-        return b" ".join(source.split()) + (b" " if source[-1:].isspace() else b"")
     pieces.append(_WHITE_SPACE.sub(b" ", source[start:]))
     return b"".join(pieces).lstrip(b" ")
 

@@ -158,6 +158,10 @@ SHAPES: dict[str, Callable[[], bytes]] = {
         + _numbered(b"--b\r\nContent-ID: <%d>\r\n\r\nx\r\n", 9_000)
         + b"--b--\r\n"
     ),
+    "1 MB of styles without quotes": lambda: HTML + b"style=" * 170_000,
+    "1 MB of styles that nearly hold a reference": lambda: HTML + b"style=\"style='" * 80_000,
+    "1 MB of blanks before line ends": lambda: PLAIN + (b" " * 99 + b"\n") * 10_000 + b"x",
+    "1 MB of blanks and no line end": lambda: PLAIN + b" \t" * 500_000 + b"x",
     # What an ignore finds, or nearly finds.
     "340,000 numbers in a text": lambda: PLAIN + b"12 " * (MIB // 3 - 100),
     "69,000 times in HTML": lambda: HTML + b"<p>12:34:56</p>" * 69_000,

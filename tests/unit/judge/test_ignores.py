@@ -398,3 +398,11 @@ def test_the_normal_form_of_an_avideo_mail_lists_what_was_ignored() -> None:
     content = f"{HEAD}html\n\n<img src='{U}?cache=1751364000'>".replace("\n", "\r\n").encode()
     analysis = avideo_judge()(content, b"")
     assert analysis.normal_form(analysis.rule(BOB)).ignored == (Ignored("avideo: image cache", b"1751364000"),)
+
+
+@pytest.mark.parametrize("name", ["style", "title"])
+@pytest.mark.parametrize("space", ["\n", "\t"])
+def test_an_element_of_text_ends_at_an_end_tag_with_any_white_space(name: str, space: str) -> None:
+    """A page whose white space counts keeps the line end. What follows is shown as text, so everything counts."""
+    page = f"<{name}></{name}{space}><textarea></{name}><img src='{U}?cache=1751364000'>"
+    assert strip(page) == page

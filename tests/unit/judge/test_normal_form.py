@@ -205,6 +205,7 @@ def test_plain_text_counts_as_displayed() -> None:
         "<p style='&#119;hite-space:pre'>a  b",
         "<link rel=stylesheet href=x>a  b",
         "<style>@import 'x'</style>a  b",
+        "<p>\u4f60\n\u597d  x",
     ],
 )
 def test_html_keeps_the_white_space_that_a_browser_may_show(page: str) -> None:
@@ -311,3 +312,15 @@ def test_content_ids_count_if_a_text_is_too_long_to_search() -> None:
         first, second = (related("", name, "a").replace("\n1\n", f"\n{long}\n") for name in "xy")
         first, second = (text.replace("image/gif", kind) for text in (first, second))
         assert (fields(first) != fields(second)) == counts
+
+
+@pytest.mark.parametrize("parameter", ["format=flowed", "format*=us-ascii''flowed", "format*0=flo; format*1=wed"])
+def test_blanks_at_line_ends_count_in_flowed_text_however_it_is_labelled(parameter: str) -> None:
+    head = f"Content-Type: text/plain; {parameter}\n\n"
+    assert fields(f"{head}a \nb") != fields(f"{head}a\nb")
+
+
+@pytest.mark.parametrize("style", ["white&#45;space:pre", "'white&#x2d;space:pre'", '"white-&#115;pace:pre"'])
+def test_a_character_reference_in_a_style_may_let_white_space_count(style: str) -> None:
+    page = f"Content-Type: text/html\n\n<p style={style}>a{{}}b</p>"
+    assert fields(page.format("  ")) != fields(page.format(" "))
