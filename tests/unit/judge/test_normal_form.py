@@ -15,11 +15,18 @@ from relay.judge.fingerprint.normal_form import NormalForm, normalise
 from relay.judge.mime.parser import parse
 from relay.judge.rules.ignores import Ignores
 from relay.judge.text.decode import (
+    _LINE_END_IN_WORD,
     _NOT_FOR_NFC,
+    _PREFORMATTED,
+    _SPACE_IN_VALUE,
+    _STYLE_SHEET,
+    _VALUE_WITH_TAG,
+    _WHITE_SPACE_MAY_COUNT,
     TEXT_LIMIT,
     decode_text,
     display_text,
     fold_text,
+    may_keep_white_space,
     read_html,
     read_lines,
     read_text,
@@ -324,3 +331,38 @@ def test_blanks_at_line_ends_count_in_flowed_text_however_it_is_labelled(paramet
 def test_a_character_reference_in_a_style_may_let_white_space_count(style: str) -> None:
     page = f"Content-Type: text/html\n\n<p style={style}>a{{}}b</p>"
     assert fields(page.format("  ")) != fields(page.format(" "))
+
+
+_PIECES = [
+    "<pre>",
+    "<p ",
+    "='",
+    '="',
+    "'",
+    '"',
+    "<",
+    ">",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "style",
+    "style=x",
+    "&",
+    "\\",
+    "你",
+    "a",
+    "b=",
+]
+
+
+@given(st.lists(st.sampled_from([*_PIECES, "white-space", "<style>", "xml:space", "<link"]), max_size=14).map("".join))
+def test_the_quick_search_for_white_space_that_counts_finds_all_of_it(page: str) -> None:
+    source = page.encode()
+    folded = b" ".join(source.split())
+    if _WHITE_SPACE_MAY_COUNT.search(source):
+        return
+    assert not may_keep_white_space(source)
+    assert not any(each.search(source) for each in (_STYLE_SHEET, _VALUE_WITH_TAG, _LINE_END_IN_WORD, _SPACE_IN_VALUE))
+    assert not any(each in source for each in _PREFORMATTED)
+    assert read_html(source, "utf-8") == folded
