@@ -76,14 +76,27 @@ _SPACE_IN_VALUE = re.compile(
 # From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
 # Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
 _PREFORMATTED = re.compile(rb"<(?:pre|textarea|xmp|listing|plaintext)\b|xml:space")
-# What a style needs to let white space count in any element: the property, or letters of it written as numbers.
-_WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link")
-_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&)")
+# What a style needs to let white space count in any element: the property, letters of it written as numbers, or Word's
+# property for runs of blanks, which Outlook shows.
+_WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link", b"mso-spacerun")
+_REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&|[^\s\"'<>])")
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
 # White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
-# after `<` or `>`.
-_SPACE_THAT_COUNTS = re.compile(rb"<style[^<>]*+>[^<]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")
+# after `<` or `>`. Where an equals sign inside a value is followed by a quote mark, even the one that closes the value,
+# `_SPACE_IN_VALUE` could take the space between two values for a value.
+_SPACE_THAT_COUNTS = re.compile(
+    rb"<style\b(?![^<>]*+></style)"
+    rb"|=[ \t\r\n\f]*+(?>\"[^\"<>=]*+(?>(?:=(?![ \t\r\n\f]*+[\"'])[^\"<>=]*+)*)[<>=]"
+    rb"|'[^'<>=]*+(?>(?:=(?![ \t\r\n\f]*+[\"'])[^'<>=]*+)*)[<>=]"
+    rb"|[^ \t\r\n\f\"'<>=]++=[ \t\r\n\f]*+[\"'])"
+)
+# Where a line ends between two Chinese or Japanese characters, or beside a zero-width space, some browsers show no
+# space (CSS Text Module Level 3, section 4.1.3).
+_UNSHOWN_LINE_END = re.compile(
+    rb"[\xe2-\xef][\x80-\xbf]{2}[ \t]*+\r?\n[ \t\r\n\f]*+[\xe2-\xef]"
+    rb"|\xe2\x80\x8b[ \t]*+\r?\n|\n[ \t\r\n\f]*+\xe2\x80\x8b"
+)
 
 
 def decode_text(octets: bytes, charset: str) -> str | None:
@@ -147,7 +160,11 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
     if source is None:
         return None
     lower = source.lower()
-    if _may_keep_white_space(lower) or _SPACE_THAT_COUNTS.search(lower):
+    if (
+        _may_keep_white_space(lower)
+        or _SPACE_THAT_COUNTS.search(lower)
+        or (not source.isascii() and _UNSHOWN_LINE_END.search(source))
+    ):
         return source.replace(b"\r\n", b"\n")
     preformatted = _PREFORMATTED.search(lower)
     if preformatted:
