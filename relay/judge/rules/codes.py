@@ -29,8 +29,10 @@ MOST_LINKS = 12
 # Tried on every message, so it must be fast and may find too much: four digits that are no year, or groups of digits,
 # at the start of a word; a line or an element of capitals and digits; a word of both.
 _CODE_HINT = re2.compile(
-    rb"(?m)(?:^|[\s>(\[*:;]|[^\x00-\x7F])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}|(?:19|20)[0-9]{3}"
-    rb"|[0-9]{2,5}(?:[ -][0-9]{2}|[.&]|[^\x00-\x7F])|[0-9][ -][0-9][ -][0-9]|[0-9A-Z]{0,8}(?:[A-Z][0-9]|[0-9][A-Z])[0-9A-Z]{2})"
+    rb"(?m)(?:^|[\s>(\[*:;]|[^\x00-\x7F])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}"
+    rb"|(?:19|20)[0-9]{3}"
+    rb"|[0-9]{2,5}(?:[ -][0-9]{2}|[.&]|[^\x00-\x7F])|[0-9][ -][0-9][ -][0-9]"
+    rb"|[0-9A-Z]{0,8}(?:[A-Z][0-9]|[0-9][A-Z])[0-9A-Z]{2})"
     rb"|[=:][0-9]{4}|>[0-9]{2,4}<|[0-9A-Z]{3,4}-[0-9A-Z]{3}"
     # Digits of other scripts: Arabic, Persian, fullwidth, and those of India and South-East Asia.
     rb"|[\x{660}-\x{669}\x{6F0}-\x{6F9}\x{966}-\x{96F}\x{9E6}-\x{9EF}\x{A66}-\x{DEF}\x{E50}-\x{E59}\x{FF10}-\x{FF19}]"
@@ -66,8 +68,12 @@ _IN_SENTENCE = re.compile(
 )
 # "Code" and the like in many languages. They are parts of longer words: Sicherheitscode.
 _WORDS = re.compile(
-    r"c[oó]d[eio]|\bc[oó]d\b|k[oó]+[dð]|κωδικ|код|კოდ|կոդ|குறியீ|కోడ్|ಕೋಡ್|കോഡ്|ओटीपी|ওটিপি|番[号號]|暗証|パスワード|密[码碼]|번호|קוד|رمز|كود|کد|कोड|কোড|รหัส|\bmã\b|コード|代[码碼]|[验驗][证證]|認[証證]|校[验驗]|인증|코드"
-    r"|\botp\b|\bpin\b|\btan\b|token|passwor|uthibitisho|pengesahan|تایید|تحقق|log-?in\b|sign-?in\b|verif|passcode|parol|парол|şifre|senha|contrase|mot de passe|heslo|jelsz",
+    r"c[oó]d[eio]|\bc[oó]d\b|k[oó]+[dð]|κωδικ|код|კოდ|կոդ|குறியீ|కోడ్|ಕೋಡ್|കോഡ്|ओटीपी|ওটিপি"
+    r"|番[号號]|暗証|パスワード|密[码碼]|번호|קוד|رمز|كود|کد|कोड|কোড|รหัส|\bmã\b|コード|代[码碼]"
+    r"|[验驗][证證]|認[証證]|校[验驗]|인증|코드"
+    r"|\botp\b|\bpin\b|\btan\b|token|passwor"
+    r"|uthibitisho|pengesahan|تایید|تحقق|log-?in\b|sign-?in\b|verif|passcode|parol|парол|şifre"
+    r"|senha|contrase|mot de passe|heslo|jelsz",
     re.IGNORECASE,
 )
 _LONGEST_CODE_LINE = 30
