@@ -50,6 +50,10 @@ _DATE = re.compile(
     rb"\s*(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),\s*)?([0-9]{1,2}\s+[A-Z][a-z]{2}\s+[0-9]{4})"
     rb"\s+([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?\s+(?:([+-])(0[0-9]|1[0-4])([0-5][0-9])|GMT|UTC?|Z)(?:\s*\([^()]*\))?\s*"
 )
+# RFC 5322 section 3.6.4. Large receivers refuse a mail with one of another form.
+_MESSAGE_ID = re.compile(rb"\s*<[!-;=?-~]+@[!-;=?-~]+>\s*")
+_LONGEST_VALUE = 998
+"""Octets of a value, folds included, that is compared decoded."""
 REVERSE_PATH, DOMAIN = "reverse-path", "reverse-path domain"
 
 
@@ -69,12 +73,14 @@ def counted_fields(fields: Fields, reverse_path: bytes, received_at: float | Non
     counted = []
     uncounted = []
     for field in fields:
-        if field[0] in _UNCOUNTED:
+        if field[0] in _UNCOUNTED or field[0].startswith("content-"):
             uncounted.append(field)
-        elif not field[0].startswith("content-"):
+        else:
             counted.append(field)
     counted.sort(key=_rank)
-    found = [_decoded(name, raw) for name, raw in counted]
+    # White space that folding hides can make a header section longer than the next mail server takes.
+    is_large = sum([len(value) for _, value in counted]) > _LARGEST
+    found = [_decoded(name, raw, is_large or len(raw) > _LONGEST_VALUE) for name, raw in counted]
     found += [Field(f"{usual_spelling(name)} (raw)", raw) for name, raw in _acted_on(uncounted, received_at)]
     names = {name for name, _ in fields}
     if fields and "date" not in names:
@@ -99,8 +105,8 @@ def _rank(field: tuple[str, bytes]) -> str:
     return _FIRST.get(field[0], field[0])
 
 
-def _decoded(name: str, raw: bytes) -> Field:
-    text = decode_value(raw, structured=name != "subject")
+def _decoded(name: str, raw: bytes, is_long: bool) -> Field:
+    text = None if is_long else decode_value(raw, structured=name != "subject")
     label = usual_spelling(name)
     return Field(f"{label} (raw)", raw) if text is None else Field(label, text)
 
@@ -119,6 +125,7 @@ def _acted_on(uncounted: list[tuple[str, bytes]], received_at: float | None) -> 
         if too_large
         or (has_odd and _ODD.search(value))
         or (occurrences and occurrences[name] > _MOST.get(name, 1))
+        or (name == "message-id" and not _MESSAGE_ID.fullmatch(value))
         or (name == "date" and not _is_near(value, received_at))
     ]
     return sorted(found, key=_rank) if found else found

@@ -29,8 +29,13 @@ MOST_LINKS = 12
 # Tried on every message, so it must be fast and may find too much: four digits that are no year, or groups of digits,
 # at the start of a word; a line or an element of capitals and digits; a word of both.
 _CODE_HINT = re2.compile(
-    rb"(?m)(?:^|[\s>(\[*:;]|[^\x00-\x7F])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}|(?:19|20)[0-9]{3}"
-    rb"|[0-9]{2,5}[ -][0-9]{2}|[0-9][ -][0-9][ -][0-9]|[0-9A-Z]{0,8}(?:[A-Z][0-9]|[0-9][A-Z])[0-9A-Z]{2})"
+    rb"(?m)(?:^|[\s>(\[*:;]|[^\x00-\x7F])(?:[A-Z]{1,3}-)?(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2}"
+    rb"|(?:19|20)[0-9]{3}"
+    rb"|[0-9]{2,5}(?:[ -][0-9]{2}|[.&]|[^\x00-\x7F])|[0-9][ -][0-9][ -][0-9]"
+    rb"|[0-9A-Z]{0,8}(?:[A-Z][0-9]|[0-9][A-Z])[0-9A-Z]{2})"
+    rb"|[=:][0-9]{4}|>[0-9]{2,4}<|[0-9A-Z]{3,4}-[0-9A-Z]{3}"
+    # Digits of other scripts: Arabic, Persian, fullwidth, and those of India and South-East Asia.
+    rb"|[\x{660}-\x{669}\x{6F0}-\x{6F9}\x{966}-\x{96F}\x{9E6}-\x{9EF}\x{A66}-\x{DEF}\x{E50}-\x{E59}\x{FF10}-\x{FF19}]"
     rb"|(?:^|>)\s*(?:[0-9A-Z][0-9A-Z-]{3,12}|[0-9]|[0-9A-Za-z]{0,9}[0-9][0-9A-Za-z]{0,9})\s*(?:<|$)"
 )
 _UNSEEN = ((b"<!--", b"-->"), (b"<style", b"</style"), (b"<script", b"</script"), (b"<title", b"</title"))
@@ -38,7 +43,12 @@ _LINK_TAG = re.compile(rb"</?a(?:\s[^<>]*)?>", re.IGNORECASE)
 _TAG = re.compile(rb"<[^<>]*>")
 # Around the text of a link, which is the number of an invoice or a ticket rather than a code.
 _LINK_MARK = b"\0"
-_BLANKS = str.maketrans({"\xa0": " ", "\t": " ", "\u200b": None, "\u200c": None, "\u200d": None, "\ufeff": None})
+# The digits of all scripts as ASCII, and blanks and hyphens as the plain ones.
+_PLAIN = {code: str(int(chr(code))) for code in range(0x660, 0x10000) if chr(code).isdecimal()} | str.maketrans(
+    dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\xad", None)
+    | dict.fromkeys("\t\xa0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\xb7\u2022\u30fb", "-")
+)
 _MARKS = " .,:;!?*_|()[]{}<>\"'`“”‘’«»„「」『』【】：，。！–—-"  # noqa: RUF001 - marks around a code
 
 _GROUPS = re.compile(r"[0-9A-Za-z]{1,10}(?:[ -][0-9A-Za-z]{1,10}){0,9}")
@@ -50,17 +60,26 @@ _CONSONANTS = re.compile("[B-DF-HJ-NP-TV-Z]{3}")
 _VOWEL = re.compile("[AEIOU]")
 # What surrounds an amount, a time, an address, a ticket's number or a longer number does not surround a code.
 _IN_SENTENCE = re.compile(
-    r"(?<![\0\w#/.,:@+&=%$€£¥-])"
-    r"([A-Z]{1,3}-[0-9]{4,8}|[0-9]{3}[ -][0-9]{3}|[0-9]{4,10}|[A-Z0-9]{5,10})"
+    r"(?<![\0\w#/.,@+&%$€£¥-])(?<![^A-Za-z\u0080-\uffff][:=])"
+    r"([A-Z]{1,3}-[0-9]{4,8}|[0-9]{2}(?:[ -][0-9]{2}){2,4}|[0-9]{3,4}[ -][0-9]{3,4}|[0-9](?: [0-9]){3,9}"
+    r"|[A-Z0-9]{3,4}-[A-Z0-9]{3,4}|[0-9]{4,10}|[A-Z0-9]{5,10})"
     r"(?![\0\w/@%$€£¥-]|[.,:][0-9])",
     re.ASCII,
 )
 # "Code" and the like in many languages. They are parts of longer words: Sicherheitscode.
 _WORDS = re.compile(
-    r"c[oó]d[eio]|kod|k[oó]d|κωδικ|код|קוד|رمز|كود|کد|कोड|কোড|รหัส|\bmã\b|コード|代[码碼]|[验驗][证證]|認[証證]|校[验驗]|인증|코드"
-    r"|\botp\b|\bpin\b|\btan\b|token|passwor|passcode|parol|парол|şifre|senha|contrase|mot de passe|heslo|jelsz",
+    r"c[oó]d[eio]|\bc[oó]d\b|k[oó]+[dð]|κωδικ|код|კოდ|կոդ|குறியீ|కోడ్|ಕೋಡ್|കോഡ്|ओटीपी|ওটিপি"
+    r"|番[号號]|暗証|パスワード|密[码碼]|번호|קוד|رمز|كود|کد|कोड|কোড|รหัส|\bmã\b|コード|代[码碼]"
+    r"|[验驗][证證]|認[証證]|校[验驗]|인증|코드"
+    r"|\botp\b|\bpin\b|\btan\b|token|passwor"
+    r"|uthibitisho|pengesahan|تایید|تحقق|log-?in\b|sign-?in\b|verif|passcode|parol|парол|şifre"
+    r"|senha|contrase|mot de passe|heslo|jelsz",
     re.IGNORECASE,
 )
+_LONGEST_CODE_LINE = 30
+"""Characters, with marks around the code."""
+_LONGEST_GROUP = 4
+"""Digits that stand in an element of their own."""
 _NEAR = 60
 """Characters between such a word and its code."""
 
@@ -81,14 +100,15 @@ _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _TOKEN_HINT = re2.compile(
     rb"(?i)(?:token|code|key|hash|secret|ticket|confirm|confirmation|verify|verification|activation|signature|nonce|otp"
     rb"|otc|sig|recover[a-z]*|reset[a-z_]*|invit[a-z_]*|magic[a-z_]*|login|auth|jwt|sesame|pwd|hmac)=[^&;#\s]{6}"
-    rb"|[/=.~_-](?:[0-9]+[a-z]+[0-9]+[a-z]|[a-z]+[0-9]+[a-z]+[0-9])"
+    rb"|[0-9a-f]{8}-[0-9a-f]{4}-|[/=.~_-](?:[0-9]+[a-z]+[0-9]+[a-z]|[a-z]+[0-9]+[a-z]+[0-9])"
 )
 # Links that any mail of a bulk sender or of a version control system carries, and files.
 _OTHER_LINK = re.compile(
-    r"unsub|opt-?out|abmeld|d[ée]sinscri|preferenc|/commits?/|/blob/|/tree/|[?&;]utm_|/track|/click|/open/|pixel|webview"
-    r"|view-?in-?browser|/email/view/|\.(?:png|jpe?g|gif|webp|svg|css|js|ico|pdf|mp4|m3u8|ics)(?:$|[?#])",
+    r"unsub|opt-?out|abmeld|d[ée]sinscri|preferenc|/commits?/|/blob/|/tree/|/track|/click|/open/|pixel|webview"
+    r"|view-?in-?browser|/email/view/|^[^?#]*\.(?:png|jpe?g|gif|webp|svg|css|js|ico|pdf|mp4|m3u8|ics)(?:$|[?#])",
     re.IGNORECASE,
 )
+_CAMPAIGN = re.compile("[?&;]utm_", re.IGNORECASE)
 
 
 def find_codes(subjects: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]:
@@ -103,10 +123,40 @@ def find_codes(subjects: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]
     for text in candidates:
         lines = visible_lines(text)
         if sum(map(len, lines)) > LONGEST_TEXT:
-            return []
+            return find_named_codes(subjects, texts)
         found += _codes_alone(lines)
         found += (code for line in lines for code in _codes_in_sentence(line))
-    found += (code for subject in subjects for code in _codes_in_sentence(_decode(subject[:LONGEST_TEXT])))
+    found += _codes_in_subjects(subjects)
+    return _unless_many(found)
+
+
+def find_named_codes(subjects: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]:
+    """Returns the codes of digits that a word for "code" is near: in the line, in the line before, or in the Subject.
+
+    These are certain enough for a long message and for bulk mail. Services that send codes through senders of bulk
+    mail have their List-Unsubscribe and a long footer.
+    """
+    if sum(map(len, texts)) > LONGEST_SOURCE:
+        return []
+    found = list(_codes_in_subjects(subjects))
+    about_code = any(_WORDS.search(_decode(subject[:LONGEST_TEXT])) for subject in subjects)
+    for text in texts:
+        before = ""
+        for line in visible_lines(text):
+            found += _codes_in_sentence(line)
+            code = _code(line.strip(_MARKS), has_word=True) if len(line) <= _LONGEST_CODE_LINE else None
+            if code and (about_code or _WORDS.search(before[-_NEAR:])):
+                found.append(code)
+            before = line
+    return _unless_many([code for code in found if code.isdigit()])
+
+
+def _codes_in_subjects(subjects: Sequence[bytes]) -> Iterator[str]:
+    for subject in subjects:
+        yield from _codes_in_sentence(_decode(subject[:LONGEST_TEXT]).translate(_PLAIN))
+
+
+def _unless_many(found: Sequence[str]) -> list[bytes]:
     codes = dict.fromkeys(found)
     return [code.encode() for code in codes] if len(codes) <= MOST_CODES else []
 
@@ -129,11 +179,14 @@ def has_token(link: str) -> bool:
     if _OTHER_LINK.search(link):
         return False
     _, _, path = link.partition("://")[2].partition("/")
+    shortest = _RANDOM_LENGTH if _CAMPAIGN.search(path) else _NAMED_LENGTH
     named = any(
-        len(value) >= _RANDOM_LENGTH or (len(value) >= _NAMED_LENGTH and any(map(str.isdigit, value)))
+        len(value) >= _RANDOM_LENGTH or (len(value) >= shortest and any(map(str.isdigit, value)))
         for value in _NAMED.findall(path)
     )
-    return named or bool(_UUID.search(path)) or any(map(_is_random, _RANDOM_PIECE.findall(path)))
+    if named or _CAMPAIGN.search(path):
+        return named
+    return bool(_UUID.search(path)) or any(map(_is_random, _RANDOM_PIECE.findall(path)))
 
 
 def _is_random(piece: str) -> bool:
@@ -150,7 +203,7 @@ def visible_lines(text: bytes) -> list[str]:
     text = _TAG.sub(b"\n", _LINK_TAG.sub(_LINK_MARK, text))
     if b"&" in text:
         text = resolve_references(text)
-    return [stripped for line in _decode(text).translate(_BLANKS).splitlines() if (stripped := line.strip())]
+    return [stripped for line in _decode(text).translate(_PLAIN).splitlines() if (stripped := line.strip())]
 
 
 def _without(text: bytes, start: bytes, end: bytes) -> bytes:
@@ -178,17 +231,21 @@ def _codes_alone(lines: Sequence[str]) -> Iterator[str]:
     """Yields the lines that are a code, and the codes that have a line for each character."""
     has_word = any(map(_WORDS.search, lines))
     for length, group in groupby(lines, len):
-        characters = "".join(group) if length == 1 else ""
-        if code := _code(characters, has_word=False):
+        # With a word for "code" also groups: <td>482</td><td>913</td>.
+        pieces = list(group) if length == 1 or (has_word and length <= _LONGEST_GROUP) else []
+        joined = "".join(pieces) if len(pieces) > 1 and (length == 1 or all(map(str.isdigit, pieces))) else ""
+        if code := _code(joined, has_word=False):
             yield code
+    marks = _MARKS + _LINK_MARK.decode() if has_word else _MARKS
     for line in lines:
-        if code := _code(line.strip(_MARKS), has_word=has_word):
+        if code := _code(line.strip(marks), has_word=has_word):
             yield code
 
 
 def _code(text: str, *, has_word: bool) -> str | None:
     """Returns the code that a text is, without the blanks and hyphens between its groups, or None."""
-    if not _GROUPS.fullmatch(text) or _YEAR_OR_DATE.fullmatch(text):
+    # Of random codes of four digits two in a hundred look like a year.
+    if not _GROUPS.fullmatch(text) or (_YEAR_OR_DATE.fullmatch(text) and not (has_word and text.isdigit())):
         return None
     groups = _BETWEEN_GROUPS.split(text)
     code = "".join(groups)
@@ -221,7 +278,8 @@ def _codes_in_sentence(line: str) -> Iterator[str]:
     """Yields the codes that are near a word for "code" in a line."""
     for match in _IN_SENTENCE.finditer(line):
         code = _BETWEEN_GROUPS.sub("", match[1])
-        if _YEAR_OR_DATE.fullmatch(match[1]) or not (code.isdigit() or _is_mixed(code)) or code.isalpha():
+        is_random = _looks_random(code, regular=True, has_word=True) if code.isalpha() else _is_mixed(code)
+        if _YEAR_OR_DATE.fullmatch(match[1]) or not (code.isdigit() or is_random) or match[1].isalpha():
             continue
         if _WORDS.search(line, max(0, match.start() - _NEAR), match.end() + _NEAR):
             yield code

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.judge.mime.headers import decode_value, field_values, unfold
 from relay.judge.mime.message import Leaf, has_attachment
-from relay.judge.rules.codes import find_codes, find_token_links
+from relay.judge.rules.codes import find_codes, find_named_codes, find_token_links
 from relay.judge.rules.pattern import join_patterns
 from relay.judge.rules.rule import NO_RULE, MatchTarget
 from relay.judge.rules.text_matches import IN_TEXTS, TextRules
@@ -116,10 +116,12 @@ class MessageView:
                 return self._text_matches.values(condition.target)
             case MatchTarget.CODE:
                 codes = find_codes(self._header("subject"), self._texts)
-                return [] if codes and self._is_no_sign_in() else codes
+                if codes and self._is_bulk():
+                    codes = find_named_codes(self._header("subject"), self._texts)
+                return [] if codes and self._has_file() else codes
             case MatchTarget.TOKEN_LINK:
                 links = find_token_links(self._texts)
-                return [] if links and self._is_no_sign_in() else links
+                return [] if links and (self._is_bulk() or self._has_file()) else links
             case MatchTarget.REVERSE_PATH:
                 return (self._reverse_path,)
             case _:
@@ -131,11 +133,11 @@ class MessageView:
         decoded = [decode_value(raw, structured=name == "from") for raw in raw_values]
         return [unfold(raw).strip() if text is None else text for raw, text in zip(raw_values, decoded, strict=True)]
 
-    def _is_no_sign_in(self) -> bool:
-        """Returns whether the message is bulk mail or carries a file."""
-        return any(map(self._header, _BULK_FIELDS)) or (
-            self._message.root is not None and _has_file(self._message.root)
-        )
+    def _is_bulk(self) -> bool:
+        return any(map(self._header, _BULK_FIELDS))
+
+    def _has_file(self) -> bool:
+        return self._message.root is not None and _has_file(self._message.root)
 
 
 def _has_file(part: Part) -> bool:

@@ -27,6 +27,8 @@ _ESCAPED_ANCHORS = frozenset("AzbBQ")
 # These have another meaning in one of several joined lines: ends of the whole text, literal text without an end, flags
 # turned off.
 _NOT_JOINABLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
+_SPAN_GROUP = b"ignored"
+"""The group that says which piece of a match an ignore leaves out. RE2 has no look-behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,12 @@ class Pattern:
         return self._regexp.fullmatch(octets) is not None
 
     def spans(self, octets: bytes) -> Iterator[tuple[int, int]]:
-        """Yields start and end of all matches that are not empty, from left to right, without overlaps."""
-        return (found.span() for found in self._regexp.finditer(octets) if found.end() > found.start())
+        """Yields start and end of all matches that are not empty, from left to right, without overlaps.
+
+        Of a pattern with a group named `ignored` the span of that group.
+        """
+        group = self._regexp.groupindex.get(_SPAN_GROUP, 0)
+        return (found.span(group) for found in self._regexp.finditer(octets) if found.end(group) > found.start(group))
 
 
 def _options() -> re2.Options:

@@ -77,26 +77,40 @@ _SPACE_IN_VALUE = re.compile(
 # From the first of these on white space may count (HTML Living Standard, section 15.3.1; SVG 1.1, section 10.15).
 # Before it no such element can be open. Where one ends is less certain: an end tag may be part of a value or a comment.
 _PREFORMATTED = (b"<pre", b"<textarea", b"<xmp", b"<listing", b"<plaintext", b"xml:space")
-# What a style needs to let white space count in any element: the property, or letters of it written as numbers. A style
-# without quotes is not searched to its end for a number, which would take quadratic time.
-_WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link")
+# What a style needs to let white space count in any element: the property, letters of it written as numbers, or Word's
+# property for runs of blanks, which Outlook shows. A style without quotes is not searched to its end for a number: that
+# would take quadratic time.
+_WHITE_SPACE_PROPERTIES = (b"white-space", b"text-wrap", b"\\", b"@import", b"<link", b"mso-spacerun")
 _REFERENCE_IN_STYLE = re.compile(rb"style\s*+=\s*+(?:\"[^\"<>&]*+&|'[^'<>&]*+&|[^\s\"'<>])")
 # All white space but single spaces, which most are and which folding leaves.
 _WHITE_SPACE = re.compile(rb"[\t\r\n\f][ \t\r\n\f]*+| [ \t\r\n\f]++")
-# White space that counts wherever it is: in a style sheet a line end may close a string, a value may go on after `<` or
-# `>`, and browsers show no blank for a line end between wide characters (CSS Text 3, section 4.1.3).
-_STYLE_SHEET = re.compile(rb"<style[^<>]*+>[^<]")
-_VALUE_WITH_TAG = re.compile(rb"=[ \t\r\n\f]*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")
-_LINE_END_IN_WORD = re.compile(rb"[\x80-\xff][ \t\r\f]*+\n[ \t\r\n\f]*+[\x80-\xff]")
+# White space that counts wherever it is: in a style sheet a line end may close a string, and a value may go on
+# after `<` or `>`. Where an equals sign inside a value is followed by a quote mark, even the one that closes the value,
+# `_SPACE_IN_VALUE` could take the space between two values for a value.
+_SPACE_THAT_COUNTS = re.compile(
+    rb"<style\b(?![^<>]*+></style)"
+    rb"|=[ \t\r\n\f]*+(?>\"[^\"<>=]*+(?>(?:=(?![ \t\r\n\f]*+[\"'])[^\"<>=]*+)*)[<>=]"
+    rb"|'[^'<>=]*+(?>(?:=(?![ \t\r\n\f]*+[\"'])[^'<>=]*+)*)[<>=]"
+    rb"|[^ \t\r\n\f\"'<>=]++=[ \t\r\n\f]*+[\"'])"
+)
+# Where a line ends between two Chinese or Japanese characters, or beside a zero-width space, some browsers show no
+# space (CSS Text Module Level 3, section 4.1.3).
+_UNSHOWN_LINE_END = re.compile(
+    rb"[\xe2-\xef][\x80-\xbf]{2}[ \t]*+\r?\n[ \t\r\n\f]*+[\xe2-\xef]"
+    rb"|\xe2\x80\x8b[ \t]*+\r?\n|\n[ \t\r\n\f]*+\xe2\x80\x8b"
+)
 # Finds all that the patterns above find, and more. Most pages have nothing of the kind, and RE2 reads them in one pass:
 # the searches one by one take as long as all the rest of the decoding of a notification.
 _BYTES = re2.Options()
 _BYTES.encoding = re2.Options.Encoding.LATIN1
 _WHITE_SPACE_MAY_COUNT = re2.compile(
-    rb"(?i)<(?:pre|textarea|xmp|listing|plaintext|link|style[^<>]*>[^<])|xml:space|white-space|text-wrap|\\|@import"
+    rb"(?i)<(?:pre|textarea|xmp|listing|plaintext|link)|xml:space|white-space|text-wrap|\\|@import|mso-spacerun"
+    rb"|<style[^<>]*(?:\z|<|>(?:\z|[^<]|<(?:\z|[^/]|/(?:\z|[^s]|s(?:\z|[^t]|t(?:\z|[^y]|y(?:\z|[^l]|l(?:\z|[^e]))))))))"
     rb"|style\s*=\s*(?:\"[^\"<>&]*&|'[^'<>&]*&|[^\s\"'<>])"
-    rb"|[\x80-\xff][ \t\r\f]*\n[ \t\r\n\f]*[\x80-\xff]"
-    rb"|=[ \t\r\n\f]*(?:\"(?: ?[^\"<>\t\r\n\f ])*(?: ?[<>\t\r\n\f]|  )|'(?: ?[^'<>\t\r\n\f ])*(?: ?[<>\t\r\n\f]|  ))",
+    rb"|[\xe2-\xef][\x80-\xbf]{2}[ \t\r]*\n[ \t\r\n\f]*[\xe2-\xef]|\xe2\x80\x8b[ \t\r]*\n|\n[ \t\r\n\f]*\xe2\x80\x8b"
+    rb"|=[ \t\r\n\f]*\"(?:(?: ?[^\"<>\t\r\n\f ])*(?: ?[<>\t\r\n\f]|  )|[^\"<>]*=[ \t\r\n\f]*[\"'])"
+    rb"|=[ \t\r\n\f]*'(?:(?: ?[^'<>\t\r\n\f ])*(?: ?[<>\t\r\n\f]|  )|[^'<>]*=[ \t\r\n\f]*[\"'])"
+    rb"|=[ \t\r\n\f]*[^ \t\r\n\f\"'<>=]+=[ \t\r\n\f]*[\"']",
     _BYTES,
 )
 
@@ -166,9 +180,8 @@ def read_html(octets: bytes, charset: str) -> bytes | None:
     lower = source.lower()
     if (
         _may_keep_white_space(lower)
-        or _STYLE_SHEET.search(lower)
-        or _VALUE_WITH_TAG.search(source)
-        or _LINE_END_IN_WORD.search(source)
+        or _SPACE_THAT_COUNTS.search(lower)
+        or (not source.isascii() and _UNSHOWN_LINE_END.search(source))
     ):
         return source.replace(b"\r\n", b"\n")
     start = min([lower.find(each) for each in _PREFORMATTED if each in lower], default=len(source))

@@ -220,3 +220,82 @@ def test_hostile_texts_take_little_time(unit: bytes) -> None:
     find_codes([text], [text])
     find_token_links([text])
     assert time.process_time() - start < 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("<p>123&nbsp;456</p>", "123456"),
+        ("<p>Your code</p><p>123\u2009456</p>", "123456"),
+        ("<p>Your code</p><p>123\u2013456</p>", "123456"),
+        ("Your code is 12-34-56.", "123456"),
+        ("Ihr Code lautet 12 34 56.", "123456"),
+        ("Your code is 1234-5678.", "12345678"),
+        ("Your code is 4 8 2 9 1 3.", "482913"),
+        ("Code:482913", "482913"),
+        ("code=482913", "482913"),
+        ("<p>رمز التحقق</p><p>٤٨٢٩١٣</p>", "482913"),
+        ("<p>کد تایید: ۴۸۲۹۱۳</p>", "482913"),
+        ("<p>認証コード</p><p>４８２９１３</p>", "482913"),  # noqa: RUF001 - fullwidth digits
+        ("<p>आपका कोड ४८२९१३ है</p>", "482913"),
+        ("<p>आपका ओटीपी 482913 है</p>", "482913"),
+        ("<p>Vahvistuskoodisi on 482913</p>", "482913"),
+        ("<p>Teie kinnituskood on 482913</p>", "482913"),
+        ("<p>თქვენი კოდია 482913</p>", "482913"),
+        ("<p>Ձեր կոդը՝ 482913</p>", "482913"),  # noqa: RUF001 - an Armenian mark
+        ("<p>மீ குறியீடு 482913</p>", "482913"),
+        ("<p>確認番号：482913</p>", "482913"),  # noqa: RUF001 - a fullwidth colon
+        ("<p>ワンタイムパスワード：482913</p>", "482913"),  # noqa: RUF001 - a fullwidth colon
+        ("<p>动态密码：482913</p>", "482913"),  # noqa: RUF001 - a fullwidth colon
+        ("<p>Your code:</p><h1>2024</h1>", "2024"),
+        ("<p>Your code: <span>482</span><span>913</span></p>", "482913"),
+        ("<p>Your code:</p><a href='https://a.example/'>482913</a>", "482913"),
+    ],
+)
+def test_codes_are_found_in_the_forms_that_services_send(text: str, code: str) -> None:
+    assert code in codes(text)
+
+
+@pytest.mark.parametrize("subject", ["Slack confirmation code: QWX-TBZ", "Your Example login: 482913"])
+def test_a_code_in_the_subject_only_exempts(subject: str) -> None:
+    content = f"Subject: {subject}\r\n".encode() + mail("<p>Use it</p>")
+    assert JUDGE(content, b"a@b.example").ruling(BOB).action is Action.EXEMPT
+
+
+@pytest.mark.parametrize("fields", [(), ("List-Unsubscribe: <https://a.example/u>",), ("List-Id: <a.b.example>",)])
+@pytest.mark.parametrize("footer", ["", "<p>Legal notes.</p>" * LONGEST_TEXT])
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("Hello", "<p>Your code is 482913</p>"),
+        ("Hello", "<p>Your code:</p><h1>482 913</h1>"),
+        ("Your code", "<p>Hello</p><h1>482913</h1>"),
+        ("482913 is your code", "<p>Hello</p>"),
+    ],
+)
+def test_a_code_that_is_named_exempts_bulk_and_long_mail(
+    subject: str, body: str, footer: str, fields: tuple[str, ...]
+) -> None:
+    content = f"Subject: {subject}\r\n".encode() + mail(body + footer, *fields)
+    assert JUDGE(content, b"a@b.example").ruling(BOB).action is Action.EXEMPT
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://a.example/auth/123e4567-e89b-12d3-a456-426614174000",
+        "https://a.example/login?token=Ab3dEf6hIj9kLmN0pQrS&utm_source=email",
+        "https://a.example/login?token=abc123def456&next=/a.png",
+    ],
+)
+def test_a_sign_in_link_with_more_parameters_is_known(link: str) -> None:
+    assert find_token_links([f"<a href='{link}'>in</a>".encode()]) == [link.encode()]
+
+
+@pytest.mark.parametrize("unit", [b"1 2 ", b"12 ", b"12-34-", b"ABC-", b"code:1", b"=", b":1", "٤ ".encode()])
+def test_hostile_bulk_mail_takes_little_time(unit: bytes) -> None:
+    text = b"<p>Your code is 482913</p>" + unit * (60_000 // len(unit))
+    content = mail(text.decode(), "List-Id: <a.b.example>")
+    start = time.process_time()
+    JUDGE(content, b"a@b.example")
+    assert time.process_time() - start < 0.9

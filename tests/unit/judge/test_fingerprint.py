@@ -17,6 +17,7 @@ from relay.judge.fingerprint.digest import begin_digest
 from relay.judge.fingerprint.normal_form import Field, NormalForm
 from relay.judge.mime.parser import DEPTH_LIMIT
 from relay.judge.rules.rule import NO_RULE
+from relay.judge.text.decode import read_html
 
 judge = avideo_judge()
 BOB = Recipient("bob@example.org")
@@ -250,3 +251,31 @@ def test_hostile_shapes_are_bounded_in_time_and_memory(shape: str) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10 * max(len(content), 4 << 20)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("<p style=white&#45;space:pre>a  b</p>", "<p style=white&#45;space:pre>a b</p>"),
+        ('<a href="x?y=" \n title="b  c">x</a>', '<a href="x?y=" \n title="b c">x</a>'),
+        ('<p title=\'x="\' \n lang="b  c">', '<p title=\'x="\' \n lang="b c">'),
+        ('<p title=a=" \n lang="b  c">', '<p title=a=" \n lang="b c">'),
+        ('<p title=a= " \n lang="b  c">', '<p title=a= " \n lang="b c">'),
+        ('<style a<b>p{content:"a\n;}q{color:red}"}</style>', '<style a<b>p{content:"a ;}q{color:red}"}</style>'),
+        ("<span style='mso-spacerun:yes'>a  b</span>", "<span style='mso-spacerun:yes'>a b</span>"),
+        ("<p>日\n本</p>", "<p>日 本</p>"),
+        ("<p>a\u200b\nb</p>", "<p>a\u200b b</p>"),
+    ],
+)
+def test_white_space_of_html_counts_wherever_a_reader_may_see_it(one: str, other: str) -> None:
+    assert read_html(one.encode(), "utf-8") != read_html(other.encode(), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "piece", [b"style=", b"style='style=\"", b"=", b"='=\"", b'="a="', b"='a=b", b"= ", b"<style "]
+)
+def test_a_megabyte_of_html_made_to_take_long_is_folded_in_linear_time(piece: bytes) -> None:
+    page = piece * ((1 << 20) // len(piece))
+    start = time.process_time()
+    read_html(page, "utf-8")
+    assert time.process_time() - start < 3

@@ -223,3 +223,25 @@ def test_mail_that_was_delivered_before_is_exempt(field: str, reason: str) -> No
     judgement = judge_recipients(analysis, [bob], SENDER, loop_ids=(), pseudonym=str)
     assert judgement.rulings[bob].rule == reason
     assert bool(judgement.fingerprints) == (reason == "default")
+
+
+@pytest.mark.parametrize("value", ["1", "<>", "<1>", "1@x.example", "<1@x.example> <2@x.example>", "<1 2@x.example>"])
+def test_a_message_id_that_receivers_refuse_counts(value: str) -> None:
+    assert not equal(content("Message-ID: <1@x.example>"), content(f"Message-ID: {value}"))
+    assert equal(content("Message-ID:\r\n <1@x.example>"), content("Message-ID: <2=3@[192.0.2.1]>"))
+
+
+@pytest.mark.parametrize("name", ["X-Campaign", "Subject", "Content-Type", "Content-Language"])
+def test_white_space_that_makes_a_header_section_long_counts(name: str) -> None:
+    head = HEAD[:2] if name == "Subject" else HEAD
+    value = "text/plain" if name == "Content-Type" else "a"
+    padding = f"\r\n {' ' * 500}" * 2 if name != "Content-Type" else " " * 1000
+    assert not equal(content(f"{name}: {value}", head=head), content(f"{name}: {value};{padding}b=c", head=head))
+    one, other = (content(f"{name}: {value};{pad}b=c", head=head) for pad in (" ", padding))
+    assert not equal(one, other)
+
+
+def test_much_white_space_in_many_fields_counts() -> None:
+    fields = [f"X-{number}:{{}}a" for number in range(20)]
+    short, long = (content(*(field.format(pad) for field in fields)) for pad in (" ", " " * 900))
+    assert not equal(short, long)

@@ -315,6 +315,22 @@ def test_two_sends_of_a_bulk_mail_are_equal_with_its_preset_only(name: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("odoo", "<a href='https://shop.example/m/{}'>see</a>"),
+        ("odoo", "<p>https://shop.example/m/{}</p>"),
+        ("odoo", "<a href='https://o.example/r/a{}/m/17'>see</a>"),
+        ("civicrm", "<a href='https://forum.example/?qid={}'>see</a>"),
+    ],
+)
+def test_a_bulk_preset_leaves_other_links_alone(name: str, other: str) -> None:
+    body, tokens = _BULK[name]
+    judge = build_judge(Settings.model_validate({"dedup": {"presets": [name]}}))
+    one, two = (judge(_page(body.format(*tokens[0]) + other.format(number)), b"") for number in (5, 6))
+    assert one.fingerprint(BOB) != two.fingerprint(BOB)
+
+
+@pytest.mark.parametrize(
     ("subject", "name"),
     [
         ("Message From Site Example Tube (Your Site test)", "avideo: test mail"),
