@@ -14,7 +14,9 @@ from parts.certificates import Authority
 from parts.client import GONE, RawClient
 from parts.waiting import until
 
+from relay.cli.check_certificate import check_certificate
 from relay.core.session_refusal import SessionRefusal
+from relay.settings import Settings
 from relay.smtp.session_table import SessionLimits
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def refused(relay: servers.Relay, refusal: SessionRefusal) -> int:
 async def test_starttls_forgets_what_was_said_before(
     peer: ScriptedPeer, authority: Authority, certificate: Path
 ) -> None:
-    async with servers.relay(peer.url, {"tls.certificate": str(certificate)}) as relay:
+    async with servers.relay(peer.url, {"tls.certificate": str(certificate), "upstream.received_field": True}) as relay:
         async with await RawClient.open(relay.port) as client:
             assert b"STARTTLS" in (await client.command(b"EHLO me")).text
             assert (await client.start_tls(context(authority))).code == 220
@@ -143,3 +145,25 @@ async def test_openssl_sends_with_both(peer: ScriptedPeer, authority: Authority,
                 timeout=30,
             )
             assert b"221 " in done.stdout
+
+
+@pytest.mark.parametrize("case", ["good", "expired", "missing", "other key"])
+def test_check_names_what_is_wrong(authority: Authority, certificate: Path, tmp_path: Path, case: str) -> None:
+    other = tmp_path / "other.pem"
+    tls = {"certificate": str(certificate)}
+    if case == "expired":
+        tls["certificate"] = str(authority.issue_expired())
+    elif case == "missing":
+        tls["certificate"] = str(other)
+    elif case == "other key":
+        other.write_bytes(authority.issue("other.example").read_bytes())
+        tls["key"] = str(other)
+    (finding,) = check_certificate(Settings.model_validate({"tls": tls}))
+    assert finding.fails == (case != "good"), finding
+    assert case != "expired" or "expired" in finding.text
+
+
+def test_check_names_what_avideo_needs_without_a_certificate() -> None:
+    (finding,) = check_certificate(Settings())
+    assert "SMTP secure" in finding.text
+    assert not finding.fails
