@@ -12,6 +12,7 @@ import pytest
 from parts import dialog_servers as servers
 from parts.certificates import Authority
 from parts.client import GONE, RawClient
+from parts.phpmailer import send_as_avideo
 from parts.waiting import until
 
 from relay.cli.check_certificate import check_certificate
@@ -167,3 +168,18 @@ def test_check_names_what_avideo_needs_without_a_certificate() -> None:
     (finding,) = check_certificate(Settings())
     assert "SMTP secure" in finding.text
     assert not finding.fails
+
+
+@pytest.mark.parametrize("has_certificate", [False, True])
+@pytest.mark.parametrize("secure", ["", "tls", "ssl"])
+async def test_phpmailer_sends_with_each_setting_of_avideo(
+    peer: ScriptedPeer, certificate: Path, secure: str, has_certificate: bool
+) -> None:
+    tls = {"tls.certificate": str(certificate), "listen.tls_address": "127.0.0.1:0"} if has_certificate else {}
+    async with servers.relay(peer.url, {"upstream.received_field": True, **tls}) as relay:
+        is_implicit = secure == "ssl" and has_certificate
+        port = int(relay.service.tls_address.rpartition(":")[2]) if is_implicit else relay.port
+        (chunk,) = await send_as_avideo(port, ["b@example.test"], "x", "<p>hello</p>", secure=secure)
+        assert chunk.ok == (has_certificate or not secure), chunk.error
+        if chunk.ok:
+            assert (b"with ESMTPS" in peer.accepted[0].content) == has_certificate
