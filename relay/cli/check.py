@@ -102,6 +102,7 @@ class _Overdue(Finding):
 def _tests(
     settings: Settings, password: str | None, trial: TrialAddresses
 ) -> Iterator[Coroutine[None, None, Iterable[Finding]]]:
+    from relay.cli.check_certificate import check_certificate
     from relay.cli.check_store import check_store
 
     for key, address in addresses(settings).items():
@@ -109,6 +110,7 @@ def _tests(
     yield from _upstream_tests(settings, password, trial)
     yield _within(_SERVER_LIMIT, "store.url", check_store(settings))
     yield _in_thread("record.keep", lambda: [*check_kept_copies(settings)])
+    yield _in_thread("tls.certificate", lambda: [*check_certificate(settings)])
     yield _in_thread("auth.users_file", lambda: [*check_users(settings)])
     yield _in_thread("record.secret_file", lambda: [*check_secret(settings)])
 

@@ -24,8 +24,12 @@ _IN_USE = os.strerror(errno.EADDRINUSE)
 
 def addresses(settings: Settings) -> dict[str, HostPort]:
     """Returns the addresses to listen on, by the setting that names each."""
-    both = {"listen.address": settings.listen.address, "http.address": settings.http.address}
-    return {key: address for key, address in both.items() if address is not None}
+    all_keys = {
+        "listen.address": settings.listen.address,
+        "listen.tls_address": settings.listen.tls_address,
+        "http.address": settings.http.address,
+    }
+    return {key: address for key, address in all_keys.items() if address is not None}
 
 
 def bind_error(address: HostPort) -> str:
@@ -43,7 +47,7 @@ def bind_error(address: HostPort) -> str:
 
 def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
     """Returns whether the address is in use, which `reason` says, and a relay answers there."""
-    if reason != _IN_USE:
+    if reason != _IN_USE or key not in _REQUESTS:  # no question is asked in TLS
         return False
     request, received = _REQUESTS[key], b""
     end = b"\r\n\r\n" if request else b"\n"

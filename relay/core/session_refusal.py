@@ -6,6 +6,7 @@ from enum import Enum
 
 from relay.core.reply import (
     DRAINING,
+    INPUT_BEFORE_TLS,
     NETWORK_NOT_ALLOWED,
     TLS_NOT_SPOKEN,
     TOO_MANY_SESSIONS,
@@ -26,6 +27,10 @@ class SessionRefusal(Enum):
         TOO_MANY_SESSIONS,
     )
     TLS = ("tls", "listen.address", TLS_NOT_SPOKEN)
+    HANDSHAKE = ("handshake", "tls.certificate", TLS_NOT_SPOKEN)
+    """The TLS handshake failed or took too long. The client cannot read a reply."""
+    INJECTION = ("injection", "tls.certificate", INPUT_BEFORE_TLS)
+    """Input followed STARTTLS before the handshake: a third party may have added it."""
     DRAINING = ("draining", "limits.drain", DRAINING)
 
     def __init__(self, reason: str, key: str, reply: Reply) -> None:

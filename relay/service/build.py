@@ -24,6 +24,7 @@ from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget, usable_memory
 from relay.settings.sources import default_secret_file, fallback_password, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
+from relay.smtp.certificate import ServerCertificate
 from relay.smtp.session_table import SessionLimits
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
@@ -116,6 +117,21 @@ def build_policy(settings: Settings) -> Policy:
         hostname=_hostname(),
         received_field=settings.upstream.received_field,
     )
+
+
+def build_certificate(settings: Settings) -> ServerCertificate | None:
+    """Returns the certificate of the listeners, or None. Raises `SettingsError` if it cannot be used."""
+    tls = settings.tls
+    if tls.certificate is None:
+        return None
+    key = tls.key or tls.certificate
+    try:
+        return ServerCertificate(tls.certificate, key)
+    except OSError as error:
+        raise SettingsError(
+            f"tls.certificate {tls.certificate} with the key {key}: {error.strerror or error}; name a PEM file with "
+            "the chain and its key, readable for the relay's user"
+        ) from error
 
 
 def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:

@@ -36,7 +36,7 @@ async def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(settings, password)
     log_writer.start(service.metrics.log_lines_dropped.inc)
-    with handled_signals(settings.limits.drain + _FORCE_AFTER) as stop:
+    with handled_signals(settings.limits.drain + _FORCE_AFTER, service.reload) as stop:
         try:
             await service.start()
             ready(service)

@@ -25,6 +25,7 @@ from relay.records.writer import RecordWriter
 from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import (
     build_authenticator,
+    build_certificate,
     build_executors,
     build_memory,
     build_policy,
@@ -79,13 +80,16 @@ class Service:
         self._loop_ids = [secrets.token_hex(8)]
         self._executors = build_executors()
         self._memory = build_memory(settings)
-        self.listener = Listener(self._dependencies(), build_session_limits(settings, self._memory))
+        self._certificate = build_certificate(settings)
+        tls = self._certificate.context if self._certificate else None
+        self.listener = Listener(self._dependencies(), build_session_limits(settings, self._memory), tls)
         self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
         self._tasks = Tasks()
         self._upstream_up = False
         self._upstream_problem = ""
         self.address = ""
         """HOST:PORT on which it listens; empty before `start`."""
+        self.tls_address = ""
         self.http_address = ""
 
     def _dependencies(self) -> Dependencies:
@@ -118,8 +122,23 @@ class Service:
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
         # SMTP first: a client that sees a live health check can send.
         self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
+        if settings.listen.tls_address is not None:
+            key = "listen.tls_address"
+            self.tls_address = await _listen(self.listener.start_tls, settings.listen.tls_address, key)
         if settings.http.address is not None:
             self.http_address = await _listen(self._http.start, settings.http.address, "http.address")
+
+    def reload(self) -> None:
+        """Reads the certificate again. Keeps the old one if the new one cannot be used."""
+        if self._certificate is None:
+            log.warning("SIGHUP has no effect: there is no tls.certificate to reload; restart for other settings")
+            return
+        try:
+            self._certificate.reload()
+        except OSError as error:
+            log.error("certificate not reloaded, the old one stays in use: %s", error.strerror or error)
+        else:
+            log.info("certificate reloaded; other settings need a restart")
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""

@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING
 from relay.monitor.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _END = (signal.SIGTERM, signal.SIGINT)
-_LOGGED_ONLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LOGGED_ONLY = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def ignore_other_signals() -> None:
     """Ignores SIGHUP, SIGUSR1 and SIGUSR2, which would end the process without a drain."""
-    for number in _LOGGED_ONLY:
+    for number in (signal.SIGHUP, *_LOGGED_ONLY):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def handled_signals(limit: float) -> Iterator[asyncio.Event]:
+def handled_signals(limit: float, reload: Callable[[], None]) -> Iterator[asyncio.Event]:
     """Handles signals in a `with` block of the running loop. Yields the event that SIGTERM and SIGINT set.
 
     The process ends at once, with status 1, at a second one of them, at any after the block, and `limit` seconds after
-    the first one. SIGHUP, SIGUSR1 and SIGUSR2 are only logged.
+    the first one. SIGHUP calls `reload` in the loop. SIGUSR1 and SIGUSR2 are only
+    logged.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -47,6 +48,7 @@ def handled_signals(limit: float) -> Iterator[asyncio.Event]:
     # Not `loop.add_signal_handler`: these also run while the loop is held up, and after its end.
     for number in _END:
         signal.signal(number, end)
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(reload))
     for number in _LOGGED_ONLY:
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(_log_signal, number))
     try:
@@ -57,10 +59,7 @@ def handled_signals(limit: float) -> Iterator[asyncio.Event]:
 
 
 def _log_signal(number: int) -> None:
-    text = "%s has no effect"
-    if number == signal.SIGHUP:
-        text += ": this version cannot reload its settings; restart the relay"
-    log.warning(text, signal.Signals(number).name)
+    log.warning("%s has no effect", signal.Signals(number).name)
 
 
 def _end_by_force(limit: float) -> None:

@@ -53,11 +53,27 @@ class ListenSection(_Section):
         "127.0.0.1:2525",
         'Address for SMTP clients. "0.0.0.0:2525" or "[::]:2525" means all addresses; with port 0 the system chooses.',
     )
+    tls_address: AddressOrNone = _key(
+        "",
+        "Address for SMTP clients that begin with TLS (implicit TLS, usually port 465). Needs tls.certificate. "
+        '"" = none.',
+    )
     networks: Networks = _key(
         ["127.0.0.0/8", "::1/128"],
         "Networks whose clients may send without a login, in CIDR form, and log in without TLS. Other clients receive "
         "554, or with auth.mode file or passthrough may send once they have logged in over TLS.",
     )
+
+
+class TlsSection(_Section):
+    """The certificate that clients see. With one, the relay offers STARTTLS, and TLS 1.2 or newer."""
+
+    certificate: PathOrNone = _key(
+        "",
+        "PEM file with the certificate and those of its issuers. Read again on SIGHUP (systemctl kill --signal=HUP). "
+        '"" = none; then clients that require TLS cannot send.',
+    )
+    key: PathOrNone = _key("", 'PEM file with the private key, without a password. "" = in tls.certificate.')
 
 
 class AuthSection(_Section):
@@ -387,6 +403,7 @@ class Settings(_Section):
     """All settings, in the order of the reference page."""
 
     listen: ListenSection = Field(default_factory=ListenSection)
+    tls: TlsSection = Field(default_factory=TlsSection)
     auth: AuthSection = Field(default_factory=AuthSection)
     upstream: UpstreamSection = Field(default_factory=UpstreamSection)
     dedup: DedupSection = Field(default_factory=DedupSection)
@@ -418,8 +435,22 @@ class Settings(_Section):
         return self
 
     @model_validator(mode="after")
+    def _has_certificate(self) -> Self:
+        if self.tls.certificate is None and (self.listen.tls_address or self.tls.key):
+            key = "listen.tls_address" if self.listen.tls_address else "tls.key"
+            raise ValueError(f"{key} needs tls.certificate, which is missing; name a PEM file with the certificate")
+        tls, http = self.listen.tls_address, self.http.address
+        for name, other in (("listen.address", self.listen.address), ("http.address", http)):
+            if tls and other and tls.clashes_with(other):
+                raise ValueError(
+                    f"listen.tls_address ({tls}) and {name} ({other}) are the same; write another port in one"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _is_no_open_relay(self) -> Self:
-        check_access([self.listen.address], self.listen.networks, self.auth.mode)
+        addresses = [address for address in (self.listen.address, self.listen.tls_address) if address]
+        check_access(addresses, self.listen.networks, self.auth.mode)
         if self.auth.mode == "passthrough" and not self.upstream.smtp_urls:
             raise ValueError(
                 f'auth.mode = "passthrough" needs a mail server, and upstream.url is {self.upstream.url}; write smtp://HOST'
@@ -429,9 +460,11 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _upstream_is_another(self) -> Self:
         for url in self.upstream.smtp_urls:
-            if self.listen.address.takes(url.address):
+            for key, own in ("listen.address", self.listen.address), ("listen.tls_address", self.listen.tls_address):
+                if own is None or not own.takes(url.address):
+                    continue
                 raise ValueError(
-                    f"{self.upstream.key_of(url)} ({url}) is the relay's own listen.address ({self.listen.address}): "
+                    f"{self.upstream.key_of(url)} ({url}) is the relay's own {key} ({own}): "
                     "mail would loop; name the mail server"
                 )
         return self

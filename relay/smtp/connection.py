@@ -17,6 +17,8 @@ from relay.smtp.reader import ClientGone, Idle, LineTooLong, Reader
 from relay.smtp.session import Session
 
 if TYPE_CHECKING:
+    import ssl
+
     from relay.core.reply import Reply
     from relay.dependencies import Dependencies
     from relay.smtp.session_table import SessionTable
@@ -55,6 +57,7 @@ class Connection(SMTP):
         self._relay_session = Session(table, dependencies, peer, self.close_with)
         self._transport: asyncio.Transport | None = None
         self._heard = False
+        self._in_handshake = False
         self._abort_timer: asyncio.TimerHandle | None = None
         self._errors = 0
         table.add(self._relay_session)
@@ -64,6 +67,8 @@ class Connection(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the command loop."""
         self._transport = connection = cast("asyncio.Transport", transport)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._relay_session.encrypted()
         self._input = Reader(connection.pause_reading, connection.resume_reading, self._table.limits.session_idle)
         self._command_loop = self._table.handlers.start(self._run_commands(), "session")
 
@@ -79,9 +84,12 @@ class Connection(SMTP):
         self._input.feed(data)
 
     def eof_received(self) -> bool:
-        """Keeps the other direction open: a client that half-closes after the final dot still receives the reply."""
+        """Keeps the other direction open: a client that half-closes after the final dot still receives the reply.
+
+        TLS in asyncio has no half-closed connections.
+        """
         self._input.end()
-        return True
+        return not self._relay_session.is_encrypted
 
     def connection_lost(self, error: Exception | None) -> None:
         """Ends the command loop. A message whose final dot was received goes on."""
@@ -153,12 +161,56 @@ class Connection(SMTP):
                 self._transport.abort()
             raise ClientGone from None
 
+    async def _start_tls(self) -> None:
+        """Replies to STARTTLS and does the handshake. Input that arrived before it ends the connection."""
+        if self._transport is None:
+            raise ClientGone
+        if not self._input.is_empty:
+            self._relay_session.refused(SessionRefusal.INJECTION)
+            self.close_with(SessionRefusal.INJECTION.reply)
+            return
+        self._write(replies.START_TLS)
+        limits = self._table.limits
+        self._in_handshake = True
+        # Bytes that the client sends right behind its handshake arrive before `start_tls` returns.
+        self._input = Reader(self._pause_reading, self._resume_reading, limits.session_idle)
+        try:
+            # Nothing is read from the socket until `start_tls` does: all further bytes belong to the handshake.
+            transport = await self.loop.start_tls(
+                self._transport,
+                self,
+                cast("ssl.SSLContext", self._table.tls),
+                server_side=True,
+                ssl_handshake_timeout=limits.handshake,
+                ssl_shutdown_timeout=limits.closing,
+            )
+        except OSError as error:
+            self._relay_session.refused(SessionRefusal.HANDSHAKE)
+            # asyncio does not report the end of a connection whose handshake fails.
+            self.connection_lost(error)
+            raise ClientGone from None
+        finally:
+            self._in_handshake = False
+        if transport is None or self._transport is None:
+            self.connection_lost(None)
+            raise ClientGone
+        self._transport = transport
+        self._relay_session.encrypted()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._in_handshake:
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     @property
     def _closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
     def _write(self, reply: Reply) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not (self._in_handshake or self._transport.is_closing()):
             self._transport.write(reply.encode())
 
     def close_with(self, reply: Reply) -> None:
@@ -174,6 +226,10 @@ class Connection(SMTP):
             limits = self._table.limits
             self._abort_timer = self.loop.call_later(min(limits.closing, limits.session_idle), self._transport.abort)
         self._transport.close()
+
+    def handshake_failed(self) -> None:
+        """Reports a connection to the TLS address that did not complete its handshake."""
+        self._relay_session.refused(SessionRefusal.HANDSHAKE)
 
     def connection_failed(self) -> None:
         """Frees the place of a connection that was accepted and never made."""

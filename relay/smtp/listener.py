@@ -17,6 +17,8 @@ from relay.smtp.protocol import RelaySMTP
 from relay.smtp.session_table import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
+    import ssl
+
     from relay.dependencies import Dependencies
 
 _BACKLOG = 512
@@ -31,27 +33,39 @@ _FINAL_REPLIES = 1.0
 
 
 class Listener:
-    """Accepts clients on one address.
+    """Accepts clients on one address, and on a second one that begins with TLS.
 
     It accepts connections itself: the event loops close connections without a word when file descriptors run out
     (uvloop), or accept hundreds of them before the first is counted.
     """
 
-    def __init__(self, dependencies: Dependencies, limits: SessionLimits) -> None:
-        self.table = SessionTable(limits)
+    def __init__(self, dependencies: Dependencies, limits: SessionLimits, tls: ssl.SSLContext | None = None) -> None:
+        self.table = SessionTable(limits, tls)
         self._dependencies = dependencies
         self._sockets: list[socket.socket] = []
+        self._tls_sockets: set[socket.socket] = set()
         self._spare = -1
         """A file descriptor to give up for a connection that is refused when no other one is left."""
 
     async def start(self, host: str, port: int) -> int:
         """Listens and returns the port. Raises `OSError`."""
-        self._spare = os.open(os.devnull, os.O_RDONLY)
-        self._sockets = [_all_addresses(port)] if host == "::" else await _addresses_of(host, port)
-        for listening in self._sockets:
+        return await self._listen(host, port)
+
+    async def start_tls(self, host: str, port: int) -> int:
+        """Listens for clients that begin with TLS, and returns the port. Raises `OSError`."""
+        return await self._listen(host, port, self._tls_sockets)
+
+    async def _listen(self, host: str, port: int, group: set[socket.socket] | None = None) -> int:
+        sockets = [_all_addresses(port)] if host == "::" else await _addresses_of(host, port)
+        self._sockets += sockets
+        if group is not None:
+            group.update(sockets)
+        if self._spare < 0:
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        for listening in sockets:
             listening.setblocking(False)
             self._resume(listening)
-        bound: int = self._sockets[0].getsockname()[1]
+        bound: int = sockets[0].getsockname()[1]
         return bound
 
     @property
@@ -82,6 +96,7 @@ class Listener:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
         self._sockets.clear()
+        self._tls_sockets.clear()
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
@@ -118,14 +133,19 @@ class Listener:
             refusal = self.table.refusal(peer)
             if refusal is None:
                 protocol = RelaySMTP(self.table, self._dependencies, peer)
-                self.table.handlers.start(self._serve(connection, protocol), "accept")
+                tls = self.table.tls if listening in self._tls_sockets else None
+                self.table.handlers.start(self._serve(connection, protocol, tls), "accept")
             else:
                 self._refuse(connection, peer, refusal)
 
-    async def _serve(self, connection: socket.socket, protocol: RelaySMTP) -> None:
+    async def _serve(self, connection: socket.socket, protocol: RelaySMTP, tls: ssl.SSLContext | None) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
-        except OSError:  # the client has left already
+            limits = self.table.limits
+            times = {"ssl_handshake_timeout": limits.handshake, "ssl_shutdown_timeout": limits.closing} if tls else {}
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection, ssl=tls, **times)
+        except OSError:  # the client has left already, or the handshake failed
+            if tls is not None:
+                protocol.handshake_failed()
             protocol.connection_failed()
         except BaseException:
             protocol.connection_failed()

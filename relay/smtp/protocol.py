@@ -11,6 +11,7 @@ once, and a message goes on after its final dot without the client. NOOP and HEL
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,7 +42,7 @@ class RelaySMTP(Connection):
         # The attributes that aiosmtpd's NOOP and HELP read.
         self._handle_hooks = {}
         self._auth_required = False
-        self._smtp_methods = self._commands if dependencies.authenticator else self._commands_without_login
+        self._smtp_methods = self._commands_for(bool(dependencies.authenticator), table.tls is not None)
 
     async def _execute(self, verb: str, argument: bytes) -> Reply | None:
         reply: Reply | None = await self._smtp_methods.get(verb, RelaySMTP._unknown)(self, argument)
@@ -63,6 +64,14 @@ class RelaySMTP(Connection):
     async def smtp_EHLO(self, name: bytes) -> Reply:  # noqa: N802
         """RFC 5321 section 4.1.1.1."""
         return await self._relay_session.ehlo(name) if name else replies.BAD_SYNTAX
+
+    @syntax("STARTTLS")
+    async def smtp_STARTTLS(self, argument: bytes) -> Reply | None:  # noqa: N802
+        """RFC 3207."""
+        refusal = replies.BAD_SYNTAX if argument else self._relay_session.before_tls()
+        if refusal is None:
+            await self._start_tls()
+        return refusal
 
     @syntax("AUTH <mechanism> [initial-response]")
     async def smtp_AUTH(self, argument: bytes) -> Reply:  # noqa: N802
@@ -173,6 +182,7 @@ class RelaySMTP(Connection):
     _commands: ClassVar[dict[str, Any]] = {
         "HELO": smtp_HELO,
         "EHLO": smtp_EHLO,
+        "STARTTLS": smtp_STARTTLS,
         "AUTH": smtp_AUTH,
         "MAIL": smtp_MAIL,
         "RCPT": smtp_RCPT,
@@ -185,5 +195,10 @@ class RelaySMTP(Connection):
         "HELP": smtp_HELP,
         "QUIT": smtp_QUIT,
     }
-    _commands_without_login: ClassVar[dict[str, Any]] = dict(_commands)
-    del _commands_without_login["AUTH"]
+
+    @classmethod
+    @functools.cache
+    def _commands_for(cls, logins: bool, tls: bool) -> dict[str, Any]:
+        """Returns the commands without those that the relay does not offer."""
+        missing = {"AUTH": not logins, "STARTTLS": not tls}
+        return {verb: command for verb, command in cls._commands.items() if not missing.get(verb)}

@@ -79,6 +79,11 @@ class Reader:
         self._ended = True
         self._wake()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no bytes have arrived that were not returned."""
+        return not self._buffer
+
     async def line(self, limit: int) -> bytes:
         """Returns the next line without its line end. Raises `LineTooLong`, `ClientGone` or `Idle`.
 

@@ -98,12 +98,26 @@ class Session:
         extensions = ["PIPELINING", f"SIZE {self._size_limit()}"]
         extensions += [name for name in ("8BITMIME", "DSN") if offers(name)]
         extensions.append("ENHANCEDSTATUSCODES")
+        if self._table.tls is not None and not self.is_encrypted:
+            extensions.append("STARTTLS")
         if self.login.trusted:
             extensions.append(f"XFORWARD {FORWARDED_ATTRIBUTES}")
         extensions += [name for name in ("SMTPUTF8",) if offers(name)]
         if self.login.is_offered(encrypted=self.is_encrypted):
             extensions.append(f"AUTH {MECHANISMS}")
         return Reply(250, (*hostname.lines, *(text.encode() for text in extensions)))
+
+    def before_tls(self) -> Reply | None:
+        """Returns the reply that refuses STARTTLS, or None."""
+        return replies.BAD_SEQUENCE if self.is_encrypted or self._transaction is not None else None
+
+    def encrypted(self) -> None:
+        """Notes that the connection now uses TLS, and forgets what the client said before it (RFC 3207 section 4.2)."""
+        self.is_encrypted = True
+        self.extended = False
+        self.login.current = None
+        self._client_name = b""
+        self._forwarded = {}
 
     def before_auth(self, argument: bytes) -> Reply | None:
         """Returns the reply that refuses AUTH, or None. `argument` is that of the command."""

@@ -16,6 +16,7 @@ from relay.runtime.tasks import Tasks
 from relay.smtp.auth_limits import LoginLimits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -42,6 +43,8 @@ class SessionLimits:
     """Seconds."""
     descriptors: int = sys.maxsize
     """The sessions for which the process has file descriptors."""
+    handshake: float = 30.0
+    """Seconds that a TLS handshake may take."""
     closing: float = 10.0
     """Seconds, at most `session_idle`, in which a client must read its last replies after the relay closes."""
     refusals: int = 100
@@ -57,8 +60,10 @@ class SessionLimits:
 class SessionTable:
     """The open sessions of a listener, and the tasks that serve them."""
 
-    def __init__(self, limits: SessionLimits) -> None:
+    def __init__(self, limits: SessionLimits, tls: ssl.SSLContext | None = None) -> None:
         self.limits = limits
+        self.tls = tls
+        """The context of TLS handshakes; None if the relay has no certificate."""
         self.draining = False
         self.drained = asyncio.Event()
         """Set when a drain has started and no session is in a transaction."""

@@ -31,6 +31,7 @@ async def test_all_is_well(peer: ScriptedPeer) -> None:
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok    listen.address", "ok    http.address", "ok    upstream.url", "ok    store.url"),
+        "ok    tls.certificate",
         "ok    record.secret_file",
     ]
     assert lines[2].endswith(f"{peer.url} answers and takes messages up to 10240000 bytes")

@@ -43,12 +43,14 @@ async def send_as_avideo(
     name: str = SITE,
     chunk: int = CHUNK,
     login: tuple[str, str] | None = None,
+    secure: str = "",
     host: str = HOST,
     seconds: float = LONGEST,
 ) -> list[Chunk]:
     """Sends in a separate PHP process. Several at once (`asyncio.gather`) are AVideo's usual twins.
 
-    `login` are the name and password of AVideo's settings, if its SMTP authentication is on.
+    `login` are the name and password of AVideo's settings, if its SMTP authentication is on. `secure` is its
+    "SMTP secure".
     """
     job = {"recipients": list(recipients), "subject": subject, "html": html, "from": sender, "name": name}
     process = await asyncio.create_subprocess_exec(
@@ -59,7 +61,9 @@ async def send_as_avideo(
     )
     try:
         async with asyncio.timeout(seconds):
-            stdout, stderr = await process.communicate(json.dumps(job | {"chunk": chunk, "login": login}).encode())
+            stdout, stderr = await process.communicate(
+                json.dumps(job | {"chunk": chunk, "login": login, "secure": secure}).encode()
+            )
     except TimeoutError:
         raise TimeoutError(f"PHPMailer did not end within {seconds:g} s") from None
     finally:

@@ -6,7 +6,7 @@
 //   php avideo_send.php HOST PORT < job.json     prints one line of JSON for each chunk
 //
 // The job: {"recipients": [...], "subject": "...", "html": "...", "from": "...", "name": "...", "chunk": 50,
-// "login": [NAME, PASSWORD] or null}
+// "login": [NAME, PASSWORD] or null, "secure": "", "tls" or "ssl"}
 
 declare(strict_types=1);
 
@@ -25,7 +25,7 @@ function prepare(string $host, int $port, array $job, array &$heard): PHPMailer
     ];
     $mail->SMTPAuth = $job['login'] !== null;
     [$mail->Username, $mail->Password] = $job['login'] ?? ['', ''];
-    $mail->SMTPSecure = '';
+    $mail->SMTPSecure = $job['secure'];
     $mail->Host = $host;
     $mail->Port = $port;
     // Listening only: AVideo does not, but a test wants to see what was said.

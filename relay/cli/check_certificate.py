@@ -1,0 +1,56 @@
+"""The test of `relay check` for the certificate that clients see."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from relay.cli.finding import Finding
+from relay.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from relay.settings import Settings
+
+
+def check_certificate(settings: Settings) -> Iterator[Finding]:
+    """Tests whether certificate and key can be read, belong together, and are valid now."""
+    from relay.service.build import build_certificate
+
+    key, path = "tls.certificate", settings.tls.certificate
+    if path is None:
+        yield Finding(
+            key, 'none, so clients send without TLS: leave "SMTP secure" empty in AVideo; "tls" and "ssl" need one'
+        )
+        return
+    try:
+        certificate = build_certificate(settings)
+        if certificate is not None:
+            _shake_hands(certificate.context, path)
+    except SettingsError as error:
+        problem, _, remedy = str(error).removeprefix(f"{key} ").rpartition("; ")
+        yield Finding(key, problem, remedy)
+    except ssl.SSLCertVerificationError as error:
+        yield Finding(key, f"{path}: {error.verify_message}", "name a certificate that is valid now")
+    except OSError as error:
+        yield Finding(key, f"{path}: {error.strerror or error}", "name a certificate that clients can use")
+    else:
+        yield Finding(key, f"{path} can be used")
+
+
+def _shake_hands(context: ssl.SSLContext, certificate: Path) -> None:
+    """Does a handshake in memory with a client that trusts this certificate alone. Raises `ssl.SSLError`."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(certificate)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
