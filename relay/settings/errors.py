@@ -15,8 +15,8 @@ from relay.settings.urls import MASK, mask
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_LATER_SECTIONS = frozenset({"service", "tls"})
-_LATER_KEYS = frozenset({"listen.tls_address"})
+_LATER_SECTIONS = frozenset({"service"})
+_LATER_KEYS = frozenset({"tls.self_signed"})
 
 Given: TypeAlias = Mapping[str, tuple[object, str]]
 """Value and source by dotted key."""
