@@ -78,8 +78,8 @@ def _effective_tables(loaded: Loaded) -> Iterator[str]:
 
 def _table_lines(table: RuleTable | IgnoreTable) -> Iterator[str]:
     for key, value in _given(table).items():
-        if key == "header":
-            yield from (f"header.{_bare_key(name)} = {_toml_value(texts)}" for name, texts in value.items())
+        if isinstance(value, dict):
+            yield from (f"{key}.{_bare_key(name)} = {_toml_value(texts)}" for name, texts in value.items())
         else:
             yield f"{key} = {_toml_value(value)}"
 

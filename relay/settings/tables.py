@@ -148,7 +148,7 @@ class IgnoreTable(_Table):
     comment: OnePattern = _key(None, "Pattern of HTML comments whose whole content does not count.")
     header: IgnoredField = _key("", "Name of a header field of which neither value nor presence counts.")
     calendar: Property = _key("", "Name of a property of iCalendar whose value does not count, such as DTSTAMP.")
-    pdf: Literal["", "metadata"] = _key(
+    pdf: Literal["metadata"] = _key(
         "",
         '"metadata": the dates in the Info dictionary of a PDF and the ID in its trailer do not count. Files of '
         "another form, or over 1 MiB, count completely.",
@@ -156,7 +156,7 @@ class IgnoreTable(_Table):
     part_parameter: PartParameter = _key(
         "", "Name of a parameter of a part's Content-Type or Content-Disposition whose value does not count."
     )
-    content_id: Literal["", "comment"] = _key(
+    content_id: Literal["comment"] = _key(
         "", '"comment": in conditional comments of HTML, cid: counts as the part it names, as it does in an img.'
     )
     url: Literal["image", "link", "any"] = _key(

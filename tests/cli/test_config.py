@@ -62,6 +62,21 @@ def test_the_rules_of_presets_are_shown_as_comments() -> None:
     assert "avideo:" not in _run("--set", "dedup.presets=").stdout
 
 
+def test_every_kind_of_ignore_is_shown_as_written(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    written = (
+        "header = 'x-campaign'\n",
+        "calendar = 'DTSTAMP'\n",
+        "pdf = 'metadata'\n",
+        "part_parameter = 'creation-date'\n",
+        "content_id = 'comment'\n",
+    )
+    file.write_text("".join(f"[[ignore]]\n{each}" for each in written))
+    result = _run("-c", str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert tomllib.loads(result.stdout)["ignore"] == tomllib.loads(file.read_text())["ignore"]
+
+
 def test_a_wrong_rule_ends_with_78_and_names_rule_key_and_part(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text("[[rules]]\nname = 'mine'\nsubject = ['a', '(?i)(foo']\naction = 'exempt'\n")
