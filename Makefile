@@ -26,7 +26,7 @@ run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Mai
 	@echo "Send mail to 127.0.0.1:2525; what is accepted goes to $(UPSTREAM)$(if $(filter maildir:%,$(UPSTREAM)), (look into $(UPSTREAM:maildir:%=%)/new))."
 	@echo "Figures: http://127.0.0.1:9625/metrics. Ctrl-C ends it."
 	@echo "What was suppressed, from another terminal: $(BIN)/relay suppressed --store $(STORE)"
-	$(BIN)/relay serve --upstream "$(UPSTREAM)" --store "$(STORE)"
+	exec $(BIN)/relay serve --upstream "$(UPSTREAM)" --store "$(STORE)"
 
 test: needs $(VENV)/dev ## run all tests (as root: they start a Postfix)
 	$(BIN)/python -m pytest $(PARALLEL)
