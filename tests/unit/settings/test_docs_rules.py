@@ -67,6 +67,10 @@ _MATCHES: dict[str, list[tuple[bytes, bytes, str]]] = {
         (_mail("From: Shop <a@celery.example>"), b"", BOB),
         (_mail("From: Shop <a@shop.example>"), b"", BOB),
     ],
+    "avideo: live notices": [
+        (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/live/1/anna'>x</a>", html=True), b"", BOB),
+        (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/channel/1'>x</a>", html=True), b"", BOB),
+    ],
     "avideo: video notices": [
         (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/video/1/x'>x</a>", html=True), b"", BOB),
         (_mail(body="<img src='/videos/v_1/v_1.jpg'><a href='/channel/1'>x</a>", html=True), b"", BOB),
@@ -183,6 +187,16 @@ def test_a_rule_takes_what_it_is_for_and_nothing_near_it(name: str) -> None:
         for content, reverse_path, recipient in _MATCHES[name]
     ]
     assert found == [name, "default"]
+
+
+def test_the_notices_of_avideo_differ_from_the_preset_in_their_window_only() -> None:
+    copies = {rule["name"]: rule for rule in RULES["avideo: video notices"]["rules"]}
+    originals = {rule.name: rule for rule in preset("avideo").rules if rule.name in copies}
+    assert list(copies) == list(originals) == ["avideo: live notices", "avideo: video notices"]
+    assert copies["avideo: video notices"].pop("window") == "2d"
+    for name, original in originals.items():
+        given = original.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert copies[name] == {key: value for key, value in given.items() if key != "window"}
 
 
 def _label(ignore: dict[str, Any]) -> str:
