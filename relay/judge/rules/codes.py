@@ -1,7 +1,8 @@
 """Finds one-time codes, and links that carry a token to sign in, to verify an address or to recover an account.
 
-Judges by form: a short text with a code that stands by itself, or a link with a random value. Words help in one case
-only, a code inside a sentence. All steps take linear time, and messages that are not short are not searched.
+Judges by form: a short text with a code that stands by itself, or a link with a random value. A word for "code" decides
+about a code inside a sentence, about doubtful forms, and in long and bulk mail. All steps take linear time, and texts
+above 64 KiB are not searched.
 """
 
 from __future__ import annotations
