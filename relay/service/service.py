@@ -138,6 +138,7 @@ class Service:
         except OSError as error:
             log.error("certificate not reloaded, the old one stays in use: %s", error.strerror or error)
         else:
+            self.listener.table.tls = self._certificate.context
             log.info("certificate reloaded; other settings need a restart")
 
     async def drain(self) -> bool:

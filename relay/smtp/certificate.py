@@ -18,16 +18,17 @@ class ServerCertificate:
     def __init__(self, certificate: Path, key: Path) -> None:
         self.certificate = certificate
         self.key = key
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._load(self.context)
+        self.context = self._load()
 
     def reload(self) -> None:
-        """Uses the present content of the files for new handshakes. Raises `OSError` and keeps the old content."""
-        # OpenSSL replaces certificate and key one after the other: a pair that does not match would replace half.
-        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        self._load(self.context)
+        """Makes a new `context` from the present content of the files. Raises `OSError` and keeps the old one."""
+        # Not into the old context: OpenSSL keeps one certificate for each type of key. After a change from ECDSA to
+        # RSA, clients would still see the old certificate.
+        self.context = self._load()
 
-    def _load(self, context: ssl.SSLContext) -> None:
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Without a password function, OpenSSL would ask on the terminal for the password of an encrypted key.
         context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        return context

@@ -14,6 +14,7 @@ KEY_USAGE_OF_CA = ("keyUsage=critical,keyCertSign,cRLSign",)
 """What Python 3.13 and newer require of an authority beside OpenSSL's own defaults (RFC 5280, section 4.2.1.3)."""
 
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+RSA_KEY = ("-newkey", "rsa:2048", "-nodes")
 
 
 class Authority:
@@ -29,13 +30,13 @@ class Authority:
             *(word for extension in extensions for word in ("-addext", extension)),
         )
 
-    def issue(self, *names: str) -> Path:
-        """Returns a PEM file with a key and its certificate for `localhost`, 127.0.0.1 and `names`."""
+    def issue(self, *names: str, new_key: Sequence[str] = _KEY) -> Path:
+        """Returns a PEM file with a new key and its certificate for `localhost`, 127.0.0.1 and `names`."""
         stem = self._folder / (names[0] if names else "localhost")
         key, signed, both = stem.with_suffix(".key"), stem.with_suffix(".crt"), stem.with_suffix(".pem")
         alternatives = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"DNS:{name}" for name in names)])
         _openssl(
-            *("req", "-x509", *_KEY, "-keyout", str(key), "-out", str(signed), "-subj", f"/CN={stem.name}"),
+            *("req", "-x509", *new_key, "-keyout", str(key), "-out", str(signed), "-subj", f"/CN={stem.name}"),
             *("-days", "2", "-CA", str(self.certificate), "-CAkey", str(self._key)),
             *("-addext", f"subjectAltName={alternatives}", "-addext", "basicConstraints=critical,CA:FALSE"),
         )
