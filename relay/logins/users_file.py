@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -12,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from relay.core.envelope import fold
 from relay.logins.passwords import check_hash
-from relay.runtime.files import remove, write_new
+from relay.runtime.files import locked_folder, remove, write_new
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 LARGEST_FILE = 4 * 1024 * 1024
@@ -83,7 +81,7 @@ def change_users(path: Path, change: Callable[[dict[str, User]], None]) -> None:
     Raises `OSError`, `ValueError`, or what `change` raises; then the file is as before.
     """
     path = path.resolve()
-    with _locked(path.parent):
+    with locked_folder(path.parent):
         users = dict(read_users(path)) if path.exists() else {}
         change(users)
         is_new = not path.exists()
@@ -115,14 +113,3 @@ def _parse(line: str, others: Mapping[str, User]) -> User:
 def _line(user: User) -> str:
     senders = f":{','.join(user.senders)}" if user.senders else ""
     return f"{user.name}:{user.hashed}{senders}\n"
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder. Waits while another command holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,9 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from parts import store_backends
 
 from relay.claims.manager import ClaimManager
@@ -124,14 +123,4 @@ class TwoManagers(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("name", store_backends.NAMES)
 def test_managers_follow_the_model_on_every_store(name: str, tmp_path: Path) -> None:
-    with store_backends.backend(name, tmp_path) as backend:
-        run_state_machine_as_test(
-            lambda: TwoManagers(backend),
-            settings=settings(
-                max_examples=EXAMPLES[name],
-                stateful_step_count=25,
-                deadline=None,
-                phases=[Phase.explicit, Phase.generate, Phase.shrink] if name == "memory" else [Phase.generate],
-                suppress_health_check=[HealthCheck.too_slow],
-            ),
-        )
+    store_backends.run_machine(TwoManagers, name, tmp_path, EXAMPLES[name])

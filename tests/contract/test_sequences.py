@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from parts import store_backends
 
 from relay.claims.manager import ClaimManager
@@ -209,14 +208,4 @@ class Mails(RuleBasedStateMachine):
 @pytest.mark.parametrize("machine", [Sequences, Mails])
 @pytest.mark.parametrize("name", store_backends.NAMES)
 def test_sequences_follow_the_model_on_every_store(name: str, machine: type[Sequences | Mails], tmp_path: Path) -> None:
-    with store_backends.backend(name, tmp_path) as backend:
-        run_state_machine_as_test(
-            lambda: machine(backend),
-            settings=settings(
-                max_examples=EXAMPLES[name],
-                stateful_step_count=25,
-                deadline=None,
-                phases=[Phase.explicit, Phase.generate, Phase.shrink] if name == "memory" else [Phase.generate],
-                suppress_health_check=[HealthCheck.too_slow],
-            ),
-        )
+    store_backends.run_machine(machine, name, tmp_path, EXAMPLES[name])

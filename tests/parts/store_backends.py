@@ -6,6 +6,9 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Protocol
 
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
 from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import shared_sentinels
 from parts.redis_server import RedisServer, redis_store
@@ -14,7 +17,7 @@ from relay.claims.sqlite.store import SqliteStore
 from relay.core.claim import MOST_RECORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from relay.core.store import Store
@@ -129,3 +132,19 @@ def backend(name: str, folder: Path) -> Iterator[Backend]:
             cluster.ready()
             with cluster.patient():
                 yield _Redis(cluster.url, cluster.nodes)
+
+
+def run_machine(machine: Callable[[Backend], RuleBasedStateMachine], name: str, folder: Path, examples: int) -> None:
+    """Runs a state machine on a backend. Examples are shortened on memory only: on a server that takes minutes."""
+    shortens = name == "memory"
+    with backend(name, folder) as each:
+        run_state_machine_as_test(
+            lambda: machine(each),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=25,
+                deadline=None,
+                phases=[Phase.explicit, Phase.generate, Phase.shrink] if shortens else [Phase.generate],
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )

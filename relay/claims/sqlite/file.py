@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.core.errors import StoreError
+from relay.runtime.files import locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,7 +126,8 @@ class SqliteFile:
         if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
             return False
         path = self._path.resolve()  # SQLite keeps its other files beside the target of a link
-        with _locked(path.parent):
+        # Not a lock on the file: closing it would end all locks that SQLite has on it in this process.
+        with locked_folder(path.parent):
             if _device_and_inode(self._path) == self._opened:
                 self._check_may_be_renamed(path, error)
                 _log.error(
@@ -211,18 +212,6 @@ def _rename(path: Path) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{path}{end}", f"{free}{end}")  # noqa: PTH104
     return free
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from renaming files in the folder at the same time."""
-    # Not a lock on the file: closing it would end all locks that SQLite has on it in this process.
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)
 
 
 @contextlib.contextmanager

@@ -130,19 +130,22 @@ def _decode_leaf(leaf: Leaf) -> LeafContent:
     octets = pieces[0][: TEXT_LIMIT + 1] if len(pieces) == 1 else b"".join(_first_octets(pieces, TEXT_LIMIT + 1))
     if len(octets) <= TEXT_LIMIT and kind.startswith("text/") and _is_displayed(leaf):
         charset_name = "us-ascii" if charset is None else charset.decode("ascii", "replace").lower()
-        if kind == "text/plain":
-            # RFC 3676: in flowed text a blank at the end of a line joins it to the next. The parameter may be in pieces
-            # (RFC 2231).
-            flowed = any(name.startswith("format") for name, _ in leaf.media.parameters)
-            text, style = (read_lines if flowed else read_plain)(octets, charset_name), b""
-        elif kind == "text/html":
-            text, style = _read_page(octets, charset_name)
-        else:
-            text, style = read_lines(octets, charset_name), b""
+        text, style = _read_text(leaf, octets, charset_name)
         if text is not None:
             fields = (Field("text", text), Field(STYLE_SHEET, style)) if style else (Field("text", text),)
             return LeafContent(fields, octets, text, style)
     return LeafContent((*label, Field("bytes", length_and_digest(pieces))), octets)
+
+
+def _read_text(leaf: Leaf, octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
+    """Returns the text as it is compared, or None if it is not certain, and the style sheet that was taken out."""
+    if leaf.media.kind == "text/html":
+        return _read_page(octets, charset)
+    # RFC 3676: in flowed text a blank at the end of a line joins it to the next. The parameter may be in pieces
+    # (RFC 2231).
+    is_flowed = any(name.startswith("format") for name, _ in leaf.media.parameters)
+    read = read_plain if leaf.media.kind == "text/plain" and not is_flowed else read_lines
+    return read(octets, charset), b""
 
 
 def _read_page(octets: bytes, charset: str) -> tuple[bytes | None, bytes]:
