@@ -94,7 +94,7 @@ class SqliteFile:
 
     def open(self) -> sqlite3.Connection:
         """Returns the connection. Creates the file if there is none, and updates an older schema."""
-        if self._connection and _device_and_inode(self._path) != self._opened:
+        if self._connection and self.is_replaced():
             self.close()  # another process has set the file aside: no relay would read what is written to it
         if self._connection is None:
             if not self._path.parent.exists():
@@ -109,6 +109,13 @@ class SqliteFile:
             self._prepare(self._connection)
             self._is_prepared, self._used = True, self._opened
         return self._connection
+
+    def is_replaced(self) -> bool:
+        """Returns whether another process has set aside the file that was opened last. Raises `OSError`.
+
+        An error of that file says nothing about the one in its place.
+        """
+        return self._opened is not None and _device_and_inode(self._path) != self._opened
 
     def close(self) -> None:
         """Closes the connection. `open` connects again."""

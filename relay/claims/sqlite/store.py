@@ -135,18 +135,23 @@ class SqliteStore:
     # The methods below run in the thread.
 
     def _until_not_busy(self, work: Callable[[], _T]) -> _T:
-        """Repeats `work`, which changes everything or nothing, while another process locks the file."""
+        """Repeats `work`, which changes everything or nothing, while another process locks the file or replaces it."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
                 return work()
             except (sqlite3.Error, OSError) as error:
-                if not _is_busy(error):
+                if not _is_busy(error) and not self._was_replaced():
                     self._file.close()
                     raise StoreError(self._file.describe(error)) from error
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(self._file.describe(error)) from error
             time.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))  # noqa: S311 - not for security
+
+    def _was_replaced(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self._file.is_replaced()
+        return False
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
