@@ -123,7 +123,7 @@ def example_toml() -> str:
 def reference_markdown() -> str:
     """Returns `docs/settings.md`, the reference of all keys."""
     lines = [
-        f"<!-- Written by `{_COMMAND}` from relay/settings/model.py. -->",
+        f"<!-- Written by `{_COMMAND}` from relay/settings/sections. -->",
         "# Settings",
         "",
         "A flag overrides the environment, the environment overrides the file, the file overrides the default.",

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from relay.settings import Settings
-from relay.settings.model import KEYS, SECTIONS, UpstreamSection
+from relay.settings.model import KEYS, SECTIONS
+from relay.settings.sections.upstream import UpstreamSection
 
 
 def test_an_unknown_key_or_section_is_refused() -> None:

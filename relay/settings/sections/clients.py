@@ -1,0 +1,97 @@
+"""The sections about clients: where they connect, who they are, and what they may use."""
+
+# Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from relay.settings import value_types
+from relay.settings.sections.base import Section, key
+from relay.settings.value_types import Address, AddressOrNone, Bytes, Count, Networks, PathOrNone, Seconds, Timeout
+
+
+class ListenSection(Section):
+    """Where clients connect."""
+
+    address: Address = key(
+        "127.0.0.1:2525",
+        'Address for SMTP clients. "0.0.0.0:2525" or "[::]:2525" means all addresses; with port 0 the system chooses.',
+    )
+    tls_address: AddressOrNone = key(
+        "",
+        "Address for SMTP clients that begin with TLS (implicit TLS, usually port 465). Needs tls.certificate. "
+        '"" = none.',
+    )
+    networks: Networks = key(
+        ["127.0.0.0/8", "::1/128"],
+        "Networks whose clients may send without a login, in CIDR form, and log in without TLS. Other clients receive "
+        "554, or with auth.mode file or passthrough may send once they have logged in over TLS.",
+    )
+
+
+class TlsSection(Section):
+    """The certificate that clients see. With one, the relay offers STARTTLS, and TLS 1.2 or newer."""
+
+    certificate: PathOrNone = key(
+        "",
+        "PEM file with the certificate and those of its issuers. Read again on SIGHUP (systemctl kill --signal=HUP). "
+        '"" = none; then clients that require TLS cannot send.',
+    )
+    key: PathOrNone = key("", 'PEM file with the private key, without a password. "" = in tls.certificate.')
+
+
+class AuthSection(Section):
+    """Logins of clients (AUTH). docs/auth.md explains them."""
+
+    mode: Literal["off", "file", "passthrough", "any"] = key(
+        "off",
+        '"off" offers no AUTH; "file" verifies logins against auth.users_file; "passthrough" logs in at the upstream '
+        'with the name and password of the client, and the upstream decides; "any" accepts every login, for '
+        "applications in listen.networks that cannot send without one.",
+    )
+    users_file: PathOrNone = key(
+        "",
+        'File of names and hashed passwords, which `relay user` writes. Read again when it changes. "" = none.',
+    )
+
+    @model_validator(mode="after")
+    def _has_users(self) -> Self:
+        if self.mode == "file" and not self.users_file:
+            raise ValueError(
+                'auth.mode is "file", but auth.users_file is missing; name a file, and add users with relay user add'
+            )
+        return self
+
+
+class LimitsSection(Section):
+    """Limits of what the relay accepts."""
+
+    message_size: Bytes = key(
+        "50MiB",
+        "Largest message. The smaller of this and the upstream's own limit is offered to clients. 0 = the upstream's "
+        "limit only.",
+    )
+    memory: Annotated[Bytes, value_types.size_at_least(1024 * 1024)] = key(
+        "256MiB",
+        "Memory for the content of all messages in the relay together, from DATA to the reply. While it is used up, "
+        "DATA waits for 5 s and then receives 452. A larger message than this is refused, and not offered in SIZE. "
+        "The process takes up to three times as much. Default: 256MiB, or a quarter of the memory of the machine or "
+        "of the control group if that is less.",
+    )
+    recipients: Count = key(1000, "Largest number of recipients of one message; further ones receive 452.")
+    sessions: Count = key(
+        2000,
+        "Largest number of client connections; further ones receive 421. One client gets at most 95 % of them, so that "
+        "others find a place. Each needs a file descriptor: the relay raises the soft limit of descriptors to the hard "
+        "one (LimitNOFILE= in systemd), and admits fewer clients if that is too low.",
+    )
+    session_idle: Timeout = key(
+        "300s",
+        "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",
+    )
+    drain: Seconds = key(
+        "25s",
+        "How long running transactions, and the last writes after them, may take after SIGTERM. The process ends one "
+        "second later at the latest. Keep it below the service manager's limit: TimeoutStopSec in systemd (35 s in the "
+        "unit of this package).",
+    )
