@@ -18,7 +18,20 @@ from relay import __version__
 from relay.cli.exit_status import replace_closed_streams, shared_exit_statuses
 
 _COMMANDS = (
-    *("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "user", "demo"),
+    *(
+        "serve",
+        "check",
+        "config",
+        "explain",
+        "simulate",
+        "suppressed",
+        "why",
+        "release",
+        "forget",
+        "user",
+        "sendmail",
+        "demo",
+    ),
 )
 
 

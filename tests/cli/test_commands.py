@@ -17,7 +17,10 @@ from relay.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAIR = [str(ROOT / "tests" / "corpus" / "avideo" / "different" / f"avideo-recovery.{letter}.eml") for letter in "ab"]
-COMMANDS = ("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "user", "demo")
+COMMANDS = (
+    *("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "user", "sendmail"),
+    "demo",
+)
 
 
 def call(*arguments: str, **environment: str) -> Result:

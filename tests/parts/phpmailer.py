@@ -45,16 +45,18 @@ async def send_as_avideo(
     login: tuple[str, str] | None = None,
     secure: str = "",
     host: str = HOST,
+    without_smtp: str = "",
+    sendmail: str = "",
     seconds: float = LONGEST,
 ) -> list[Chunk]:
     """Sends in a separate PHP process. Several at once (`asyncio.gather`) are AVideo's usual twins.
 
     `login` are the name and password of AVideo's settings, if its SMTP authentication is on. `secure` is its
-    "SMTP secure".
+    "SMTP secure". Without SMTP settings (`isMail` or `isSendmail`), PHP calls the command `sendmail`.
     """
     job = {"recipients": list(recipients), "subject": subject, "html": html, "from": sender, "name": name}
     process = await asyncio.create_subprocess_exec(
-        *("php", "-d", "display_errors=stderr", str(_SCRIPT), host, str(port)),
+        *("php", "-d", "display_errors=stderr", "-d", f"sendmail_path={sendmail}", str(_SCRIPT), host, str(port)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -62,7 +64,7 @@ async def send_as_avideo(
     try:
         async with asyncio.timeout(seconds):
             stdout, stderr = await process.communicate(
-                json.dumps(job | {"chunk": chunk, "login": login, "secure": secure}).encode()
+                json.dumps(job | {"chunk": chunk, "login": login, "secure": secure, "without": without_smtp}).encode()
             )
     except TimeoutError:
         raise TimeoutError(f"PHPMailer did not end within {seconds:g} s") from None

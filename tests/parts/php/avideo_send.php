@@ -6,7 +6,8 @@
 //   php avideo_send.php HOST PORT < job.json     prints one line of JSON for each chunk
 //
 // The job: {"recipients": [...], "subject": "...", "html": "...", "from": "...", "name": "...", "chunk": 50,
-// "login": [NAME, PASSWORD] or null, "secure": "", "tls" or "ssl"}
+// "login": [NAME, PASSWORD] or null, "secure": "", "tls" or "ssl",
+// "without": "" for SMTP, "isMail" or "isSendmail" for AVideo without SMTP settings: the command is in sendmail_path}
 
 declare(strict_types=1);
 
@@ -35,6 +36,9 @@ function prepare(string $host, int $port, array $job, array &$heard): PHPMailer
             $heard[] = trim($match[1]);
         }
     };
+    if ($job['without'] !== '') {
+        $mail->{$job['without']}();
+    }
     return $mail;
 }
 
