@@ -94,6 +94,9 @@ class Connection(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         """Ends the command loop. A message whose final dot was received goes on."""
         asyncio.streams.FlowControlMixin.connection_lost(self, error)
+        if self._in_handshake:
+            self._in_handshake = False
+            self.handshake_failed()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         self._transport = None
@@ -185,8 +188,7 @@ class Connection(SMTP):
                 ssl_shutdown_timeout=limits.closing,
             )
         except OSError as error:
-            self._relay_session.refused(SessionRefusal.HANDSHAKE)
-            # asyncio does not report the end of a connection whose handshake fails.
+            # asyncio does not report the end of a connection whose handshake fails; uvloop does if it takes too long.
             self.connection_lost(error)
             raise ClientGone from None
         finally:
@@ -228,7 +230,7 @@ class Connection(SMTP):
         self._transport.close()
 
     def handshake_failed(self) -> None:
-        """Reports a connection to the TLS address that did not complete its handshake."""
+        """Reports a connection that did not complete its handshake."""
         self._relay_session.refused(SessionRefusal.HANDSHAKE)
 
     def connection_failed(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import enum
 import itertools
+import ssl
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,10 +15,13 @@ from parts.client import GONE, Answer, RawClient, stuff
 from parts.ports import HOST
 
 from faults.history import Attempt, History
+from faults.tls import Security
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
+
+    from faults.tls import RelayTls
 
 LEAVES_AFTER = 0.3
 """Seconds between the dot and the reset of `Manner.LEAVE_AFTER_DOT`."""
@@ -60,8 +64,10 @@ class Clients:
         """The addresses from which clients connect."""
         self.dsn = False
         """Whether half of the attempts have DSN parameters (RFC 3461)."""
-        self.login: tuple[bytes, bytes] | None = None
-        """The name and password with which clients log in."""
+        self.logins: Sequence[tuple[bytes, bytes]] = ()
+        """Names and passwords; each attempt logs in with one of them if there are any."""
+        self.tls: RelayTls | None = None
+        """If it is set, attempts are made without TLS, with STARTTLS and with implicit TLS."""
         self._history = history
         self._ports = ports
         self._chance = chance
@@ -104,6 +110,8 @@ class Clients:
             answer = await self._speak(attempt, recipients, manner, extra, opened)
         except Refused as refused:
             answer = refused.answer
+        except ssl.SSLError:
+            answer = Answer(0, (b"handshake failed",))
         except ConnectionError:
             answer = Answer(0, (b"no connection",))
         except TimeoutError:
@@ -122,14 +130,12 @@ class Clients:
     async def _speak(
         self, attempt: Attempt, recipients: Sequence[str], manner: Manner, extra: bytes, opened: RawClient | None
     ) -> Answer:
-        address = self._chance.choice(self.addresses)
-        async with opened or await connect(self._ports[attempt.relay], address) as client:
+        security = self._chance.choice(list(Security)) if self.tls else Security.NONE
+        async with opened or await self.connect(attempt.relay, security) as client:
             if not opened:
-                _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
-            if self.login:
-                await client.command(b"EHLO client.example.test", seconds=LONGEST_REPLY)
-                initial = base64.b64encode(b"\0%b\0%b" % self.login)
-                _want(await client.command(b"AUTH PLAIN " + initial, seconds=LONGEST_REPLY), 235)
+                await self.greet(client, security)
+            if self.logins:
+                _want(await self.log_in(client, self._chance.choice(self.logins)), 235)
             # The reverse-path shows the receiver which relay the client used.
             sender = b"relay%d@client.example.test" % attempt.relay
             dsn = self.dsn and self._chance.random() < 0.5
@@ -154,6 +160,26 @@ class Clients:
             if answers[-1].code != 354:
                 raise Refused(refusals[0] if refusals else answers[-1])
             return await self._finish(client, attempt, manner, stuff(extra + self.content(attempt)))
+
+    async def connect(self, relay: int, security: Security) -> RawClient:
+        """Connects to a relay, with TLS if that is implicit. The greeting is not read."""
+        address = self._chance.choice(self.addresses)
+        if security is Security.IMPLICIT and self.tls:
+            return await connect(self.tls.ports[relay], address, self.tls.trust)
+        return await connect(self._ports[relay], address)
+
+    async def greet(self, client: RawClient, security: Security) -> None:
+        """Reads the greeting, and begins TLS if that is by STARTTLS."""
+        _want(await client.read_reply(seconds=LONGEST_REPLY), 220)
+        if security is Security.STARTTLS and self.tls:
+            await client.command(b"EHLO client.example.test", seconds=LONGEST_REPLY)
+            _want(await client.start_tls(self.tls.trust), 220)
+
+    async def log_in(self, client: RawClient, login: tuple[bytes, bytes]) -> Answer:
+        """Logs in with a name and a password. Returns the reply to AUTH."""
+        await client.command(b"EHLO client.example.test", seconds=LONGEST_REPLY)
+        initial = base64.b64encode(b"\0%b\0%b" % login)
+        return await client.command(b"AUTH PLAIN " + initial, seconds=LONGEST_REPLY)
 
     async def _finish(self, client: RawClient, attempt: Attempt, manner: Manner, wire: bytes) -> Answer:
         if manner is Manner.LEAVE_BEFORE_DOT:
@@ -190,9 +216,13 @@ class Clients:
         self.heard[what] += 1
 
 
-async def connect(port: int, address: str) -> RawClient:
-    """Connects from a loopback address. The greeting is not read."""
-    return RawClient(*await asyncio.open_connection(HOST, port, local_addr=(address, 0), limit=1 << 20))
+async def connect(port: int, address: str, tls: ssl.SSLContext | None = None) -> RawClient:
+    """Connects from a loopback address, with TLS from the first byte if `tls` is given. The greeting is not read."""
+    name = "localhost" if tls else None
+    local = (address, 0)
+    return RawClient(
+        *await asyncio.open_connection(HOST, port, local_addr=local, limit=1 << 20, ssl=tls, server_hostname=name)
+    )
 
 
 def _want(answer: Answer, code: int) -> None:

@@ -17,13 +17,14 @@ from faults.history import Copy, Outage
 
 if TYPE_CHECKING:
     import random
+    from pathlib import Path
 
     from parts.peer_session import Message, Session
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: <(m(\d+)\.\d+)@", re.MULTILINE)
-_RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTPA? id (\w+)")
+_RECORD = re.compile(rb"\(smtp-dedup-relay \w+\)\s+with ESMTPS?A? id (\w+)")
 _RECEIVED = re.compile(
-    rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", re.MULTILINE | re.DOTALL
+    rb"^Received: from .*?\(Postfix\)\s+with ESMTPS?A? id (\w+).*?;\s+([^\n]+)", re.MULTILINE | re.DOTALL
 )
 # RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets. A longer one may not be understood.
 _UNDERSTOOD = re.compile(rb"(?:250-[^\r\n]{0,506}\r\n)*2\d\d [^\r\n]{0,506}")
@@ -106,11 +107,12 @@ class RecordingPostfix(Postfix):
 
     restarts: list[Outage]
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, certificate: Path | None = None) -> None:
         # `in_flow_delay` would slow a long series of repeats, whose transactions are abandoned (ADR 8).
         # Postfix retries at once what a stop deferred.
         soon = ["minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s"]
-        super().__init__(settings=["in_flow_delay = 0", "default_process_limit = 200", *soon, *settings])
+        more = ["in_flow_delay = 0", "default_process_limit = 200", *soon, *settings]
+        super().__init__(settings=more, certificate=certificate)
         self.restarts = []
         self.redelivered = 0
 
@@ -168,8 +170,6 @@ def answered(log: str) -> set[str]:
 
 def _received(head: bytes) -> tuple[str, float]:
     """Returns the queue id and the time (whole seconds) from the Received field of Postfix."""
-    field = re.search(
-        rb"^Received: from .*?\(Postfix\)\s+with ESMTP id (\w+).*?;\s+([^\n]+)", head, re.MULTILINE | re.DOTALL
-    )
+    field = _RECEIVED.search(head)
     assert field, head[:300]
     return field[1].decode(), parsedate_to_datetime(field[2].decode()).timestamp()

@@ -51,6 +51,7 @@ _UPSTREAMS = {
     "two peers": "2 upstreams",
     "two addresses": "an upstream with 2 addresses",
     "two postfixes": "Postfix on both sides",
+    "postfix with logins": "Postfix with logins and TLS",
 }
 _MOST_REPLIES = 5
 _MOST_EVENTS = 4

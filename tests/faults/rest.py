@@ -214,6 +214,12 @@ def see_that_all_heard(run: Run) -> None:
             run.complain(f"{attempt.id} sent its dot and heard nothing: {attempt.text}")
 
 
+def check_replies(run: Run, allowed: set[str]) -> None:
+    """Checks that clients received no other replies than these."""
+    if others := {reply: count for reply, count in run.clients.heard.items() if reply not in allowed}:
+        run.complain(f"clients heard {others}")
+
+
 async def all_is_written(run: Run) -> None:
     """Waits until the relays have written all acceptances back to Redis."""
     expected = {(copy.message, to) for copy in run.taken() for to in copy.recipients}

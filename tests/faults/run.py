@@ -75,6 +75,9 @@ class Run(Servers):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-faults-")))
+            for name, text in self.scenario.files.items():
+                (self.folder / name).write_text(text)
+            self.make_certificate()
             self.store_url = await self.start_store(stack)
             upstream = await self.start_upstream(stack)
             for number in range(self.scenario.relays):
@@ -97,9 +100,10 @@ class Run(Servers):
             async with asyncio.TaskGroup() as group:
                 for relay in self.relays:
                     group.create_task(relay.start())
-            self.clients = Clients(
-                self.history, await self.client_ports(self.relays, stack), self.chance, patience=120.0
-            )
+            ports = await self.client_ports(self.relays, stack)
+            self.clients = Clients(self.history, ports, self.chance, patience=120.0)
+            if self.scenario.tls:
+                self.clients.tls = self.tls
             self.stack = stack.pop_all()
         return self
 
@@ -107,8 +111,10 @@ class Run(Servers):
         await self.stack.aclose()
 
     def _settings(self) -> dict[str, str]:
-        """Returns the settings of the relays. `{folder}` in a value is the folder of the run."""
+        """Returns the settings of a relay. `{folder}` in a value is the folder of the run."""
         settings = {key: str(value).replace("{folder}", str(self.folder)) for key, value in self.settings.items()}
+        if self.scenario.tls:
+            settings |= self.tls.settings_of_next_relay()
         if self.fallback_urls:
             settings["upstream.fallback_urls"] = json.dumps(self.fallback_urls)
         return settings

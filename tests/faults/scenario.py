@@ -32,10 +32,13 @@ class Scenario:
     store: str = "redis"
     """Or "wired redis" behind a `Wire`, "redis sentinel", "redis cluster", "sqlite", "memory"."""
     upstream: str = "peer"
-    """Or "two peers", the second as the fallback; "two addresses" of one name, of which the second works; "postfix"; or
-    "two postfixes", one of them in front of the relay as `smtpd_proxy_filter`."""
+    """Or "two peers", the second as the fallback; "two addresses" of one name, of which the second works; "postfix";
+    "two postfixes", one of them in front of the relay as `smtpd_proxy_filter`; or "postfix with logins", which takes
+    mail only after a login and offers STARTTLS."""
     messages: int = FULL
     settings: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The text of files that are in the folder of the run before the relays start, by name."""
     excuses: frozenset[str] = frozenset()
     """The named exceptions that may occur here. All others count as duplicates."""
     prefix: tuple[str, ...] = ()
@@ -44,6 +47,8 @@ class Scenario:
     """Whether the standard error stream of the relays is read. If not, it is a full pipe after the first log lines."""
     clocks: bool = False
     """Whether each relay's wall clock can be set."""
+    tls: bool = False
+    """Whether the relays have a certificate and a port for implicit TLS. Clients connect with and without TLS."""
     alone: bool = False
     """Whether no other scenario may run at once, because it measures times or memory, or uses the whole machine."""
     forgets: bool = False
@@ -62,6 +67,7 @@ GROUPS = (
     "Redis fails",
     "Redis at scale fails",
     "SQLite fails",
+    "TLS and logins of clients fail",
     "A resource runs out",
     "Storms",
     "The clock jumps",

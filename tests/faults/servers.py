@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from parts.auth_service import AuthService
 from parts.ports import HOST
 
 from faults.faulty_redis import FaultyRedis
 from faults.receiver import RecordingPeer, RecordingPostfix
 from faults.several_redis import FailingCluster, FailingSentinels
+from faults.tls import RelayTls
 from faults.two_addresses import TwoAddresses
 from faults.wire import Wire
 
@@ -39,6 +41,11 @@ class Servers:
         self.prefix: Sequence[str] = scenario.prefix
         """The command that starts each relay."""
 
+    def make_certificate(self) -> None:
+        """Makes `tls` if the scenario asks for it."""
+        if self.scenario.tls:
+            self.tls = RelayTls(self.folder / "tls")
+
     async def start_store(self, stack: AsyncExitStack) -> str:
         kind = self.scenario.store
         self.sqlite = self.folder / "store" / "claims.db"
@@ -60,6 +67,12 @@ class Servers:
         return f"redis://{HOST}:{self.wire.port}/0"
 
     async def start_upstream(self, stack: AsyncExitStack) -> str:
+        if self.scenario.upstream == "postfix with logins":
+            self.auth_service = stack.enter_context(AuthService({}))
+            certificate = self.tls.issue()
+            self.postfix = RecordingPostfix(*self.auth_service.postfix_settings, certificate=certificate)
+            await asyncio.to_thread(stack.enter_context, self.postfix)
+            return f"smtp+starttls://{HOST}:{self.postfix.port}"
         if self.scenario.upstream.endswith(("postfix", "postfixes")):
             self.postfix = stack.enter_context(RecordingPostfix())
             return self.postfix.url

@@ -23,6 +23,7 @@ ROUND = [
     "Redis killed and restarted empty, in a stream of twins",
     "Redis answers NOAUTH (a password was set)",
     "SQLite on a full disk",
+    "the certificate is exchanged under load, and now and then the new one cannot be used",
     "the log is a pipe that is not read",
     "500 twins at once at two relays",
     "clients that half-close after the dot",

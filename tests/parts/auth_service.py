@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socketserver
 import threading
 from typing import TYPE_CHECKING, Self
@@ -53,8 +54,9 @@ class AuthService:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                for answer in service._serve(self.rfile):
-                    self.wfile.write(answer.encode())
+                with contextlib.suppress(OSError):  # `stop` may close the connection at any time
+                    for answer in service._serve(self.rfile):
+                        self.wfile.write(answer.encode())
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -94,7 +96,7 @@ class AuthService:
                 else:
                     continue
                 yield self._step(number, mechanisms[number], given[number])
-        except (OSError, ValueError):
+        except ValueError:
             return
 
     def _step(self, number: str, mechanism: str, given: list[bytes]) -> str:

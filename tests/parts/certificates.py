@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 KEY_USAGE_OF_CA = ("keyUsage=critical,keyCertSign,cRLSign",)
 """What Python 3.13 and newer require of an authority beside OpenSSL's own defaults (RFC 5280, section 4.2.1.3)."""
 
-_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 RSA_KEY = ("-newkey", "rsa:2048", "-nodes")
 
 
@@ -26,11 +26,11 @@ class Authority:
         self._key = folder / "ca.key"
         subject = ("-subj", "/CN=Test Authority", "-days", "2")
         _openssl(
-            *("req", "-x509", *_KEY, "-keyout", str(self._key), "-out", str(self.certificate), *subject),
+            *("req", "-x509", *EC_KEY, "-keyout", str(self._key), "-out", str(self.certificate), *subject),
             *(word for extension in extensions for word in ("-addext", extension)),
         )
 
-    def issue(self, *names: str, new_key: Sequence[str] = _KEY) -> Path:
+    def issue(self, *names: str, new_key: Sequence[str] = EC_KEY) -> Path:
         """Returns a PEM file with a new key and its certificate for `localhost`, 127.0.0.1 and `names`."""
         stem = self._folder / (names[0] if names else "localhost")
         key, signed, both = stem.with_suffix(".key"), stem.with_suffix(".crt"), stem.with_suffix(".pem")
@@ -48,7 +48,7 @@ class Authority:
         stem = self._folder / "expired"
         key, request, signed, both = (stem.with_suffix(end) for end in (".key", ".csr", ".crt", ".pem"))
         names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-        _openssl("req", "-new", *_KEY, "-keyout", str(key), "-out", str(request), "-subj", "/CN=expired", *names)
+        _openssl("req", "-new", *EC_KEY, "-keyout", str(key), "-out", str(request), "-subj", "/CN=expired", *names)
         _openssl(
             *("x509", "-req", "-in", str(request), "-out", str(signed), "-days", "-1", "-copy_extensions", "copy"),
             *("-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial"),
@@ -61,7 +61,7 @@ class Authority:
         stem = self._folder / "self-signed"
         key, signed, both = (stem.with_suffix(end) for end in (".key", ".crt", ".pem"))
         _openssl(
-            *("req", "-x509", *_KEY, "-keyout", str(key), "-out", str(signed), "-subj", "/CN=localhost"),
+            *("req", "-x509", *EC_KEY, "-keyout", str(key), "-out", str(signed), "-subj", "/CN=localhost"),
             *("-days", "2", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
         )
         both.write_text(key.read_text() + signed.read_text())

@@ -95,8 +95,18 @@ class RawClient:
         """Sends STARTTLS and begins TLS if the reply is 220."""
         answer = await self.command(b"STARTTLS")
         if answer.code == 220:
-            await self._writer.start_tls(context, server_hostname="localhost")
+            await self.handshake(context)
         return answer
+
+    async def handshake(self, context: ssl.SSLContext) -> None:
+        """Begins TLS. Raises `OSError` if the handshake fails."""
+        await self._writer.start_tls(context, server_hostname="localhost")
+
+    @property
+    def server_certificate(self) -> bytes:
+        """The certificate of the server, in DER."""
+        certificate: bytes = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return certificate
 
     async def begin(self, sender: bytes, *recipients: bytes) -> list[Answer]:
         """Sends EHLO, MAIL and each RCPT, one after the other. Returns the replies to RCPT."""

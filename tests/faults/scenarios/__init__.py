@@ -13,6 +13,7 @@ from faults.scenarios import (
     sqlite_fails,
     starved,
     storms,
+    tls_and_logins,
     upstream_fails,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "sqlite_fails",
     "starved",
     "storms",
+    "tls_and_logins",
     "upstream_fails",
 ]

@@ -74,7 +74,7 @@ async def refuses(run: Run) -> None:
 )
 async def no_logins(run: Run) -> None:
     run.peer.users = {b"avideo": b"s3cret"}
-    run.clients.login = (b"avideo", b"s3cret")
+    run.clients.logins = [(b"avideo", b"s3cret")]
     async with run.load(copies=2, repeats=1):
         for point in run.points(run.messages // 200 + 1):
             await run.reached(point)

@@ -9,9 +9,11 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from parts import dialog_servers as servers
 from parts.certificates import RSA_KEY, Authority
 from parts.client import GONE, RawClient
+from parts.peer import ScriptedPeer
 from parts.phpmailer import send_as_avideo
 from parts.waiting import until
 
@@ -21,9 +23,8 @@ from relay.settings import Settings
 from relay.smtp.session_table import SessionLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    from parts.peer import ScriptedPeer
 
 MAIL = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -83,10 +84,9 @@ async def test_plain_text_in_place_of_a_handshake_is_never_executed(peer: Script
         assert refused(relay, SessionRefusal.HANDSHAKE) == 1
 
 
-@pytest.mark.parametrize("implicit", [False, True])
-async def test_a_handshake_that_stalls_frees_its_place(peer: ScriptedPeer, certificate: Path, implicit: bool) -> None:
+async def stall(certificate: Path, implicit: bool) -> None:
     settings = {"tls.certificate": str(certificate), "listen.tls_address": "127.0.0.1:0"}
-    async with servers.relay(peer.url, settings) as relay:
+    async with ScriptedPeer() as peer, servers.relay(peer.url, settings) as relay:
         table = relay.service.listener.table
         table.limits = SessionLimits(table.limits.networks, 0, 10, 60.0, handshake=0.2)
         port = int(relay.service.tls_address.rpartition(":")[2]) if implicit else relay.port
@@ -96,6 +96,15 @@ async def test_a_handshake_that_stalls_frees_its_place(peer: ScriptedPeer, certi
         await until(lambda: refused(relay, SessionRefusal.HANDSHAKE) == 1, "the refusal is counted")
         await until(lambda: relay.service.listener.sessions == 0, "the place is free")
         writer.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_handshake_that_stalls_frees_its_place(
+    certificate: Path, implicit: bool, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(stall(certificate, implicit))
 
 
 async def test_implicit_tls_and_a_new_certificate(peer: ScriptedPeer, authority: Authority, certificate: Path) -> None:
