@@ -43,6 +43,7 @@ check: $(VENV)/dev ## format, lint, types, import contracts, generated pages, te
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m relay.settings.render --check .
+	$(BIN)/python -m relay.monitor.reference --check .
 	$(MAKE) test
 
 coverage: needs $(VENV)/dev ## branch coverage of each package by the tests
@@ -55,6 +56,7 @@ fix: $(VENV)/dev ## format, fix what ruff can fix, write the generated pages aga
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m relay.settings.render .
+	$(BIN)/python -m relay.monitor.reference .
 	$(BIN)/python -m tests.parts.pages
 
 bench: $(VENV)/dev ## measure speed, as ratios within one run

@@ -171,6 +171,7 @@ class Metrics:
         self.store_degraded = Gauge(
             "smtp_dedup_store_degraded", "1 if the relay works without the store.", registry=registry
         )
+        self.observing = Gauge("smtp_dedup_observing", '1 if dedup.mode is "observe".', registry=registry)
         self.upstream_used = Gauge(
             "smtp_dedup_upstream_used",
             "1 if the upstream is in use, 0 while it is skipped after a failure.",

@@ -60,6 +60,7 @@ class Service:
         self._settings = settings
         self._judge = build_judge(settings)
         self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
+        self.metrics.observing.set(settings.dedup.mode == "observe")
         store = build_store(settings)
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
         self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
