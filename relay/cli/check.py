@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from relay.cli.check_upstream import TrialAddresses
     from relay.settings import Loaded, Settings
-    from relay.settings.addresses import HostPort
+    from relay.settings.addresses import HostPort, UnixAddress
     from relay.settings.urls import SmtpUrl
 
 FILE_LIMIT = 10.0
@@ -106,7 +106,7 @@ def _tests(
     from relay.cli.check_store import check_store
 
     for key, address in addresses(settings).items():
-        yield _in_thread(key, partial(_check_address, key, address))
+        yield _in_thread(key, partial(_check_address, key, address, settings))
     yield from _upstream_tests(settings, password, trial)
     yield _within(_SERVER_LIMIT, "store.url", check_store(settings))
     yield _in_thread("record.keep", lambda: [*check_kept_copies(settings)])
@@ -152,8 +152,8 @@ async def _within(limit: float, key: str, test: Coroutine[None, None, Iterable[F
         return [_Overdue(key, f"no answer within {limit:g} s", remedy)]
 
 
-def _check_address(key: str, address: HostPort) -> list[Finding]:
-    reason = bind_error(address)
+def _check_address(key: str, address: HostPort | UnixAddress, settings: Settings) -> list[Finding]:
+    reason = bind_error(address, settings)
     if not reason:
         return [Finding(key, f"{address} is free")]
     if held_by_relay(key, address, reason):

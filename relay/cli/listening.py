@@ -8,9 +8,11 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from relay.runtime import unix_socket
+
 if TYPE_CHECKING:
     from relay.settings import Settings
-    from relay.settings.addresses import HostPort
+    from relay.settings.addresses import HostPort, UnixAddress
 
 _ANSWER_LIMIT = 5.0
 """Seconds."""
@@ -22,7 +24,7 @@ _REQUESTS = {"listen.address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\
 _IN_USE = os.strerror(errno.EADDRINUSE)
 
 
-def addresses(settings: Settings) -> dict[str, HostPort]:
+def addresses(settings: Settings) -> dict[str, HostPort | UnixAddress]:
     """Returns the addresses to listen on, by the setting that names each."""
     all_keys = {
         "listen.address": settings.listen.address,
@@ -32,20 +34,31 @@ def addresses(settings: Settings) -> dict[str, HostPort]:
     return {key: address for key, address in all_keys.items() if address is not None}
 
 
-def bind_error(address: HostPort) -> str:
+def bind_error(address: HostPort | UnixAddress, settings: Settings) -> str:
     """Returns the reason why the relay cannot listen on an address; empty if it can."""
+    from relay.settings.addresses import HostPort
+
+    try:
+        if isinstance(address, HostPort):
+            _bind(address)
+        else:
+            unix_socket.check_free(address.path)
+            if settings.listen.socket_group:
+                unix_socket.group_id(settings.listen.socket_group)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _bind(address: HostPort) -> None:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As the relay itself does: a listener is in the way, connections in TIME_WAIT are not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            return error.strerror or str(error)
-    return ""
+        probe.bind((address.host, address.port))
 
 
-def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
+def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> bool:
     """Returns whether the address is in use, which `reason` says, and a relay answers there."""
     if reason != _IN_USE or key not in _REQUESTS:  # no question is asked in TLS
         return False
@@ -53,7 +66,7 @@ def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
     end = b"\r\n\r\n" if request else b"\n"
     deadline = time.monotonic() + _ANSWER_LIMIT
     try:
-        with socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT) as connection:
+        with _connect(address) as connection:
             connection.sendall(request)
             while end not in received and len(received) < _LONGEST_ANSWER:
                 # A limit for the whole answer, not for each piece of it.
@@ -67,6 +80,23 @@ def held_by_relay(key: str, address: HostPort, reason: str) -> bool:
     return _OUR_NAME in received
 
 
+def _connect(address: HostPort | UnixAddress) -> socket.socket:
+    from relay.settings.addresses import HostPort
+
+    if isinstance(address, HostPort):
+        return socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_ANSWER_LIMIT)
+    try:
+        connection.connect(os.fspath(address.path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 def listen_remedy(key: str, reason: str) -> str:
     """Returns the remedy for an address that cannot be listened on for this reason."""
+    if "group" in reason:
+        return "correct listen.socket_group, or add the relay's user to the group"
     return f"choose another {key}" + (", or stop the program that uses it" if reason == _IN_USE else "")

@@ -39,7 +39,9 @@ _STORE = click.option(
     "see docs/settings.md.  [store.url]",
 )
 _SHORTHANDS = [
-    click.option("--listen", metavar="HOST:PORT", help="Where SMTP clients connect.  [listen.address]"),
+    click.option(
+        "--listen", metavar="ADDRESS", help="Where SMTP clients connect: HOST:PORT or unix:PATH.  [listen.address]"
+    ),
     click.option(
         "--upstream",
         metavar="URL",

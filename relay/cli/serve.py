@@ -80,7 +80,7 @@ def _listen_errors(error: CannotListenError, settings: Settings) -> list[str]:
 
     messages = []
     for key, address in addresses(settings).items():
-        reason = error.reason if key == error.key else bind_error(address)
+        reason = error.reason if key == error.key else bind_error(address, settings)
         if reason:
             holder = ", by a relay" if held_by_relay(key, address, reason) else ""
             remedy = listen_remedy(key, reason)

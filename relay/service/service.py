@@ -39,9 +39,10 @@ from relay.settings.rules import build_judge
 from relay.smtp.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Coroutine, Mapping
 
     from relay.settings import Settings
+    from relay.settings.addresses import UnixAddress
 
 _MOST_LOOP_IDS = 100
 """Ids of earlier stores that are still recognised in mail loops."""
@@ -122,12 +123,20 @@ class Service:
         settings = self._settings
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
         # SMTP first: a client that sees a live health check can send.
-        self.address = await _listen(self.listener.start, settings.listen.address, "listen.address")
-        if settings.listen.tls_address is not None:
-            key = "listen.tls_address"
-            self.tls_address = await _listen(self.listener.start_tls, settings.listen.tls_address, key)
-        if settings.http.address is not None:
-            self.http_address = await _listen(self._http.start, settings.http.address, "http.address")
+        self.address = await _listen("listen.address", settings.listen.address, self._start_listener())
+        if (tls := settings.listen.tls_address) is not None:
+            started = self.listener.start_tls(tls.host, tls.port)
+            self.tls_address = await _listen("listen.tls_address", tls, started)
+        if (http := settings.http.address) is not None:
+            self.http_address = await _listen("http.address", http, self._http.start(http.host, http.port))
+
+    async def _start_listener(self) -> int:
+        """Listens on `listen.address`, and returns the port; 0 for a Unix socket."""
+        listen = self._settings.listen
+        if isinstance(listen.address, HostPort):
+            return await self.listener.start(listen.address.host, listen.address.port)
+        self.listener.start_unix(listen.address.path, listen.socket_mode, listen.socket_group)
+        return 0
 
     def reload(self) -> None:
         """Reads the certificate again. Keeps the old one if the new one cannot be used."""
@@ -236,11 +245,12 @@ async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None
             log.error("%s did not end properly", part, exc_info=result)
 
 
-async def _listen(start: Callable[[str, int], Awaitable[int]], address: HostPort, key: str) -> str:
+async def _listen(key: str, address: HostPort | UnixAddress, started: Awaitable[int]) -> str:
+    """Returns the address with the port on which a listener has started. Raises `CannotListenError`."""
     try:
-        port = await start(address.host, address.port)
+        port = await started
     except OSError as error:
         # asyncio wraps the system's message in a sentence; error numbers of the resolver are negative.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise CannotListenError(key, str(address), reason) from error
-    return str(HostPort(address.host, port))
+    return str(HostPort(address.host, port) if isinstance(address, HostPort) else address)

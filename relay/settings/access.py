@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.settings.addresses import HostPort, Network
+    from relay.settings.addresses import HostPort, Network, UnixAddress
 
 _WIDEST = {4: 8, 6: 16}
 """The least bits of a public network, by IP version. No organisation has a wider one, but half of everybody is one."""
@@ -34,7 +34,7 @@ def public_networks(networks: Sequence[Network]) -> list[str]:
     return [str(network) for network in networks if not _private(network)]
 
 
-def check_access(addresses: Sequence[HostPort], networks: Sequence[Network], mode: str) -> None:
+def check_access(addresses: Sequence[HostPort | UnixAddress], networks: Sequence[Network], mode: str) -> None:
     """Raises `ValueError` if everybody could send. `addresses` are those on which clients connect."""
     public = [address for address in addresses if not address.loopback]
     if not public:

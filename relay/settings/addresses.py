@@ -1,10 +1,11 @@
-"""HOST:PORT, networks and paths, as an operator writes them.
+"""HOST:PORT, Unix sockets, networks and paths, as an operator writes them.
 
 Each function raises `ValueError` with a text that says how to correct the value.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -19,6 +20,9 @@ _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<po
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?\.?")
 _LIKE_IPV4 = re.compile(r"[0-9.]+")
 _LAST_PORT = 65535
+_UNIX = "unix:"
+_LONGEST_UNIX_PATH = 107
+"""Bytes. `sun_path` has 108 in Linux, one of them for the null byte (unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,50 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket to listen on. Only this machine can reach it, and no other address is the same."""
+
+    path: Path
+
+    loopback = True
+
+    @classmethod
+    def parse(cls, text: str) -> UnixAddress:
+        """Reads `unix:PATH` with an absolute path."""
+        path = parse_path(text.removeprefix(_UNIX))
+        if not path.is_absolute():
+            raise ValueError('not an absolute path; write for example "unix:/run/smtp-dedup-relay/smtp.sock"')
+        size = len(os.fsencode(path))
+        if size > _LONGEST_UNIX_PATH:
+            raise ValueError(
+                f"the path of a Unix socket has at most {_LONGEST_UNIX_PATH} bytes, and this one has {size}; write a "
+                "shorter one"
+            )
+        return cls(path)
+
+    def takes(self, other: HostPort) -> bool:
+        """Returns whether a connection to `other` reaches this socket: never."""
+        del other
+        return False
+
+    def clashes_with(self, other: HostPort) -> bool:
+        """Returns whether only one of the two addresses can be listened on: never."""
+        del other
+        return False
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+def parse_listen_address(value: object) -> HostPort | UnixAddress:
+    """Reads `HOST:PORT` or `unix:PATH`."""
+    if isinstance(value, UnixAddress):
+        return value
+    text = str(value).strip()
+    return UnixAddress.parse(text) if text.startswith(_UNIX) else HostPort.parse(value)
 
 
 def parse_http_address(value: object) -> HostPort | None:

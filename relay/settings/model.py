@@ -62,7 +62,7 @@ class Settings(Section):
             raise ValueError(f"{key} needs tls.certificate, which is missing; name a PEM file with the certificate")
         tls, http = self.listen.tls_address, self.http.address
         for name, other in (("listen.address", self.listen.address), ("http.address", http)):
-            if tls and other and tls.clashes_with(other):
+            if tls and other and other.clashes_with(tls):
                 raise ValueError(
                     f"listen.tls_address ({tls}) and {name} ({other}) are the same; write another port in one"
                 )

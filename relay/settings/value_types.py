@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr
 
 from relay.settings import addresses, units, urls
-from relay.settings.addresses import HostPort, Network
+from relay.settings.addresses import HostPort, Network, UnixAddress
 from relay.settings.urls import SmtpUrl, StoreUrl, UpstreamUrl
 
 if TYPE_CHECKING:
@@ -115,6 +115,13 @@ def _field_names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _file_mode(value: object) -> int:
+    """Returns the permission bits of octal text. A number is refused: TOML reads 660 as decimal and 0o660 as 432."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError('not a file mode; write three octal digits in quotes, for example "660"')
+    return int(value, 8)
+
+
 def _masked(value: SecretStr | None) -> str | None:
     return urls.MASK if value else None
 
@@ -162,6 +169,23 @@ Address: TypeAlias = Annotated[
     PlainValidator(HostPort.parse),
     PlainSerializer(str, return_type=str),
 ]
+
+ListenAddress: TypeAlias = Annotated[
+    HostPort | UnixAddress,
+    ValueType("HOST:PORT or unix:PATH"),
+    PlainValidator(addresses.parse_listen_address),
+    PlainSerializer(str, return_type=str),
+]
+
+GroupName: TypeAlias = Annotated[str, ValueType('group or ""'), PlainValidator(_text_or_empty)]
+
+FileMode: TypeAlias = Annotated[
+    int,
+    ValueType("file mode"),
+    PlainValidator(_file_mode),
+    PlainSerializer("{:o}".format, return_type=str),
+]
+"""Permission bits, written in octal."""
 
 AddressOrNone: TypeAlias = Annotated[
     HostPort | None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.settings.addresses import UnixAddress
 from relay.settings.rule_warnings import SHORT_WINDOW, rule_warnings
+from relay.settings.sections.clients import ListenSection
 from relay.settings.units import format_duration
 from relay.settings.urls import MemoryUrl, Security
 
@@ -35,9 +37,18 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
 
 
 def _listen(settings: Settings) -> Iterator[str]:
-    listen = settings.listen
-    if not listen.networks and settings.auth.mode not in {"file", "passthrough"}:
+    listen, defaults = settings.listen, ListenSection()
+    on_unix_socket = isinstance(listen.address, UnixAddress)
+    has_port = bool(listen.tls_address) or not on_unix_socket
+    if has_port and not listen.networks and settings.auth.mode not in {"file", "passthrough"}:
         yield "listen.networks is empty: no client can send; name the networks of your applications"
+    for key, acts, reason in (
+        ("networks", has_port, "the permissions of the Unix socket decide who may send; see listen.socket_mode"),
+        ("socket_mode", on_unix_socket, "listen.address is no Unix socket"),
+        ("socket_group", on_unix_socket, "listen.address is no Unix socket"),
+    ):
+        if not acts and getattr(listen, key) != getattr(defaults, key):
+            yield f"listen.{key} has no effect: {reason}"
 
 
 def _auth(settings: Settings) -> Iterator[str]:

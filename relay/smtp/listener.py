@@ -13,11 +13,13 @@ import socket
 from typing import TYPE_CHECKING
 
 from relay.core.session_refusal import SessionRefusal
+from relay.runtime import unix_socket
 from relay.smtp.protocol import RelaySMTP
-from relay.smtp.session_table import SessionLimits, SessionTable
+from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from relay.dependencies import Dependencies
 
@@ -44,6 +46,8 @@ class Listener:
         self._dependencies = dependencies
         self._sockets: list[socket.socket] = []
         self._tls_sockets: set[socket.socket] = set()
+        self._unix_sockets: dict[Path, int] = {}
+        """The inode numbers of the Unix sockets, which are removed at the end."""
         self._spare = -1
         """A file descriptor to give up for a connection that is refused when no other one is left."""
 
@@ -55,18 +59,27 @@ class Listener:
         """Listens for clients that begin with TLS, and returns the port. Raises `OSError`."""
         return await self._listen(host, port, self._tls_sockets)
 
+    def start_unix(self, path: Path, mode: int, group: str) -> None:
+        """Listens on a Unix socket with these permissions. Raises `OSError`."""
+        listening = unix_socket.listen_on(path, mode, group, _BACKLOG)
+        self._unix_sockets[path] = path.lstat().st_ino
+        self._begin([listening])
+
     async def _listen(self, host: str, port: int, group: set[socket.socket] | None = None) -> int:
         sockets = [_all_addresses(port)] if host == "::" else await _addresses_of(host, port)
-        self._sockets += sockets
         if group is not None:
             group.update(sockets)
+        self._begin(sockets)
+        bound: int = sockets[0].getsockname()[1]
+        return bound
+
+    def _begin(self, sockets: list[socket.socket]) -> None:
+        self._sockets += sockets
         if self._spare < 0:
             self._spare = os.open(os.devnull, os.O_RDONLY)
         for listening in sockets:
             listening.setblocking(False)
             self._resume(listening)
-        bound: int = sockets[0].getsockname()[1]
-        return bound
 
     @property
     def sessions(self) -> int:
@@ -92,6 +105,9 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening and ends all sessions."""
+        for path, inode in self._unix_sockets.items():
+            unix_socket.remove(path, inode)
+        self._unix_sockets.clear()
         for listening in self._sockets:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
@@ -129,7 +145,7 @@ class Listener:
                 if error.errno not in _GONE:
                     self._pause(listening)
                 return
-            peer = address[0] if isinstance(address, tuple) else ""
+            peer = _peer(listening, address)
             refusal = self.table.refusal(peer)
             if refusal is None:
                 protocol = RelaySMTP(self.table, self._dependencies, peer)
@@ -163,7 +179,7 @@ class Listener:
             os.close(self._spare)
             self._spare = -1
             connection, address = listening.accept()
-            self._refuse(connection, address[0], SessionRefusal.DESCRIPTORS)
+            self._refuse(connection, _peer(listening, address), SessionRefusal.DESCRIPTORS)
         with contextlib.suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)
 
@@ -171,6 +187,13 @@ class Listener:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
         loop.call_later(_ACCEPT_AGAIN, self._resume, listening)
+
+
+def _peer(listening: socket.socket, address: object) -> str:
+    """Returns a client's IP address, `LOCAL` on a Unix socket, or an empty string if it has left before it is known."""
+    if isinstance(address, tuple):
+        return str(address[0])
+    return LOCAL if listening.family is socket.AF_UNIX else ""
 
 
 async def _addresses_of(host: str, port: int) -> list[socket.socket]:

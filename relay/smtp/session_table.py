@@ -26,6 +26,8 @@ _SHARE = 19
 """One client may hold up to this many sessions for each free one: 95 % of all if it is alone (ADR 16)."""
 _FEW = 2
 """Sessions that one client may hold all. Of more, at least one is left for others."""
+LOCAL = "local"
+"""The peer in place of an IP address on a Unix socket. The permissions of the socket let it send."""
 _IPV6_CLIENT = 64
 """Bits. A client usually has a whole IPv6 network of this length."""
 
@@ -83,8 +85,7 @@ class SessionTable:
     def refusal(self, peer: str) -> SessionRefusal | None:
         """Returns why a new session of a client is refused, or None. `peer` is its IP address, empty if unknown."""
         # The client left before the system could return its address: no network is known to be allowed.
-        address = _address(peer) if peer else None
-        if address is None or not (self.limits.logins or self._in_networks(address)):
+        if not peer or not (self.limits.logins or self._in_networks(peer)):
             return SessionRefusal.NETWORK
         if self.draining:
             return SessionRefusal.DRAINING
@@ -100,9 +101,12 @@ class SessionTable:
     def trusts(self, peer: str) -> bool:
         """Returns whether a client may send without a login."""
         # Without logins, no other clients are admitted.
-        return not self.limits.logins or (bool(peer) and self._in_networks(_address(peer)))
+        return not self.limits.logins or (bool(peer) and self._in_networks(peer))
 
-    def _in_networks(self, address: IPv4Address | IPv6Address) -> bool:
+    def _in_networks(self, peer: str) -> bool:
+        if peer == LOCAL:
+            return True
+        address = _address(peer)
         return any(address in network for network in self.limits.networks)
 
     def add(self, session: Session) -> None:
@@ -146,11 +150,11 @@ def _address(peer: str) -> IPv4Address | IPv6Address:
 
 def is_loopback(peer: str) -> bool:
     """Returns whether a client is on this machine."""
-    return bool(peer) and _address(peer).is_loopback
+    return peer == LOCAL or (bool(peer) and _address(peer).is_loopback)
 
 
 def client_of(peer: str) -> str:
-    """Returns what counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    """Returns what counts as one client: an IPv4 address, an IPv6 network of 64 bits, or all local clients."""
     if ":" not in peer:
         return peer
     address = _address(peer)

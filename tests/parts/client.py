@@ -15,6 +15,7 @@ from parts.waiting import LONGEST
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
+    from pathlib import Path
 
 _NAME = b"client.example.test"
 
@@ -57,6 +58,13 @@ class RawClient:
         client = cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name, limit=1 << 20))
         if greeted:
             client.greeting = await client.read_reply()
+        return client
+
+    @classmethod
+    async def open_unix(cls, path: Path) -> Self:
+        """Connects to a Unix socket, and reads the greeting."""
+        client = cls(*await asyncio.open_unix_connection(path, limit=1 << 20))
+        client.greeting = await client.read_reply()
         return client
 
     async def __aenter__(self) -> Self:

@@ -24,6 +24,7 @@ class Relay:
 
     service: Service
     port: int
+    """0 if it listens on a Unix socket."""
 
     @property
     def busy(self) -> bool:
@@ -52,7 +53,8 @@ async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> 
     await service.start()
     try:
         await until(lambda: service.state()[0], "the upstream")
-        yield Relay(service, int(service.address.rpartition(":")[2]))
+        port = 0 if service.address.startswith("unix:") else int(service.address.rpartition(":")[2])
+        yield Relay(service, port)
     finally:
         await service.close()
 

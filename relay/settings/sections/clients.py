@@ -7,16 +7,34 @@ from pydantic import model_validator
 
 from relay.settings import value_types
 from relay.settings.sections.base import Section, key
-from relay.settings.value_types import Address, AddressOrNone, Bytes, Count, Networks, PathOrNone, Seconds, Timeout
+from relay.settings.value_types import (
+    AddressOrNone,
+    Bytes,
+    Count,
+    FileMode,
+    GroupName,
+    ListenAddress,
+    Networks,
+    PathOrNone,
+    Seconds,
+    Timeout,
+)
 
 
 class ListenSection(Section):
     """Where clients connect."""
 
-    address: Address = key(
+    address: ListenAddress = key(
         "127.0.0.1:2525",
-        'Address for SMTP clients. "0.0.0.0:2525" or "[::]:2525" means all addresses; with port 0 the system chooses.',
+        'Address for SMTP clients. "0.0.0.0:2525" or "[::]:2525" means all addresses; with port 0 the system chooses. '
+        '"unix:/run/smtp-dedup-relay/smtp.sock" is a Unix socket.',
     )
+    socket_mode: FileMode = key(
+        "660",
+        "Permissions of the Unix socket in listen.address, in octal. Programs that may write to it may send without a "
+        "login.",
+    )
+    socket_group: GroupName = key("", 'Group of the Unix socket, by name or number. "" = that of the relay.')
     tls_address: AddressOrNone = key(
         "",
         "Address for SMTP clients that begin with TLS (implicit TLS, usually port 465). Needs tls.certificate. "

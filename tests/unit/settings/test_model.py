@@ -113,3 +113,43 @@ def test_a_helo_name_is_a_domain_or_an_address_literal(name: str) -> None:
 def test_a_helo_name_that_servers_refuse_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="domain"):
         UpstreamSection(helo_name=name)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("unix:smtp.sock", 'not an absolute path; write for example "unix:/run/'),
+        ("unix:", "not a path; write for example"),
+        ("unix:@abstract", "not an absolute path"),
+        (f"unix:/{'x' * 107}", "has at most 107 bytes, and this one has 108; write a shorter one"),
+        (f"unix:/{'ä' * 54}", "has at most 107 bytes, and this one has 109"),
+    ],
+)
+def test_the_path_of_a_unix_socket_is_checked(address: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate({"listen": {"address": address}})
+
+
+def test_a_unix_socket_is_written_as_it_was_read() -> None:
+    longest = f"unix:/{'x' * 106}"
+    for address in (longest, "unix:/run/relay/smtp.sock"):
+        given = {"address": address, "socket_mode": "0600", "socket_group": 33}
+        listen = Settings.model_validate({"listen": given}).listen
+        written = listen.model_dump()
+        assert (written["address"], written["socket_mode"], written["socket_group"]) == (address, "600", "33")
+        assert listen.socket_mode == 0o600
+
+
+@pytest.mark.parametrize("mode", [660, 0o660, "66", "06600", "888", "u=rw", ""])
+def test_a_file_mode_is_octal_text(mode: object) -> None:
+    with pytest.raises(ValidationError, match='write three octal digits in quotes, for example "660"'):
+        Settings.model_validate({"listen": {"socket_mode": mode}})
+
+
+def test_no_network_is_open_on_a_unix_socket_alone() -> None:
+    listen = {"address": "unix:/s", "networks": ["0.0.0.0/0"]}
+    Settings.model_validate({"listen": listen})
+    tls = {"tls": {"certificate": "/c.pem"}}
+    with pytest.raises(ValidationError, match="an open relay"):
+        Settings.model_validate({"listen": {**listen, "tls_address": "0.0.0.0:465"}, **tls})
+    Settings.model_validate({"listen": {**listen, "tls_address": "127.0.0.1:465"}, **tls})

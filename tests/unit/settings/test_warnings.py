@@ -27,6 +27,12 @@ def test_the_defaults_give_no_warning() -> None:
         ),
         ({"upstream": {"token_file": "/t"}}, "names no user.*write USER@"),
         ({"listen": {"networks": []}}, "no client can send; name the networks"),
+        (
+            {"listen": {"address": "unix:/s", "networks": ["10.0.0.0/8"]}},
+            "listen.networks has no effect: the permissions of the Unix socket decide",
+        ),
+        ({"listen": {"socket_mode": "600"}}, "listen.socket_mode has no effect: listen.address is no Unix socket"),
+        ({"listen": {"socket_group": "www-data"}}, "listen.socket_group has no effect: "),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
         ({"upstream": {"password_file": "/p"}}, "names no user.*write USER@"),
         ({"upstream": {"url": "smtp://u@h", "password_file": "/p"}}, r"write smtp\+starttls:// or smtps://"),
@@ -61,6 +67,8 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
         {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},
         {"upstream": {"fallback_urls": ["smtps://u@h"], "password_file": "/p"}},
         {"listen": {"address": "127.0.0.1:0"}, "upstream": {"url": "smtp://127.0.0.1:25"}},
+        {"listen": {"address": "unix:/s", "socket_mode": "600", "socket_group": "www-data"}},
+        {"listen": {"socket_mode": "660", "networks": ["127.0.0.0/8", "::1/128"]}},
     ],
 )
 def test_what_is_meant_gives_no_warning(values: dict[str, Any]) -> None:
