@@ -79,7 +79,7 @@ class Reporter(Protocol):
         """Reports a recipient that was refused at RCPT."""
 
     def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
-        """Reports a session that was refused before its first transaction."""
+        """Reports a session that was refused, or ended by a limit."""
 
     def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
         """Reports the end of a login. `name` is empty if the client gave none."""

@@ -1,14 +1,19 @@
-"""Why a session is refused before its first transaction."""
+"""Why a session is refused, or ended by a limit."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from relay.core.reply import (
+    CONTENT_TOO_SLOW,
     DRAINING,
+    IDLE,
     INPUT_BEFORE_TLS,
     NETWORK_NOT_ALLOWED,
+    SESSION_TOO_LONG,
     TLS_NOT_SPOKEN,
+    TOO_MANY_COMMANDS,
+    TOO_MANY_ERRORS,
     TOO_MANY_SESSIONS,
     TOO_MANY_SESSIONS_OF_CLIENT,
     Reply,
@@ -21,6 +26,7 @@ class SessionRefusal(Enum):
     NETWORK = ("network", "listen.networks", NETWORK_NOT_ALLOWED)
     SESSIONS = ("sessions", "limits.sessions", TOO_MANY_SESSIONS)
     CLIENT_SHARE = ("client_share", "limits.sessions", TOO_MANY_SESSIONS_OF_CLIENT)
+    CLIENT_SESSIONS = ("client_sessions", "limits.client_sessions", TOO_MANY_SESSIONS_OF_CLIENT)
     DESCRIPTORS = (
         "descriptors",
         "limits.sessions, for which there are too few file descriptors",
@@ -32,6 +38,11 @@ class SessionRefusal(Enum):
     INJECTION = ("injection", "tls.certificate", INPUT_BEFORE_TLS)
     """Input followed STARTTLS before the handshake: a third party may have added it."""
     DRAINING = ("draining", "limits.drain", DRAINING)
+    ERRORS = ("errors", "no setting", TOO_MANY_ERRORS)
+    COMMANDS = ("commands", "limits.commands", TOO_MANY_COMMANDS)
+    IDLE = ("idle", "limits.session_idle", IDLE)
+    SESSION_TIME = ("session_time", "limits.session_time", SESSION_TOO_LONG)
+    DATA_RATE = ("data_rate", "limits.min_data_rate", CONTENT_TOO_SLOW)
 
     def __init__(self, reason: str, key: str, reply: Reply) -> None:
         self.reason = reason

@@ -99,7 +99,10 @@ class Metrics:
         )
         self._upstream_steps = {step: upstream_step.labels(step) for step in UPSTREAM_STEPS}
         refused = Counter(
-            "smtp_dedup_sessions_refused", "Sessions refused before a transaction.", ["reason"], registry=registry
+            "smtp_dedup_sessions_refused",
+            "Sessions that the relay refused, or ended because of a limit.",
+            ["reason"],
+            registry=registry,
         )
         self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
         logins = Counter("smtp_dedup_logins", "Logins of clients (AUTH), by outcome.", ["outcome"], registry=registry)

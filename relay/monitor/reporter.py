@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from relay.core.login import LoginOutcome
+from relay.core.session_refusal import SessionRefusal
 from relay.monitor.logs import MessageLog, log
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from relay.core.envelope import Recipient
     from relay.core.reply import Reply
     from relay.core.report import Report
-    from relay.core.session_refusal import SessionRefusal
     from relay.monitor.metrics import Metrics
 
 _LOG_REFUSALS_EVERY = 60.0
 """Seconds between two log lines about refused sessions of one reason."""
+_ORDINARY = {SessionRefusal.IDLE, SessionRefusal.SESSION_TIME}
+"""Ordinary ends of sessions: no warning."""
 
 
 class LogAndMetricsReporter:
@@ -60,7 +62,10 @@ class LogAndMetricsReporter:
         self._messages.recipient_refused(transaction_id, peer, recipient, reply)
 
     def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
-        """Counts a refused session. Logs the first one of each reason, and then at most one line a minute."""
+        """Counts a session that was refused, or ended by a limit.
+
+        Logs the first one of each reason, and then at most one line a minute.
+        """
         self._metrics.sessions_refused[refusal].inc()
         self._unlogged[refusal] += 1
         now = self._clock()
@@ -74,7 +79,7 @@ class LogAndMetricsReporter:
             "sessions": self._unlogged.pop(refusal),
         }
         self._log_again_at[refusal] = now + _LOG_REFUSALS_EVERY
-        self._messages.event("session refused", fields, logging.WARNING)
+        self._messages.event("session refused", fields, logging.INFO if refusal in _ORDINARY else logging.WARNING)
 
     def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
         """Reports the end of a login. Accepted ones are in the line of each message."""

@@ -141,6 +141,10 @@ def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLim
         message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
+        client_sessions=settings.limits.client_sessions,
+        session_time=settings.limits.session_time,
+        min_data_rate=settings.limits.min_data_rate,
+        commands=settings.limits.commands,
         logins=settings.auth.mode in {"file", "passthrough"},
         descriptors=_session_descriptors(settings),
     )

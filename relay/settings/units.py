@@ -84,6 +84,11 @@ def parse_count(value: object) -> int:
     return int(text)
 
 
+def parse_limit(value: object) -> int:
+    """Returns a whole number; 0 means no limit."""
+    return 0 if _text(value) == "0" else parse_count(value)
+
+
 def parse_switch(value: object) -> bool:
     """Returns a boolean. Text may be true, false, yes, no, on, off, 1 or 0."""
     try:

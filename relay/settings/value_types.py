@@ -148,6 +148,9 @@ Bytes: TypeAlias = Annotated[
 Count: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(units.parse_count)]
 """A whole number of at least 1."""
 
+Limit: TypeAlias = Annotated[int, ValueType("whole number"), PlainValidator(units.parse_limit)]
+"""A whole number; 0 means no limit."""
+
 Switch: TypeAlias = Annotated[bool, ValueType("true or false"), PlainValidator(units.parse_switch)]
 
 Namespace: TypeAlias = Annotated[

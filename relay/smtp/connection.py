@@ -13,7 +13,8 @@ from aiosmtpd.smtp import SMTP
 
 from relay.core import reply as replies
 from relay.core.session_refusal import SessionRefusal
-from relay.smtp.reader import ClientGone, Idle, LineTooLong, Reader
+from relay.smtp.command_count import CommandCount
+from relay.smtp.reader import ClientGone, LineTooLong, Reader, TimedOut
 from relay.smtp.session import Session
 
 if TYPE_CHECKING:
@@ -25,23 +26,8 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 4096
 """Bytes of a command line. RFC 5321 section 4.5.3.1.4 requires 512, and each extension some more."""
-MOST_ERRORS = 20
-"""Client errors since the last accepted message; the last ends the session (`smtpd_hard_error_limit` in Postfix)."""
 _TLS_HANDSHAKE = b"\x16"
 """The first octet of a TLS client hello (RFC 8446 section 5.1). No command begins with it."""
-_CLIENT_ERRORS = frozenset(
-    {
-        replies.UNKNOWN_COMMAND,
-        replies.LINE_TOO_LONG,
-        replies.NOT_IMPLEMENTED,
-        replies.BAD_SYNTAX,
-        replies.BAD_SEQUENCE,
-        replies.UNKNOWN_PARAMETER,
-        replies.LOGIN_REQUIRED,
-        replies.ENCRYPTION_REQUIRED,
-    }
-)
-"""Replies that count as client errors. A bad address does not: a list of recipients may contain many of them."""
 
 
 class Connection(SMTP):
@@ -59,17 +45,17 @@ class Connection(SMTP):
         self._heard = False
         self._in_handshake = False
         self._abort_timer: asyncio.TimerHandle | None = None
-        self._errors = 0
+        self._count = CommandCount(table.limits.commands)
         table.add(self._relay_session)
 
     # asyncio.Protocol, in place of aiosmtpd's
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the command loop."""
-        self._transport = connection = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)
         if transport.get_extra_info("ssl_object") is not None:
             self._relay_session.encrypted()
-        self._input = Reader(connection.pause_reading, connection.resume_reading, self._table.limits.session_idle)
+        self._input = self._new_reader()
         self._command_loop = self._table.handlers.start(self._run_commands(), "session")
 
     def data_received(self, data: bytes) -> None:
@@ -77,8 +63,7 @@ class Connection(SMTP):
         if not self._heard:
             self._heard = True
             if data.startswith(_TLS_HANDSHAKE):
-                self._relay_session.refused(SessionRefusal.TLS)
-                self.close_with(SessionRefusal.TLS.reply)
+                self._refuse(SessionRefusal.TLS)
                 self._input.end()
                 return
         self._input.feed(data)
@@ -114,8 +99,8 @@ class Connection(SMTP):
                 return
             while not self._closing:
                 await self._run_command()
-        except Idle:
-            self._write(replies.IDLE)
+        except TimedOut as limit:
+            self._refuse(limit.refusal)
         except (ClientGone, ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -123,15 +108,20 @@ class Connection(SMTP):
             self._close()
 
     async def _run_command(self) -> None:
+        self._input.until = self._relay_session.until
         try:
             line = await self._input.line(LONGEST_LINE)
         except LineTooLong:
             await self._send(replies.LINE_TOO_LONG)
             return
-        verb, _, argument = line.partition(b" ")
+        octets, _, argument = line.partition(b" ")
+        verb = octets.upper().decode("latin-1")
+        if refusal := self._count.command(verb):
+            self._refuse(refusal)
+            return
         try:
-            reply = await self._execute(verb.upper().decode("latin-1"), argument.strip())
-        except (ConnectionError, ClientGone, Idle):
+            reply = await self._execute(verb, argument.strip())
+        except (ConnectionError, ClientGone, TimedOut):
             raise
         except Exception as error:  # noqa: BLE001 - the boundary of a session; a transaction has a second one
             reply = self._relay_session.fault(error)
@@ -144,10 +134,9 @@ class Connection(SMTP):
 
     async def _send(self, reply: Reply) -> None:
         """Writes a reply. Closes the connection after 221, 421 or too many client errors."""
-        if reply in _CLIENT_ERRORS:
-            self._errors += 1
-            if self._errors >= MOST_ERRORS:
-                reply = replies.TOO_MANY_ERRORS
+        if refusal := self._count.reply(reply):
+            self._refuse(refusal)
+            return
         self._write(reply)
         if reply.closing or reply.code == replies.CLOSING.code:
             self._close()
@@ -169,14 +158,13 @@ class Connection(SMTP):
         if self._transport is None:
             raise ClientGone
         if not self._input.is_empty:
-            self._relay_session.refused(SessionRefusal.INJECTION)
-            self.close_with(SessionRefusal.INJECTION.reply)
+            self._refuse(SessionRefusal.INJECTION)
             return
         self._write(replies.START_TLS)
         limits = self._table.limits
         self._in_handshake = True
         # Bytes that the client sends right behind its handshake arrive before `start_tls` returns.
-        self._input = Reader(self._pause_reading, self._resume_reading, limits.session_idle)
+        self._input = self._new_reader()
         try:
             # Nothing is read from the socket until `start_tls` does: all further bytes belong to the handshake.
             transport = await self.loop.start_tls(
@@ -199,6 +187,10 @@ class Connection(SMTP):
         self._transport = transport
         self._relay_session.encrypted()
 
+    def _new_reader(self) -> Reader:
+        limits = self._table.limits
+        return Reader(self._pause_reading, self._resume_reading, limits.session_idle, limits.min_data_rate)
+
     def _pause_reading(self) -> None:
         if self._transport is not None and not self._in_handshake:
             self._transport.pause_reading()
@@ -214,6 +206,11 @@ class Connection(SMTP):
     def _write(self, reply: Reply) -> None:
         if self._transport is not None and not (self._in_handshake or self._transport.is_closing()):
             self._transport.write(reply.encode())
+
+    def _refuse(self, refusal: SessionRefusal) -> None:
+        """Reports why the session ends, and ends it."""
+        self._relay_session.refused(refusal)
+        self.close_with(refusal.reply)
 
     def close_with(self, reply: Reply) -> None:
         """Writes a last reply and closes the connection. Does nothing before the greeting."""

@@ -24,7 +24,7 @@ from relay.core.reply import Reply
 from relay.smtp.auth import LONGEST_RESPONSE, ExchangeFailed, read_credentials
 from relay.smtp.connection import Connection
 from relay.smtp.path import parse_path
-from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, NoMemory
+from relay.smtp.reader import ClientGone, ContentTooLarge, LineTooLong, NoMemory, TimedOut
 
 if TYPE_CHECKING:
     from relay.dependencies import Dependencies
@@ -125,12 +125,12 @@ class RelaySMTP(Connection):
                 return await session.refuse_content(replies.TOO_LARGE, error.size)
             except NoMemory as error:
                 return await session.refuse_content(replies.NO_MEMORY, error.size)
-            except (ClientGone, Idle, asyncio.CancelledError):
+            except (ClientGone, TimedOut, asyncio.CancelledError):
                 session.aborted()
                 raise
             reply = await session.data(content, memory)
         if reply.positive:
-            self._errors = 0
+            self._count.message_accepted()
         return reply
 
     async def smtp_BDAT(self, argument: bytes) -> Reply:  # noqa: N802

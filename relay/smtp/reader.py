@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
+
+from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,21 +46,31 @@ class ClientGone(Exception):  # noqa: N818 - the ordinary end of a session
     """The client sends no more."""
 
 
-class Idle(Exception):  # noqa: N818 - the other ordinary end of a session
-    """The client sent nothing for as long as a session may be idle."""
+class TimedOut(Exception):  # noqa: N818 - the other ordinary end of a session
+    """A time limit of the session ended: the client was silent, or too slow, or stayed too long."""
+
+    def __init__(self, refusal: SessionRefusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
 class Reader:
     """Receives bytes and returns lines and content.
 
     `pause` and `resume` stop and restart reading from the socket. `idle` is the limit in seconds for each read; it
-    starts again when bytes arrive.
+    starts again when bytes arrive. Content must arrive at `rate` bytes per second or more, averaged over `idle`
+    seconds; 0 means any rate.
     """
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None], idle: float) -> None:
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None], idle: float, rate: int = 0) -> None:
         self._pause = pause
         self._resume = resume
         self._idle = idle
+        self._rate = rate
+        self.until = math.inf
+        """When the last read must end, by the event loop's clock."""
+        self._content_due = math.inf
+        """When more content must have arrived, by the event loop's clock."""
         self._buffer = bytearray()
         self._paused = False
         self._reads_content = False
@@ -85,7 +98,7 @@ class Reader:
         return not self._buffer
 
     async def line(self, limit: int) -> bytes:
-        """Returns the next line without its line end. Raises `LineTooLong`, `ClientGone` or `Idle`.
+        """Returns the next line without its line end. Raises `LineTooLong`, `ClientGone` or `TimedOut`.
 
         `limit` in bytes. A bare LF ends a line too.
         """
@@ -113,19 +126,22 @@ class Reader:
 
         `reserve` is called with the bytes that have arrived, before more are read; it returns False if there is no
         memory for them. Only CRLF "." CRLF ends the content (RFC 5321 section 4.1.1.4), or "." CRLF at its very start.
-        Raises `ContentTooLarge`, `NoMemory`, `ClientGone` or `Idle`.
+        Raises `ContentTooLarge`, `NoMemory`, `ClientGone` or `TimedOut`.
         """
         self._reads_content = True
+        if self._rate:
+            self._content_due = asyncio.get_running_loop().time() + self._idle
         try:
             return await self._content(limit, reserve)
-        except (ClientGone, Idle, asyncio.CancelledError):
+        except (ClientGone, TimedOut, asyncio.CancelledError):
             self._buffer.clear()  # the session ends; the bytes of a half upload would wait for the garbage collector
             raise
         finally:
             self._reads_content = False
+            self._content_due = math.inf
 
     async def skip(self, size: int) -> None:
-        """Reads and drops `size` bytes. Raises `ClientGone` or `Idle`."""
+        """Reads and drops `size` bytes. Raises `ClientGone` or `TimedOut`."""
         while size > len(self._buffer):
             size -= len(self._buffer)
             self._buffer.clear()
@@ -169,17 +185,27 @@ class Reader:
         self._in_a_row = 0
         loop = asyncio.get_running_loop()
         self._arrival = loop.create_future()
-        timer = loop.call_later(self._idle, self._time_out)
+        due, refusal = loop.time() + self._idle, SessionRefusal.IDLE
+        if self._content_due < due:
+            due, refusal = self._content_due, SessionRefusal.DATA_RATE
+        if self.until < due:
+            due, refusal = self.until, SessionRefusal.SESSION_TIME
+        timer = loop.call_at(due, self._time_out, refusal)
+        before = len(self._buffer)
         try:
             await self._arrival
         finally:
             self._arrival = None
             timer.cancel()
+        if self._content_due < math.inf:
+            gained = (len(self._buffer) - before) / self._rate
+            # No credit for more than `idle`: a client that was fast may not be silent for longer than others.
+            self._content_due = min(self._content_due + gained, loop.time() + self._idle)
 
     def _wake(self) -> None:
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    def _time_out(self) -> None:
+    def _time_out(self, refusal: SessionRefusal) -> None:
         if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_exception(Idle())
+            self._arrival.set_exception(TimedOut(refusal))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from relay.core import reply as replies
 from relay.core.envelope import Envelope, fold
 from relay.core.reply import Reply
+from relay.core.session_refusal import SessionRefusal
 from relay.smtp.auth import MECHANISMS
 from relay.smtp.client_login import ClientLogin
 from relay.smtp.parameters import (
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.login import Credentials
-    from relay.core.session_refusal import SessionRefusal
     from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 FIRST_BLOCK = 64 * 1024
 """Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""
 _MOST_REFUSALS = 1000
-"""Refused recipients of one transaction, or `limits.recipients` if that is more. Further recipients receive 452."""
+"""Refused recipients of one transaction, or `limits.recipients` if that is more. Further recipients receive 452, and so
+do those of a transaction that names more than both together, for example one recipient again and again."""
 
 
 class Session:
@@ -64,13 +65,22 @@ class Session:
         self._transaction: Transaction | None = None
         self._refusals = 0
         """The refused recipients of the transaction."""
+        self._named = 0
+        """The recipients of the transaction, those included that were refused or named before."""
         self._declared_size = 0
         self._delivering = False
+        self._clock = asyncio.get_running_loop().time
+        self._session_until = self._transaction_until = self._clock() + table.limits.session_time
 
     @property
     def in_transaction(self) -> bool:
         """Whether a message has begun and its reply has not been sent."""
         return self._transaction is not None or self._delivering
+
+    @property
+    def until(self) -> float:
+        """When the session, or the transaction in it, must have ended, by the event loop's clock."""
+        return self._transaction_until if self._transaction is not None else self._session_until
 
     def greeting(self) -> Reply:
         """Returns the first reply (RFC 5321 section 3.1). If it is not positive, the session ends."""
@@ -160,13 +170,19 @@ class Session:
             return replies.BAD_SEQUENCE
         if self._table.draining:
             return replies.DRAINING
+        now = self._clock()
+        if now >= self._session_until:
+            self.refused(SessionRefusal.SESSION_TIME)
+            return SessionRefusal.SESSION_TIME.reply
         if (refusal := self.login.sender_refusal(reverse_path)) is not None:
             return refusal
         passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
             return passed_on
         self._declared_size = declared_size(parameters)
-        self._envelope, self._refusals = Envelope(reverse_path, passed_on), 0
+        self._transaction_until = now + self._table.limits.session_time
+        self._envelope = Envelope(reverse_path, passed_on)
+        self._refusals = self._named = 0
         self._transaction = Transaction(
             self._relay,
             self._envelope,
@@ -184,7 +200,9 @@ class Session:
         passed_on = parse_rcpt_parameters(parameters)
         if isinstance(passed_on, Reply):
             return passed_on
-        if self._refusals >= max(_MOST_REFUSALS, self._relay.policy.recipients):
+        self._named += 1
+        most_refusals = max(_MOST_REFUSALS, self._relay.policy.recipients)
+        if self._refusals >= most_refusals or self._named > self._relay.policy.recipients + most_refusals:
             reply = replies.TOO_MANY_RECIPIENTS
             self._relay.reporter.recipient_refused(self._transaction.id, self.peer, fold(path), reply)
         else:

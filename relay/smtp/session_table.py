@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections import Counter
@@ -57,6 +58,14 @@ class SessionLimits:
     """Seconds that DATA waits for memory before it is refused."""
     logins: bool = False
     """Whether clients of other networks are admitted, to log in."""
+    client_sessions: int = 0
+    """The sessions of one client of another network; 0 means no such limit."""
+    session_time: float = math.inf
+    """Seconds for a session, and again for the transaction in which it ends, up to the final dot."""
+    min_data_rate: int = 0
+    """Bytes per second of content, averaged over `session_idle`; 0 means any rate."""
+    commands: int = 0
+    """The commands since the last accepted message, RCPT not counted; 0 means any number."""
 
 
 class SessionTable:
@@ -85,12 +94,15 @@ class SessionTable:
     def refusal(self, peer: str) -> SessionRefusal | None:
         """Returns why a new session of a client is refused, or None. `peer` is its IP address, empty if unknown."""
         # The client left before the system could return its address: no network is known to be allowed.
-        if not peer or not (self.limits.logins or self._in_networks(peer)):
+        is_trusted = bool(peer) and self._in_networks(peer)
+        if not peer or not (self.limits.logins or is_trusted):
             return SessionRefusal.NETWORK
         if self.draining:
             return SessionRefusal.DRAINING
         places = min(self.limits.sessions, self.limits.descriptors)
         free, held = places - len(self._sessions), self._clients[client_of(peer)]
+        if not is_trusted and 0 < self.limits.client_sessions <= held:
+            return SessionRefusal.CLIENT_SESSIONS
         takes_the_last = held == places - 1 and places > _FEW
         if not (takes_the_last or held >= _SHARE * free):
             return None

@@ -13,6 +13,7 @@ from relay.settings.value_types import (
     Count,
     FileMode,
     GroupName,
+    Limit,
     ListenAddress,
     Networks,
     PathOrNone,
@@ -103,9 +104,29 @@ class LimitsSection(Section):
         "others find a place. Each needs a file descriptor: the relay raises the soft limit of descriptors to the hard "
         "one (LimitNOFILE= in systemd), and admits fewer clients if that is too low.",
     )
+    client_sessions: Limit = key(
+        50,
+        "Largest number of connections of one client outside listen.networks (an IPv4 address or an IPv6 network of 64 "
+        "bits); further ones receive 421. 0 = no such limit.",
+    )
     session_idle: Timeout = key(
         "300s",
         "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",
+    )
+    session_time: Timeout = key(
+        "2h",
+        "How long a session may last. It then ends with 421, between two transactions. A transaction may take as long "
+        "from MAIL to its final dot; what follows the dot is not limited by it.",
+    )
+    min_data_rate: Bytes = key(
+        "1KiB",
+        "Bytes per second that a client must send of a message's content, averaged over limits.session_idle. A slower "
+        "one receives 421. 0 = none.",
+    )
+    commands: Limit = key(
+        300,
+        "Largest number of commands in a session since its last accepted message, RCPT not counted; then it ends with "
+        "421. 0 = no limit.",
     )
     drain: Seconds = key(
         "25s",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.smtp.reader import ClientGone, ContentTooLarge, Idle, LineTooLong, Reader
+from relay.smtp.reader import ClientGone, ContentTooLarge, LineTooLong, Reader, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,7 @@ async def test_the_idle_limit_restarts_with_each_octet_and_applies_only_while_re
     begun = loop.time()
     task = asyncio.create_task(source.line(LONGEST))
     loop.call_at(begun + 0.04, source.feed, b"x")
-    with pytest.raises(Idle):
+    with pytest.raises(TimedOut):
         await task
     assert loop.time() - begun >= 0.085
     source.feed(b"\n")
