@@ -263,7 +263,7 @@ async def test_a_drain_that_takes_too_long_is_cut_short(
 
 
 async def test_a_second_signal_ends_at_once(peer: ScriptedPeer, start_counted: StartCounted) -> None:
-    relay = await start_counted("--store", "memory:", upstream=peer.url)
+    relay = await start_counted("--store", "memory:", upstream=peer.url, settings={"limits.drain": "60s"})
     peer.on(Step.DOT, wait(asyncio.Event()))
     first = await relay.send_unanswered(ONE)
     await peer.wait_waiting(Step.DOT)
@@ -271,5 +271,5 @@ async def test_a_second_signal_ends_at_once(peer: ScriptedPeer, start_counted: S
     relay.process.terminate()
     assert (await idle.read_reply()).code == 421
     relay.process.terminate()
-    assert await relay.wait_ended(seconds=5) == 1
+    assert await relay.wait_ended(seconds=15) == 1
     assert await first.read_reply() == GONE

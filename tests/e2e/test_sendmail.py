@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shlex
 import sys
 import time
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SENDMAIL = (sys.executable, "-m", "relay", "sendmail")
 MAIL = b"From: cron@example.test\nSubject: disk\n\nalmost full\n"
+MOST_CALLS = 30
+"""Calls of which one must be quick."""
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +200,10 @@ async def test_wrong_arguments_and_mails_are_explained(
 async def test_it_is_quick(relay: SharedRelay) -> None:
     """The bound for users is 0.15 s on a machine at rest."""
     async with relay.peer():
-        durations = []
-        for number in range(5):
+        durations = [math.inf]
+        # On a busy machine most calls wait for a core. One that does not is enough.
+        while min(durations) >= 3 * 0.15 and len(durations) <= MOST_CALLS:
             start = time.monotonic()
-            assert (await call(*at(relay), "j@example.test", stdin=MAIL + b"%d" % number)).status == 0
+            assert (await call(*at(relay), "j@example.test", stdin=MAIL + b"%d" % len(durations))).status == 0
             durations.append(time.monotonic() - start)
     assert min(durations) < 3 * 0.15

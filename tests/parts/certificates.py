@@ -80,6 +80,6 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 
 
 def _openssl(*arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise RuntimeError(f"openssl {arguments[0]} failed:\n{done.stderr}")

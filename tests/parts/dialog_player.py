@@ -148,7 +148,7 @@ def _single_octets(octets: bytes) -> list[bytes]:
 
 
 async def _expect(client: RawClient, turn: Turn, *, relay: bool) -> None:
-    answer = await client.read_reply(seconds=10)
+    answer = await client.read_reply()
     if turn.lines == [CLOSED]:
         assert answer.code == 0, f"{turn.where}: still open, and replied {answer}"
     elif relay:

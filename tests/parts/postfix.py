@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections import Counter
@@ -83,11 +84,11 @@ class Postfix:
             return
         process, self._process = self._process, None
         if process.poll() is None:
-            subprocess.run(self._command("stop"), env={"PATH": _PATH}, capture_output=True, check=False, timeout=30)
+            subprocess.run(self._command("stop"), env={"PATH": _PATH}, capture_output=True, check=False, timeout=60)
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=LONGEST)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # the servers that `master` started too
                 process.wait()
 
     def restart(self) -> None:
@@ -107,7 +108,7 @@ class Postfix:
             env={"PATH": _PATH},
             capture_output=True,
             check=True,
-            timeout=30,
+            timeout=60,
         )
         for mailbox in self._mail.iterdir():
             shutil.rmtree(mailbox)

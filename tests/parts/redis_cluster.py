@@ -45,7 +45,7 @@ class RedisCluster:
         with self.nodes[0].client() as client:
             for node, bus in list(zip(self.nodes, self._buses, strict=True))[1:]:
                 client.execute_command("CLUSTER", "MEET", HOST, node.port, bus)
-        block_until(self._ready, "nodes that agree")
+        block_until(self._ready, "nodes that agree", seconds=60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +59,7 @@ class RedisCluster:
                 node.resume()
             else:
                 node.start()
-        block_until(self._ready, "nodes that agree")
+        block_until(self._ready, "nodes that agree", seconds=60)
         for node in self.nodes:
             node.flush()
 

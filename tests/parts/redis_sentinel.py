@@ -15,7 +15,7 @@ import redis
 
 from parts.ports import HOST, answers, free_port
 from parts.redis_server import RedisServer
-from parts.waiting import block_until
+from parts.waiting import LONGEST, block_until
 
 SERVICE = "claims"
 _DOWN_AFTER_MS = 500
@@ -46,7 +46,7 @@ class _Sentinel:
 
     def client(self) -> redis.Redis:
         """Returns a connection to the sentinel."""
-        return redis.Redis(HOST, self.port, socket_timeout=5)
+        return redis.Redis(HOST, self.port, socket_timeout=LONGEST)
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -71,7 +71,7 @@ class SentinelSet:
             client.replicaof(HOST, str(first.port))
         self.sentinels = [_Sentinel(first.port) for _ in range(3)]
         self.url = f"redis+sentinel://{','.join(f'{HOST}:{each.port}' for each in self.sentinels)}/{SERVICE}"
-        block_until(self._ready, "sentinels that know each other and the replica")
+        block_until(self._ready, "sentinels that know each other and the replica", seconds=60)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from parts.ports import HOST, free_port
-from parts.waiting import block_until
+from parts.waiting import LONGEST, block_until
 from relay.claims.redis.store import RedisStore
 from relay.settings.urls import RedisUrl, parse_store
 
@@ -117,7 +117,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Returns a connection that does not retry."""
-        return redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+        return redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), socket_timeout=LONGEST)
 
     def _answers(self) -> bool:
         if not self.running:
@@ -139,5 +139,5 @@ class RedisServer:
         if self.running:
             self._process.send_signal(number)
             self._process.send_signal(signal.SIGCONT)
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=LONGEST)
         self._process = None

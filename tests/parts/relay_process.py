@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _TREE = Path(__file__).parents[2]
-_READY_WITHIN = 60.0
+READY_WITHIN = 60.0
+"""Seconds in which a relay must serve, on a busy machine."""
 
 
 class Metrics:
@@ -154,7 +155,7 @@ class RelayProcess:
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors),
             )
         try:
-            await until_told(self._serves, "the relay serves", seconds=_READY_WITHIN)
+            await until_told(self._serves, "the relay serves", seconds=READY_WITHIN)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; its output:\n{self.stderr()}") from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from parts.peer import ScriptedPeer
 from parts.ports import HOST, answers, free_port
-from parts.relay_process import RelayProcess
+from parts.relay_process import READY_WITHIN, RelayProcess
 from parts.waiting import block_until
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class SharedRelay(RelayProcess):
                 stderr=stderr,
                 env=self.environment,
             )
-        block_until(lambda: answers(self.port) and answers(self.http_port), "a relay that listens")
+        block_until(self._listens, "a relay that listens", seconds=READY_WITHIN)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -40,6 +40,11 @@ class SharedRelay(RelayProcess):
             self._server_process.kill()
             self._server_process.wait()
         self._home.cleanup()
+
+    def _listens(self) -> bool:
+        if self._server_process is not None and self._server_process.poll() is not None:
+            raise RuntimeError(f"relay ended with {self._server_process.returncode} at its start:\n{self.stderr()}")
+        return answers(self.port) and answers(self.http_port)
 
     def peer(self) -> ScriptedPeer:
         """Returns a new upstream for the relay. Only one can run at a time."""
