@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING
 
+from relay.cli.check_files import trial_path
 from relay.cli.finding import Finding
 from relay.core.errors import SettingsError
 
@@ -20,9 +22,14 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
     from relay.service.build import build_certificate
 
     key, path = "tls.certificate", settings.tls.certificate
+    if settings.tls.self_signed:
+        yield _check_self_signed()
+        return
     if path is None:
         yield Finding(
-            key, 'none, so clients send without TLS: leave "SMTP secure" empty in AVideo; "tls" and "ssl" need one'
+            key,
+            'none, so clients send without TLS: leave "SMTP secure" empty in AVideo; "tls" and "ssl" fail there with '
+            '"SMTP Error: Could not connect to SMTP host" without one. tls.self_signed = true makes one',
         )
         return
     try:
@@ -38,6 +45,30 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
         yield Finding(key, f"{path}: {error.strerror or error}", "name a certificate that clients can use")
     else:
         yield Finding(key, f"{path} can be used")
+
+
+def _check_self_signed() -> Finding:
+    """Tests the certificate that the relay makes for itself, or whether it could make one. Does not make it."""
+    from relay.service.build import build_self_signed
+    from relay.settings.sources import self_signed_file
+    from relay.smtp.certificate import ServerCertificate
+
+    key, path = "tls.self_signed", self_signed_file(os.environ)
+    try:
+        if path is not None and path.exists():
+            _shake_hands(ServerCertificate(path, path).context, path)
+            return Finding(key, f"{path} can be used")
+        if path is None:
+            build_self_signed(path)
+        else:
+            with trial_path(path) as trial:
+                build_self_signed(trial)
+    except SettingsError as error:
+        problem, _, remedy = str(error).removeprefix(key).lstrip(" :").rpartition("; ")
+        return Finding(key, problem, remedy)
+    except OSError as error:
+        return Finding(key, f"{path}: {error.strerror or error}", "remove the file, and the relay makes a new one")
+    return Finding(key, f"{path} is not there yet and can be made")
 
 
 def _shake_hands(context: ssl.SSLContext, certificate: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import os
 import socket
@@ -22,9 +23,10 @@ from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget, usable_memory
-from relay.settings.sources import default_secret_file, fallback_password, store_password
+from relay.settings.sources import default_secret_file, fallback_password, self_signed_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.certificate import ServerCertificate
+from relay.smtp.self_signed import SelfSignedCertificate
 from relay.smtp.session_table import SessionLimits
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream
@@ -122,6 +124,8 @@ def build_policy(settings: Settings) -> Policy:
 def build_certificate(settings: Settings) -> ServerCertificate | None:
     """Returns the certificate of the listeners, or None. Raises `SettingsError` if it cannot be used."""
     tls = settings.tls
+    if tls.self_signed:
+        return build_self_signed(self_signed_file(os.environ))
     if tls.certificate is None:
         return None
     key = tls.key or tls.certificate
@@ -132,6 +136,17 @@ def build_certificate(settings: Settings) -> ServerCertificate | None:
             f"tls.certificate {tls.certificate} with the key {key}: {error.strerror or error}; name a PEM file with "
             "the chain and its key, readable for the relay's user"
         ) from error
+
+
+def build_self_signed(file: Path | None) -> SelfSignedCertificate:
+    """Returns the certificate that the relay makes for itself. Raises `SettingsError` if the file cannot be written."""
+    remedy = "run the relay as a user who may write there, or name a certificate in tls.certificate"
+    if file is None:
+        raise SettingsError(f"tls.self_signed: there is no state folder (STATE_DIRECTORY, HOME); {remedy}")
+    try:
+        return SelfSignedCertificate(file, _hostname(), lambda: dt.datetime.now(dt.UTC))
+    except OSError as error:
+        raise SettingsError(f"tls.self_signed {file}: {error.strerror or error}; {remedy}") from error
 
 
 def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:

@@ -43,13 +43,14 @@ if TYPE_CHECKING:
 
     from relay.settings import Settings
     from relay.settings.addresses import UnixAddress
+    from relay.smtp.certificate import ServerCertificate
 
 _MOST_LOOP_IDS = 100
 """Ids of earlier stores that are still recognised in mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two probes of an upstream that did not answer, so that `/readyz` recovers without mail."""
-
-
+_RENEW_EVERY = 6 * 3600.0
+"""Seconds between two looks at the end of a self-signed certificate."""
 _LEAST_CLOSING_TIME = 1.0
 """Seconds."""
 
@@ -122,6 +123,8 @@ class Service:
         self.records.start()
         settings = self._settings
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
+        if settings.tls.self_signed:
+            self._tasks.start_loop(self._renew_certificate, "renew certificate")
         # SMTP first: a client that sees a live health check can send.
         self.address = await _listen("listen.address", settings.listen.address, self._start_listener())
         if (tls := settings.listen.tls_address) is not None:
@@ -142,14 +145,23 @@ class Service:
         """Reads the certificate again. Keeps the old one if the new one cannot be used."""
         if self._certificate is None:
             log.warning("SIGHUP has no effect: there is no tls.certificate to reload; restart for other settings")
-            return
+        elif self._load_certificate(self._certificate):
+            log.info("certificate reloaded; other settings need a restart")
+
+    def _load_certificate(self, certificate: ServerCertificate) -> bool:
         try:
-            self._certificate.reload()
+            certificate.reload()
         except OSError as error:
             log.error("certificate not reloaded, the old one stays in use: %s", error.strerror or error)
-        else:
-            self.listener.table.tls = self._certificate.context
-            log.info("certificate reloaded; other settings need a restart")
+            return False
+        self.listener.table.tls = certificate.context
+        return True
+
+    async def _renew_certificate(self) -> None:
+        """Replaces a self-signed certificate before it expires."""
+        await asyncio.sleep(_RENEW_EVERY)
+        if self._certificate is not None and self._certificate.is_due() and self._load_certificate(self._certificate):
+            log.info("certificate renewed")
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LATER_SECTIONS = frozenset({"service"})
-_LATER_KEYS = frozenset({"tls.self_signed"})
 
 Given: TypeAlias = Mapping[str, tuple[object, str]]
 """Value and source by dotted key."""
@@ -97,7 +96,7 @@ def _table_meant(key: str) -> str | None:
 
 
 def _comes_later(key: str) -> bool:
-    return key in _LATER_KEYS or key.partition(".")[0] in _LATER_SECTIONS
+    return key.partition(".")[0] in _LATER_SECTIONS
 
 
 def _nearest(key: str) -> str | None:

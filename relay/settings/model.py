@@ -57,9 +57,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _has_certificate(self) -> Self:
-        if self.tls.certificate is None and (self.listen.tls_address or self.tls.key):
+        if not self.tls.is_offered and (self.listen.tls_address or self.tls.key):
             key = "listen.tls_address" if self.listen.tls_address else "tls.key"
-            raise ValueError(f"{key} needs tls.certificate, which is missing; name a PEM file with the certificate")
+            raise ValueError(
+                f"{key} needs tls.certificate, which is missing; name a PEM file with the certificate"
+                + (", or set tls.self_signed = true" if self.listen.tls_address else "")
+            )
         tls, http = self.listen.tls_address, self.http.address
         for name, other in (("listen.address", self.listen.address), ("http.address", http)):
             if tls and other and other.clashes_with(tls):

@@ -265,6 +265,12 @@ def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path 
     return folder / SECRET_FILE if folder else None
 
 
+def self_signed_file(environ: Mapping[str, str]) -> Path | None:
+    """Returns the file of the certificate that the relay makes for itself; None if there is no state folder."""
+    folder = state_folder(environ)
+    return folder / "self-signed.pem" if folder else None
+
+
 def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
     """Returns the default of `store.url` if it differs from the model's default, else None."""
     folder = state_folder(environ, user_id)

@@ -27,8 +27,16 @@ class ServerCertificate:
         self.context = self._load()
 
     def _load(self) -> ssl.SSLContext:
+        self._prepare()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Without a password function, OpenSSL would ask on the terminal for the password of an encrypted key.
         context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         return context
+
+    def is_due(self) -> bool:
+        """Returns whether the certificate is to be replaced by the relay itself. Raises `OSError`."""
+        return False
+
+    def _prepare(self) -> None:
+        """Does what the files need before they are read."""

@@ -11,6 +11,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def key(default: object, description: str) -> Any:
+def setting(default: object, description: str) -> Any:
     """Declares a key with its default as an operator would write it."""
     return Field(default=default, description=description, validate_default=True)

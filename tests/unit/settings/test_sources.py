@@ -190,7 +190,7 @@ def test_unknown_flags_and_variables_name_the_nearest() -> None:
     assert _error(RELAY_QQ__ZZ="1") == "RELAY_QQ__ZZ (environment): unknown variable; unset it"
 
 
-@pytest.mark.parametrize("key", ["service.workers", "tls.self_signed"])
+@pytest.mark.parametrize("key", ["service.workers"])
 def test_keys_of_later_versions_are_errors_that_say_so(key: str) -> None:
     assert _error(flags={key: "1"}) == f"{key} (flag --set): not in this version yet; leave it out"
     name = environment_name(key)
