@@ -61,7 +61,8 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
-        self._repeats = {(rule, outcome): repeats.labels(rule, outcome.value) for rule in rules for outcome in REPEATS}
+        kinds = [outcome for outcome in Outcome if outcome in REPEATS]
+        self._repeats = {(rule, outcome): repeats.labels(rule, outcome.value) for rule in rules for outcome in kinds}
         interrupted = Counter(
             "smtp_dedup_interrupted_repeats",
             "Recipients of equal messages that are no repeats because another mail of the sender came in between, by "
