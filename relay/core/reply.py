@@ -94,6 +94,8 @@ OUTCOME_UNKNOWN = Reply.of(
     451, "4.4.2 The upstream mail server did not say whether it took the message, try again later"
 )
 FIRST_COPY_IN_PROGRESS = Reply.of(451, "4.4.5 The first copy of this message is still on its way, try again later")
+TOO_MANY_MESSAGES_PER_MINUTE = Reply.of(450, "4.7.1 Too many messages in a minute, try again later")
+TOO_MANY_RECIPIENTS_PER_MINUTE = Reply.of(450, "4.7.1 Too many recipients in a minute, try again later")
 NO_MEMORY = Reply.of(452, "4.3.1 No memory for this message now, try again later")
 TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3 Too many recipients")
 LOGIN_UNAVAILABLE = Reply.of(454, "4.7.0 The login cannot be verified now, try again later")

@@ -84,8 +84,11 @@ class Reporter(Protocol):
     def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
         """Reports the end of a login. `name` is empty if the client gave none."""
 
-    def sender_refused(self, peer: str, login: str) -> None:
-        """Reports a sender that was refused at MAIL: not logged in (`login` is empty), or not allowed for the login."""
+    def sender_refused(self, peer: str, login: str, reason: str) -> None:
+        """Reports a sender that was refused at MAIL.
+
+        `reason` is "no_login" (then `login` is empty), "not_allowed" for the login, or "rate".
+        """
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault in the named step."""

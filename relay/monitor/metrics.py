@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from relay import __version__
 from relay.core.login import LoginOutcome
 from relay.core.outcome import REPEATS, Outcome
-from relay.core.reply import TOO_MANY_RECIPIENTS, UNREACHABLE, UPSTREAM_BUSY
+from relay.core.reply import TOO_MANY_RECIPIENTS, TOO_MANY_RECIPIENTS_PER_MINUTE, UNREACHABLE, UPSTREAM_BUSY
 from relay.core.ruling import DEFAULT
 from relay.core.session_refusal import SessionRefusal
 
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 ABORTED = "aborted"
 _REPLIES = {2: "2xx", 4: "4xx", 5: "5xx"}
-_OWN_CAUSES = {UNREACHABLE: "unreachable", UPSTREAM_BUSY: "busy", TOO_MANY_RECIPIENTS: "limit"}
+_OWN_CAUSES = {
+    UNREACHABLE: "unreachable",
+    UPSTREAM_BUSY: "busy",
+    TOO_MANY_RECIPIENTS: "limit",
+    TOO_MANY_RECIPIENTS_PER_MINUTE: "rate",
+}
 RCPT_CAUSES = ("5yz", "4yz", *_OWN_CAUSES.values())
 UPSTREAM_STEPS = ("connect", "greeting", "tls", "ehlo", "login", "mail", "rcpt", "data", "dot")
 _AGES = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
@@ -83,7 +88,7 @@ class Metrics:
         rcpt_refused = Counter(
             "smtp_dedup_rcpt_refused",
             "Recipients that were refused at RCPT, by cause: the upstream's 5yz or 4yz, no connection to the upstream, "
-            "all connections in use, or a limit of the relay.",
+            "all connections in use, or a limit of the relay: of the message, or per minute.",
             ["cause"],
             registry=registry,
         )
@@ -110,11 +115,14 @@ class Metrics:
         self.logins = {outcome: logins.labels(outcome.value) for outcome in LoginOutcome}
         senders_refused = Counter(
             "smtp_dedup_senders_refused",
-            "Senders refused at MAIL: the client has not logged in, or its login may not use the address.",
+            "Senders refused at MAIL: the client has not logged in, its login may not use the address, or it sends too "
+            "many messages.",
             ["reason"],
             registry=registry,
         )
-        self.senders_refused = {reason: senders_refused.labels(reason) for reason in ("no_login", "not_allowed")}
+        self.senders_refused = {
+            reason: senders_refused.labels(reason) for reason in ("no_login", "not_allowed", "rate")
+        }
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )

@@ -39,14 +39,15 @@ ADVICE = {
     "duplicate_age_seconds": "Ages near `dedup.window`: later repeats pass. Lengthen the window, or that of the rule.",
     "message_seconds": "Slow replies: compare with `upstream_step_seconds`; the rest is the relay or its store.",
     "rcpt_refused": "`5yz`, `4yz`: the upstream's own. `unreachable`: `relay check`. `busy`: raise "
-    "`upstream.connections`, or find out why the upstream is slow. `limit`: `limits.recipients`.",
+    "`upstream.connections`, or find out why the upstream is slow. `limit`: `limits.recipients`. "
+    "`rate`: `limits.recipient_rate`.",
     "pool_in_use": "At `upstream.connections` for long: raise it, or find out why the upstream is slow.",
     "upstream_step_seconds": "A slow `connect` or `greeting`: network, DNS or load of the upstream. A slow `dot`: its "
     "content filters or disk.",
     "sessions_refused": "The log names a client and the setting that decides (event `session refused`).",
     "logins": "Many failures: a wrong password in an application, or guesses. The log has the clients' addresses.",
     "senders_refused": "`no_login`: the client must log in, or belongs into `listen.networks`. `not_allowed`: "
-    "`relay user add --from`.",
+    "`relay user add --from`. `rate`: `limits.message_rate`, or a stolen password.",
     "exempt_messages": "Nothing. Compare with what the rules should exempt.",
     "records_lost": "`relay why` cannot explain these. Look at the store, and at the disk of `record.keep`.",
     "claims_lost": "The store or the machine stalled for longer than `dedup.lease`: recipients may have two copies.",

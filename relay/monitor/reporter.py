@@ -87,9 +87,8 @@ class LogAndMetricsReporter:
         if outcome is not LoginOutcome.ACCEPTED:
             self._messages.login_event("login refused", peer, name, outcome.value)
 
-    def sender_refused(self, peer: str, login: str) -> None:
+    def sender_refused(self, peer: str, login: str, reason: str) -> None:
         """Reports a sender that was refused at MAIL."""
-        reason = "not_allowed" if login else "no_login"
         self._metrics.senders_refused[reason].inc()
         self._messages.login_event("sender refused", peer, login, reason)
 

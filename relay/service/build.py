@@ -157,6 +157,8 @@ def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLim
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
         client_sessions=settings.limits.client_sessions,
+        message_rate=settings.limits.message_rate,
+        recipient_rate=settings.limits.recipient_rate,
         session_time=settings.limits.session_time,
         min_data_rate=settings.limits.min_data_rate,
         commands=settings.limits.commands,

@@ -14,17 +14,20 @@ from relay.smtp.session_table import client_of, is_loopback
 if TYPE_CHECKING:
     from relay.core.login import Authenticator, Credentials, Login
     from relay.dependencies import Dependencies
+    from relay.smtp.rate_limits import RateLimit
     from relay.smtp.session_table import SessionTable
 
 
 class ClientLogin:
-    """The login of one session. `peer` is the client's IP address."""
+    """The login of one session, and what it may send. `peer` is the client's IP address."""
 
     def __init__(self, table: SessionTable, dependencies: Dependencies, peer: str) -> None:
         self.current: Login | None = None
         self.trusted = table.trusts(peer)
         """Whether the client may send without a login."""
         self._limits = table.logins
+        self._messages = table.messages_per_minute
+        self._recipients = table.recipients_per_minute
         self._authenticator = dependencies.authenticator
         self._reporter = dependencies.reporter
         self._peer = peer
@@ -79,5 +82,23 @@ class ClientLogin:
             return None
         else:
             refusal = replies.SENDER_NOT_ALLOWED
-        self._reporter.sender_refused(self._peer, login.name if login else "")
+        reason = "not_allowed" if login else "no_login"
+        self._reporter.sender_refused(self._peer, login.name if login else "", reason)
         return refusal
+
+    def message_refusal(self) -> Reply | None:
+        """Counts a message. Returns the reply that refuses it because its client, or user, sends too many, or None."""
+        if self._admits(self._messages):
+            return None
+        self._reporter.sender_refused(self._peer, self.current.name if self.current else "", "rate")
+        return replies.TOO_MANY_MESSAGES_PER_MINUTE
+
+    def recipient_refusal(self) -> Reply | None:
+        """Counts a recipient. Returns the reply that refuses it because there are too many, or None."""
+        return None if self._admits(self._recipients) else replies.TOO_MANY_RECIPIENTS_PER_MINUTE
+
+    def _admits(self, rate: RateLimit) -> bool:
+        if self.trusted:
+            return True
+        users = [f"user {self.current.name}"] if self.current else []
+        return rate.admit([client_of(self._peer), *users])

@@ -166,21 +166,15 @@ class Session:
 
     async def mail(self, reverse_path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Begins a transaction. The upstream is not contacted before the first recipient."""
-        if not self._client_name or self._transaction is not None:
-            return replies.BAD_SEQUENCE
-        if self._table.draining:
-            return replies.DRAINING
-        now = self._clock()
-        if now >= self._session_until:
-            self.refused(SessionRefusal.SESSION_TIME)
-            return SessionRefusal.SESSION_TIME.reply
-        if (refusal := self.login.sender_refusal(reverse_path)) is not None:
+        if (refusal := self._sender_refusal(reverse_path)) is not None:
             return refusal
         passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
         if isinstance(passed_on, Reply):
             return passed_on
+        if (refusal := self.login.message_refusal()) is not None:
+            return refusal
         self._declared_size = declared_size(parameters)
-        self._transaction_until = now + self._table.limits.session_time
+        self._transaction_until = self._clock() + self._table.limits.session_time
         self._envelope = Envelope(reverse_path, passed_on)
         self._refusals = self._named = 0
         self._transaction = Transaction(
@@ -193,6 +187,17 @@ class Session:
         )
         return replies.SENDER_OK
 
+    def _sender_refusal(self, reverse_path: bytes) -> Reply | None:
+        """Returns the reply that refuses MAIL with this reverse-path, or None."""
+        if not self._client_name or self._transaction is not None:
+            return replies.BAD_SEQUENCE
+        if self._table.draining:
+            return replies.DRAINING
+        if self._clock() >= self._session_until:
+            self.refused(SessionRefusal.SESSION_TIME)
+            return SessionRefusal.SESSION_TIME.reply
+        return self.login.sender_refusal(reverse_path)
+
     async def rcpt(self, path: bytes, parameters: Sequence[bytes]) -> Reply:
         """Passes a recipient to the transaction."""
         if self._transaction is None:
@@ -200,16 +205,23 @@ class Session:
         passed_on = parse_rcpt_parameters(parameters)
         if isinstance(passed_on, Reply):
             return passed_on
-        self._named += 1
-        most_refusals = max(_MOST_REFUSALS, self._relay.policy.recipients)
-        if self._refusals >= most_refusals or self._named > self._relay.policy.recipients + most_refusals:
-            reply = replies.TOO_MANY_RECIPIENTS
+        reply = self._recipient_refusal()
+        if reply is not None:
             self._relay.reporter.recipient_refused(self._transaction.id, self.peer, fold(path), reply)
         else:
             if passed_on and len(self._envelope.recipient_parameters) < self._relay.policy.recipients + _MOST_REFUSALS:
                 self._envelope.recipient_parameters.setdefault(path, passed_on)
             reply = await self._transaction.rcpt(path)
         return reply if reply.positive else await self.refuse_recipient(reply)
+
+    def _recipient_refusal(self) -> Reply | None:
+        """Returns the reply that refuses a further recipient, or None."""
+        self._named += 1
+        most = self._relay.policy.recipients
+        most_refusals = max(_MOST_REFUSALS, most)
+        if self._refusals >= most_refusals or self._named > most + most_refusals:
+            return replies.TOO_MANY_RECIPIENTS
+        return self.login.recipient_refusal()
 
     async def refuse_recipient(self, reply: Reply) -> Reply:
         """Counts a refused recipient. Returns the reply, after a pause if the transaction has had many."""

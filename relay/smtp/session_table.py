@@ -15,6 +15,7 @@ from relay.core import reply as replies
 from relay.core.session_refusal import SessionRefusal
 from relay.runtime.tasks import Tasks
 from relay.smtp.auth_limits import LoginLimits
+from relay.smtp.rate_limits import RateLimit
 
 if TYPE_CHECKING:
     import ssl
@@ -60,6 +61,9 @@ class SessionLimits:
     """Whether clients of other networks are admitted, to log in."""
     client_sessions: int = 0
     """The sessions of one client of another network; 0 means no such limit."""
+    message_rate: int = 0
+    recipient_rate: int = 0
+    """Per minute, for one client of another network, and for one user; 0 means any number."""
     session_time: float = math.inf
     """Seconds for a session, and again for the transaction in which it ends, up to the final dot."""
     min_data_rate: int = 0
@@ -83,6 +87,8 @@ class SessionTable:
         self.messages = Tasks()
         """The transactions after their final dots. They end without their sessions."""
         self.logins = LoginLimits(time.monotonic)
+        self.messages_per_minute = RateLimit(limits.message_rate, time.monotonic)
+        self.recipients_per_minute = RateLimit(limits.recipient_rate, time.monotonic)
         self._sessions: set[Session] = set()
         self._clients: Counter[str] = Counter()
         """The number of sessions of each client."""

@@ -127,6 +127,16 @@ class LimitsSection(Section):
         "Largest number of connections of one client outside listen.networks (an IPv4 address or an IPv6 network of 64 "
         "bits); further ones receive 421. 0 = no such limit.",
     )
+    message_rate: Limit = setting(
+        600,
+        "Messages per minute of one client outside listen.networks, and of one user there; further ones receive 450 at "
+        "MAIL. 0 = any number.",
+    )
+    recipient_rate: Limit = setting(
+        10000,
+        "Recipients per minute of one client outside listen.networks, and of one user there; further ones receive 450 "
+        "at RCPT. 0 = any number.",
+    )
     session_idle: Timeout = setting(
         "300s",
         "How long a client may be silent. Restarts when bytes arrive; stopped from the final dot to its reply.",

@@ -115,7 +115,7 @@ async def test_refused_recipients_are_counted_by_cause(start_relay: StartRelay, 
     await peer.stop()
     await send(relay.port, b"s@example.test", [b"a@x.test"], b"Subject: x\r\n")
     counts = (await relay.metrics()).by_label("smtp_dedup_rcpt_refused_total", "cause")
-    assert counts == {"5yz": 2, "4yz": 1, "limit": 1, "unreachable": 1, "busy": 0}
+    assert counts == {"5yz": 2, "4yz": 1, "limit": 1, "unreachable": 1, "busy": 0, "rate": 0}
 
 
 async def test_readiness_follows_the_upstream(start_relay: StartRelay, peer: ScriptedPeer) -> None:

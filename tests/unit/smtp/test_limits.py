@@ -16,10 +16,15 @@ from parts.client import GONE, RawClient, stuff
 from parts.faults import Step, wait
 from parts.waiting import LONGEST, until
 
+from relay.core import reply as replies
+from relay.core.login import Login
 from relay.core.session_refusal import SessionRefusal
+from relay.logins.passwords import hash_password
 from relay.settings import Settings
+from relay.smtp.rate_limits import MOST_KEYS, RateLimit
 from relay.smtp.reader import Reader, TimedOut
-from relay.smtp.session_table import SessionLimits, SessionTable
+from relay.smtp.session import Session
+from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -27,8 +32,6 @@ if TYPE_CHECKING:
 
     from parts.client import Answer
     from parts.peer import ScriptedPeer
-
-    from relay.smtp.session import Session
 
 SENDER, ONE = b"sender@example.test", b"one@example.test"
 MAIL = b"Subject: x\r\n\r\nhello\r\n"
@@ -57,6 +60,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     limits = Settings().limits
     assert (limits.client_sessions, limits.commands, limits.session_idle) == (50, 300, IDLE)
     assert (limits.session_time, limits.min_data_rate) == (7200.0, RATE)
+    assert (limits.message_rate, limits.recipient_rate) == (600, 10_000)
 
 
 # Commands
@@ -268,3 +272,103 @@ def test_content_must_keep_the_rate(steps: list[tuple[float, int]], rate: int, e
 
 def test_content_must_end_with_its_session() -> None:
     assert virtual_time.run(upload(*[(10, 10 * KIB)] * 1000, session_time=7200.0)) == ("session_time", 7200.0)
+
+
+# The rate of messages and recipients
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_minutes_number_may_come_at_once_and_comes_back_evenly() -> None:
+    clock = Clock()
+    rate = RateLimit(600, clock)
+    assert [rate.admit(["a"]) for _ in range(601)] == [True] * 600 + [False]
+    assert rate.admit(["b"])
+    clock.now = 0.1
+    assert [rate.admit(["a"]) for _ in range(2)] == [True, False]
+    clock.now = 60.1
+    assert [rate.admit(["a"]) for _ in range(601)] == [True] * 600 + [False]
+
+
+def test_a_refusal_counts_for_no_key() -> None:
+    rate = RateLimit(2, Clock())
+    assert [rate.admit(["client"]) for _ in range(2)] == [True, True]
+    assert not rate.admit(["client", "user"])
+    assert [rate.admit(["user"]) for _ in range(3)] == [True, True, False]
+
+
+def test_a_bounded_number_of_clients_is_remembered() -> None:
+    rate = RateLimit(1, Clock())
+    for number in range(MOST_KEYS + 100):
+        assert rate.admit([str(number)])
+    assert len(rate._counted) == MOST_KEYS
+    assert not rate.admit(["100"])
+    assert rate.admit(["99"])
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    file = tmp_path / "users"
+    file.write_text(f"anna:{hash_password(b's3cret')}\nbert:{hash_password(b's3cret')}\n")
+    return file
+
+
+async def logged_in(relay: servers.Relay, peer_address: str, name: str) -> Session:
+    """Returns a session of a client of any address: all sockets of a test are on loopback."""
+    listener = relay.service.listener
+    session = Session(listener.table, listener._dependencies, peer_address, lambda reply: None)
+    await session.ehlo(b"me")
+    session.login.current = Login(name)
+    return session
+
+
+async def message(session: Session, *recipients: bytes) -> list[int]:
+    codes = [(await session.mail(SENDER, ())).code, *[(await session.rcpt(path, ())).code for path in recipients]]
+    await session.abandon()
+    return codes
+
+
+async def test_the_rate_counts_for_each_client_and_each_user(peer: ScriptedPeer, users: Path) -> None:
+    settings = {"auth.mode": "file", "auth.users_file": str(users), "limits.message_rate": 2}
+    async with servers.relay(peer.url, settings) as relay:
+        first = await logged_in(relay, "192.0.2.1", "anna")
+        refusal = replies.TOO_MANY_MESSAGES_PER_MINUTE
+        assert [(await message(first, ONE))[0] for _ in range(2)] == [250, 250]
+        assert await first.mail(SENDER, ()) == refusal
+        assert refusal.encode().startswith(b"450 4.7.1 ")
+        for address, name, code in [
+            ("192.0.2.2", "anna", 450),  # the same user from another address
+            ("192.0.2.1", "bert", 450),  # another user from the same address
+            ("192.0.2.2", "bert", 250),
+            ("127.0.0.1", "anna", 250),  # trusted
+            (LOCAL, "anna", 250),
+        ]:
+            session = await logged_in(relay, address, name)
+            assert (await session.mail(SENDER, ())).code == code, (address, name)
+            await session.abandon()
+        counts = relay.service.metrics.senders_refused
+        assert counts["rate"]._value.get() == 3
+
+
+async def test_too_many_recipients_per_minute_receive_450(peer: ScriptedPeer, users: Path) -> None:
+    settings = {"auth.mode": "file", "auth.users_file": str(users), "limits.recipient_rate": 3}
+    async with servers.relay(peer.url, settings) as relay:
+        session = await logged_in(relay, "192.0.2.1", "anna")
+        paths = [b"r%d@example.test" % number for number in range(4)]
+        assert await message(session, *paths) == [250, 250, 250, 250, 450]
+        assert replies.TOO_MANY_RECIPIENTS_PER_MINUTE.encode().startswith(b"450 4.7.1 ")
+        assert relay.service.metrics._rcpt_refused["rate"]._value.get() == 1
+        assert await message(await logged_in(relay, "127.0.0.1", "anna"), *paths) == [250] * 5
+
+
+async def test_a_trusted_client_sends_any_number_per_minute(peer: ScriptedPeer) -> None:
+    settings = {"limits.message_rate": 1, "limits.recipient_rate": 1}
+    async with servers.relay(peer.url, settings) as relay, await RawClient.open(relay.port) as client:
+        for number in range(5):
+            assert {answer.code for answer in await client.begin(SENDER, ONE, b"two@example.test")} == {250}
+            assert (await client.content(b"mail %d" % number)).code == 250
