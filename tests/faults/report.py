@@ -16,24 +16,27 @@ if TYPE_CHECKING:
 _HEAD = """\
 # Reliability
 
-What the relay does when things break, as measured by the last `make faults`, which wrote this page. Everything is
-broken for real: relay processes, Redis, SQLite's disk, a Postfix, or an SMTP peer that misbehaves at a chosen step.
-Clients write down every reply, the receiving end every message; the accounting is done over both.
+This page shows what the relay does when things break. `make faults` measures it and writes this page. The faults are
+real: relay processes are killed, Redis servers and a Postfix are stopped, disks are full or hang, and an SMTP server
+misbehaves at a chosen step. The clients record every reply, and the receiving end records every message. The figures
+are the comparison of the two.
 
-- **lost**: a client heard 250, and the message never arrived. Must be 0.
-- **doubled**: a second equal copy for a recipient, without a named cause. Must be 0.
-- **named**: second copies with a cause that the [architecture](architecture.md) names. The cause is taken from what the
-  receiver, the clients and the one who broke things wrote down, never from the relay's own counters. *Of at most* is
-  how many the fault could have doubled: what several relays were handed while they could not tell each other.
+- **lost**: a client received 250, and the message never arrived. Must be 0.
+- **doubled**: a recipient received a second equal copy without a named cause. Must be 0.
+- **named**: second copies with a cause that the [architecture](architecture.md) names. The cause is derived from the
+  records of the receiver, the clients and the fault, never from the relay's own counters. *Of at most* is the number
+  that the fault could have doubled: what several relays received while they had no common store.
 
-In every row also: recipients sent are the sum of all outcomes, in the log and in `/metrics`; each suppression names an
-original that the receiver holds; no key without an expiry, no claim held after its lease; no descriptor, session or
-claim left over, and every relay ends with status 0 when asked to; every message arrived in the end. After most runs,
-and after every death of a relay, some messages that had been delivered were sent once more.
+Each row also checks that the outcomes add up to the recipients sent, in the log and in `/metrics`; that each
+suppression names an original that the receiver holds; that every key expires and no claim outlives its lease; that no
+descriptor, session or claim is left over; that every relay ends with status 0; and that every message arrived in the
+end. After most runs, and after each death of a relay, some delivered messages are sent once more.
 
-What stands in *italics* was counted in the run. *Messages* are different ones; in brackets stands how often they were
-sent: twins, repeats and retries. Every relay here has one worker; several relays on one store stand for several
-workers too, which share nothing else.
+Text in *italics* was counted in the run. *Messages* are different ones; the number in brackets is how often they were
+sent: twins, repeats and retries. All relays here run with `dedup.reply = "explain"`, so that the clients can count
+repeats: `250 duplicate` stands for `250 2.0.0 Ok: duplicate, record …`. By default a repeat receives the words that its
+first copy received. Every relay here is one process; several relays on one store stand for several instances of the
+unit, which share nothing else.
 """
 _COLUMNS = (
     "fault",
@@ -79,12 +82,22 @@ def _summary(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str,
         sums = [sum(result[key] for result in ran) for key in ("messages", "attempts", "lost", "doubled")]
         link = group if group.startswith("*") else f"[{group}](#{_anchor(group)})"
         rows.append([link, f"{len(ran)} of {len(scenarios)}", *(f"{each:,}" for each in (*sums, named))])
+    text = "\n" + _table(("what fails", "faults run", "messages", "sent", "lost", "doubled", "named"), rows)
+    return f"{text}\n{_when(found)}\n"
+
+
+def _when(found: Mapping[str, dict[str, Any]]) -> str:
+    """Returns when the rows were run, and which of them are incomplete or not clean."""
+    if not found:
+        return "Nothing has run yet."
     days = sorted({result["at"] for result in found.values()})
     minutes = sum(result["seconds"] for result in found.values()) / 60
+    text = f"Run on {' to '.join(dict.fromkeys((days[0], days[-1])))} by `python -m tests.faults run`: "
+    text += f"{minutes:.0f} minutes of faults, of which some ran at the same time."
+    fewer = sum(each.name in found and found[each.name]["asked"] < each.messages for each in ordered())
+    text += f" {fewer} rows sent fewer messages than usual, as they say." if fewer else ""
     unclean = [name for name, result in found.items() if result["lost"] or result["doubled"] or result["findings"]]
-    text = "\n" + _table(("what fails", "faults run", "messages", "sent", "lost", "doubled", "named"), rows)
-    text += f"\nRun on {days[-1]}, {minutes:.0f} minutes of faults in all." if days else "\nNothing has run yet."
-    return text + (f" **Not clean: {'; '.join(unclean)}.**\n" if unclean else "\n")
+    return text + (f" **Not clean: {'; '.join(unclean)}.**" if unclean else "")
 
 
 def _anchor(heading: str) -> str:
@@ -97,13 +110,14 @@ def _row(scenario: Scenario, result: dict[str, Any] | None) -> list[str]:
         where += f", {_UPSTREAMS[scenario.upstream]}"
     if result is None:
         return [scenario.name, scenario.hears, scenario.sees, where, "not run yet", "", "", ""]
+    usual = f", usually {scenario.messages:,}" if result["asked"] < scenario.messages else ""
     wrong = " (**not clean**)" if result["findings"] else ""
     return [
         scenario.name,
         f"{scenario.hears}<br>*{_replies(result['heard'])}*",
         f"{scenario.sees}{_seen(result)}",
         where,
-        f"{result['messages']:,} ({result['attempts']:,}){wrong}",
+        f"{result['messages']:,} ({result['attempts']:,}){usual}{wrong}",
         str(result["lost"]),
         str(result["doubled"]),
         _named(result),
@@ -141,8 +155,8 @@ def _named(result: Mapping[str, Any]) -> str:
 
 def _details(groups: Mapping[str, list[Scenario]], found: Mapping[str, dict[str, Any]]) -> str:
     text = (
-        "\n## In numbers\n\nThe slowest reply is counted from a client's connecting. Memory is the first relay's,"
-        " before and after, where it lived through the run. Any row can be run again:\n"
+        "\n## In numbers\n\nThe time of the slowest reply begins when the client connects. Memory is that of the first"
+        " relay before and after, if it was not restarted. To run a row again:\n"
         '`python -m tests.faults run "FAULT" --again --seed SEED`.\n'
     )
     for group, scenarios in groups.items():

@@ -208,7 +208,7 @@ async def routed_back(run: Run) -> None:
 
 @_storm(
     "nothing but repeats, in front of a Postfix that counts RSETs",
-    "250 duplicate, and none is slowed",
+    "250, and none is slowed",
     "`suppressed`",
     upstream="postfix",
 )
