@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ _LONGEST_ANSWER = 4096
 """Bytes."""
 _OUR_NAME = b"smtp-dedup-relay"
 """A relay sends this in its SMTP greeting and in the `Server` field of its HTTP responses."""
-_REQUESTS = {"listen.address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\n"}
+_REQUESTS = {"listen.address": b"", "listen.tls_address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\n"}
 _IN_USE = os.strerror(errno.EADDRINUSE)
 
 
@@ -60,13 +61,13 @@ def _bind(address: HostPort) -> None:
 
 def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> bool:
     """Returns whether the address is in use, which `reason` says, and a relay answers there."""
-    if reason != _IN_USE or key not in _REQUESTS:  # no question is asked in TLS
+    if reason != _IN_USE:
         return False
     request, received = _REQUESTS[key], b""
     end = b"\r\n\r\n" if request else b"\n"
     deadline = time.monotonic() + _ANSWER_LIMIT
     try:
-        with _connect(address) as connection:
+        with _connect(key, address) as connection:
             connection.sendall(request)
             while end not in received and len(received) < _LONGEST_ANSWER:
                 # A limit for the whole answer, not for each piece of it.
@@ -80,11 +81,12 @@ def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> boo
     return _OUR_NAME in received
 
 
-def _connect(address: HostPort | UnixAddress) -> socket.socket:
+def _connect(key: str, address: HostPort | UnixAddress) -> socket.socket:
     from relay.settings.addresses import HostPort
 
     if isinstance(address, HostPort):
-        return socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
+        connection = socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
+        return _in_tls(connection) if key == "listen.tls_address" else connection
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_LIMIT)
     try:
@@ -93,6 +95,18 @@ def _connect(address: HostPort | UnixAddress) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _in_tls(connection: socket.socket) -> socket.socket:
+    """Does a handshake without a look at the certificate: only the greeting is of interest."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        return context.wrap_socket(connection)
+    except OSError:
+        connection.close()
+        raise
 
 
 def listen_remedy(key: str, reason: str) -> str:

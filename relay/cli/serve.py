@@ -51,6 +51,7 @@ def serve(loaded: Loaded) -> None:
         fields = {
             "version": __version__,
             "listen": service.address,
+            **({"listen_tls": service.tls_address} if service.tls_address else {}),
             "http": service.http_address or "off",
             "upstream": str(settings.upstream.url),
             **_fallbacks(settings),

@@ -35,6 +35,8 @@ class SessionRefusal(Enum):
     TLS = ("tls", "listen.address", TLS_NOT_SPOKEN)
     HANDSHAKE = ("handshake", "tls.certificate", TLS_NOT_SPOKEN)
     """The TLS handshake failed or took too long. The client cannot read a reply."""
+    PLAIN_TEXT = ("plain_text", "listen.tls_address", TLS_NOT_SPOKEN)
+    """The client did not begin with TLS where TLS is expected."""
     INJECTION = ("injection", "tls.certificate", INPUT_BEFORE_TLS)
     """Input followed STARTTLS before the handshake: a third party may have added it."""
     DRAINING = ("draining", "limits.drain", DRAINING)

@@ -55,6 +55,16 @@ def _auth(settings: Settings) -> Iterator[str]:
     auth, upstream = settings.auth, settings.upstream
     if auth.users_file and auth.mode != "file":
         yield f'auth.users_file is not read, because auth.mode is "{auth.mode}"; write auth.mode = "file"'
+    addresses = [address for address in (settings.listen.address, settings.listen.tls_address) if address]
+    if (
+        auth.mode in {"file", "passthrough"}
+        and not settings.tls.is_offered
+        and not all(address.loopback for address in addresses)
+    ):
+        yield (
+            f'auth.mode = "{auth.mode}" has no effect for clients outside listen.networks: without TLS they cannot log '
+            "in; set tls.certificate, or tls.self_signed = true for clients that do not verify"
+        )
     for url in upstream.smtp_urls if auth.mode == "passthrough" else ():
         if url.security is Security.NONE and not url.address.loopback:
             yield (

@@ -5,8 +5,21 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from relay.core.session_refusal import SessionRefusal
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+_PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+"""OpenSSL's reasons for input that is no TLS record."""
+
+
+def handshake_refusal(error: OSError) -> SessionRefusal | None:
+    """Returns how a failed handshake counts. None: the client left, as a health check by TCP connect does."""
+    if isinstance(error, ConnectionResetError):
+        return None
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return SessionRefusal.PLAIN_TEXT if reason in _PLAIN_TEXT else SessionRefusal.HANDSHAKE
 
 
 class ServerCertificate:

@@ -226,9 +226,9 @@ class Connection(SMTP):
             self._abort_timer = self.loop.call_later(min(limits.closing, limits.session_idle), self._transport.abort)
         self._transport.close()
 
-    def handshake_failed(self) -> None:
+    def handshake_failed(self, refusal: SessionRefusal = SessionRefusal.HANDSHAKE) -> None:
         """Reports a connection that did not complete its handshake."""
-        self._relay_session.refused(SessionRefusal.HANDSHAKE)
+        self._relay_session.refused(refusal)
 
     def connection_failed(self) -> None:
         """Frees the place of a connection that was accepted and never made."""

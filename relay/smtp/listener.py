@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.session_refusal import SessionRefusal
 from relay.runtime import unix_socket
+from relay.smtp.certificate import handshake_refusal
 from relay.smtp.protocol import RelaySMTP
 from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable
 
@@ -152,34 +153,38 @@ class Listener:
                 tls = self.table.tls if listening in self._tls_sockets else None
                 self.table.handlers.start(self._serve(connection, protocol, tls), "accept")
             else:
-                self._refuse(connection, peer, refusal)
+                self._refuse(listening, connection, peer, refusal)
 
     async def _serve(self, connection: socket.socket, protocol: RelaySMTP, tls: ssl.SSLContext | None) -> None:
         try:
             limits = self.table.limits
             times = {"ssl_handshake_timeout": limits.handshake, "ssl_shutdown_timeout": limits.closing} if tls else {}
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection, ssl=tls, **times)
-        except OSError:  # the client has left already, or the handshake failed
-            if tls is not None:
-                protocol.handshake_failed()
+        except OSError as error:  # the client has left already, or the handshake failed
+            if tls is not None and (refusal := handshake_refusal(error)):
+                protocol.handshake_failed(refusal)
             protocol.connection_failed()
         except BaseException:
             protocol.connection_failed()
             raise
 
-    def _refuse(self, connection: socket.socket, peer: str, refusal: SessionRefusal) -> None:
-        """Writes the refusal and closes the connection. A new connection has room for so few octets."""
+    def _refuse(self, listening: socket.socket, connection: socket.socket, peer: str, refusal: SessionRefusal) -> None:
+        """Writes the refusal and closes the connection. A new connection has room for so few octets.
+
+        A client that begins with TLS could not read it before a handshake, which a flood must not cost.
+        """
         self._dependencies.reporter.session_refused(peer, refusal)
         with connection, contextlib.suppress(OSError):
             connection.setblocking(False)
-            connection.send(refusal.reply.encode())
+            if listening not in self._tls_sockets:
+                connection.send(refusal.reply.encode())
 
     def _refuse_without_descriptor(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             os.close(self._spare)
             self._spare = -1
             connection, address = listening.accept()
-            self._refuse(connection, _peer(listening, address), SessionRefusal.DESCRIPTORS)
+            self._refuse(listening, connection, _peer(listening, address), SessionRefusal.DESCRIPTORS)
         with contextlib.suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)
 

@@ -67,6 +67,16 @@ async def test_addresses_that_a_relay_holds_pass(start_relay: StartRelay, peer: 
     )
 
 
+async def test_a_tls_address_that_a_relay_holds_passes(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    address = f"{HOST}:{free_port()}"
+    tls = ("--set", f"listen.tls_address={address}", "--set", "tls.self_signed=true")
+    relay = await start_relay(*tls, upstream=peer.url)
+    assert f'"listen_tls": "{address}"' in relay.stderr()
+    listen = f"{HOST}:{relay.port}"
+    result = await check("--upstream", peer.url, "--store", "memory:", *tls, listen=listen)
+    assert f"ok    listen.tls_address: {address} is held by a relay (fine if it is this one)\n" in result.stdout
+
+
 async def test_addresses_that_another_program_holds_fail(tmp_path: Path) -> None:
     web = b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
     async with holding(b"220 mx.example.test ESMTP Postfix\r\n") as listen, holding(web) as http:

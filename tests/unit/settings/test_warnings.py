@@ -25,6 +25,10 @@ def test_the_defaults_give_no_warning() -> None:
             {"auth": {"mode": "passthrough"}, "upstream": {"url": "smtp://h"}},
             r"upstream.url sends the passwords of all users to h:25 unprotected; write smtp\+starttls://",
         ),
+        (
+            {"auth": {"mode": "passthrough"}, "listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
+            'auth.mode = "passthrough" has no effect for clients outside listen.networks: without TLS they cannot log',
+        ),
         ({"upstream": {"token_file": "/t"}}, "names no user.*write USER@"),
         ({"listen": {"networks": []}}, "no client can send; name the networks"),
         (
