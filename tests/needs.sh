@@ -27,6 +27,7 @@ need swaks command -v swaks
 need curl command -v curl
 need msmtp command -v msmtp
 need openssl command -v openssl
+need haproxy command -v haproxy
 need prometheus command -v promtool
 # Readers of mail, whose views of a message are compared. npm packages of fixed versions and digests come after these.
 need nodejs command -v node

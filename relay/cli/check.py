@@ -156,6 +156,6 @@ def _check_address(key: str, address: HostPort | UnixAddress, settings: Settings
     reason = bind_error(address, settings)
     if not reason:
         return [Finding(key, f"{address} is free")]
-    if held_by_relay(key, address, reason):
+    if held_by_relay(key, address, reason, settings):
         return [Finding(key, f"{address} is held by a relay (fine if it is this one)")]
     return [Finding(key, f"{address} cannot be listened on: {reason}", listen_remedy(key, reason))]

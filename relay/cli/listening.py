@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import time
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from relay.runtime import unix_socket
@@ -21,6 +22,8 @@ _LONGEST_ANSWER = 4096
 """Bytes."""
 _OUR_NAME = b"smtp-dedup-relay"
 """A relay sends this in its SMTP greeting and in the `Server` field of its HTTP responses."""
+_PROXY_HEADER = b"PROXY UNKNOWN\r\n"
+"""What a balancer sends when it connects for itself. A relay that takes this command for a balancer expects it."""
 _REQUESTS = {"listen.address": b"", "listen.tls_address": b"", "http.address": b"GET /livez HTTP/1.0\r\n\r\n"}
 _IN_USE = os.strerror(errno.EADDRINUSE)
 
@@ -59,7 +62,7 @@ def _bind(address: HostPort) -> None:
         probe.bind((address.host, address.port))
 
 
-def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> bool:
+def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str, settings: Settings) -> bool:
     """Returns whether the address is in use, which `reason` says, and a relay answers there."""
     if reason != _IN_USE:
         return False
@@ -67,7 +70,7 @@ def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> boo
     end = b"\r\n\r\n" if request else b"\n"
     deadline = time.monotonic() + _ANSWER_LIMIT
     try:
-        with _connect(key, address) as connection:
+        with _connect(key, address, settings) as connection:
             connection.sendall(request)
             while end not in received and len(received) < _LONGEST_ANSWER:
                 # A limit for the whole answer, not for each piece of it.
@@ -81,12 +84,24 @@ def held_by_relay(key: str, address: HostPort | UnixAddress, reason: str) -> boo
     return _OUR_NAME in received
 
 
-def _connect(key: str, address: HostPort | UnixAddress) -> socket.socket:
+def _connect(key: str, address: HostPort | UnixAddress, settings: Settings) -> socket.socket:
+    """Connects, and begins as a relay with these settings expects it: with a PROXY header, and with TLS."""
     from relay.settings.addresses import HostPort
 
-    if isinstance(address, HostPort):
-        connection = socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
+    if not isinstance(address, HostPort):
+        return _connect_to_unix_socket(address)
+    connection = socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
+    try:
+        own = ip_address(connection.getsockname()[0])
+        if key != "http.address" and any(own in network for network in settings.listen.proxy_networks):
+            connection.sendall(_PROXY_HEADER)
         return _in_tls(connection) if key == "listen.tls_address" else connection
+    except OSError:
+        connection.close()
+        raise
+
+
+def _connect_to_unix_socket(address: UnixAddress) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_LIMIT)
     try:
@@ -102,11 +117,7 @@ def _in_tls(connection: socket.socket) -> socket.socket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    try:
-        return context.wrap_socket(connection)
-    except OSError:
-        connection.close()
-        raise
+    return context.wrap_socket(connection)
 
 
 def listen_remedy(key: str, reason: str) -> str:

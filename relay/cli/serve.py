@@ -83,7 +83,7 @@ def _listen_errors(error: CannotListenError, settings: Settings) -> list[str]:
     for key, address in addresses(settings).items():
         reason = error.reason if key == error.key else bind_error(address, settings)
         if reason:
-            holder = ", by a relay" if held_by_relay(key, address, reason) else ""
+            holder = ", by a relay" if held_by_relay(key, address, reason, settings) else ""
             remedy = listen_remedy(key, reason)
             messages.append(f'{key} = "{address}": cannot listen there: {reason}{holder}; {remedy}')
     return messages

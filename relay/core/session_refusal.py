@@ -10,6 +10,7 @@ from relay.core.reply import (
     IDLE,
     INPUT_BEFORE_TLS,
     NETWORK_NOT_ALLOWED,
+    NO_PROXY_HEADER,
     SESSION_TOO_LONG,
     TLS_NOT_SPOKEN,
     TOO_MANY_COMMANDS,
@@ -39,6 +40,8 @@ class SessionRefusal(Enum):
     """The client did not begin with TLS where TLS is expected."""
     INJECTION = ("injection", "tls.certificate", INPUT_BEFORE_TLS)
     """Input followed STARTTLS before the handshake: a third party may have added it."""
+    PROXY = ("proxy", "listen.proxy_networks", NO_PROXY_HEADER)
+    """A balancer sent no PROXY header, or a wrong one."""
     DRAINING = ("draining", "limits.drain", DRAINING)
     ERRORS = ("errors", "no setting", TOO_MANY_ERRORS)
     COMMANDS = ("commands", "limits.commands", TOO_MANY_COMMANDS)

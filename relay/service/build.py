@@ -153,6 +153,7 @@ def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLim
     """Returns the limits of client sessions. No message may be larger than the memory of all."""
     return SessionLimits(
         networks=settings.listen.networks,
+        proxy_networks=settings.listen.proxy_networks,
         message_size=min(settings.limits.message_size, memory.size),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,

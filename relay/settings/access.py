@@ -5,10 +5,12 @@ from __future__ import annotations
 from ipaddress import IPv4Network, ip_network
 from typing import TYPE_CHECKING
 
+from relay.settings.addresses import HostPort
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.settings.addresses import HostPort, Network, UnixAddress
+    from relay.settings.addresses import Network, UnixAddress
 
 _WIDEST = {4: 8, 6: 16}
 """The least bits of a public network, by IP version. No organisation has a wider one, but half of everybody is one."""
@@ -34,17 +36,28 @@ def public_networks(networks: Sequence[Network]) -> list[str]:
     return [str(network) for network in networks if not _private(network)]
 
 
-def check_access(addresses: Sequence[HostPort | UnixAddress], networks: Sequence[Network], mode: str) -> None:
-    """Raises `ValueError` if everybody could send. `addresses` are those on which clients connect."""
-    public = [address for address in addresses if not address.loopback]
+def check_access(
+    addresses: Sequence[HostPort | UnixAddress], networks: Sequence[Network], balancers: Sequence[Network], mode: str
+) -> None:
+    """Raises `ValueError` if everybody could send.
+
+    `addresses` are those on which clients connect, directly or through `balancers`, which may be on this machine.
+    """
+    if wide := open_networks(balancers):
+        raise ValueError(
+            f"listen.proxy_networks holds {wide[0]}: every host in it could send from any address that it names (an "
+            "open relay); name the addresses of your load balancers only"
+        )
+    public = [address for address in addresses if not address.loopback or (balancers and isinstance(address, HostPort))]
     if not public:
         return
     has_users = mode in {"file", "passthrough"}
     others = "; users who log in need not be in them" if has_users else ', and let others log in: auth.mode = "file"'
     if wide := open_networks(networks):
         raise ValueError(
-            f"listen.networks holds {wide[0]} while listen.address is {public[0]}: every host that can connect could "
-            f"send through this relay without a login (an open relay); name your own networks only{others}"
+            f"listen.networks holds {wide[0]} while listen.address is {public[0]}"
+            f"{' behind a load balancer' if public[0].loopback else ''}: every host that can connect could send"
+            f" through this relay without a login (an open relay); name your own networks only{others}"
         )
     if mode == "any" and (found := public_networks(networks)):
         raise ValueError(

@@ -74,7 +74,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _is_no_open_relay(self) -> Self:
         addresses = [address for address in (self.listen.address, self.listen.tls_address) if address]
-        check_access(addresses, self.listen.networks, self.auth.mode)
+        check_access(addresses, self.listen.networks, self.listen.proxy_networks, self.auth.mode)
         if self.auth.mode == "passthrough" and not self.upstream.smtp_urls:
             raise ValueError(
                 f'auth.mode = "passthrough" needs a mail server, and upstream.url is {self.upstream.url}; write smtp://HOST'

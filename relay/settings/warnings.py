@@ -44,6 +44,7 @@ def _listen(settings: Settings) -> Iterator[str]:
         yield "listen.networks is empty: no client can send; name the networks of your applications"
     for key, acts, reason in (
         ("networks", has_port, "the permissions of the Unix socket decide who may send; see listen.socket_mode"),
+        ("proxy_networks", has_port, "listen.address is a Unix socket, whose clients send no PROXY header"),
         ("socket_mode", on_unix_socket, "listen.address is no Unix socket"),
         ("socket_group", on_unix_socket, "listen.address is no Unix socket"),
     ):

@@ -77,7 +77,7 @@ class ClientLogin:
         if login is None:
             if self.trusted:
                 return None
-            refusal = replies.LOGIN_REQUIRED
+            refusal = replies.LOGIN_REQUIRED if self._authenticator else replies.NETWORK_NOT_ALLOWED
         elif login.may_send_from(reverse_path):
             return None
         else:

@@ -13,10 +13,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from relay.core.session_refusal import SessionRefusal
-from relay.runtime import unix_socket
+from relay.runtime import tcp_sockets, unix_socket
 from relay.smtp.certificate import handshake_refusal
 from relay.smtp.protocol import RelaySMTP
-from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable
+from relay.smtp.proxy_header import NoProxyHeader, NothingSent, read_client
+from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable, is_same_host
 
 if TYPE_CHECKING:
     import ssl
@@ -67,7 +68,7 @@ class Listener:
         self._begin([listening])
 
     async def _listen(self, host: str, port: int, group: set[socket.socket] | None = None) -> int:
-        sockets = [_all_addresses(port)] if host == "::" else await _addresses_of(host, port)
+        sockets = await tcp_sockets.listen_on(host, port, _BACKLOG)
         if group is not None:
             group.update(sockets)
         self._begin(sockets)
@@ -147,13 +148,48 @@ class Listener:
                     self._pause(listening)
                 return
             peer = _peer(listening, address)
-            refusal = self.table.refusal(peer)
-            if refusal is None:
-                protocol = RelaySMTP(self.table, self._dependencies, peer)
-                tls = self.table.tls if listening in self._tls_sockets else None
-                self.table.handlers.start(self._serve(connection, protocol, tls), "accept")
+            if self.table.expects_proxy_header(peer):
+                self._await_header(listening, connection, peer)
             else:
-                self._refuse(listening, connection, peer, refusal)
+                self._admit(listening, connection, peer, self.table.refusal(peer))
+
+    def _admit(
+        self, listening: socket.socket, connection: socket.socket, peer: str, refusal: SessionRefusal | None
+    ) -> None:
+        if refusal is None:
+            tls = self.table.tls if listening in self._tls_sockets else None
+            protocol = RelaySMTP(self.table, self._dependencies, peer)
+            self.table.handlers.start(self._serve(connection, protocol, tls), "accept")
+        else:
+            self._refuse(listening, connection, peer, refusal)
+
+    def _await_header(self, listening: socket.socket, connection: socket.socket, balancer: str) -> None:
+        refusal = self.table.refusal_for_want_of_places()
+        if refusal is None:
+            self.table.headers_awaited += 1
+            connection.setblocking(False)
+            self.table.handlers.start(self._read_header(listening, connection, balancer), "PROXY header")
+        else:
+            self._refuse(listening, connection, balancer, refusal)
+
+    async def _read_header(self, listening: socket.socket, connection: socket.socket, balancer: str) -> None:
+        try:
+            client = await read_client(connection, self.table.limits.handshake)
+        except NoProxyHeader:
+            self._refuse(listening, connection, balancer, SessionRefusal.PROXY)
+            return
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, NothingSent):
+                return
+            raise
+        finally:
+            self.table.headers_awaited -= 1
+        # The balancer itself may test the relay from any network. HAProxy's tests name its own address in version 1.
+        if client is None or is_same_host(client, balancer):
+            self._admit(listening, connection, balancer, self.table.refusal_for_want_of_places(balancer))
+        else:
+            self._admit(listening, connection, client, self.table.refusal(client))
 
     async def _serve(self, connection: socket.socket, protocol: RelaySMTP, tls: ssl.SSLContext | None) -> None:
         try:
@@ -199,24 +235,3 @@ def _peer(listening: socket.socket, address: object) -> str:
     if isinstance(address, tuple):
         return str(address[0])
     return LOCAL if listening.family is socket.AF_UNIX else ""
-
-
-async def _addresses_of(host: str, port: int) -> list[socket.socket]:
-    """Returns a listening socket for each address of a host. Raises `OSError`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG))
-    except BaseException:
-        for listening in sockets:
-            listening.close()
-        raise
-    return sockets
-
-
-def _all_addresses(port: int) -> socket.socket:
-    """Returns a socket for IPv6 and, where the system allows it, IPv4. By default `::` would be IPv6 only."""
-    return socket.create_server(
-        ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=socket.has_dualstack_ipv6()
-    )

@@ -57,6 +57,8 @@ class SessionLimits:
     """Seconds."""
     memory_wait: float = 5.0
     """Seconds that DATA waits for memory before it is refused."""
+    proxy_networks: Sequence[IPv4Network | IPv6Network] = ()
+    """The networks of the balancers, which begin with a PROXY header."""
     logins: bool = False
     """Whether clients of other networks are admitted, to log in."""
     client_sessions: int = 0
@@ -89,6 +91,8 @@ class SessionTable:
         self.logins = LoginLimits(time.monotonic)
         self.messages_per_minute = RateLimit(limits.message_rate, time.monotonic)
         self.recipients_per_minute = RateLimit(limits.recipient_rate, time.monotonic)
+        self.headers_awaited = 0
+        """The connections of balancers whose client is not known yet. Each takes a place."""
         self._sessions: set[Session] = set()
         self._clients: Counter[str] = Counter()
         """The number of sessions of each client."""
@@ -100,15 +104,20 @@ class SessionTable:
     def refusal(self, peer: str) -> SessionRefusal | None:
         """Returns why a new session of a client is refused, or None. `peer` is its IP address, empty if unknown."""
         # The client left before the system could return its address: no network is known to be allowed.
-        is_trusted = bool(peer) and self._in_networks(peer)
+        is_trusted = bool(peer) and _is_in(peer, self.limits.networks)
         if not peer or not (self.limits.logins or is_trusted):
             return SessionRefusal.NETWORK
+        most = 0 if is_trusted or self.draining else self.limits.client_sessions
+        if 0 < most <= self._clients[client_of(peer)]:
+            return SessionRefusal.CLIENT_SESSIONS
+        return self.refusal_for_want_of_places(peer)
+
+    def refusal_for_want_of_places(self, peer: str = "") -> SessionRefusal | None:
+        """Returns why a client of any network is refused, or None. `peer` is empty while the client is not known."""
         if self.draining:
             return SessionRefusal.DRAINING
         places = min(self.limits.sessions, self.limits.descriptors)
-        free, held = places - len(self._sessions), self._clients[client_of(peer)]
-        if not is_trusted and 0 < self.limits.client_sessions <= held:
-            return SessionRefusal.CLIENT_SESSIONS
+        free, held = places - len(self._sessions) - self.headers_awaited, self._clients[client_of(peer)]
         takes_the_last = held == places - 1 and places > _FEW
         if not (takes_the_last or held >= _SHARE * free):
             return None
@@ -118,14 +127,14 @@ class SessionTable:
 
     def trusts(self, peer: str) -> bool:
         """Returns whether a client may send without a login."""
-        # Without logins, no other clients are admitted.
-        return not self.limits.logins or (bool(peer) and self._in_networks(peer))
+        limits = self.limits
+        # Without logins and balancers, no other clients are admitted.
+        return not (limits.logins or limits.proxy_networks) or (bool(peer) and _is_in(peer, limits.networks))
 
-    def _in_networks(self, peer: str) -> bool:
-        if peer == LOCAL:
-            return True
-        address = _address(peer)
-        return any(address in network for network in self.limits.networks)
+    def expects_proxy_header(self, peer: str) -> bool:
+        """Returns whether a client is a balancer, which must begin with a PROXY header."""
+        networks = self.limits.proxy_networks
+        return bool(networks and peer) and peer != LOCAL and _is_in(peer, networks)
 
     def add(self, session: Session) -> None:
         """Adds a session that `refusal` admits."""
@@ -161,9 +170,21 @@ class SessionTable:
             session.close_with(replies.DRAINING)
 
 
+def _is_in(peer: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if peer == LOCAL:
+        return True
+    address = _address(peer)
+    return any(address in network for network in networks)
+
+
 def _address(peer: str) -> IPv4Address | IPv6Address:
     address = ip_address(peer.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_same_host(peer: str, other: str) -> bool:
+    """Returns whether two IP addresses are the same, one perhaps written as an IPv4-mapped IPv6 address."""
+    return _address(peer) == _address(other)
 
 
 def is_loopback(peer: str) -> bool:

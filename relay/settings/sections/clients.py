@@ -47,6 +47,11 @@ class ListenSection(Section):
         "Networks whose clients may send without a login, in CIDR form, and log in without TLS. Other clients receive "
         "554, or with auth.mode file or passthrough may send once they have logged in over TLS.",
     )
+    proxy_networks: Networks = setting(
+        [],
+        "Networks of load balancers, in CIDR form. A connection from them must begin with a PROXY protocol header, "
+        "version 1 or 2, and counts as one of the client that the header names. From other networks no header is read.",
+    )
 
 
 class TlsSection(Section):

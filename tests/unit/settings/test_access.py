@@ -41,6 +41,28 @@ def test_networks_of_everybody_are_refused_on_a_public_address(mode: str, networ
         settings(listen__address=loopback, listen__networks=networks, **auth)
 
 
+def test_networks_of_everybody_are_refused_behind_a_balancer_on_this_machine() -> None:
+    """The addresses in its headers are those of the whole Internet."""
+    behind = {"listen__address": "127.0.0.1:2525", "listen__proxy_networks": ["127.0.0.2/32"]}
+    with pytest.raises(
+        ValidationError, match=r"listen\.networks holds 0\.0\.0\.0/0 .*2525 behind a load balancer: every"
+    ):
+        settings(**behind, listen__networks=["0.0.0.0/0"])
+    with pytest.raises(ValidationError, match=r'auth\.mode = "any" accepts every password'):
+        settings(**behind, listen__networks=["198.51.100.0/24"], auth__mode="any")
+    settings(**behind, listen__networks=["198.51.100.0/24"])
+    settings(**{**behind, "listen__address": "unix:/s"}, listen__networks=["0.0.0.0/0"])
+
+
+@pytest.mark.parametrize("networks", [["0.0.0.0/0"], ["10.0.0.0/8", "::/0"]])
+def test_not_everybody_is_a_balancer(networks: list[str]) -> None:
+    with pytest.raises(
+        ValidationError, match=r"listen\.proxy_networks holds .* name the addresses of your load balancers"
+    ):
+        settings(listen__proxy_networks=networks)
+    settings(listen__address=EVERYWHERE, listen__proxy_networks=["10.0.0.0/8", "198.51.100.7/32"])
+
+
 @pytest.mark.parametrize(
     "networks", [["10.0.0.0/8", "172.16.0.0/12", "fc00::/7", "fe80::/10"], ["17.0.0.0/8"], ["2001:db8::/32"], []]
 )

@@ -35,6 +35,10 @@ def test_the_defaults_give_no_warning() -> None:
             {"listen": {"address": "unix:/s", "networks": ["10.0.0.0/8"]}},
             "listen.networks has no effect: the permissions of the Unix socket decide",
         ),
+        (
+            {"listen": {"address": "unix:/s", "proxy_networks": ["10.0.0.0/8"]}},
+            "listen.proxy_networks has no effect: .* clients send no PROXY header",
+        ),
         ({"listen": {"socket_mode": "600"}}, "listen.socket_mode has no effect: listen.address is no Unix socket"),
         ({"listen": {"socket_group": "www-data"}}, "listen.socket_group has no effect: "),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
