@@ -166,7 +166,7 @@ async def test_after_the_dot_nothing_is_sent_again(relay: RelayProcess, peer: Sc
 
 
 async def test_a_dot_that_is_never_answered_ends_at_its_limit(start_relay: StartRelay, peer: ScriptedPeer) -> None:
-    relay = await start_relay(upstream=peer.url, settings={"upstream.dot_timeout": "0.5s"})
+    relay = await start_relay(upstream=peer.url, settings={"upstream.dot_timeout": "2s"})
     peer.on(Step.DOT, hang())
     sent = await send(relay.port, SENDER, [USER], mail(1))
     assert sent.final.code == 451

@@ -32,7 +32,7 @@ class FaultyRedis(RedisServer):
         self._process = subprocess.Popen(["redis-server", *words], env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
 
     def wait_loaded(self) -> None:
-        block_until(self._answers, "an answer of redis-server", seconds=30)
+        block_until(self._answers, "an answer of redis-server", seconds=60)
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:

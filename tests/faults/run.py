@@ -246,7 +246,7 @@ class Run(Servers):
 
 
 async def _until_ready(relay: RelayProcess, part: str, state: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (await relay.readyz())[part] != state:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{part} of a relay is not {state}")

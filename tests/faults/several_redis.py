@@ -53,4 +53,4 @@ class FailingCluster(RedisCluster):
 
     def wait_agreed(self) -> None:
         """Waits until all nodes run and agree on the slots."""
-        block_until(self._ready, "nodes that agree")
+        block_until(self._ready, "nodes that agree", seconds=60)

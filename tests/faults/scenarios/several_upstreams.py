@@ -11,7 +11,7 @@ from parts.waiting import until
 from faults.checker import UNCERTAIN
 from faults.run import PEOPLE
 from faults.scenario import scenario
-from faults.scenarios.upstream_fails import AFTER, AFTER_DOT, BEFORE_DOT, SHORT_LIMITS, UNKNOWN
+from faults.scenarios.upstream_fails import AFTER, AFTER_DOT, BEFORE_DOT, SHORT_DOT, SHORT_LIMITS, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ GROUP = "The preferred one of two upstreams fails"
 LEFT = "is left alone for a while"
 USED = "is used again"
 SEES = f"`upstream HOST:PORT {LEFT}: …`, `upstream HOST:PORT {USED}`; `/readyz` 200"
-AGAIN_WITHIN = 40.0
-"""Seconds after which the preferred upstream must have been tried again: the longest pause of its breaker, and more."""
+AGAIN_WITHIN = 90.0
+"""Seconds within which the preferred upstream must be tried again: three times the longest pause of its breaker."""
 
 
 def _fails(name: str, hears: str = "250: the next one takes the mail", **rest: object) -> Callable[..., object]:
@@ -125,5 +125,11 @@ _after = {"hears": AFTER, "sees": f"{SEES}; {UNKNOWN}"}
 _now_and_then("drops the connection after the dot", AFTER_DOT[:1], drop(), **_after)
 _now_and_then("takes the message, then resets", AFTER_DOT[1:], reset(), excuses=frozenset({UNCERTAIN}), **_after)
 _now_and_then(
-    "takes the message, then hangs", AFTER_DOT[1:], hang(), share=0.02, excuses=frozenset({UNCERTAIN}), **_after
+    "takes the message, then hangs",
+    AFTER_DOT[1:],
+    hang(),
+    share=0.02,
+    excuses=frozenset({UNCERTAIN}),
+    settings=SHORT_DOT,
+    **_after,
 )

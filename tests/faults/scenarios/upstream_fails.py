@@ -22,9 +22,11 @@ GROUP = "The upstream fails"
 SHORT_LIMITS = {
     "upstream.connect_timeout": "1s",
     "upstream.reply_timeout": "1s",
-    "upstream.dot_timeout": "2s",
+    "upstream.dot_timeout": "20s",
     "upstream.patience": "5s",
 }
+SHORT_DOT = {"upstream.dot_timeout": "2s"}
+"""Only for an upstream that hangs after the dot: one on a busy machine, whose reply is late, would cost a duplicate."""
 BEFORE = "250: the relay connects again and begins anew; past `upstream.patience` 451 4.4.1, and a retry hears 250"
 AFTER = "451 4.4.2 where the dot was out; a retry hears 250"
 UNKNOWN = "`uncertain` counts each recipient; the log line of the message says so"
@@ -87,8 +89,8 @@ async def no_logins(run: Run) -> None:
 _now_and_then("drops the connection before the dot", BEFORE_DOT, drop())
 _now_and_then("resets the connection before the dot", BEFORE_DOT, reset())
 _now_and_then("hangs before the dot", BEFORE_DOT, hang(), share=0.01)
-_now_and_then("hangs after the dot, having dropped the message", [Step.DOT], hang(), share=0.02)
-_now_and_then("takes the message, then hangs", [Step.REPLY], hang(), share=0.02)
+_now_and_then("hangs after the dot, having dropped the message", [Step.DOT], hang(), share=0.02, settings=SHORT_DOT)
+_now_and_then("takes the message, then hangs", [Step.REPLY], hang(), share=0.02, settings=SHORT_DOT)
 _now_and_then("takes the message, then resets", [Step.REPLY], reset())
 _now_and_then("takes the message, then closes", [Step.REPLY], drop())
 _now_and_then("drops the connection after the dot", [Step.DOT], drop())
