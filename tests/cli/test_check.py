@@ -12,6 +12,7 @@ from parts.check_command import UPSTREAM, check, holding
 from parts.logged import wait_logged
 from parts.ports import HOST, free_port
 from parts.redis_server import RedisServer
+from parts.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,7 @@ async def test_a_tls_address_that_a_relay_holds_passes(start_relay: StartRelay, 
     address = f"{HOST}:{free_port()}"
     tls = ("--set", f"listen.tls_address={address}", "--set", "tls.self_signed=true")
     relay = await start_relay(*tls, upstream=peer.url)
-    assert f'"listen_tls": "{address}"' in relay.stderr()
+    await until(lambda: f'"listen_tls": "{address}"' in relay.stderr(), "the line in the log")
     listen = f"{HOST}:{relay.port}"
     result = await check("--upstream", peer.url, "--store", "memory:", *tls, listen=listen)
     assert f"ok    listen.tls_address: {address} is held by a relay (fine if it is this one)\n" in result.stdout
