@@ -24,6 +24,7 @@ need postfix command -v smtp-source
 need php-cli command -v php
 need libphp-phpmailer test -e /usr/share/php/libphp-phpmailer/autoload.php
 need swaks command -v swaks
+need libnet-ssleay-perl perl -MNet::SSLeay -e 1
 need curl command -v curl
 need msmtp command -v msmtp
 need openssl command -v openssl

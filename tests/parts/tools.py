@@ -1,4 +1,4 @@
-"""SMTP clients by others: swaks, curl, msmtp, and Postfix's smtp-source."""
+"""SMTP clients by others: swaks, curl, msmtp, openssl, nodemailer, and Postfix's smtp-source."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from parts.ports import HOST
 from parts.waiting import LONGEST
+
+_SEND = Path(__file__).parent / "readers" / "send.mjs"
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,24 @@ async def smtp_source(port: int, *arguments: str) -> Ran:
     return await _run("smtp-source", *arguments, f"inet:{HOST}:{port}")
 
 
-async def curl(port: int, *arguments: str, content: str) -> Ran:
+async def curl(port: int, *arguments: str, content: str, scheme: str = "smtp") -> Ran:
     """Sends one message from stdin. `said` is the dialogue, without the passwords."""
-    return await _run("curl", "-sSv", f"smtp://{HOST}:{port}", "--upload-file", "-", *arguments, stdin=content)
+    return await _run("curl", "-sSv", f"{scheme}://{HOST}:{port}", "--upload-file", "-", *arguments, stdin=content)
 
 
 async def msmtp(port: int, *arguments: str, content: str) -> Ran:
     """Sends one message from stdin, without a configuration file."""
     return await _run("msmtp", f"--host={HOST}", f"--port={port}", "--debug", *arguments, stdin=content)
+
+
+async def nodemailer(job: str) -> Ran:
+    """Sends one message (`tests/parts/readers/send.mjs`)."""
+    return await _run("node", str(_SEND), stdin=job)
+
+
+async def openssl(port: int, *arguments: str, dialog: str) -> Ran:
+    """Says a dialogue in TLS, all of it at once, and reads the replies. The certificate is not verified."""
+    return await _run("openssl", "s_client", "-quiet", "-connect", f"{HOST}:{port}", *arguments, stdin=dialog)
 
 
 async def _run(*command: str, stdin: str = "") -> Ran:
