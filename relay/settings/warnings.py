@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from relay.settings.addresses import UnixAddress
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from relay.settings.model import Settings
 
+_LOOPBACK = ip_address("127.0.0.1")
 LONG_DRAIN = 30
 """Seconds. `TimeoutStopSec` in the systemd unit is slightly more."""
 
@@ -26,6 +28,7 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
     """
     return [
         *_listen(settings),
+        *_balancers(settings),
         *_auth(settings),
         *_upstream(settings),
         *_dedup(settings),
@@ -50,6 +53,14 @@ def _listen(settings: Settings) -> Iterator[str]:
     ):
         if not acts and getattr(listen, key) != getattr(defaults, key):
             yield f"listen.{key} has no effect: {reason}"
+
+
+def _balancers(settings: Settings) -> Iterator[str]:
+    if any(_LOOPBACK in network for network in settings.listen.proxy_networks):
+        yield (
+            f"listen.proxy_networks holds {_LOOPBACK}: relay sendmail and other programs of this host send no PROXY "
+            "header and are refused; let the balancer connect from an address of its own, such as 127.0.0.2"
+        )
 
 
 def _auth(settings: Settings) -> Iterator[str]:

@@ -17,7 +17,7 @@ from relay.runtime import tcp_sockets, unix_socket
 from relay.smtp.certificate import handshake_refusal
 from relay.smtp.protocol import RelaySMTP
 from relay.smtp.proxy_header import NoProxyHeader, NothingSent, read_client
-from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable, is_same_host
+from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable, names_itself
 
 if TYPE_CHECKING:
     import ssl
@@ -186,7 +186,7 @@ class Listener:
         finally:
             self.table.headers_awaited -= 1
         # The balancer itself may test the relay from any network. HAProxy's tests name its own address in version 1.
-        if client is None or is_same_host(client, balancer):
+        if client is None or names_itself(balancer, client):
             self._admit(listening, connection, balancer, self.table.refusal_for_want_of_places(balancer))
         else:
             self._admit(listening, connection, client, self.table.refusal(client))

@@ -182,9 +182,12 @@ def _address(peer: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def is_same_host(peer: str, other: str) -> bool:
-    """Returns whether two IP addresses are the same, one perhaps written as an IPv4-mapped IPv6 address."""
-    return _address(peer) == _address(other)
+def names_itself(balancer: str, client: str) -> bool:
+    """Returns whether the client in a balancer's PROXY header is the balancer's own machine.
+
+    It is if the address is the balancer's own, or the loopback address of a machine that is not this one.
+    """
+    return _address(client) == _address(balancer) or (is_loopback(client) and not is_loopback(balancer))
 
 
 def is_loopback(peer: str) -> bool:

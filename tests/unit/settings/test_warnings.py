@@ -39,6 +39,10 @@ def test_the_defaults_give_no_warning() -> None:
             {"listen": {"address": "unix:/s", "proxy_networks": ["10.0.0.0/8"]}},
             "listen.proxy_networks has no effect: .* clients send no PROXY header",
         ),
+        (
+            {"listen": {"proxy_networks": ["127.0.0.0/8"]}},
+            "listen.proxy_networks holds 127.0.0.1: relay sendmail .*, such as 127.0.0.2",
+        ),
         ({"listen": {"socket_mode": "600"}}, "listen.socket_mode has no effect: listen.address is no Unix socket"),
         ({"listen": {"socket_group": "www-data"}}, "listen.socket_group has no effect: "),
         ({"upstream": {"url": "smtps://h", "verify_certificate": False}}, "in upstream.ca_file"),
@@ -75,6 +79,7 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
         {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},
         {"upstream": {"fallback_urls": ["smtps://u@h"], "password_file": "/p"}},
         {"listen": {"address": "127.0.0.1:0"}, "upstream": {"url": "smtp://127.0.0.1:25"}},
+        {"listen": {"proxy_networks": ["127.0.0.2/32", "::2/128"]}},
         {"listen": {"address": "unix:/s", "socket_mode": "600", "socket_group": "www-data"}},
         {"listen": {"socket_mode": "660", "networks": ["127.0.0.0/8", "::1/128"]}},
     ],

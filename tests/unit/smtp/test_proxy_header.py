@@ -17,6 +17,8 @@ from parts.check_command import UPSTREAM, check
 from parts.client import GONE, RawClient
 from parts.waiting import until
 
+from relay.smtp.session_table import names_itself
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -243,6 +245,23 @@ async def test_the_real_address_decides_who_may_send_and_log_in(
             assert (await client.command(b"MAIL FROM:<a@example.test>")).code == 530
 
 
+@pytest.mark.parametrize(
+    ("balancer", "client", "itself"),
+    [
+        ("10.0.0.5", "10.0.0.5", True),
+        ("::ffff:10.0.0.5", "10.0.0.5", True),
+        ("2001:db8::5", "2001:db8::6", False),
+        ("10.0.0.5", "127.0.0.1", True),
+        ("10.0.0.5", "::1", True),
+        ("10.0.0.5", "::ffff:127.0.0.1", True),
+        ("127.0.0.2", "127.0.0.7", False),
+        ("10.0.0.5", "10.0.0.6", False),
+    ],
+)
+def test_loopback_of_another_machine_is_not_trusted(balancer: str, client: str, itself: bool) -> None:
+    assert names_itself(balancer, client) is itself
+
+
 async def test_clients_are_counted_by_their_real_address(peer: ScriptedPeer) -> None:
     async with servers.relay(peer.url, {**SETTINGS, "limits.sessions": 4}) as relay:
         clients = [await connect(relay, CLIENT) for _ in range(4)]
@@ -316,12 +335,16 @@ async def test_a_client_of_a_unix_socket_sends_no_header(peer: ScriptedPeer, tmp
         assert client.greeting.code == 220
 
 
-async def test_check_recognises_a_relay_that_takes_it_for_a_balancer(peer: ScriptedPeer) -> None:
-    async with servers.relay(peer.url, SETTINGS) as relay:
-        listen = f"127.0.0.1:{relay.port}"
-        flags = ("--set", "listen.proxy_networks=127.0.0.0/8", "--upstream", UPSTREAM, "--store", "memory:")
-        result = await check(*flags, listen=listen)
-        assert f"ok    listen.address: {listen} is held by a relay (fine if it is this one)\n" in result.stdout
+async def test_check_recognises_a_relay_that_takes_it_for_a_balancer(peer: ScriptedPeer, tmp_path: Path) -> None:
+    tls = {"listen.tls_address": "127.0.0.1:0", "tls.self_signed": True, "store.url": f"sqlite:{tmp_path}/relay.db"}
+    async with servers.relay(peer.url, {**SETTINGS, **tls}) as relay:
+        addresses = {"listen.address": relay.service.address, "listen.tls_address": relay.service.tls_address}
+        keys = [f"listen.tls_address={relay.service.tls_address}", "tls.self_signed=true"]
+        keys += ["listen.proxy_networks=127.0.0.0/8"]
+        flags = [word for key in keys for word in ("--set", key)]
+        result = await check("--upstream", UPSTREAM, *flags, listen=relay.service.address)
+        for key, address in addresses.items():
+            assert f"ok    {key}: {address} is held by a relay (fine if it is this one)\n" in result.stdout
         assert refused(relay) == {}
 
 
