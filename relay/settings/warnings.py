@@ -28,7 +28,6 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
     """
     return [
         *_listen(settings),
-        *_balancers(settings),
         *_auth(settings),
         *_upstream(settings),
         *_dedup(settings),
@@ -53,10 +52,7 @@ def _listen(settings: Settings) -> Iterator[str]:
     ):
         if not acts and getattr(listen, key) != getattr(defaults, key):
             yield f"listen.{key} has no effect: {reason}"
-
-
-def _balancers(settings: Settings) -> Iterator[str]:
-    if any(_LOOPBACK in network for network in settings.listen.proxy_networks):
+    if has_port and any(_LOOPBACK in network for network in listen.proxy_networks):
         yield (
             f"listen.proxy_networks holds {_LOOPBACK}: relay sendmail and other programs of this host send no PROXY "
             "header and are refused; let the balancer connect from an address of its own, such as 127.0.0.2"
@@ -67,11 +63,12 @@ def _auth(settings: Settings) -> Iterator[str]:
     auth, upstream = settings.auth, settings.upstream
     if auth.users_file and auth.mode != "file":
         yield f'auth.users_file is not read, because auth.mode is "{auth.mode}"; write auth.mode = "file"'
-    addresses = [address for address in (settings.listen.address, settings.listen.tls_address) if address]
+    listen = settings.listen
+    addresses = [address for address in (listen.address, listen.tls_address) if address]
     if (
         auth.mode in {"file", "passthrough"}
         and not settings.tls.is_offered
-        and not all(address.loopback for address in addresses)
+        and (listen.proxy_networks or not all(address.loopback for address in addresses))
     ):
         yield (
             f'auth.mode = "{auth.mode}" has no effect for clients outside listen.networks: without TLS they cannot log '

@@ -29,6 +29,10 @@ def test_the_defaults_give_no_warning() -> None:
             {"auth": {"mode": "passthrough"}, "listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
             'auth.mode = "passthrough" has no effect for clients outside listen.networks: without TLS they cannot log',
         ),
+        (
+            {"auth": {"mode": "passthrough"}, "listen": {"proxy_networks": ["127.0.0.2/32"]}},
+            'auth.mode = "passthrough" has no effect for clients outside listen.networks: without TLS they cannot log',
+        ),
         ({"upstream": {"token_file": "/t"}}, "names no user.*write USER@"),
         ({"listen": {"networks": []}}, "no client can send; name the networks"),
         (
