@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core import decision
 from relay.core.claim import Held, Original, Sent, Token, Won
+from relay.core.client import client_of
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import fold
 from relay.core.outcome import DELIVERED, Outcome, Result
@@ -84,7 +85,9 @@ class Transaction:
         self._login = login.name if login else ""
         self._protocol = protocol
         self._token = Token(self.id + dependencies.new_id())
-        self._delivery: Delivery = dependencies.upstream.begin(envelope, peer, login.identity if login else None)
+        self._delivery: Delivery = dependencies.upstream.begin(
+            envelope, client_of(peer), login.identity if login else None
+        )
         self._replies: dict[Recipient, Reply] = {}
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()

@@ -58,7 +58,7 @@ class Upstream(Protocol):
         """The number of connections that transactions use now."""
 
     def begin(self, envelope: Envelope, client: str = "", identity: Credentials | None = None) -> Delivery:
-        """Returns a delivery for a client's IP address. Nothing is sent before its first recipient.
+        """Returns a delivery for a client (`relay.core.client.client_of`). Nothing is sent before its first recipient.
 
         With an `identity` the relay logs in with it in place of its own user.
         """

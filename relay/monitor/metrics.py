@@ -32,7 +32,7 @@ _OWN_CAUSES = {
     TOO_MANY_RECIPIENTS_PER_MINUTE: "rate",
 }
 RCPT_CAUSES = ("5yz", "4yz", *_OWN_CAUSES.values())
-UPSTREAM_STEPS = ("connect", "greeting", "tls", "ehlo", "login", "mail", "rcpt", "data", "dot")
+UPSTREAM_STEPS = ("connect", "greeting", "tls", "ehlo", "login", "mail", "rcpt", "data", "dot", "reclaimed")
 _AGES = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -98,7 +98,8 @@ class Metrics:
         )
         upstream_step = Histogram(
             "smtp_dedup_upstream_step_seconds",
-            "Time that the upstream takes for a step of a connection or a transaction.",
+            "Time that the upstream takes for a step of a connection or a transaction; reclaimed: for which a silent "
+            "client had kept a connection that others received.",
             ["step"],
             buckets=_SECONDS,
             registry=registry,

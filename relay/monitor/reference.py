@@ -43,7 +43,7 @@ ADVICE = {
     "`rate`: `limits.recipient_rate`.",
     "pool_in_use": "At `upstream.connections` for long: raise it, or find out why the upstream is slow.",
     "upstream_step_seconds": "A slow `connect` or `greeting`: network, DNS or load of the upstream. A slow `dot`: its "
-    "content filters or disk.",
+    "content filters or disk. Many `reclaimed`: clients that name a recipient and stall.",
     "sessions_refused": "The log names a client and the setting that decides (event `session refused`).",
     "logins": "Many failures: a wrong password in an application, or guesses. The log has the clients' addresses.",
     "senders_refused": "`no_login`: the client must log in, or belongs into `listen.networks`. `not_allowed`: "

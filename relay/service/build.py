@@ -83,6 +83,7 @@ def build_upstream(
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
         patience=upstream.patience,
+        most_idle_of_client=settings.limits.client_upstream_connections,
         report=report,
         observe=observe,
     )

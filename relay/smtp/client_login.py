@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
+from relay.core.client import client_of, is_loopback
 from relay.core.login import LoginOutcome
 from relay.core.reply import Reply
 from relay.smtp.auth_limits import MOST_IN_SESSION
-from relay.smtp.session_table import client_of, is_loopback
 
 if TYPE_CHECKING:
     from relay.core.login import Authenticator, Credentials, Login

@@ -12,12 +12,13 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from relay.core.client import LOCAL, names_itself
 from relay.core.session_refusal import SessionRefusal
 from relay.runtime import tcp_sockets, unix_socket
 from relay.smtp.certificate import handshake_refusal
 from relay.smtp.protocol import RelaySMTP
 from relay.smtp.proxy_header import NoProxyHeader, NothingSent, read_client
-from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable, names_itself
+from relay.smtp.session_table import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     import ssl

@@ -8,10 +8,10 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
+from relay.core.client import LOCAL, address_of, client_of
 from relay.core.session_refusal import SessionRefusal
 from relay.runtime.tasks import Tasks
 from relay.smtp.auth_limits import LoginLimits
@@ -20,7 +20,7 @@ from relay.smtp.rate_limits import RateLimit
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from ipaddress import IPv4Network, IPv6Network
 
     from relay.smtp.session import Session
 
@@ -28,10 +28,6 @@ _SHARE = 19
 """One client may hold up to this many sessions for each free one: 95 % of all if it is alone (ADR 16)."""
 _FEW = 2
 """Sessions that one client may hold all. Of more, at least one is left for others."""
-LOCAL = "local"
-"""The peer in place of an IP address on a Unix socket. The permissions of the socket let it send."""
-_IPV6_CLIENT = 64
-"""Bits. A client usually has a whole IPv6 network of this length."""
 
 
 @dataclass(frozen=True)
@@ -171,33 +167,7 @@ class SessionTable:
 
 
 def _is_in(peer: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    if peer == LOCAL:
+    if peer == LOCAL:  # the permissions of the socket let it send
         return True
-    address = _address(peer)
+    address = address_of(peer)
     return any(address in network for network in networks)
-
-
-def _address(peer: str) -> IPv4Address | IPv6Address:
-    address = ip_address(peer.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def names_itself(balancer: str, client: str) -> bool:
-    """Returns whether the client in a balancer's PROXY header is the balancer's own machine.
-
-    It is if the address is the balancer's own, or the loopback address of a machine that is not this one.
-    """
-    return _address(client) == _address(balancer) or (is_loopback(client) and not is_loopback(balancer))
-
-
-def is_loopback(peer: str) -> bool:
-    """Returns whether a client is on this machine."""
-    return peer == LOCAL or (bool(peer) and _address(peer).is_loopback)
-
-
-def client_of(peer: str) -> str:
-    """Returns what counts as one client: an IPv4 address, an IPv6 network of 64 bits, or all local clients."""
-    if ":" not in peer:
-        return peer
-    address = _address(peer)
-    return str(int(address) >> _IPV6_CLIENT) if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6

@@ -23,8 +23,11 @@ _START_INPUT = 354
 class Checkout:
     """Sends the commands of a transaction. Each method raises `ConnectionEnded`; `limit` in seconds for each reply."""
 
-    def __init__(self, connection: Connection, loan_ends: float, observe: Callable[[str, float], None]) -> None:
+    def __init__(
+        self, connection: Connection, loan_ends: float, observe: Callable[[str, float], None], client: str = ""
+    ) -> None:
         self.connection = connection
+        self.client = client
         self._observe = observe
         self.loan_ends = loan_ends
         """When the pool may take the connection back for others, by the loop's clock."""

@@ -261,7 +261,7 @@ class SmtpDelivery:
         if checkout is None or checkout.checked_in:
             await pool.wait_for_slot(self._client, first=is_full)
             self._patience.overlook()
-            checkout = await pool.check_out(new=self._needs_new, identity=self._identity)
+            checkout = await pool.check_out(self._client, new=self._needs_new, identity=self._identity)
         elif pool.delays_replies(checkout.connection):
             checkout = await pool.exchange(checkout)
         self._checkout = checkout

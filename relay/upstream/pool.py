@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
 from relay.upstream.checkout import Checkout
+from relay.upstream.idle_transactions import IdleTransactions
 from relay.upstream.slots import Slots
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Pool:
         longest_idle: float = LONGEST_IDLE,
         longest_idle_in_transaction: float = LONGEST_IDLE_IN_TRANSACTION,
         longest_loan: float = LONGEST_LOAN,
+        most_idle_of_client: int = 0,
         prefers: Callable[[Connection], bool] = lambda connection: True,  # noqa: ARG005
         observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     ) -> None:
@@ -54,19 +56,17 @@ class Pool:
         self._observe = observe
         self.longest_wait = longest_wait
         self._longest_idle = longest_idle
-        self._longest_idle_in_transaction = longest_idle_in_transaction
         self._longest_loan = longest_loan
-        self._slots = Slots(size, asyncio.get_running_loop().time, self._schedule_reclaim)
+        self._slots = Slots(size, asyncio.get_running_loop().time, lambda: self._idle.schedule())  # noqa: PLW0108
+        self._idle = IdleTransactions(
+            self._reclaim, lambda: self._slots.waiting, longest_idle_in_transaction, most_idle_of_client
+        )
         self._established: set[Connection] = set()
         self._left: deque[float] = deque(maxlen=size)
         """When the last connections were left, by the loop's clock."""
         self._opening = 0
         self._refusals_allowed: dict[int, int] = {}
         """The number of refusals on a connection before an upstream was seen to delay its replies, by rank."""
-        self._idle_in_transaction: dict[Checkout, float] = {}
-        """When each may be reclaimed, by the loop's clock."""
-        self._reclaim_timer: asyncio.TimerHandle | None = None
-        self._reclaim_at = 0.0
         self._free: list[tuple[float, Connection]] = []
         """Since when, by the loop's clock, and the connection. The longest free comes first."""
         self._retire_timer: asyncio.TimerHandle | None = None
@@ -99,7 +99,7 @@ class Pool:
         if not self._slots.acquire_now():  # saves the cost of a timer
             await self._slots.acquire(client, self.longest_wait, first=first)
 
-    async def check_out(self, *, new: bool = False, identity: Credentials | None = None) -> Checkout:
+    async def check_out(self, client: str = "", *, new: bool = False, identity: Credentials | None = None) -> Checkout:
         """Returns a free connection of the identity or opens one; always opens one if `new`.
 
         Raises `UpstreamError`; then the slot is free again.
@@ -111,7 +111,8 @@ class Pool:
                     # The new connection replaces the one that was free longest.
                     await self._free.pop(0)[1].wire.leave(_LONGEST_QUIT)
                 connection = await self._open(identity)
-            return Checkout(connection, asyncio.get_running_loop().time() + self._longest_loan, self._observe)
+            loan_ends = asyncio.get_running_loop().time() + self._longest_loan
+            return Checkout(connection, loan_ends, self._observe, client)
         except BaseException:
             self._slots.release()
             raise
@@ -156,7 +157,7 @@ class Pool:
             self._slots.release()
             raise
         checkout.checked_in = True
-        return await self.check_out(new=True, identity=checkout.connection.identity)
+        return await self.check_out(checkout.client, new=True, identity=checkout.connection.identity)
 
     def check_in(self, checkout: Checkout) -> None:
         """Leaves the transaction and keeps or retires the connection. May be called repeatedly."""
@@ -184,12 +185,11 @@ class Pool:
         if self._slots.waiting and checkout.loan_ends <= now:
             self.check_in(checkout)
             return
-        self._idle_in_transaction[checkout] = min(now + self._longest_idle_in_transaction, checkout.loan_ends)
-        self._schedule_reclaim()
+        self._idle.add(checkout)
 
     def set_active(self, checkout: Checkout) -> None:
         """Notes that the delivery uses its connection again."""
-        self._idle_in_transaction.pop(checkout, None)
+        self._idle.remove(checkout)
 
     def close(self) -> None:
         """Retires all free connections now, and those in use when they are checked in."""
@@ -212,25 +212,9 @@ class Pool:
             self._quit(connection)
         return None
 
-    def _schedule_reclaim(self) -> None:
-        if self._slots.waiting and self._idle_in_transaction:
-            due = min(self._idle_in_transaction.values())
-            if self._reclaim_timer is not None:
-                if self._reclaim_at <= due:
-                    return
-                self._reclaim_timer.cancel()
-            # Kept beside the timer: for a time that has passed uvloop returns a handle without `when`.
-            self._reclaim_at = due
-            self._reclaim_timer = asyncio.get_running_loop().call_at(due, self._reclaim)
-
-    def _reclaim(self) -> None:
-        """Checks in the connection whose time ended first. Each timer reclaims one at most."""
-        self._reclaim_timer = None
-        if self._slots.waiting and self._idle_in_transaction:
-            checkout, due = min(self._idle_in_transaction.items(), key=lambda item: item[1])
-            if due <= asyncio.get_running_loop().time():
-                self.check_in(checkout)
-        self._schedule_reclaim()
+    def _reclaim(self, checkout: Checkout, idle: float) -> None:
+        self._observe("reclaimed", idle)
+        self.check_in(checkout)
 
     def _schedule_retirement(self) -> None:
         if self._retire_timer is None and self._free:

@@ -50,6 +50,7 @@ class SmtpUpstream:
         longest_wait: float = LONGEST_WAIT,
         longest_idle_in_transaction: float = LONGEST_IDLE_IN_TRANSACTION,
         longest_loan: float = LONGEST_LOAN,
+        most_idle_of_client: int = 0,
         report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
         observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     ) -> None:
@@ -65,6 +66,7 @@ class SmtpUpstream:
             longest_wait=longest_wait,
             longest_idle_in_transaction=longest_idle_in_transaction,
             longest_loan=longest_loan,
+            most_idle_of_client=most_idle_of_client,
             observe=observe,
             prefers=self._route.prefers,
         )

@@ -36,6 +36,7 @@ async def upstream(
     longest_wait: float = 60.0,
     longest_idle_in_transaction: float = 60.0,
     longest_loan: float = 60.0,
+    most_idle_of_client: int = 0,
     **target: Any,
 ) -> AsyncIterator[SmtpUpstream]:
     result = SmtpUpstream(
@@ -47,6 +48,7 @@ async def upstream(
         longest_wait=longest_wait,
         longest_idle_in_transaction=longest_idle_in_transaction,
         longest_loan=longest_loan,
+        most_idle_of_client=most_idle_of_client,
     )
     try:
         yield result

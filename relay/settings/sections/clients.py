@@ -132,6 +132,12 @@ class LimitsSection(Section):
         "Largest number of connections of one client outside listen.networks (an IPv4 address or an IPv6 network of 64 "
         "bits); further ones receive 421. 0 = no such limit.",
     )
+    client_upstream_connections: Limit = setting(
+        5,
+        "Connections to the upstream that transactions of one client may keep while it is silent between RCPT and the "
+        "final dot. Of more, the longest silent ones go to others after 0.2 s; each gets another one when its client "
+        "goes on. Less than upstream.connections. 0 = any number, while nobody waits for one.",
+    )
     message_rate: Limit = setting(
         600,
         "Messages per minute of one client outside listen.networks, and of one user there; further ones receive 450 at "

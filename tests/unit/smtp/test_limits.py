@@ -17,6 +17,7 @@ from parts.faults import Step, wait
 from parts.waiting import LONGEST, until
 
 from relay.core import reply as replies
+from relay.core.client import LOCAL
 from relay.core.login import Login
 from relay.core.session_refusal import SessionRefusal
 from relay.logins.passwords import hash_password
@@ -24,7 +25,7 @@ from relay.settings import Settings
 from relay.smtp.rate_limits import MOST_KEYS, RateLimit
 from relay.smtp.reader import Reader, TimedOut
 from relay.smtp.session import Session
-from relay.smtp.session_table import LOCAL, SessionLimits, SessionTable
+from relay.smtp.session_table import SessionLimits, SessionTable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

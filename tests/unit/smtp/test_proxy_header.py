@@ -17,7 +17,7 @@ from parts.check_command import UPSTREAM, check
 from parts.client import GONE, RawClient
 from parts.waiting import until
 
-from relay.smtp.session_table import names_itself
+from relay.core.client import names_itself
 
 if TYPE_CHECKING:
     from pathlib import Path

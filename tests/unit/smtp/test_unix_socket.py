@@ -19,10 +19,10 @@ from parts.client import RawClient
 from parts.logged import wait_messages
 from parts.relay_process import RelayProcess, run_relay
 
+from relay.core.client import LOCAL, client_of, is_loopback
 from relay.core.errors import CannotListenError
 from relay.core.received import received_field
 from relay.runtime import unix_socket
-from relay.smtp.session_table import LOCAL, client_of, is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
