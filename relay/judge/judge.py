@@ -110,7 +110,7 @@ class MessageAnalysis:
         """The Message-ID for records: printable ASCII, or empty."""
         self.received = message.received
         """The raw values of the `Received` fields, top first."""
-        self.was_delivered = any(name == "delivered-to" for name, _ in message.fields)
+        self.was_delivered = bool(field_values(message.fields, "delivered-to"))
         """Whether there is a `Delivered-To` field, which final delivery adds."""
         decoded = decode_message(message, reverse_path, received_at)
         self.view = MessageView(

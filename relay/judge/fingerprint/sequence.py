@@ -25,9 +25,11 @@ def sender_of(header: Iterable[Field], reverse_path: bytes) -> bytes:
 
     Display names do not count: trackers write there who acted, and their mails are still one sequence.
     """
-    values = [field.value for field in header if field.label in _FROM]
-    found = [(_ADDRESS.search(value), value) for value in values]
-    addresses = [match[1] if match else value.strip() for match, value in found]
+    addresses = []
+    for label, value in header:
+        if label in _FROM:
+            match = _ADDRESS.search(value)
+            addresses.append(match[1] if match else value.strip())
     return b"\n".join(addresses or [reverse_path]).lower()
 
 

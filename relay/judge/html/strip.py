@@ -232,7 +232,8 @@ class _HtmlScanner:
             return
         if url and name == url[0]:
             self._add(url[1].find(value, self._budget, html=True), start)
-        self._add(self._ignores.in_attribute(name, value, self._budget), start, _STRIPPED_FROM_ATTRIBUTE)
+        if name in self._ignores.attributes:
+            self._add(self._ignores.in_attribute(name, value, self._budget), start, _STRIPPED_FROM_ATTRIBUTE)
 
 
 def _replace(source: bytes, replacements: list[_Replacement], referred: frozenset[int] = frozenset()) -> StrippedText:

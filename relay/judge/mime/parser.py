@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.judge.mime.headers import field_values
 from relay.judge.mime.message import Leaf, Message, Multipart
 from relay.judge.mime.parameters import ParameterisedValue, parse_parameterised
 from relay.judge.mime.transfer import IDENTITY, parse_encoding
@@ -40,13 +41,10 @@ _HYPHENS_LIMIT = 1_000_000
 _CACHED_LENGTH = 120
 """Bytes of the longest header section of a part that is cached."""
 
-# RFC 5322 section 2.2, by line end. A folded line of only white space, at which some readers end the header section,
-# does not match. The group has no `*+`, which is wrong before Python 3.11.5 (gh-106052). A continuation line that the
-# group gives back is no field, so that the message is broken.
-_FIELD = {
-    newline: re.compile(rb"([!-9;-~]++):([^\r\n]*+(?:%b[ \t]++[^ \t\r\n][^\r\n]*+)*)%b" % (newline, newline))
-    for newline in (b"\r\n", b"\n")
-}
+# Where a field ends (RFC 5322 section 2.2), by line end. A folded line of only white space, at which some readers end
+# the header section, is taken for a field of its own, which is malformed.
+_END_OF_FIELD = {newline: re.compile(newline + rb"(?![ \t]++[^ \t\r\n])") for newline in (b"\r\n", b"\n")}
+_IN_NAMES = bytes(range(0x21, 0x7F))
 # Without padding (RFC 2046 section 5.1.1), behind which some readers see no boundary.
 _DELIMITER_END = re.compile(rb"(--)?(\r?\n|\Z)")
 _SINGLE = frozenset(("content-type", "content-transfer-encoding", "content-disposition"))
@@ -77,7 +75,7 @@ def parse(content: bytes) -> Message:
     except _BrokenError as fault:
         received = tuple(found[1] for found in _RECEIVED.finditer(content[:HEADER_LIMIT]))
         return Message((), None, content, str(fault), received, len(content))
-    received = tuple(value for name, value in fields if name == "received")
+    received = tuple(field_values(fields, "received"))
     try:
         head = _describe(tuple([field for field in fields if field[0].startswith("content-")]))
         root = parser.part(head, start, len(content), _TEXT, 0)
@@ -135,7 +133,7 @@ class _Parser:
             section, body = self.header_section(first, last)
             # Most parts have one of a few header sections; those with a boundary or a file name never repeat. Without
             # the cache the judgement of a 9 KB notification takes 5 to 12 % longer (ADR 14).
-            repeats = len(section) <= _CACHED_LENGTH and b"name" not in section and b"boundary" not in section
+            repeats = len(section) <= _CACHED_LENGTH and section.find(b"name") < 0 and section.find(b"boundary") < 0
             described_part = (_cached_head if repeats else _head)(section, self.newline)
             children.append(self.part(described_part, body, last, inner, depth + 1))
         preamble, epilogue = (self._content[first:last] for first, last in (before, after))
@@ -223,21 +221,18 @@ def _describe(fields: Fields) -> _Head:
 
 
 def _split_fields(section: bytes, newline: bytes) -> Fields:
-    pattern = _FIELD[newline]
-    fields = []
-    at = 0
-    while at < len(section):
-        found = pattern.match(section, at)
-        if not found:
-            lines = section.count(newline)
-            if section.count(b"\n") != lines or section.count(b"\r") != lines * (len(newline) - 1):
-                raise _BrokenError("bare or mixed line ends in a header section")
-            raise _BrokenError("a header line is not a field")
-        fields.append((found[1].decode("ascii").lower(), found[2]))
-        at = found.end()
-    if len(fields) > _FIELD_LIMIT:
+    lines = section.count(newline)
+    if section.count(b"\n") != lines or section.count(b"\r") != lines * (len(newline) - 1):
+        raise _BrokenError("bare or mixed line ends in a header section")
+    *found, _ = [field.partition(b":") for field in _END_OF_FIELD[newline].split(section)]
+    # One call for all names takes a fraction of the time of a call for each.
+    names = [name for name, colon, _ in found if name and colon]
+    joined = b":".join(names)
+    if len(names) < len(found) or joined.translate(None, _IN_NAMES):
+        raise _BrokenError("a header line is not a field")
+    if len(found) > _FIELD_LIMIT:
         raise _BrokenError(f"more than {_FIELD_LIMIT} fields in a header section")
-    return tuple(fields)
+    return tuple(zip(joined.decode("ascii").lower().split(":"), [value for _, _, value in found], strict=False))
 
 
 def _single_fields(fields: Fields) -> dict[str, bytes]:

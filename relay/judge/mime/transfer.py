@@ -9,6 +9,8 @@ CHUNK = 1 << 16
 """Bytes decoded at once: few enough for the processor's cache, because binascii holds the GIL while it works."""
 LINE_LIMIT = 1 << 20
 """Bytes of a line of quoted-printable. RFC 2045 section 6.7 rule 5 allows 76 characters."""
+_NUL = 0
+"""As a number it is found in bytes several times as fast as `b"\\0"` (CPython 3.11)."""
 IDENTITY = frozenset(("7bit", "8bit", "binary"))
 """Encodings that leave the octets as they are."""
 # RFC 2045 section 6.7: two hexadecimal digits or the end of the line follow `=`. Readers accept lower case too. Blanks
@@ -35,7 +37,7 @@ def decode_chunks(body: bytes, encoding: str) -> list[bytes] | None:
     """Returns the same octets in chunks, each small enough that hashing it does not hold the GIL for long."""
     if encoding in IDENTITY:
         # RFC 2045 section 2.8. Some readers take a body with NULs for another charset's lines.
-        return None if b"\0" in body else [body]
+        return None if _NUL in body else [body]
     if encoding == "quoted-printable":
         return _quoted_printable(body)
     if encoding == "base64":

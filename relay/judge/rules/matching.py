@@ -129,9 +129,11 @@ class MessageView:
 
     def _header(self, name: str) -> Sequence[bytes]:
         """Returns the values of a field as a reader sees them, or raw where decoding is uncertain."""
-        raw_values = field_values(self._message.fields, name)
-        decoded = [decode_value(raw, structured=name == "from") for raw in raw_values]
-        return [unfold(raw).strip() if text is None else text for raw, text in zip(raw_values, decoded, strict=True)]
+        values = []
+        for raw in field_values(self._message.fields, name):
+            text = decode_value(raw, structured=name == "from")
+            values.append(unfold(raw).strip() if text is None else text)
+        return values
 
     def _is_bulk(self) -> bool:
         return any(map(self._header, _BULK_FIELDS))

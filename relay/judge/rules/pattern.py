@@ -23,7 +23,8 @@ _UNKNOWN_WEIGHT = 10_000
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 # A caret at the start of a class (`[^a]`) is not an anchor.
 _ANCHOR = re.compile(r"(?<!\[)\^|\$")
-_ESCAPED_ANCHORS = frozenset("AzbBQ")
+# Anchors, literal text without an end, and any byte at all, even a line feed that a search excludes.
+_NOT_LOCAL = frozenset("AzbBQC")
 # These have another meaning in one of several joined lines: ends of the whole text, literal text without an end, flags
 # turned off.
 _NOT_JOINABLE = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
@@ -55,11 +56,6 @@ class Pattern:
     def search(self, octets: bytes) -> bool:
         """Returns whether the pattern matches anywhere."""
         return self._regexp.search(octets) is not None
-
-    def first_span(self, octets: bytes) -> tuple[int, int] | None:
-        """Returns start and end of the first match, or None."""
-        match = self._regexp.search(octets)
-        return match.span() if match else None
 
     def fullmatch(self, octets: bytes) -> bool:
         """Returns whether the pattern matches all octets."""
@@ -94,7 +90,7 @@ def _weight(text: str) -> int:
 def is_local(text: str) -> bool:
     """Returns whether every match in a piece of a text is a match in the whole text too."""
     escaped = _ESCAPED.findall(text)
-    return _ESCAPED_ANCHORS.isdisjoint(escaped) and not _ANCHOR.search(_ESCAPED.sub("", text))
+    return _NOT_LOCAL.isdisjoint(escaped) and not _ANCHOR.search(_ESCAPED.sub("", text))
 
 
 def join_patterns(texts: Collection[str]) -> Pattern | None:

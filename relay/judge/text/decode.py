@@ -149,7 +149,7 @@ def display_text(text: str) -> bytes | None:
     if composed is None:
         return None
     lines = composed.replace(b"\r\n", b"\n")
-    if b" \n" in lines or b"\t\n" in lines:
+    if lines.find(b" \n") >= 0 or lines.find(b"\t\n") >= 0:
         lines = b"\n".join([line.rstrip(b" \t") for line in lines.split(b"\n")])
     return lines.rstrip(b" \t\n")
 
@@ -235,4 +235,4 @@ def _compose(text: str) -> bytes | None:
 
 
 def _has_controls(text: str) -> bool:
-    return any(control in text for control in _CONTROLS)
+    return any(map(text.__contains__, _CONTROLS))

@@ -234,9 +234,18 @@ def test_one_search_finds_each_rule_whose_links_or_images_match(patterns: list[s
     for each in rules:
         (condition,) = each.conditions
         find = find_links if condition.target is MatchTarget.LINK else find_images
-        if condition.holds([value for text in texts for value in find(text)]):
+        holds = condition.holds([value for text in texts for value in find(text)])
+        assert matches.meets(condition) == holds
+        if holds:
             assert each in matches.rules
-            assert matches.meets(condition)
+
+
+@pytest.mark.parametrize("pattern", ["a[^c]b", "(?s)a.b", "a\\sb", "a\\Cb"])
+def test_no_pattern_matches_across_two_links(pattern: str) -> None:
+    page = b"Subject: x\r\nContent-Type: text/html\r\n\r\n<a href='%b'>a b</a> <a href='%b'></a>\r\n"
+    matching = rule("across", link=pattern)
+    assert analyse(matching, content=page % (b"a", b"b")).rule(ANNA).name != "across"
+    assert analyse(matching, content=page % (b"a b", b"c")).rule(ANNA).name == "across"
 
 
 def test_patterns_that_are_too_large_for_one_search_are_searched_one_by_one() -> None:

@@ -104,3 +104,9 @@ def test_a_style_sheet_too_large_for_the_cache_is_folded() -> None:
     wire, file = (judge(HEAD % b"utf-8" + source.encode(), b"") for source in (page, page.replace("\r\n", "\n")))
     assert "style sheet" not in dict(wire.normal_form(NO_RULE).fields)
     assert wire.fingerprint(BOB) == file.fingerprint(BOB)
+
+
+def test_two_pages_with_equal_style_sheets_share_one_object_so_that_it_is_hashed_once() -> None:
+    first, second = (split_style(PAGE.format(CSS).encode())[1] for _ in range(2))
+    assert first is second
+    assert split_style(PAGE.format(CSS + "b{}").encode())[1] is not first
