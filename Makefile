@@ -73,6 +73,10 @@ fuzz: $(VENV)/dev ## feed random messages to the judge, for FUZZ_MINUTES
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --minutes $(FUZZ_MINUTES)
 
+fuzz-sessions: $(VENV)/dev ## feed random octets to each state of a session, for FUZZ_MINUTES each
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --minutes $(FUZZ_MINUTES) --state all
+
 readers: needs $(VENV)/dev ## compare fingerprints with what mail readers show, for READERS pairs
 	READERS_PAIRS=$(READERS) READERS_SEED=$(SEED) $(BIN)/python -m pytest -q -n 0 tests/unit/judge/test_readers.py
 
@@ -102,4 +106,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz readers needs pins clean
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Only CRLF "." CRLF ends the data (RFC 5321 section 4.1.1.4). Some receivers also end it at a dot between bare CRs or
-# LFs, and would read the rest as commands (SMTP smuggling). Such a dot is sent doubled.
-_LONE_DOTS = (b"\n.\n", b"\r.\r", b"\n.\r", b"\r.\n")
-_LINE_END = (b"\r", b"\n")
+# LFs, and would read the rest as commands (SMTP smuggling). Others drop NULs, or end a line at one. Such a dot is sent
+# doubled.
+_LINE_END = (b"\r", b"\n", b"\0")
+_LONE_DOTS = tuple(before + b"." + after for before in _LINE_END for after in _LINE_END)
 _BLOCK = 256 * 1024
 """Bytes."""
 
@@ -61,7 +62,7 @@ def _double_lone_dots(wire: bytes) -> bytes:
 
 
 def _double_dots_of_block(block: bytes) -> bytes:
-    if b"\n." not in block and b"\r." not in block:  # usual, and found out in half the time
+    if b"\n." not in block and b"\r." not in block and b"\0" not in block:  # usual, and found out in half the time
         return block
     for dot in _LONE_DOTS:
         while dot in block:  # a second time if two dots shared a line end

@@ -32,7 +32,8 @@ def test_the_transparent_form_can_be_reversed(plain: bytes) -> None:
 @given(_OCTETS)
 def test_no_receiver_finds_an_end_of_data_in_the_safe_form(plain: bytes) -> None:
     wire = Content.from_plain(plain).safe_wire
-    assert not re.search(rb"(?:\A|[\r\n])\.[\r\n]", wire)
+    assert not re.search(rb"(?:\A|[\r\n\0])\.[\r\n\0]", wire)
+    assert not re.search(rb"(?:\A|[\r\n])\.[\r\n]", wire.replace(b"\0", b"")), "for a receiver that drops NULs"
 
 
 @given(_OCTETS)
@@ -45,7 +46,7 @@ def test_the_judged_content_is_the_forwarded_content(plain: bytes) -> None:
 
 @given(_OCTETS)
 def test_lone_dots_are_doubled(wire: bytes) -> None:
-    assert Content(wire).safe_wire == re.sub(rb"\.(?=[\r\n])(?<![^\r\n]\.)", b"..", wire)
+    assert Content(wire).safe_wire == re.sub(rb"\.(?=[\r\n\0])(?<![^\r\n\0]\.)", b"..", wire)
 
 
 @pytest.mark.parametrize("unit", [b"\n.", b"\r.", b"\r\n.", b".", b"\n.\r.", b"Lorem ipsum.\r\n"])
@@ -58,9 +59,9 @@ def test_doubling_takes_linear_time(unit: bytes) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_large_content_is_changed_where_small_content_is(seed: int) -> None:
-    units = [b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x"]
+    units = [b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x", b"\0"]
     wire = b"".join(random.Random(seed).choices(units, k=600_000))
-    safe = re.sub(rb"\.(?=[\r\n])(?<![^\r\n]\.)", b"..", wire)
+    safe = re.sub(rb"\.(?=[\r\n\0])(?<![^\r\n\0]\.)", b"..", wire)
     content = Content(wire)
     assert content.safe_wire == safe
     assert content.plain == re.sub(rb"(\A|\r\n)\.", rb"\1", safe)
@@ -92,9 +93,9 @@ def test_content_without_lone_dots_is_not_copied() -> None:
 @given(_OCTETS)
 def test_only_lone_dots_beside_bare_line_ends_are_doubled(plain: bytes) -> None:
     content = Content.from_plain(plain)
-    undone = re.sub(rb"(?:\A|(?<=[\r\n]))\.\.(?=[\r\n])", b".", content.safe_wire)
-    assert undone == re.sub(rb"(?:\A|(?<=[\r\n]))\.\.(?=[\r\n])", b".", content.wire)
-    if not re.search(rb"\r(?!\n)|(?<!\r)\n", plain):
+    undone = re.sub(rb"(?:\A|(?<=[\r\n\0]))\.\.(?=[\r\n\0])", b".", content.safe_wire)
+    assert undone == re.sub(rb"(?:\A|(?<=[\r\n\0]))\.\.(?=[\r\n\0])", b".", content.wire)
+    if not re.search(rb"\0|\r(?!\n)|(?<!\r)\n", plain):
         assert content.safe_wire == content.wire
 
 
@@ -110,6 +111,8 @@ def test_only_lone_dots_beside_bare_line_ends_are_doubled(plain: bytes) -> None:
         (b"\n.\n.\n.\r.\r\n", b"\n..\n..\n..\r..\r\n"),
         (b"a.\r\nb\n.c\n..\n\r\n", b"a.\r\nb\n.c\n..\n\r\n"),
         (b"..\r\n...\r\n", b"..\r\n...\r\n"),
+        (b"a\r\n\0.\0\r\n.\0b\r\n", b"a\r\n\0..\0\r\n..\0b\r\n"),
+        (b".\0\r\n\0.b\r\n", b"..\0\r\n\0.b\r\n"),
     ],
 )
 def test_the_dot_of_a_smuggled_end_of_data_is_doubled(wire: bytes, safe: bytes) -> None:
