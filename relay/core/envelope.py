@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NewType
 import idna
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from relay.core.content import Content
 
 Recipient = NewType("Recipient", str)
@@ -34,6 +36,8 @@ class Envelope:
     parameters: tuple[bytes, ...] = ()
     recipient_parameters: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict, compare=False)
     """The parameters of RCPT by forward-path, such as `NOTIFY=NEVER`; filled as the recipients arrive."""
+    offered: Collection[str] = field(default=(), compare=False)
+    """The upstream's extensions that the relay offered to the client, such as `8BITMIME`."""
     needs: set[str] = field(default_factory=set, compare=False)
     """The declared extensions, in lower case, without which the content must not be sent; see `note_content`."""
 

@@ -60,6 +60,10 @@ class Login:
 class Authenticator(Protocol):
     """Verifies credentials."""
 
+    @property
+    def is_available(self) -> bool:
+        """Whether it can verify a login, as far as is known. If not, AUTH is not offered."""
+
     async def log_in(self, credentials: Credentials, peer: str, *, trusted: bool) -> Login | Reply:
         """Returns the login, or the reply that refuses it: 4yz if the credentials could not be verified now.
 
@@ -69,6 +73,8 @@ class Authenticator(Protocol):
 
 class AnyLogin:
     """Accepts whatever is offered. For clients that may send without a login and cannot do without one."""
+
+    is_available = True
 
     async def log_in(self, credentials: Credentials, peer: str, *, trusted: bool) -> Login | Reply:
         """Returns the login."""

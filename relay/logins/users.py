@@ -30,6 +30,8 @@ _TRUSTED_THREADS, _OTHER_THREADS = 2, 1
 class FileAuthenticator:
     """Implements `relay.core.login.Authenticator`. Accepted logins are not cached: a cache would hold passwords."""
 
+    is_available = True
+
     def __init__(self, path: Path, longest_wait: float = LONGEST_WAIT) -> None:
         """Reads the file. `longest_wait` in seconds. Raises `OSError` or `ValueError`."""
         self._path = path

@@ -37,6 +37,7 @@ from relay.service.build import (
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
 from relay.smtp.listener import Listener
+from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Mapping
@@ -123,6 +124,8 @@ class Service:
         self.records.start()
         settings = self._settings
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
+        if isinstance(self.upstream, SmtpUpstream):
+            self._tasks.start(self.upstream.learn(), "learn extensions")
         if settings.tls.self_signed:
             self._tasks.start_loop(self._renew_certificate, "renew certificate")
         # SMTP first: a client that sees a live health check can send.

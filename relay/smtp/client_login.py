@@ -37,6 +37,11 @@ class ClientLogin:
         """Returns whether a password may be sent: over TLS, from a trusted network, or from this machine."""
         return self._authenticator is not None and (encrypted or self.trusted or is_loopback(self._peer))
 
+    @property
+    def is_available(self) -> bool:
+        """Whether a login can succeed, as far as is known."""
+        return self._authenticator is not None and self._authenticator.is_available
+
     def refusal(self, *, encrypted: bool) -> Reply | None:
         """Returns the reply that refuses a further login, or None."""
         if self.current is not None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
 
+_OF_THE_UPSTREAM = ("8BITMIME", "DSN", "ENHANCEDSTATUSCODES", "SMTPUTF8")
+"""The extensions that work only if the upstream offers them too. It writes most replies, so also their status codes."""
 FIRST_BLOCK = 64 * 1024
 """Bytes that are reserved for a message whose client gave no SIZE. More is reserved as bytes arrive."""
 _MOST_REFUSALS = 1000
@@ -59,6 +61,8 @@ class Session:
         self._table = table
         self._relay = dependencies
         self._client_name = b""
+        self._offered: frozenset[str] = frozenset()
+        """The extensions of the upstream that the last EHLO offered."""
         self._forwarded: Mapping[bytes, bytes] = {}
         """What XFORWARD says about the original client of the next message."""
         self._envelope = Envelope(b"")
@@ -97,6 +101,7 @@ class Session:
         await self.abandon()
         self._client_name = name
         self._forwarded = {}
+        self._offered = frozenset()
         self.extended = False
         return Reply(250, (self._relay.policy.hostname.encode(),))
 
@@ -104,16 +109,16 @@ class Session:
         """Does what `helo` does, and lists the extensions: the relay's, and those that the upstream offers too."""
         hostname = await self.helo(name)
         self.extended = True
-        offers = self._relay.upstream.offers
+        self._offered = frozenset(name for name in _OF_THE_UPSTREAM if self._relay.upstream.offers(name))
         extensions = ["PIPELINING", f"SIZE {self._size_limit()}"]
-        extensions += [name for name in ("8BITMIME", "DSN") if offers(name)]
-        extensions.append("ENHANCEDSTATUSCODES")
+        extensions += [name for name in ("8BITMIME", "DSN", "ENHANCEDSTATUSCODES") if name in self._offered]
         if self._table.tls is not None and not self.is_encrypted:
             extensions.append("STARTTLS")
         if self.login.trusted:
             extensions.append(f"XFORWARD {FORWARDED_ATTRIBUTES}")
-        extensions += [name for name in ("SMTPUTF8",) if offers(name)]
-        if self.login.is_offered(encrypted=self.is_encrypted):
+        if "SMTPUTF8" in self._offered:
+            extensions.append("SMTPUTF8")
+        if self.login.is_offered(encrypted=self.is_encrypted) and self.login.is_available:
             extensions.append(f"AUTH {MECHANISMS}")
         return Reply(250, (*hostname.lines, *(text.encode() for text in extensions)))
 
@@ -127,6 +132,7 @@ class Session:
         self.extended = False
         self.login.current = None
         self._client_name = b""
+        self._offered = frozenset()
         self._forwarded = {}
 
     def before_auth(self, argument: bytes) -> Reply | None:
@@ -175,7 +181,7 @@ class Session:
             return refusal
         self._declared_size = declared_size(parameters)
         self._transaction_until = self._clock() + self._table.limits.session_time
-        self._envelope = Envelope(reverse_path, passed_on)
+        self._envelope = Envelope(reverse_path, passed_on, offered=self._offered)
         self._refusals = self._named = 0
         self._transaction = Transaction(
             self._relay,

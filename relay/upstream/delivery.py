@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
 from relay.core.errors import LoginRefused, UpstreamBusy, UpstreamDown, UpstreamFull, UpstreamRefused
-from relay.core.reply import LOGGED_IN, LOGIN_UNAVAILABLE, UNREACHABLE, UPSTREAM_BUSY, Reply
+from relay.core.reply import LOGGED_IN, LOGIN_UNAVAILABLE, TOO_LARGE, UNREACHABLE, UPSTREAM_BUSY, Reply
+from relay.upstream import extensions
 from relay.upstream.excerpt import describe
 from relay.upstream.patience import Patience
 from relay.upstream.wire import ConnectionEnded, NoReply
@@ -135,7 +136,12 @@ class SmtpDelivery:
         checkout = self._checkout
         if checkout is None or not checkout.awaits_content:
             raise RuntimeError("send before a positive prepare")
-        wire = checkout.connection.wire
+        connection = checkout.connection
+        if connection.rank and len(content) > (extensions.size_limit(connection.extensions) or len(content)):
+            # A fallback upstream would refuse for good what the preferred one takes.
+            self._discard()
+            return TOO_LARGE.as_transient()
+        wire = connection.wire
         pieces = [received, content.safe_wire]
         try:
             if len(content) > _LARGE:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.core.envelope import Envelope
@@ -14,6 +15,7 @@ from relay.core.login import Login
 from relay.core.reply import LOGIN_UNAVAILABLE
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
+from relay.upstream.extensions import size_limit
 from relay.upstream.pool import LONGEST_IDLE_IN_TRANSACTION, LONGEST_LOAN, LONGEST_WAIT, Pool
 from relay.upstream.route import Route
 
@@ -29,7 +31,6 @@ log = logging.getLogger("relay.upstream")
 
 _LOGIN_SHARE = 4
 """Clients that are not trusted may log in on one of so many connections at a time."""
-_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 3
 
 
 class SmtpUpstream:
@@ -54,6 +55,7 @@ class SmtpUpstream:
         report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
         observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
     ) -> None:
+        self._targets = targets
         self._route = Route(
             targets,
             lambda target: connect(target, observe),
@@ -96,6 +98,11 @@ class SmtpUpstream:
         finally:
             self._logins_of_others.release()
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the preferred upstream offers AUTH, or was not reached yet."""
+        return "auth" in self._pool.extensions.get(0, {"auth": ""})
+
     async def _log_in(self, credentials: Credentials, peer: str) -> Login | Reply:
         reply = await SmtpDelivery(self._context, Envelope(b""), peer, credentials).log_in()
         return Login(credentials.name, identity=credentials) if reply.positive else reply
@@ -106,10 +113,8 @@ class SmtpUpstream:
         return self._pool.in_use
 
     def size_limit(self) -> int | None:
-        """Returns the smallest SIZE in bytes, or None; SIZE 0 means no limit (RFC 1870 section 4)."""
-        offered = [extensions.get("size", "") for extensions in self._pool.extensions.values()]
-        sizes = [int(size) for size in offered if _SIZE.fullmatch(size) and int(size)]
-        return min(sizes, default=None)
+        """Returns the smallest SIZE in bytes of the upstreams that were reached, or None."""
+        return min(filter(None, map(size_limit, self._pool.extensions.values())), default=None)
 
     def offers(self, keyword: str) -> bool:
         """Returns whether every upstream that was reached offers an extension."""
@@ -124,6 +129,18 @@ class SmtpUpstream:
         """Connects to an upstream once. Raises `UpstreamError`."""
         await self._pool.wait_for_slot()
         self._pool.check_in(await self._pool.check_out(new=True))
+
+    async def learn(self) -> None:
+        """Asks the fallback upstreams once what they offer, so that clients are offered what works with all.
+
+        It does not log in, and changes no circuit breaker. An upstream that is away shows it with its first connection.
+        """
+        for rank, target in enumerate(self._targets[1:], 1):
+            if rank not in self._pool.extensions:
+                with contextlib.suppress(UpstreamError):
+                    connection = await connect(replace(target, user="", token=None))
+                    self._pool.extensions.setdefault(rank, dict(connection.extensions))
+                    connection.wire.quit()
 
     async def close(self) -> None:
         """Retires all connections."""

@@ -237,6 +237,7 @@ async def test_the_real_address_decides_who_may_send_and_log_in(
             assert client.greeting.code == 554
         assert refused(relay) == {"network": 1}
         assert caplog.records[-1].fields["peer"] == "203.0.113.5"
+    peer.users = {b"anna": b"s3cret"}
     async with servers.relay(peer.url, {**SETTINGS, "auth.mode": "passthrough"}) as relay:
         async with await connect(relay, CLIENT) as client:
             assert b"AUTH PLAIN" in (await client.command(b"EHLO me")).text
