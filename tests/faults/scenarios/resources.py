@@ -28,6 +28,8 @@ LINE = b"x" * 898 + b"\r\n"
 LARGE = 8 * MIB
 HELD = 4
 """Large messages that the upstream does not answer for a while. Their twins wait in memory."""
+MOST_LARGE = 100
+"""Large messages that are sent. More of them would hold the memory for longer than the other clients retry."""
 MARK = b"large\r\n"
 AT_ONCE = 8
 """Large messages that clients send at the same time."""
@@ -69,7 +71,7 @@ async def memory(run: Run) -> None:
     relay = run.relays[0]
     before = reset_peak(relay)
     async with run.load(copies=2, repeats=1):
-        twins = [*large] * (run.messages // HELD)
+        twins = [*large] * (min(run.messages, MOST_LARGE) // HELD)
         await _each(twins, lambda message: run.clients.attempt(message, large[message], 0, Manner.LEAVE_AFTER_DOT))
         gate.set()
     await _each(large, lambda message: run.clients.insist(message, large[message], 0))
