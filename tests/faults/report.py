@@ -95,7 +95,7 @@ def _when(found: Mapping[str, dict[str, Any]]) -> str:
     text = f"Run on {' to '.join(dict.fromkeys((days[0], days[-1])))} by `python -m tests.faults run`: "
     text += f"{minutes:.0f} minutes of faults, of which some ran at the same time."
     fewer = sum(each.name in found and found[each.name]["asked"] < each.messages for each in ordered())
-    text += f" {fewer} rows sent fewer messages than usual, as they say." if fewer else ""
+    text += f" {fewer} rows sent fewer messages than usual (`--messages`), as they say." if fewer else ""
     unclean = [name for name, result in found.items() if result["lost"] or result["doubled"] or result["findings"]]
     return text + (f" **Not clean: {'; '.join(unclean)}.**" if unclean else "")
 
