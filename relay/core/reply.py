@@ -125,6 +125,7 @@ EIGHT_BIT_NOT_SUPPORTED = Reply.of(
     554, "5.6.3 The content needs 8BITMIME, which the upstream mail server does not offer"
 )
 TOO_LARGE = Reply.of(552, "5.3.4 Message too large")
+BARE_LINE_END = Reply.of(550, "5.6.0 The content has a CR or LF that is not part of CRLF")
 NO_VALID_RECIPIENTS = Reply.of(554, "5.5.1 No valid recipients")
 NETWORK_NOT_ALLOWED = Reply.of(554, "5.7.1 This relay does not serve your network")
 MAIL_LOOP = Reply.of(554, "5.4.6 Too many hops, this message goes round in circles")

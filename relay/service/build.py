@@ -163,6 +163,7 @@ def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLim
         recipient_rate=settings.limits.recipient_rate,
         session_time=settings.limits.session_time,
         min_data_rate=settings.limits.min_data_rate,
+        bare_line_ends=settings.listen.bare_line_ends == "pass",
         commands=settings.limits.commands,
         logins=settings.auth.mode in {"file", "passthrough"},
         descriptors=_session_descriptors(settings),

@@ -128,6 +128,8 @@ class RelaySMTP(Connection):
             except (ClientGone, TimedOut, asyncio.CancelledError):
                 session.aborted()
                 raise
+            if not session.takes_line_ends(content):
+                return await session.refuse_content(replies.BARE_LINE_END, len(content))
             reply = await session.data(content, memory)
         if reply.positive:
             self._count.message_accepted()

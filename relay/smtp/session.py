@@ -257,6 +257,10 @@ class Session:
                 self._relay.reporter.memory_refused(self._transaction.id, self.peer, size)
         return memory
 
+    def takes_line_ends(self, content: Content) -> bool:
+        """Returns whether the line ends of the content are accepted (ADR 33)."""
+        return self._table.limits.bare_line_ends or not content.has_bare_line_end
+
     async def data(self, content: Content, memory: Reservation) -> Reply:
         """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised.
 

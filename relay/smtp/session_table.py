@@ -66,6 +66,8 @@ class SessionLimits:
     """Seconds for a session, and again for the transaction in which it ends, up to the final dot."""
     min_data_rate: int = 0
     """Bytes per second of content, averaged over `session_idle`; 0 means any rate."""
+    bare_line_ends: bool = True
+    """Whether content with a bare CR or LF is accepted."""
     commands: int = 0
     """The commands since the last accepted message, RCPT not counted; 0 means any number."""
 

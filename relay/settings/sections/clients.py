@@ -52,6 +52,11 @@ class ListenSection(Section):
         "Networks of load balancers, in CIDR form. A connection from them must begin with a PROXY protocol header, "
         "version 1 or 2, and counts as one of the client that the header names. From other networks no header is read.",
     )
+    bare_line_ends: Literal["pass", "reject"] = setting(
+        "pass",
+        "What becomes of content with a CR or LF that is not part of CRLF: pass it on unchanged, except that a dot "
+        "alone between such line ends is doubled, or reject it with 550 after the final dot.",
+    )
 
 
 class TlsSection(Section):
