@@ -133,7 +133,8 @@ async def test_no_message_freezes_the_others(
 ) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(rules)
-    relay = await start_relay("-c", str(config), upstream=f"maildir:{tmp_path}/mail")
+    settings = {"limits.commands": 0}  # for the NOOPs of the watch
+    relay = await start_relay("-c", str(config), upstream=f"maildir:{tmp_path}/mail", settings=settings)
     await wait_upstream(relay, "up")
     wire = stuff(content)
     watch = Watch(relay)
