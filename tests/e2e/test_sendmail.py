@@ -72,7 +72,7 @@ async def test_recipients_come_from_the_header_section(relay: SharedRelay) -> No
         assert (await call(*at(relay), "-t", "-i", "t5@example.test", stdin=source)).status == 0
     (mail,) = upstream.accepted
     assert sorted(mail.recipients) == [b"t%d@example.test" % number for number in range(1, 6)]
-    assert b"bcc" not in mail.content.lower()
+    assert b"\nbcc:" not in mail.content.lower()
     assert b"t4@" not in mail.content
 
 
@@ -97,7 +97,7 @@ async def test_avideo_without_smtp_settings(relay: SharedRelay, mode: str) -> No
             assert [chunk.ok for chunk in results] == [True]
     (mail,) = upstream.accepted
     assert sorted(mail.recipients) == [recipient.encode() for recipient in recipients]
-    assert b"bcc" not in mail.content.lower()
+    assert b"\nbcc:" not in mail.content.lower()
 
 
 async def test_a_program_speaks_smtp_itself(relay: SharedRelay) -> None:
