@@ -188,7 +188,7 @@ def test_all_local_clients_are_one_client_on_this_machine() -> None:
 # The commands
 
 
-async def test_check_and_serve_name_what_is_wrong(peer: ScriptedPeer, path: Path) -> None:
+async def test_check_and_serve_name_what_is_wrong(peer: ScriptedPeer, path: Path, tmp_path: Path) -> None:
     listen = f"unix:{path}"
     result = await check("--upstream", UPSTREAM, "--store", "memory:", listen=listen)
     assert f"ok    listen.address: {listen} is free\n" in result.stdout
@@ -202,7 +202,9 @@ async def test_check_and_serve_name_what_is_wrong(peer: ScriptedPeer, path: Path
         result = await check("--upstream", UPSTREAM, "--store", "memory:", listen=listen)
         assert f"ok    listen.address: {listen} is held by a relay (fine if it is this one)\n" in result.stdout
     write(path)
-    result = await run_relay("serve", "--listen", listen, "--http", "", "--upstream", UPSTREAM, "--store", "memory:")
+    # Not UPSTREAM: `serve` would make that Maildir, in the tree.
+    upstream = f"maildir:{tmp_path}/mail"
+    result = await run_relay("serve", "--listen", listen, "--http", "", "--upstream", upstream, "--store", "memory:")
     assert result.status == 1
     assert f'listen.address = "{listen}": cannot listen there: the file there is no socket; choose another' in (
         result.stderr
