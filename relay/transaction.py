@@ -276,7 +276,7 @@ class Transaction:
         Returns the upstream's answer for each recipient. Returns an empty dict if a claim was lost; then `_run` claims
         all recipients again.
         """
-        received = self._received_field()
+        received = self._received_field(content)
         for _ in range(ATTEMPTS):
             answers = await self._prepare(recipients)
             ready = [recipient for recipient, reply in answers.items() if reply.positive]
@@ -363,10 +363,12 @@ class Transaction:
         """Gives recipients a transient reply. 421 becomes 451: the session goes on."""
         self._results |= dict.fromkeys(recipients, Result(Outcome.DEFERRED, reply.for_client()))
 
-    def _received_field(self) -> bytes:
+    def _received_field(self, content: Content) -> bytes:
         if not self._shared.policy.received_field:
             return b""
-        return received_field(
+        # White space at the start would continue the field. An empty line makes it the body, as Postfix does.
+        end = b"\r\n" if content.wire.startswith((b" ", b"\t")) else b""
+        field = received_field(
             helo=self._helo,
             peer=self._peer,
             hostname=self._shared.policy.hostname,
@@ -375,6 +377,7 @@ class Transaction:
             now=self._shared.now(),
             protocol=self._protocol,
         )
+        return field + end
 
     def _original(self, reply: Reply) -> Original:
         """Returns what an acceptance keeps of this message. After a fault the reply is missing."""
