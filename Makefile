@@ -11,6 +11,8 @@ REF ?= HEAD~1
 COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_kinds.py
 BENCH ?=
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Of the last commit, so that two builds of it are equal byte by byte; outside of a clone, 1980.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
@@ -80,25 +82,44 @@ fuzz-sessions: $(VENV)/dev ## feed random octets to each state of a session, for
 readers: needs $(VENV)/dev ## compare fingerprints with what mail readers show, for READERS pairs
 	READERS_PAIRS=$(READERS) READERS_SEED=$(SEED) $(BIN)/python -m pytest -q -n 0 tests/unit/judge/test_readers.py
 
+wheel: $(VENV)/run # the wheel, alone in build/wheel
+	rm -rf build/wheel
+	$(BIN)/python -m hatchling build -t wheel -d build/wheel >/dev/null
+
+deb: wheel ## build the Debian package for this system, in dist (packages debhelper, python3-venv)
+	packaging/deb.sh build/wheel/*.whl dist
+
+test-packages: $(VENV)/dev deb build/root.tar ## install, upgrade and purge the package in a root folder (as root)
+	$(BIN)/python -m pytest -n 0 packaging
+
+build/root.tar: # a bare system like this one
+	@command -v mmdebstrap lintian mandoc zsh fish >/dev/null || { \
+	    echo "On Debian or Ubuntu: sudo apt-get install mmdebstrap lintian mandoc zsh fish" >&2; exit 1; }
+	@mkdir -p build
+	. /etc/os-release && mmdebstrap --quiet --variant=minbase --include=python3,systemd,iproute2 "$$VERSION_CODENAME" $@
+
 needs: ## install the servers and readers that the tests start (Debian and npm packages)
 	sh tests/needs.sh
 
 pins: $(VENV)/dev ## update all pinned dependencies, with hashes
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade --group build -o requirements/run.txt
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -o requirements/run.txt
+	$(BIN)/uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -o requirements/build.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/run.txt -c requirements/build.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile --group release --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade -c requirements/dev.txt -o requirements/release.txt
 
 clean: ## remove all that make created
-	rm -rf $(VENV) .venv-* var .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* var build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Both files stamp the same environment: dev installs what the tests need into it.
-$(VENV)/run: requirements/run.txt pyproject.toml
+$(VENV)/run: requirements/run.txt requirements/build.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo "$(PYTHON) is missing. On Debian or Ubuntu: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "$(PYTHON) has no venv module. On Debian or Ubuntu: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    -r requirements/run.txt -r requirements/build.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -106,4 +127,4 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb test-packages
