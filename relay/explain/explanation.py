@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.ruling import Action
 from relay.explain.message_parts import PartSummary, readable, summarise_parts
+from relay.judge.fingerprint.header import why_counted
 from relay.judge.fingerprint.sequence import sequence_name
 from relay.judge.mime.message import Multipart
 from relay.judge.rules.rule import MatchTarget
@@ -156,6 +157,8 @@ def _notes(message: ExplainedMessage, judge: Judge) -> Iterator[str]:
             "it has a Delivered-To field: the relay forwards such mail without a claim. If final delivery added the "
             "field, remove it"
         )
+    for name, reason in why_counted(message.parsed.fields):
+        yield f"{name} counts as written, because {reason}"
     if message.recipient is None:
         for rule in message.analysis.matching_rules[:-1]:
             patterns = _recipient_patterns(rule)

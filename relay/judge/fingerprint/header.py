@@ -120,17 +120,35 @@ def _acted_on(uncounted: list[tuple[str, bytes]], received_at: float | None) -> 
     if len(values) == len(uncounted) and len(joined) <= _LONGEST_LINE and not joined.translate(None, _PLAIN):
         suspects = [name for name in _WITH_FORM if name in values]
         return [(name, values[name]) for name in suspects if not _has_form(name, values[name], received_at)]
+    reasons = _reasons(uncounted, received_at)
+    return sorted((field for field, reason in zip(uncounted, reasons, strict=True) if reason), key=_rank)
+
+
+def why_counted(fields: Fields, received_at: float | None = None) -> list[tuple[str, str]]:
+    """Returns the name of each field of the short list that counts as written, with the reason, for people."""
+    uncounted = [field for field in fields if field[0] in _UNCOUNTED or field[0].startswith("content-")]
+    reasons = _reasons(uncounted, received_at)
+    found = [(usual_spelling(name), reason) for (name, _), reason in zip(uncounted, reasons, strict=True) if reason]
+    return list(dict.fromkeys(found))
+
+
+def _reasons(uncounted: list[tuple[str, bytes]], received_at: float | None) -> list[str]:
+    """Returns for each field why it counts as written; an empty text if it does not count."""
     too_large = len(b"\n".join([value for _, value in uncounted])) > _LARGEST
     occurrences = Counter([name for name, _ in uncounted])
-    found = [
-        (name, value)
-        for name, value in uncounted
-        if too_large
-        or _ODD.search(value)
-        or occurrences[name] > _MOST.get(name, 1)
-        or (name in _WITH_FORM and not _has_form(name, value, received_at))
-    ]
-    return sorted(found, key=_rank)
+
+    def reason(name: str, value: bytes) -> str:
+        if too_large:
+            return f"the fields that usually do not count have more than {_LARGEST:,} bytes together"
+        if _ODD.search(value):
+            return "it has a control, an octet outside ASCII or a line of 998 octets or more"
+        if occurrences[name] > _MOST.get(name, 1):
+            return f"there are {occurrences[name]} such fields"
+        if name in _WITH_FORM and not _has_form(name, value, received_at):
+            return "its value is no valid one" + (", or far from the time of receipt" if name == "date" else "")
+        return ""
+
+    return [reason(name, value) for name, value in uncounted]
 
 
 def _has_form(name: str, value: bytes, received_at: float | None) -> bool:

@@ -7,11 +7,15 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.core.envelope import Recipient, fold
 from relay.core.ruling import Action, Ruling
+from relay.judge.fingerprint.header import counted_fields, why_counted
 from relay.judge.judge import Judge
 from relay.judge.judgement import judge_recipients
+from relay.judge.mime.parser import parse
 from relay.judge.rules.ignore import Header
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import NO_RULE, Condition, MatchTarget, Rule
@@ -245,3 +249,31 @@ def test_much_white_space_in_many_fields_counts() -> None:
     fields = [f"X-{number}:{{}}a" for number in range(20)]
     short, long = (content(*(field.format(pad) for field in fields)) for pad in (" ", " " * 900))
     assert not equal(short, long)
+
+
+_DATE = b" Sun, 1 Mar 2026 10:57:00 +0000"
+_ODD_VALUES = st.sampled_from([b" <a@b>", b" <ab>", b" \xff", b" x\x01", b" " + b"y" * 998, _DATE, b" z" * 900])
+_SHORT_LIST = st.sampled_from(["date", "message-id", "to", "received", "x-mailer", "dkim-signature", "content-type"])
+
+
+@given(st.lists(st.tuples(_SHORT_LIST, _ODD_VALUES), max_size=14))
+def test_a_reason_is_known_for_exactly_the_fields_that_count_as_written(fields: list[tuple[str, bytes]]) -> None:
+    labels = {field.label for field in counted_fields(tuple(fields), b"", None)}
+    assert {f"{name} (raw)" for name, _ in why_counted(tuple(fields))} == {
+        label for label in labels if label.endswith("(raw)")
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["Message-ID: <x>"], "its value is no valid one"),
+        (["Date: soon"], "its value is no valid one, or far from the time of receipt"),
+        (["To: a@b.example", "To: c@d.example"], "there are 2 such fields"),
+        (["X-Mailer: \x01"], "it has a control, an octet outside ASCII or a line of 998 octets or more"),
+        (["Received: " + "x " * 6000], "the fields that usually do not count have more than 10,240 bytes together"),
+    ],
+)
+def test_the_reason_why_a_field_counts_as_written(lines: list[str], reason: str) -> None:
+    name = lines[0].partition(":")[0]
+    assert (name, reason) in why_counted(parse(content(*lines, head=HEAD[2:])).fields)
