@@ -10,6 +10,8 @@ SEED ?= 2
 REF ?= HEAD~1
 COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_kinds.py
 BENCH ?=
+BUILDER ?= docker
+RELEASE = $(VENV)/release/bin
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 # Of the last commit, so that two builds of it are equal byte by byte; outside of a clone, 1980.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
@@ -89,12 +91,18 @@ wheel: $(VENV)/run # the wheel, alone in build/wheel
 deb: wheel ## build the Debian package for this system, in dist (packages debhelper, python3-venv)
 	packaging/deb.sh build/wheel/*.whl dist
 
-test-packages: $(VENV)/dev deb build/root.tar ## install, upgrade and purge the package in a root folder (as root)
+image: $(VENV)/run ## build the container image; with BUILDER=podman by Podman
+	BUILDAH_FORMAT=docker $(BUILDER) build -t smtp-dedup-relay \
+	    --build-arg VERSION=$$($(BIN)/python -c 'import relay; print(relay.__version__)') .
+
+test-packages: $(VENV)/release deb build/root.tar ## install and purge the package, build and run the image (as root)
+	$(RELEASE)/hadolint Dockerfile
+	$(RELEASE)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml config/compose/avideo.yaml
 	$(BIN)/python -m pytest -n 0 packaging
 
 build/root.tar: # a bare system like this one
-	@command -v mmdebstrap lintian mandoc zsh fish >/dev/null || { \
-	    echo "On Debian or Ubuntu: sudo apt-get install mmdebstrap lintian mandoc zsh fish" >&2; exit 1; }
+	@for each in mmdebstrap lintian mandoc zsh fish buildah; do command -v $$each >/dev/null || { \
+	    echo "$$each is missing. On Debian or Ubuntu: sudo apt-get install $$each" >&2; exit 1; }; done
 	@mkdir -p build
 	. /etc/os-release && mmdebstrap --quiet --variant=minbase --include=python3,systemd,iproute2 "$$VERSION_CODENAME" $@
 
@@ -127,4 +135,10 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb test-packages
+# An environment of its own: these tools need other libraries than the relay and its tests.
+$(VENV)/release: requirements/release.txt $(VENV)/dev
+	$(BIN)/python -m venv --clear $@
+	$(RELEASE)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
+	touch $@
+
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image test-packages

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import re
 import subprocess
 import sys
@@ -10,9 +12,13 @@ from pathlib import Path
 import pytest
 
 import relay.cli
+from relay.settings import load
 from relay.settings.model import KEYS, environment_name
+from relay.settings.warnings import LONG_DRAIN
 
 _TREE = Path(__file__).parents[2]
+_DOCKERFILE = (_TREE / "Dockerfile").read_text()
+_COMPOSE_FILES = ["compose.yaml", "config/compose/avideo.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +80,54 @@ def test_the_installation_by_hand_installs_files_that_exist() -> None:
     files = re.findall(r"^ +install (?:-D )?-m \d+ (\S+) ", text, re.MULTILINE) + re.findall(r"-r (\S+)", text)
     assert len(files) >= 5
     assert [name for name in files if not (_TREE / name).is_file()] == []
+
+
+def test_the_image_lets_clients_of_container_networks_send() -> None:
+    environ = dict(re.findall(r"(RELAY_\w+)=(\S+)", _DOCKERFILE))
+    listen = load(_TREE / "packaging" / "container.toml", {}, environ).settings.listen
+    assert str(listen.address) == "0.0.0.0:2525"
+    for client in ("127.0.0.1", "172.17.0.2", "10.88.0.5", "192.168.16.3", "fd00::2"):
+        assert any(ipaddress.ip_address(client) in network for network in listen.networks)
+    for client in ("198.51.100.1", "100.64.0.1", "2001:db8::1"):
+        assert not any(ipaddress.ip_address(client) in network for network in listen.networks)
+
+
+def test_the_image_runs_as_a_number_on_a_base_of_choice() -> None:
+    assert re.findall(r"^FROM (\S+)", _DOCKERFILE, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    user = re.search(r"^USER (\d+):\1$", _DOCKERFILE, re.MULTILINE)
+    assert user is not None
+    assert f"--uid {user[1]} " in _DOCKERFILE
+
+
+def test_the_health_check_is_the_form_that_every_engine_reads() -> None:
+    written = re.search(r"^HEALTHCHECK .*? CMD (\[.*?\])$", _DOCKERFILE.replace("\\\n", ""), re.MULTILINE)
+    assert written is not None
+    assert json.loads(written[1])[:2] == ["python", "-c"]
+    assert "/livez" in written[1]
+
+
+def test_the_build_gets_every_file_that_the_image_copies() -> None:
+    context = set(re.findall(r"^!(\S+)$", (_TREE / ".dockerignore").read_text(), re.MULTILINE))
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", _DOCKERFILE, re.MULTILINE)
+    assert {name for line in copied for name in line.split()} == context
+    assert all((_TREE / name).exists() for name in context)
+
+
+@pytest.mark.parametrize("name", _COMPOSE_FILES)
+def test_containers_get_longer_to_end_than_the_drain(name: str) -> None:
+    grace = re.search(r"^    stop_grace_period: (\d+)s$", (_TREE / name).read_text(), re.MULTILINE)
+    assert grace is not None
+    assert int(grace[1]) > LONG_DRAIN
+
+
+def test_compose_publishes_every_port_on_loopback_only() -> None:
+    ports = re.findall(r"^      - (\S+:\d+)$", (_TREE / "compose.yaml").read_text(), re.MULTILINE)
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert "ports:" not in (_TREE / "config/compose/avideo.yaml").read_text()
+
+
+def test_compose_mounts_files_that_exist() -> None:
+    files = re.findall(r"^      - \./(\S+?):", (_TREE / "compose.yaml").read_text(), re.MULTILINE)
+    assert len(files) == 5
+    assert all((_TREE / name).is_file() for name in files)
