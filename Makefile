@@ -100,6 +100,12 @@ test-packages: $(VENV)/release deb build/root.tar ## install and purge the packa
 	$(RELEASE)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml config/compose/avideo.yaml
 	$(BIN)/python -m pytest -n 0 packaging
 
+release: $(VENV)/release ## test, and build the files of a release in dist: wheel, source, deb, SBOM, checksums (as root)
+	$(MAKE) check
+	packaging/release.sh dist
+	$(MAKE) test-packages
+	cd dist && sha256sum --check --quiet SHA256SUMS
+
 build/root.tar: # a bare system like this one
 	@for each in mmdebstrap lintian mandoc zsh fish buildah; do command -v $$each >/dev/null || { \
 	    echo "$$each is missing. On Debian or Ubuntu: sudo apt-get install $$each" >&2; exit 1; }; done
@@ -141,4 +147,4 @@ $(VENV)/release: requirements/release.txt $(VENV)/dev
 	$(RELEASE)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image test-packages
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image test-packages release

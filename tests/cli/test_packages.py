@@ -131,3 +131,15 @@ def test_compose_mounts_files_that_exist() -> None:
     files = re.findall(r"^      - \./(\S+?):", (_TREE / "compose.yaml").read_text(), re.MULTILINE)
     assert len(files) == 5
     assert all((_TREE / name).is_file() for name in files)
+
+
+def test_the_changelog_begins_with_the_version() -> None:
+    headings = re.findall(r"^## (\S+)", (_TREE / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == relay.__version__
+
+
+def test_every_script_of_the_packages_is_valid_shell() -> None:
+    scripts = [*(_TREE / "packaging").glob("*.sh"), *(_TREE / "packaging" / "debian").glob("*.p[or]*")]
+    assert len(scripts) == 5
+    for script in scripts:
+        subprocess.run(["sh", "-n", script], check=True)
