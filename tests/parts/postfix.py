@@ -31,10 +31,13 @@ class Postfix:
     """Accepts mail for `USERS` on a loopback port and writes each copy to the recipient's Maildir.
 
     With a certificate (`Authority.issue`) it offers STARTTLS on that port, and implicit TLS on `tls_port`. `settings`
-    are further lines of main.cf. The methods block for some tenths of a second, except the coroutines.
+    are further lines of main.cf, `services` further lines of master.cf. The methods block for some tenths of a second,
+    except the coroutines.
     """
 
-    def __init__(self, *, certificate: Path | None = None, settings: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *, certificate: Path | None = None, settings: Iterable[str] = (), services: Iterable[str] = ()
+    ) -> None:
         self.port = free_port()
         self.tls_port = free_port() if certificate else 0
         self.url = f"smtp://{HOST}:{self.port}"
@@ -43,7 +46,7 @@ class Postfix:
         self._config = self._root / "config"
         self._mail = self._root / "mail"
         self._process: subprocess.Popen[bytes] | None = None
-        self._lay_out(certificate, settings)
+        self._lay_out(certificate, settings, services)
 
     def __enter__(self) -> Self:
         try:
@@ -103,15 +106,26 @@ class Postfix:
 
     def clean(self) -> None:
         """Empties the queue and the mailboxes for the next test."""
-        subprocess.run(
-            ["postsuper", "-c", str(self._config), "-d", "ALL"],
-            env={"PATH": _PATH},
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
+        self._run("postsuper", "-c", str(self._config), "-d", "ALL")
         for mailbox in self._mail.iterdir():
             shutil.rmtree(mailbox)
+
+    def sendmail(self, content: bytes, sender: str, recipients: Iterable[str]) -> None:
+        """Hands a mail to Postfix's own `sendmail`, as programs without SMTP do."""
+        self._run("sendmail", "-C", str(self._config), "-i", "-f", sender, "--", *recipients, stdin=content)
+
+    def flush(self) -> None:
+        """Lets Postfix try all queued mail now."""
+        self._run("postqueue", "-c", str(self._config), "-f")
+
+    def setting(self, name: str) -> str:
+        """Returns the value of a parameter of main.cf."""
+        return self._run("postconf", "-c", str(self._config), "-xh", name).stdout.decode().strip()
+
+    def warnings(self) -> str:
+        """Returns what Postfix says about unknown or overridden parameters in main.cf and master.cf."""
+        runs = [self._run("postconf", "-c", str(self._config), option) for option in ("-n", "-M", "-P")]
+        return b"".join(run.stderr for run in runs).decode()
 
     # Deliveries
 
@@ -136,6 +150,10 @@ class Postfix:
         """Returns the whole log."""
         return (self._root / "log").read_text(errors="replace")
 
+    def deferred(self) -> int:
+        """Returns the number of messages that wait for their next try."""
+        return sum(len(files) for _, _, files in os.walk(self._root / "queue" / "deferred"))
+
     async def wait_delivered(self, count: int = 0, *, seconds: float = LONGEST) -> None:
         """Waits until at least so many copies are in mailboxes and the queue is empty, so that no more can follow."""
         await until(
@@ -150,10 +168,14 @@ class Postfix:
             raise RuntimeError(f"Postfix ended at its start:\n{said}\n{self.log()}")
         return answers(self.port)
 
+    def _run(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Runs one of Postfix's commands. Raises `CalledProcessError` if it fails."""
+        return subprocess.run(command, env={"PATH": _PATH}, input=stdin, capture_output=True, check=True, timeout=60)
+
     def _command(self, verb: str) -> list[str]:
         return ["postfix", "-c", str(self._config), verb]
 
-    def _lay_out(self, certificate: Path | None, settings: Iterable[str]) -> None:
+    def _lay_out(self, certificate: Path | None, settings: Iterable[str], services: Iterable[str]) -> None:
         """Creates the folders, with the owners that Postfix requires, and the configuration."""
         owner = pwd.getpwnam("postfix")
         nobody = pwd.getpwnam("nobody")
@@ -166,5 +188,6 @@ class Postfix:
         os.chown(self._mail, nobody.pw_uid, nobody.pw_gid)
         main = main_cf(self._root, DOMAIN, nobody.pw_uid, nobody.pw_gid, certificate)
         (self._config / "main.cf").write_text(main + "".join(f"{line}\n" for line in settings))
-        (self._config / "master.cf").write_text(master_cf(HOST, self.port, self.tls_port))
+        master = master_cf(HOST, self.port, self.tls_port)
+        (self._config / "master.cf").write_text(master + "".join(f"{line}\n" for line in services))
         (self._config / "users").write_text("".join(f"{user} {user.partition('@')[0]}/\n" for user in USERS))
