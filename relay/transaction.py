@@ -366,8 +366,9 @@ class Transaction:
     def _received_field(self, content: Content) -> bytes:
         if not self._shared.policy.received_field:
             return b""
-        # White space at the start would continue the field. An empty line makes it the body, as Postfix does.
-        end = b"\r\n" if content.wire.startswith((b" ", b"\t")) else b""
+        # White space at the start would continue the field, also behind a dot that the receiver removes. An empty line
+        # makes it the body, as Postfix does.
+        end = b"\r\n" if content.wire.startswith((b" ", b"\t", b". ", b".\t")) else b""
         field = received_field(
             helo=self._helo,
             peer=self._peer,

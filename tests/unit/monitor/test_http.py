@@ -92,6 +92,7 @@ async def test_what_happens_is_counted(relay: RelayProcess, peer: ScriptedPeer) 
     }
     # The probe and the first message share a connection; the repeat's transaction is left before DATA.
     assert steps == {
+        "reclaimed": 0,
         "connect": 1,
         "greeting": 1,
         "tls": 0,
