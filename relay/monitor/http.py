@@ -16,7 +16,8 @@ from relay.records.selection import Selection, count
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.store import Store
     from relay.monitor.metrics import Metrics
@@ -74,6 +75,13 @@ class HttpServer:
         await self._runner.setup()
         make_handler = cast("Callable[[], asyncio.Protocol]", self._runner.server)
         return await self._connections.listen(host, port, make_handler)
+
+    async def adopt(self, sockets: Sequence[socket.socket]) -> None:
+        """Serves requests on sockets that the service manager holds."""
+        await self._runner.setup()
+        make_handler = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+        for listening in sockets:
+            await self._connections.adopt(listening, make_handler)
 
     async def close(self) -> None:
         """Stops listening and closes all connections."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
 MOST_CONNECTIONS = 100
@@ -32,19 +33,25 @@ class HttpConnections:
         self._most = most
         self._request_every = request_every
         self._connections: dict[asyncio.BaseTransport, _Connection] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, make_handler: Callable[[], asyncio.Protocol]) -> int:
         """Listens, and returns the port. `make_handler` makes aiohttp's protocols. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(partial(self._accept, make_handler), host, port, backlog=_BACKLOG)
-        bound: int = self._server.sockets[0].getsockname()[1]
+        server = await loop.create_server(partial(self._accept, make_handler), host, port, backlog=_BACKLOG)
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
         return bound
+
+    async def adopt(self, listening: socket.socket, make_handler: Callable[[], asyncio.Protocol]) -> None:
+        """Accepts connections on a socket that the service manager holds."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(partial(self._accept, make_handler), sock=listening))
 
     def close(self) -> None:
         """Stops listening."""
-        if self._server:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     def _accept(self, make_handler: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
         if len(self._connections) < self._most:

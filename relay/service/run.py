@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from relay.core.errors import SettingsError
 from relay.monitor.logs import log
 from relay.runtime.descriptors import raise_descriptor_limit
+from relay.runtime.systemd import ServiceManager, inherited_sockets
+from relay.runtime.tasks import Tasks
 from relay.service.service import Service
 from relay.service.signals import handled_signals
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from relay.monitor.log_writer import LogWriter
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 _FORCE_AFTER = 1.0
 """Seconds from the end of `limits.drain` to the end by force."""
 
+_REPORT_EVERY = 10.0
+"""Seconds between two reports of the state to the service manager, if its watchdog wants none more often."""
 _SWITCH_INTERVAL = 0.0005
 """Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
 
@@ -32,20 +39,52 @@ async def serve(
     `ready` is called once the relay listens. The exit status is 1 if transactions were cut off at the end of the drain,
     else 0. Raises `SettingsError` or `CannotListenError` if the relay cannot start.
     """
+    inherited = _inherited_sockets(settings)
+    manager = ServiceManager(os.environ)
     raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(settings, password)
     log_writer.start(service.metrics.log_lines_dropped.inc)
-    with handled_signals(settings.limits.drain + _FORCE_AFTER, service.reload) as stop:
+
+    def reload() -> None:
+        manager.reloading()
+        service.reload()
+        manager.notify("READY=1", f"STATUS={service.summary}")
+
+    background = Tasks()
+    with handled_signals(settings.limits.drain + _FORCE_AFTER, reload) as stop:
         try:
-            await service.start()
+            await service.start(inherited)
             ready(service)
+            manager.notify("READY=1", f"STATUS={service.summary}")
+            background.start_loop(lambda: _report(manager, service), "report to the service manager")
             await stop.wait()
             log.info("draining")
+            manager.notify("STOPPING=1", "STATUS=draining: running transactions may finish")
             drained = await service.drain()
         finally:
+            await background.cancel()
             await service.close()
     log.info("ended")
     log_writer.stop()
     # Python would wait for all threads, also for one that hangs in a call of a disk or a store.
     os._exit(0 if drained else 1)
+
+
+def _inherited_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
+    try:
+        found = inherited_sockets(os.environ)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    if "smtps" in found and not settings.tls.is_offered:
+        raise SettingsError(
+            'the service manager passed a socket "smtps", which needs tls.certificate or tls.self_signed = true; set '
+            "one of them, or stop that socket unit"
+        )
+    return found
+
+
+async def _report(manager: ServiceManager, service: Service) -> None:
+    """Says that the event loop runs, and what the relay does."""
+    manager.notify("WATCHDOG=1", f"STATUS={service.summary}")
+    await asyncio.sleep(min(_REPORT_EVERY, manager.watchdog / 2 or _REPORT_EVERY))

@@ -40,6 +40,7 @@ from relay.smtp.listener import Listener
 from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Coroutine, Mapping
 
     from relay.settings import Settings
@@ -114,8 +115,12 @@ class Service:
             now=time.time,
         )
 
-    async def start(self) -> None:
-        """Opens the store, listens, and starts to probe the upstream. Raises `CannotListenError`."""
+    async def start(self, inherited: Mapping[str, list[socket.socket]] | None = None) -> None:
+        """Opens the store, listens, and starts to probe the upstream. Raises `CannotListenError`.
+
+        `inherited` are the sockets of the service manager by name (`relay.runtime.systemd`), which replace the
+        addresses in the settings.
+        """
         self._set_gauges()
         self.store.subscribe(self._on_store_change)
         await self.store.start()
@@ -128,21 +133,52 @@ class Service:
             self._tasks.start(self.upstream.learn(), "learn extensions")
         if settings.tls.self_signed:
             self._tasks.start_loop(self._renew_certificate, "renew certificate")
+        given = inherited or {}
+        self._warn_of_unused(given)
         # SMTP first: a client that sees a live health check can send.
-        self.address = await _listen("listen.address", settings.listen.address, self._start_listener())
-        if (tls := settings.listen.tls_address) is not None:
-            started = self.listener.start_tls(tls.host, tls.port)
+        if "smtp" in given:
+            self.listener.adopt(given["smtp"])
+            self.address = _names_of(given["smtp"])
+        else:
+            self.address = await _listen("listen.address", settings.listen.address, self._start_listener())
+        if "smtps" in given:
+            self.listener.adopt_tls(given["smtps"])
+            self.tls_address = _names_of(given["smtps"])
+        elif (tls := settings.listen.tls_address) is not None:
+            started = self.listener.start_tls(tls.host, tls.port, reuse_port=settings.listen.reuse_port)
             self.tls_address = await _listen("listen.tls_address", tls, started)
-        if (http := settings.http.address) is not None:
+        if "http" in given:
+            await self._http.adopt(given["http"])
+            self.http_address = _names_of(given["http"])
+        elif (http := settings.http.address) is not None:
             self.http_address = await _listen("http.address", http, self._http.start(http.host, http.port))
+
+    def _warn_of_unused(self, inherited: Mapping[str, list[socket.socket]]) -> None:
+        settings = self._settings
+        for name, key, address in (
+            ("smtp", "listen.address", settings.listen.address),
+            ("smtps", "listen.tls_address", settings.listen.tls_address),
+            ("http", "http.address", settings.http.address),
+        ):
+            if name in inherited and address is not None and str(address) != _names_of(inherited[name]):
+                fields = {"key": key, "address": str(address), "socket": _names_of(inherited[name])}
+                log.warning("address not used: the service manager passed a socket", extra={"fields": fields})
 
     async def _start_listener(self) -> int:
         """Listens on `listen.address`, and returns the port; 0 for a Unix socket."""
         listen = self._settings.listen
         if isinstance(listen.address, HostPort):
-            return await self.listener.start(listen.address.host, listen.address.port)
+            address, reuse_port = listen.address, listen.reuse_port
+            return await self.listener.start(address.host, address.port, reuse_port=reuse_port)
         self.listener.start_unix(listen.address.path, listen.socket_mode, listen.socket_group)
         return 0
+
+    @property
+    def summary(self) -> str:
+        """One line about the present state, for the service manager."""
+        _, parts = self.state()
+        states = ", ".join(f"{name} {parts[name]}" for name in ("listener", "upstream", "store"))
+        return f"{states}; sessions: {self.listener.sessions}, waiting twins: {self.claims.waiting}"
 
     def reload(self) -> None:
         """Reads the certificate again. Keeps the old one if the new one cannot be used."""
@@ -258,6 +294,15 @@ async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None
             log.warning("%s did not end within %g s", part, limit)
         elif isinstance(result, BaseException):
             log.error("%s did not end properly", part, exc_info=result)
+
+
+def _names_of(sockets: list[socket.socket]) -> str:
+    """Returns the addresses of listening sockets, as in the settings."""
+    names = []
+    for listening in sockets:
+        name = listening.getsockname()
+        names.append(str(HostPort(*name[:2])) if isinstance(name, tuple) else f"unix:{os.fsdecode(name)}")
+    return ", ".join(names)
 
 
 async def _listen(key: str, address: HostPort | UnixAddress, started: Awaitable[int]) -> str:

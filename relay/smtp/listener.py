@@ -33,6 +33,8 @@ _ACCEPT_AGAIN = 0.1
 """Seconds for which the relay accepts no connection when the system has no more room. Clients wait in the backlog."""
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _GONE = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED}
+_FIRST_MESSAGE = 3.0
+"""Seconds for which clients that connected before a restart may begin their first message."""
 _FINAL_REPLIES = 1.0
 """Seconds at the end of a drain in which messages that wait for claims of others receive their 451."""
 
@@ -51,38 +53,49 @@ class Listener:
         self._tls_sockets: set[socket.socket] = set()
         self._unix_sockets: dict[Path, int] = {}
         """The inode numbers of the Unix sockets, which are removed at the end."""
+        self._shared: list[socket.socket] = []
+        """Those on which another process will go on: clients wait there, or connect to it."""
         self._spare = -1
         """A file descriptor to give up for a connection that is refused when no other one is left."""
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
         """Listens and returns the port. Raises `OSError`."""
-        return await self._listen(host, port)
+        return self._begin(await tcp_sockets.listen_on(host, port, _BACKLOG, reuse_port=reuse_port), reuse_port)
 
-    async def start_tls(self, host: str, port: int) -> int:
+    async def start_tls(self, host: str, port: int, *, reuse_port: bool = False) -> int:
         """Listens for clients that begin with TLS, and returns the port. Raises `OSError`."""
-        return await self._listen(host, port, self._tls_sockets)
+        sockets = await tcp_sockets.listen_on(host, port, _BACKLOG, reuse_port=reuse_port)
+        self._tls_sockets.update(sockets)
+        return self._begin(sockets, reuse_port)
+
+    def adopt(self, sockets: list[socket.socket]) -> None:
+        """Accepts clients on sockets that the service manager holds: clients wait there while no process runs."""
+        for listening in sockets:
+            tcp_sockets.send_at_once(listening)
+        self._begin(sockets, True)
+
+    def adopt_tls(self, sockets: list[socket.socket]) -> None:
+        """Does what `adopt` does, for clients that begin with TLS."""
+        self._tls_sockets.update(sockets)
+        self.adopt(sockets)
 
     def start_unix(self, path: Path, mode: int, group: str) -> None:
         """Listens on a Unix socket with these permissions. Raises `OSError`."""
         listening = unix_socket.listen_on(path, mode, group, _BACKLOG)
         self._unix_sockets[path] = path.lstat().st_ino
-        self._begin([listening])
+        self._begin([listening], False)
 
-    async def _listen(self, host: str, port: int, group: set[socket.socket] | None = None) -> int:
-        sockets = await tcp_sockets.listen_on(host, port, _BACKLOG)
-        if group is not None:
-            group.update(sockets)
-        self._begin(sockets)
-        bound: int = sockets[0].getsockname()[1]
-        return bound
-
-    def _begin(self, sockets: list[socket.socket]) -> None:
+    def _begin(self, sockets: list[socket.socket], is_shared: bool) -> int:
+        """Accepts connections. Returns the port of the first socket; 0 for a Unix socket."""
         self._sockets += sockets
+        self._shared += sockets if is_shared else []
         if self._spare < 0:
             self._spare = os.open(os.devnull, os.O_RDONLY)
         for listening in sockets:
             listening.setblocking(False)
             self._resume(listening)
+        name = sockets[0].getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
 
     @property
     def sessions(self) -> int:
@@ -99,7 +112,10 @@ class Listener:
 
         Returns False if that takes longer than `limit` seconds.
         """
-        self.table.start_drain()
+        first_message = min(_FIRST_MESSAGE, limit / 2) if self._shared else 0.0
+        while self._shared:
+            self._leave(self._shared.pop())
+        self.table.start_drain(first_message)
         final_replies = min(_FINAL_REPLIES, limit / 4)
         if await self._transactions_end(limit - final_replies):
             return True
@@ -131,6 +147,16 @@ class Listener:
         except TimeoutError:
             return False
         return True
+
+    def _leave(self, listening: socket.socket) -> None:
+        """Accepts no further client, so that none is refused: another process serves the socket now or soon."""
+        asyncio.get_running_loop().remove_reader(listening)
+        # With SO_REUSEPORT the queue is this process's own, and closing resets the connections in it.
+        if listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            for _ in range(_BACKLOG // _ACCEPTS_IN_A_ROW):
+                self._accept(listening)
+        self._sockets.remove(listening)
+        listening.close()
 
     # Accepting connections
 

@@ -42,6 +42,11 @@ class ListenSection(Section):
         "Address for SMTP clients that begin with TLS (implicit TLS, usually port 465). Needs tls.certificate. "
         '"" = none.',
     )
+    reuse_port: Switch = setting(
+        False,
+        "Whether several relays may listen on one address; the system divides the clients among them (SO_REUSEPORT). "
+        "For several processes without systemd; with it, socket activation refuses no client at a restart.",
+    )
     networks: Networks = setting(
         ["127.0.0.0/8", "::1/128"],
         "Networks whose clients may send without a login, in CIDR form, and log in without TLS. Other clients receive "
