@@ -25,6 +25,8 @@ rm -rf "$tree"
 mkdir -p "$tree" "$folder"
 cp -r packaging/debian "$tree/debian"
 cp systemd/* "$tree/debian/"
+# debhelper's name for a unit that is not called like the package.
+mv "$tree/debian/smtp-dedup-relay-tls.socket" "$tree/debian/smtp-dedup-relay.smtp-dedup-relay-tls.socket"
 sed -i 's,/opt/smtp-dedup-relay,/usr/lib/smtp-dedup-relay,' "$tree"/debian/*.service
 cp -r "$wheel" requirements/run.txt config/relay.toml packaging/environment README.md CHANGELOG.md docs "$tree"
 .venv/bin/python packaging/man.py "$tree/man"

@@ -33,7 +33,7 @@ def serve(loaded: Loaded) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
     Both let running transactions finish, for limits.drain at most. A second signal ends the relay at once.
-    SIGHUP, SIGUSR1 and SIGUSR2 are logged and have no effect.
+    SIGHUP reads the certificate again. SIGUSR1 and SIGUSR2 are logged and have no effect.
     """
     from relay import __version__
     from relay.core.errors import CannotListenError
