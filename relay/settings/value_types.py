@@ -122,6 +122,10 @@ def _file_mode(value: object) -> int:
     return int(value, 8)
 
 
+def _octal(mode: int) -> str:
+    return f"{mode:o}"
+
+
 def _masked(value: SecretStr | None) -> str | None:
     return urls.MASK if value else None
 
@@ -186,7 +190,7 @@ FileMode: TypeAlias = Annotated[
     int,
     ValueType("file mode"),
     PlainValidator(_file_mode),
-    PlainSerializer("{:o}".format, return_type=str),
+    PlainSerializer(_octal, return_type=str),
 ]
 """Permission bits, written in octal."""
 

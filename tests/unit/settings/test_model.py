@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import get_args
+
 import pytest
-from pydantic import ValidationError
+from pydantic import PlainSerializer, ValidationError
 
 from relay.settings import Settings
 from relay.settings.model import KEYS, SECTIONS
 from relay.settings.sections.upstream import UpstreamSection
+from relay.settings.value_types import FileMode
 
 
 def test_an_unknown_key_or_section_is_refused() -> None:
@@ -144,6 +148,12 @@ def test_a_unix_socket_is_written_as_it_was_read() -> None:
 def test_a_file_mode_is_octal_text(mode: object) -> None:
     with pytest.raises(ValidationError, match='write three octal digits in quotes, for example "660"'):
         Settings.model_validate({"listen": {"socket_mode": mode}})
+
+
+def test_what_writes_a_file_mode_has_one_parameter() -> None:
+    # str.format does not: with Python 3.13.5 pydantic refuses its signature, and no settings can be read.
+    (serializer,) = (item for item in get_args(FileMode) if isinstance(item, PlainSerializer))
+    assert len(inspect.signature(serializer.func).parameters) == 1
 
 
 def test_no_network_is_open_on_a_unix_socket_alone() -> None:
