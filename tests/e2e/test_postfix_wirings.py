@@ -11,7 +11,7 @@ from parts.client import RawClient, send
 from parts.faults import Step, say, wait
 from parts.logged import wait_upstream
 from parts.phpmailer import send_as_avideo
-from parts.ports import free_port
+from parts.ports import free_port, wait_for_port
 from parts.postfix import USERS, Postfix
 from parts.postfix_wiring import FILTERED, FOLDER, MTA, RELAY, RETURNED, lines, write_relay_settings
 from parts.relay_process import run_relay
@@ -82,6 +82,7 @@ async def test_before_the_queue(start_relay: StartRelay, tmp_path: Path) -> None
     relay = await started(start_relay, "before-queue", tmp_path, ports)
     with wired("before-queue", ports) as postfix:
         await wait_upstream(relay, "up")
+        await wait_for_port(ports[FILTERED])
         await send_twice_at_once(ports[FILTERED])
         # Mail that comes in at the other port is not filtered.
         assert (await send(postfix.port, SENDER, [USERS[5].encode()], mail("unfiltered"))).ok
@@ -105,6 +106,7 @@ async def test_before_the_queue_the_application_receives_the_reply_of_the_relay(
     returned = next(number for number, line in enumerate(master) if line.startswith(f"127.0.0.1:{peer.port}"))
     with Postfix(services=master[:returned]):
         await wait_upstream(relay, "up")
+        await wait_for_port(ports[FILTERED])
         async with await RawClient.open(ports[FILTERED]) as client:
             full, user = await client.begin(SENDER, USERS[0].encode(), USERS[1].encode())
             assert (full.code, full.text, user.code) == (452, b"4.2.2 Mailbox full", 250)
