@@ -95,6 +95,9 @@ image: $(VENV)/run ## build the container image; with BUILDER=podman by Podman
 	BUILDAH_FORMAT=docker $(BUILDER) build -t smtp-dedup-relay \
 	    --build-arg VERSION=$$($(BIN)/python -c 'import relay; print(relay.__version__)') .
 
+host-test: deb ## boot a bare system, install the package, test the service there (as root)
+	packaging/host/run.sh
+
 test-packages: $(VENV)/release deb build/root.tar ## install and purge the package, build and run the image (as root)
 	$(RELEASE)/hadolint Dockerfile
 	$(RELEASE)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml config/compose/avideo.yaml
@@ -147,4 +150,4 @@ $(VENV)/release: requirements/release.txt $(VENV)/dev
 	$(RELEASE)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image test-packages release
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image host-test test-packages release

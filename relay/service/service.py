@@ -199,7 +199,7 @@ class Service:
     async def _renew_certificate(self) -> None:
         """Replaces a self-signed certificate before it expires."""
         await asyncio.sleep(_RENEW_EVERY)
-        if self._certificate is not None and self._certificate.is_due() and self._load_certificate(self._certificate):
+        if self._certificate is not None and _is_due(self._certificate) and self._load_certificate(self._certificate):
             log.info("certificate renewed")
 
     async def drain(self) -> bool:
@@ -294,6 +294,13 @@ async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None
             log.warning("%s did not end within %g s", part, limit)
         elif isinstance(result, BaseException):
             log.error("%s did not end properly", part, exc_info=result)
+
+
+def _is_due(certificate: ServerCertificate) -> bool:
+    try:
+        return certificate.is_due()
+    except OSError:  # loading it will report this
+        return True
 
 
 def _names_of(sockets: list[socket.socket]) -> str:

@@ -15,8 +15,6 @@ from relay.settings.urls import MASK, mask
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_LATER_SECTIONS = frozenset({"service"})
-
 Given: TypeAlias = Mapping[str, tuple[object, str]]
 """Value and source by dotted key."""
 
@@ -49,8 +47,6 @@ def _wrong_value(details: ErrorDetails, given: Given) -> str:
 
 def unknown_key(key: str, source: str) -> str:
     """Returns the message about an unknown key, with the most similar known key."""
-    if _comes_later(key):
-        return f"{key} ({source}): not in this version yet; leave it out"
     if key in SECTIONS:
         keys = ", ".join(known for known in KEYS if known.startswith(f"{key}.") and known != PASSWORD)
         return f"{key} ({source}): this is a section; its keys are {keys}"
@@ -61,8 +57,6 @@ def unknown_key(key: str, source: str) -> str:
 def unknown_variable(name: str) -> str:
     """Returns the message about an unknown variable, with the most similar known one."""
     key = name.removeprefix("RELAY_").replace("__", ".").lower()
-    if _comes_later(key):
-        return f"{name} (environment): not in this version yet; unset it"
     near = _nearest(key)
     remedy = f"did you mean {environment_name(near)}?" if near else "unset it"
     return f"{name} (environment): unknown variable; {remedy}"
@@ -93,10 +87,6 @@ def misplaced_table(name: str, source: str) -> str:
 def _table_meant(key: str) -> str | None:
     section, _, name = key.rpartition(".")
     return nearest_table(name) if section in {"", "dedup"} else None
-
-
-def _comes_later(key: str) -> bool:
-    return key.partition(".")[0] in _LATER_SECTIONS
 
 
 def _nearest(key: str) -> str | None:

@@ -33,8 +33,8 @@ _ACCEPT_AGAIN = 0.1
 """Seconds for which the relay accepts no connection when the system has no more room. Clients wait in the backlog."""
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _GONE = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED}
-_FIRST_MESSAGE = 3.0
-"""Seconds for which clients that connected before a restart may begin their first message."""
+_GRACE = 3.0
+"""Seconds in which the clients that connected before a restart may send their mail and say QUIT."""
 _FINAL_REPLIES = 1.0
 """Seconds at the end of a drain in which messages that wait for claims of others receive their 451."""
 
@@ -112,10 +112,10 @@ class Listener:
 
         Returns False if that takes longer than `limit` seconds.
         """
-        first_message = min(_FIRST_MESSAGE, limit / 2) if self._shared else 0.0
+        grace = min(_GRACE, limit / 2) if self._shared else 0.0
         while self._shared:
             self._leave(self._shared.pop())
-        self.table.start_drain(first_message)
+        self.table.start_drain(grace)
         final_replies = min(_FINAL_REPLIES, limit / 4)
         if await self._transactions_end(limit - final_replies):
             return True

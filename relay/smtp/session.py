@@ -55,8 +55,6 @@ class Session:
         self.extended = False
         """Whether the client sent EHLO last, not HELO."""
         self.peer = peer
-        self.is_new = True
-        """Whether no transaction has begun yet."""
         self.is_encrypted = False
         """Whether the connection uses TLS."""
         self.login = ClientLogin(table, dependencies, peer)
@@ -90,7 +88,7 @@ class Session:
 
     def greeting(self) -> Reply:
         """Returns the first reply (RFC 5321 section 3.1). If it is not positive, the session ends."""
-        if not self._table.may_begin(self):
+        if not self._table.may_begin:
             return replies.DRAINING
         return Reply.of(220, f"{self._relay.policy.hostname} ESMTP smtp-dedup-relay")
 
@@ -185,7 +183,6 @@ class Session:
         self._transaction_until = self._clock() + self._table.limits.session_time
         self._envelope = Envelope(reverse_path, passed_on, offered=self._offered)
         self._refusals = self._named = 0
-        self.is_new = False
         self._transaction = Transaction(
             self._relay,
             self._envelope,
@@ -200,7 +197,7 @@ class Session:
         """Returns the reply that refuses MAIL with this reverse-path, or None."""
         if not self._client_name or self._transaction is not None:
             return replies.BAD_SEQUENCE
-        if not self._table.may_begin(self):
+        if not self._table.may_begin:
             return replies.DRAINING
         if self._clock() >= self._session_until:
             self.refused(SessionRefusal.SESSION_TIME)

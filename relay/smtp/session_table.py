@@ -80,8 +80,8 @@ class SessionTable:
         self.tls = tls
         """The context of TLS handshakes; None if the relay has no certificate."""
         self.draining = False
-        self._first_message_until: asyncio.TimerHandle | None = None
-        """Set while new sessions may begin a transaction although a drain has started."""
+        self._grace: asyncio.TimerHandle | None = None
+        """Set while sessions go on as usual although a drain has started."""
         self.drained = asyncio.Event()
         """Set when a drain has started and no session is in a transaction."""
         self.handlers = Tasks()
@@ -153,39 +153,40 @@ class SessionTable:
 
     def transaction_ended(self) -> None:
         """Notes the end of a transaction, which may end the drain."""
-        if self.draining and not any(session.in_transaction or self.may_begin(session) for session in self._sessions):
+        if self.draining and not any(session.in_transaction or self.may_begin for session in self._sessions):
             self.drained.set()
 
-    def may_begin(self, session: Session) -> bool:
-        """Returns whether a session may begin a transaction."""
-        return not self.draining or (self._first_message_until is not None and session.is_new)
+    @property
+    def may_begin(self) -> bool:
+        """Whether sessions may begin a transaction."""
+        return not self.draining or self._grace is not None
 
-    def start_drain(self, first_message_within: float = 0.0) -> None:
+    def start_drain(self, grace: float = 0.0) -> None:
         """Closes the sessions that are not in a transaction. The others are refused a further one.
 
-        Sessions that have had none yet may begin one for `first_message_within` seconds: their clients connected
-        before the drain, and the relay that follows knows nothing of them.
+        For `grace` seconds all sessions go on as usual before that.
         """
         self.draining = True
-        if first_message_within:
-            loop = asyncio.get_running_loop()
-            self._first_message_until = loop.call_later(first_message_within, self._refuse_all)
-        self._close_idle()
+        if grace:
+            self._grace = asyncio.get_running_loop().call_later(grace, self._end_grace)
+            self.transaction_ended()
+        else:
+            self._close_idle()
 
-    def _refuse_all(self) -> None:
-        self._first_message_until = None
+    def _end_grace(self) -> None:
+        self._grace = None
         self._close_idle()
 
     def _close_idle(self) -> None:
         for session in list(self._sessions):
-            if not session.in_transaction and not self.may_begin(session):
+            if not session.in_transaction:
                 session.close_with(replies.DRAINING)
         self.transaction_ended()
 
     def close_all(self) -> None:
         """Closes all sessions."""
-        if self._first_message_until is not None:
-            self._first_message_until.cancel()
+        if self._grace is not None:
+            self._grace.cancel()
         for session in list(self._sessions):
             session.close_with(replies.DRAINING)
 

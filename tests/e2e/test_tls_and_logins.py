@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 NAME, PASSWORD = "avideo@example.test", "Geheim-1"
 SENDER = "avideo@example.test"
 AT_A_TIME = 4
+_PROTOCOL = re.compile(rb"with ESMTP(S?)(A?) id")
+"""RFC 3848."""
 CERTIFICATES = ("none", "self_signed", "certificate")
 MODES = ("off", "file", "passthrough", "any")
 SECURE = ("", "tls", "ssl")
@@ -153,6 +156,13 @@ async def test_each_combination(kind: str, mode: str, certificate: Path, tmp_pat
     arrived = {recipient.decode() for mail in upstream.accepted for recipient in mail.recipients}
     assert arrived == {address(cell) for cell, ok in found.items() if ok}
     assert len(upstream.accepted) == len(arrived)
+    by_address = {address(cell): cell for cell in found}
+    for message in upstream.accepted:
+        cell = by_address[message.recipients[0].decode()]
+        said = _PROTOCOL.search(message.content)
+        assert said
+        assert not cell.secure or said[1], f"{cell} went without TLS"
+        assert bool(said[2]) == (cell.login and mode != "off"), f"{cell} went with or without a login"
 
 
 def address(cell: Cell) -> str:

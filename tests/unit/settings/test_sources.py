@@ -167,7 +167,6 @@ def test_a_timeout_of_nothing_is_refused() -> None:
         ("ignore = 3", "ignore (file {}): this is a list of tables; write [[ignore]] above the keys of each"),
         ("[[rule]]\nx = 1", "rule (file {}): unknown key; did you mean [[rules]]?"),
         ("[[dedup.rules]]\nx = 1", "dedup.rules (file {}): unknown key; did you mean [[rules]]?"),
-        ("[service]", "service (file {}): not in this version yet; leave it out"),
         (
             "[record]\nkeep = 'mail'",
             'record.keep = "mail" (file {}): only a Maildir can keep messages; write maildir:PATH',
@@ -188,13 +187,6 @@ def test_unknown_flags_and_variables_name_the_nearest() -> None:
         "RELAY_DEDUP__WINDW (environment): unknown variable; did you mean RELAY_DEDUP__WINDOW?"
     )
     assert _error(RELAY_QQ__ZZ="1") == "RELAY_QQ__ZZ (environment): unknown variable; unset it"
-
-
-@pytest.mark.parametrize("key", ["service.workers"])
-def test_keys_of_later_versions_are_errors_that_say_so(key: str) -> None:
-    assert _error(flags={key: "1"}) == f"{key} (flag --set): not in this version yet; leave it out"
-    name = environment_name(key)
-    assert _error(**{name: "1"}) == f"{name} (environment): not in this version yet; unset it"
 
 
 @pytest.mark.parametrize("name", ["rules", "rules.0.subject", "ignore", "ignore.text"])
