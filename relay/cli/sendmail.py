@@ -107,6 +107,8 @@ def sendmail(mode: str, address: str | None, fallback: str, **options: Any) -> N
         raise _WrongArguments(
             f"-b{mode} is not supported; call the mail server's own sendmail for it, or use -bm or -bs"
         )
+    if sys.stdin is None:
+        _end(EX_DATAERR, "stdin is closed; pass the message there")
     relay = _relay_address(address)
     if mode == "s":
         _speak(relay, fallback)
@@ -122,7 +124,7 @@ def _speak(relay: RelayAddress, fallback: str) -> None:
         run_dialog(relay, sys.stdin.fileno(), sys.stdout.fileno())
     except RelayAway as error:
         if fallback:
-            _run_fallback(fallback, ["-bs"])
+            raise click.exceptions.Exit(_run_fallback(fallback, ["-bs"])) from None
         click.echo("421 4.3.2 The relay is not available, try again later\r\n", nl=False)
         _end(EX_TEMPFAIL, str(error))
 
@@ -157,7 +159,7 @@ def _send(
         refusals = hand_over(mail, relay, sender.host, notification)
     except RelayAway as error:
         if fallback:
-            _fall_back(fallback, mail, mail.recipients)
+            raise click.exceptions.Exit(_fall_back(fallback, mail, mail.recipients)) from None
         _end(EX_TEMPFAIL, str(error))
     _report(mail, refusals, fallback)
 
@@ -167,12 +169,11 @@ def _report(mail: Mail, refusals: Sequence[Refusal], fallback: str) -> None:
     for refusal in refusals:
         click.echo(f"error: {printable(refusal.recipient)}: {refusal.code} {printable(refusal.text)}", err=True)
     waiting = [refusal.recipient for refusal in refusals if not refusal.is_permanent]
-    if waiting and fallback:
-        _fall_back(fallback, mail, waiting)
-    if waiting:
+    if waiting and not fallback:
         _end(EX_TEMPFAIL, "the relay did not take the mail for all recipients; try again later")
-    if refusals:
-        raise click.exceptions.Exit(_status(refusals[0]))
+    status = _fall_back(fallback, mail, waiting) if waiting else 0
+    permanent = [_status(refusal) for refusal in refusals if refusal.is_permanent]
+    raise click.exceptions.Exit(status or next(iter(permanent), 0))
 
 
 def _status(refusal: Refusal) -> int:
@@ -181,13 +182,13 @@ def _status(refusal: Refusal) -> int:
     return EX_NOUSER if refusal.text.startswith("5.1.1") else EX_UNAVAILABLE
 
 
-def _fall_back(command: str, mail: Mail, recipients: Sequence[str]) -> NoReturn:
+def _fall_back(command: str, mail: Mail, recipients: Sequence[str]) -> int:
     arguments = ["-i", "-f", mail.reverse_path or "<>", "--", *recipients]
-    _run_fallback(command, arguments, mail.content.replace(b"\r\n", b"\n"))
+    return _run_fallback(command, arguments, mail.content.replace(b"\r\n", b"\n"))
 
 
-def _run_fallback(command: str, arguments: Sequence[str], content: bytes | None = None) -> NoReturn:
-    """Runs the fallback command and ends with its status. Without content it inherits stdin."""
+def _run_fallback(command: str, arguments: Sequence[str], content: bytes | None = None) -> int:
+    """Runs the fallback command and returns its exit status. Without content it inherits stdin."""
     import shlex
     import subprocess
 
@@ -195,7 +196,7 @@ def _run_fallback(command: str, arguments: Sequence[str], content: bytes | None 
         finished = subprocess.run([*shlex.split(command), *arguments], input=content, check=False)  # noqa: S603
     except (OSError, ValueError) as error:
         _end(EX_TEMPFAIL, f"the fallback command cannot be run: {error}")
-    raise click.exceptions.Exit(finished.returncode if finished.returncode >= 0 else EX_TEMPFAIL)
+    return finished.returncode if finished.returncode >= 0 else EX_TEMPFAIL
 
 
 def _relay_address(given: str | None) -> RelayAddress:
@@ -219,6 +220,8 @@ def _configured() -> str:
         text = _CONFIG.read_text("utf-8")
     except OSError:
         return ""
+    except UnicodeDecodeError as error:
+        _end(EX_CONFIG, f"{_CONFIG} cannot be read: {error}; give --relay, or correct the file")
     import tomllib
 
     try:

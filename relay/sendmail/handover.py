@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 import socket
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class RelayAddress:
                 raise
         except OSError as error:
             raise RelayAway(f"no relay answers at {self}: {error.strerror or error}") from error
+        except UnicodeError as error:  # no host name
+            raise RelayAway(f"no relay answers at {self}: {error}") from error
         return connection
 
     def __str__(self) -> str:
@@ -89,11 +92,10 @@ class Notification:
 class _Client(smtplib.SMTP):
     """smtplib's client on a connection to the relay."""
 
-    command_encoding = "utf-8"
-
     def __init__(self, address: RelayAddress, name: str) -> None:
         self._address = address
         super().__init__(str(address), 1, local_hostname=name)
+        self.command_encoding = "utf-8"  # addresses beyond ASCII; smtplib's own constructor sets ASCII
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         del host, port, timeout
@@ -106,11 +108,16 @@ def hand_over(mail: Mail, address: RelayAddress, name: str, notification: Notifi
     Raises `RelayAway` if the relay cannot be reached, or ends the session before its reply to the final dot.
     """
     try:
-        with _Client(address, name) as client:
+        with contextlib.closing(_Client(address, name)) as client:
             if client.sock is not None:
                 client.sock.settimeout(_REPLY_WITHIN)
             client.ehlo_or_helo_if_needed()
-            return _transaction(client, mail, notification)
+            refusals = _transaction(client, mail, notification)
+            with contextlib.suppress(
+                OSError
+            ):  # the mail has its reply: a drain that answers QUIT with 421 changes nothing
+                client.quit()
+            return refusals
     except (smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError, smtplib.SMTPHeloError) as error:
         raise RelayAway(f"the relay at {address} ended the session: {_reason(error)}") from error
     except OSError as error:

@@ -15,8 +15,11 @@ _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _MBOX = b"From "
 _DROPPED = frozenset((b"bcc", b"resent-bcc"))
 _ADDRESSED = (b"to", b"cc", b"bcc")
-_MAILBOX = re.compile(r'(?:"(?:[^"\\\r\n]|\\[^\r\n])*"|[^\s"<>(),;:\\\x00-\x1f\x7f])+')
-"""What may be a recipient or a sender. Not checked further: the relay and the mail server do that."""
+_MAILBOX = re.compile(
+    r'(?:"(?:[^"\\\r\n\ud800-\udfff]|\\[^\r\n\ud800-\udfff])*"|[^\s"<>(),;:\\\x00-\x1f\x7f\ud800-\udfff])+'
+)
+"""What may be a recipient or a sender: no octets that are not UTF-8, which Python reads as surrogates. Not checked
+further: the relay and the mail server do that."""
 
 
 class UnreadableMail(Exception):  # noqa: N818 - a result of reading
@@ -70,7 +73,7 @@ def complete(
     names = {name for name, _ in fields}
     added = []
     if b"from" not in names:
-        added.append(_field("From", formataddr((sender.full_name, sender.address))))
+        added.append(_field("From", _mailbox(sender.full_name, sender.address)))
     if b"date" not in names:
         added.append(_field("Date", format_datetime(now)))
     if b"message-id" not in names:
@@ -125,6 +128,12 @@ def _addresses(fields: list[tuple[bytes, list[bytes]]]) -> Iterator[str]:
         if not addresses and "@" in value:
             raise UnreadableMail(f"the {name.decode('ascii').title()} field cannot be read: {value!r}")
         yield from addresses
+
+
+def _mailbox(name: str, address: str) -> str:
+    """Returns what `formataddr` does, and also takes an address beyond ASCII, and any octets in the name."""
+    phrase = " ".join(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
+    return formataddr((phrase, "a")).removesuffix("<a>") + f"<{address}>" if phrase else address
 
 
 def _field(name: str, value: str) -> bytes:

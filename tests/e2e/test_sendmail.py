@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from parts.faults import Step, say
+from parts.peer import ScriptedPeer
 from parts.phpmailer import send_as_avideo
 from parts.ports import HOST, free_port
 from parts.relay_process import Finished
@@ -174,6 +175,51 @@ async def test_a_refusal_for_now_sends_only_those_recipients_to_the_fallback(
     assert (tmp_path / "arguments").read_text().split()[-1] == "h@example.test"
 
 
+async def test_a_fallback_for_some_recipients_hides_no_permanent_refusal(relay: SharedRelay) -> None:
+    async with relay.peer() as upstream:
+        upstream.on(Step.RCPT, say(b"451 4.2.1 busy"), matching=b"later@")
+        upstream.on(Step.RCPT, say(b"550 5.1.1 no such user"), matching=b"unknown@")
+        recipients = ("later@example.test", "unknown@example.test")
+        result = await call(*at(relay), "--fallback", "true", *recipients, stdin=MAIL + b"mixed\n")
+    assert result.status == 67
+    assert "unknown@example.test: 550" in result.stderr
+
+
+async def test_a_421_to_quit_does_not_undo_an_accepted_mail() -> None:
+    """A relay that begins to drain closes its idle sessions with 421."""
+    async with ScriptedPeer() as relay:
+        relay.on(Step.QUIT, say(b"421 4.3.2 draining"))
+        arguments = ("--relay", f"{HOST}:{relay.port}", "--fallback", "false", "q@example.test")
+        assert await call(*arguments) == Finished(0, "", "")
+    assert [mail.recipients for mail in relay.accepted] == [(b"q@example.test",)]
+
+
+async def test_a_from_field_is_made_of_any_name_and_address(relay: SharedRelay) -> None:
+    source = b"Subject: names\n\nx\n"
+    async with relay.peer() as upstream:
+        for name, sender in (
+            ("J\u00fcrgen", "a@example.test"),
+            ("\udcfc", "j\u00fcrgen@example.test"),
+            ("A\nB: c", "b@x.test"),
+        ):
+            assert await call(*at(relay), "-F", name, "-f", sender, "n@example.test", stdin=source) == Finished(
+                0, "", ""
+            )
+    found = [mail.content.partition(b"From: ")[2].partition(b"\r\n")[0] for mail in upstream.accepted]
+    assert found == [
+        b"=?utf-8?q?J=C3=BCrgen?= <a@example.test>",
+        "=?utf-8?b?77+9?= <j\u00fcrgen@example.test>".encode(),
+        b'"A B: c" <b@x.test>',
+    ]
+
+
+async def test_a_closed_stdin_is_explained() -> None:
+    command = f"{shlex.join(SENDMAIL)} --relay {HOST}:1 x@example.test <&-"
+    process = await asyncio.create_subprocess_shell(command, stderr=asyncio.subprocess.PIPE)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (65, b"error: stdin is closed; pass the message there\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "says"),
     [
@@ -182,6 +228,8 @@ async def test_a_refusal_for_now_sends_only_those_recipients_to_the_fallback(
         (("--", "-oQ/tmp"), MAIL, 65, "'-oQ/tmp' is no mail address"),
         (("-t",), b"To: -oQ/tmp@example.test\n\n", 65, "is no mail address"),
         (("-f", "a b@example.test", "x@example.test"), MAIL, 65, "'a b@example.test' is no mail address"),
+        (("-t",), b"To: \xff@example.test\n\n", 65, "is no mail address"),
+        (("--relay", ".x.:25", "x@example.test"), MAIL, 75, "no relay answers at .x.:25"),
         (("-bp",), b"", 64, "-bp is not supported"),
         (("-N", "always", "x@example.test"), MAIL, 64, "write never, or some of"),
         (("--unknown",), b"", 64, "No such option"),
