@@ -28,8 +28,8 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
     if path is None:
         yield Finding(
             key,
-            'none, so clients send without TLS: leave "SMTP secure" empty in AVideo; "tls" and "ssl" fail there with '
-            '"SMTP Error: Could not connect to SMTP host" without one. tls.self_signed = true makes one',
+            'none, so clients send without TLS. In AVideo leave "SMTP secure" empty: "tls" and "ssl" need a '
+            'certificate ("SMTP Error: Could not connect to SMTP host"). tls.self_signed = true makes one',
         )
         return
     try:

@@ -124,4 +124,6 @@ def listen_remedy(key: str, reason: str) -> str:
     """Returns the remedy for an address that cannot be listened on for this reason."""
     if "group" in reason:
         return "correct listen.socket_group, or add the relay's user to the group"
+    if reason == os.strerror(errno.ENOENT):
+        return f"make the folder, or choose another {key}"
     return f"choose another {key}" + (", or stop the program that uses it" if reason == _IN_USE else "")

@@ -38,7 +38,7 @@ def parse_record_id(ctx: click.Context, param: click.Parameter, value: str) -> s
     """Returns the ID of a record in lower case."""
     del ctx, param
     if not _ID.fullmatch(value.strip()):
-        raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits")
+        raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits; relay suppressed lists them")
     return value.strip().lower()
 
 

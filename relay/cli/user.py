@@ -110,7 +110,7 @@ def remove(name: str, config_file: Path | None, path: Path | None) -> None:
 @click.argument("name", required=False)
 @_file_options
 def list_users(name: str | None, config_file: Path | None, path: Path | None) -> None:
-    """List the users, or one of them, with the sender addresses that each may use."""
+    """List the users and the sender addresses of each."""
     from relay.logins.users_file import read_users
 
     file = _users_file(path, config_file)

@@ -54,10 +54,11 @@ class RelayAddress:
             except BaseException:
                 connection.close()
                 raise
-        except OSError as error:
-            raise RelayAway(f"no relay answers at {self}: {error.strerror or error}") from error
-        except UnicodeError as error:  # no host name
-            raise RelayAway(f"no relay answers at {self}: {error}") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host name
+            reason = getattr(error, "strerror", "") or error
+            raise RelayAway(
+                f"no relay answers at {self}: {reason}; start it, or name its address by --relay"
+            ) from error
         return connection
 
     def __str__(self) -> str:

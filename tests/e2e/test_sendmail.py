@@ -136,6 +136,7 @@ async def test_without_a_relay_the_caller_must_try_again() -> None:
     result = await call("--relay", f"{HOST}:{free_port()}", "e@example.test")
     assert result.status == 75
     assert result.stderr.startswith("error: no relay answers at 127.0.0.1:")
+    assert result.stderr.endswith("; start it, or name its address by --relay\n")
     result = await call("--relay", "unix:/nonexistent/socket", "-bs")
     assert result.status == 75
     assert result.stdout == "421 4.3.2 The relay is not available, try again later\r\n"

@@ -198,6 +198,8 @@ async def test_check_and_serve_name_what_is_wrong(peer: ScriptedPeer, path: Path
     )
     assert f"FAIL  listen.address: {listen} cannot be listened on: there is no group nix\n" in result.stdout
     assert "to fix: correct listen.socket_group" in result.stdout
+    result = await check("--upstream", UPSTREAM, "--store", "memory:", listen=f"unix:{tmp_path}/missing/smtp.sock")
+    assert "to fix: make the folder, or choose another listen.address\n" in result.stdout
     async with servers.relay(peer.url, {"listen.address": listen}):
         result = await check("--upstream", UPSTREAM, "--store", "memory:", listen=listen)
         assert f"ok    listen.address: {listen} is held by a relay (fine if it is this one)\n" in result.stdout
