@@ -195,9 +195,15 @@ class Listener:
         if refusal is None:
             self.table.headers_awaited += 1
             connection.setblocking(False)
-            self.table.handlers.start(self._read_header(listening, connection, balancer), "PROXY header")
+            self.table.handlers.start(self._begin_with_header(listening, connection, balancer), "PROXY header")
         else:
             self._refuse(listening, connection, balancer, refusal)
+
+    async def _begin_with_header(self, listening: socket.socket, connection: socket.socket, balancer: str) -> None:
+        try:
+            await self._read_header(listening, connection, balancer)
+        finally:
+            self.table.transaction_ended()  # a drain waits for clients that connected before it
 
     async def _read_header(self, listening: socket.socket, connection: socket.socket, balancer: str) -> None:
         try:

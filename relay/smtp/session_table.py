@@ -107,14 +107,14 @@ class SessionTable:
         is_trusted = bool(peer) and _is_in(peer, self.limits.networks)
         if not peer or not (self.limits.logins or is_trusted):
             return SessionRefusal.NETWORK
-        most = 0 if is_trusted or self.draining else self.limits.client_sessions
+        most = 0 if is_trusted or not self.may_begin else self.limits.client_sessions
         if 0 < most <= self._clients[client_of(peer)]:
             return SessionRefusal.CLIENT_SESSIONS
         return self.refusal_for_want_of_places(peer)
 
     def refusal_for_want_of_places(self, peer: str = "") -> SessionRefusal | None:
         """Returns why a client of any network is refused, or None. `peer` is empty while the client is not known."""
-        if self.draining:
+        if not self.may_begin:
             return SessionRefusal.DRAINING
         places = min(self.limits.sessions, self.limits.descriptors)
         free, held = places - len(self._sessions) - self.headers_awaited, self._clients[client_of(peer)]
@@ -153,7 +153,9 @@ class SessionTable:
 
     def transaction_ended(self) -> None:
         """Notes the end of a transaction, which may end the drain."""
-        if self.draining and not any(session.in_transaction or self.may_begin for session in self._sessions):
+        if self.may_begin and (self._sessions or self.headers_awaited):
+            return
+        if self.draining and not any(session.in_transaction for session in self._sessions):
             self.drained.set()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import socket
@@ -355,3 +356,21 @@ def _set_nodelay(client: RawClient) -> None:
 
 def _copy(authority: Authority, certificate: Path) -> None:
     certificate.write_bytes(authority.issue().read_bytes())
+
+
+async def test_a_client_that_connected_before_a_restart_may_send_though_its_header_came_later(
+    peer: ScriptedPeer,
+) -> None:
+    async with servers.relay(peer.url, {**SETTINGS, "listen.reuse_port": True}) as relay:
+        listener = relay.service.listener
+        client, silent = [await RawClient.open(relay.port, greeted=False) for _ in range(2)]
+        async with client, silent:
+            await until(lambda: listener.table.headers_awaited == 2, "two connections without a header")
+            drain = asyncio.create_task(listener.drain(20.0))
+            await until(lambda: listener.draining, "the drain")
+            await client.send_raw(CLIENT)
+            assert (await client.read_reply()).code == 220
+            await client.begin(b"a@example.test", b"b@example.test")
+            assert (await client.content(MAIL)).code == 250
+        assert await drain
+    assert peer.copies() == {b"b@example.test": 1}
