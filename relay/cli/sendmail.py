@@ -237,7 +237,7 @@ def _sender(reverse_path: str | None, full_name: str) -> Sender:
     from relay.sendmail.mail import Sender
 
     try:
-        host = _MAIL_NAME.read_text("ascii").strip()
+        host = _MAIL_NAME.read_text("ascii").strip().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError):
         host = ""
     host = host or socket.gethostname()

@@ -36,9 +36,23 @@ def inherited_sockets(environ: MutableMapping[str, str]) -> dict[str, list[socke
                 f'a socket that the service manager passed is called "{name}"; write FileDescriptorName= in its socket '
                 f"unit, with one of {', '.join(NAMES)}"
             )
-        os.set_inheritable(descriptor, False)
-        found.setdefault(name, []).append(socket.socket(fileno=descriptor))
+        found.setdefault(name, []).append(_listening(descriptor, name))
     return found
+
+
+def _listening(descriptor: int, name: str) -> socket.socket:
+    """Returns the listening socket of a descriptor. Raises `ValueError` if it is none."""
+    try:
+        os.set_inheritable(descriptor, False)
+        listening = socket.socket(fileno=descriptor)
+        if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return listening
+    except OSError:
+        pass
+    raise ValueError(
+        f'descriptor {descriptor} ("{name}"), which the service manager passed, does not listen for connections; write '
+        "ListenStream= and Accept=no in its socket unit"
+    )
 
 
 class ServiceManager:

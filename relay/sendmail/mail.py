@@ -79,7 +79,7 @@ def complete(
     if b"message-id" not in names:
         added.append(_field("Message-ID", make_msgid(domain=sender.host)))
     kept = [line for name, field in fields if name not in _DROPPED for line in field]
-    return Mail(sender.reverse_path, tuple(dict.fromkeys(found)), b"".join([*added, *kept, b"\r\n", *body]))
+    return Mail(sender.reverse_path, tuple(dict.fromkeys(found)), b"".join([*added, *kept, b"\r\n", body]))
 
 
 def check_address(address: str) -> None:
@@ -91,10 +91,10 @@ def check_address(address: str) -> None:
         raise UnreadableMail(f"{address!r} is no mail address")
 
 
-def _split(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, list[bytes]]], list[bytes]]:
-    """Returns the header fields, each with its lower-case name and its lines, and the lines of the body."""
+def _split(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, list[bytes]]], bytearray]:
+    """Returns the header fields, each with its lower-case name and its lines, and the body."""
     fields: list[tuple[bytes, list[bytes]]] = []
-    body: list[bytes] = []
+    body = bytearray()
     in_header, is_first = True, True
     for raw in lines:
         line = raw.removesuffix(b"\n").removesuffix(b"\r") + b"\r\n"
@@ -102,7 +102,7 @@ def _split(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, list[bytes]]], lis
             continue
         is_first = False
         if not in_header:
-            body.append(line)
+            body += line
         elif line == b"\r\n":
             in_header = False
         elif fields and line[:1] in b" \t":
@@ -111,7 +111,7 @@ def _split(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, list[bytes]]], lis
             fields.append((found[1].lower(), [line]))
         else:  # no header field: the body began without an empty line
             in_header = False
-            body.append(line)
+            body += line
     return fields, body
 
 

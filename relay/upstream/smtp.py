@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from relay.core.client import client_of
 from relay.core.envelope import Envelope
 from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
 from relay.core.login import Login
@@ -104,7 +105,7 @@ class SmtpUpstream:
         return "auth" in self._pool.extensions.get(0, {"auth": ""})
 
     async def _log_in(self, credentials: Credentials, peer: str) -> Login | Reply:
-        reply = await SmtpDelivery(self._context, Envelope(b""), peer, credentials).log_in()
+        reply = await SmtpDelivery(self._context, Envelope(b""), client_of(peer), credentials).log_in()
         return Login(credentials.name, identity=credentials) if reply.positive else reply
 
     @property

@@ -194,6 +194,14 @@ async def test_a_socket_that_cannot_be_served_is_an_error(
     held.close()
 
 
+async def test_a_descriptor_that_does_not_listen_is_an_error(peer: ScriptedPeer, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        async with Managed(tmp_path, [("smtp", datagrams)], "--upstream", peer.url, wait=False) as relay:
+            async with asyncio.timeout(LONGEST):
+                assert await relay.ended() == 78
+    assert 'descriptor 3 ("smtp"), which the service manager passed, does not listen' in relay.log.read_text()
+
+
 async def test_the_service_manager_hears_what_the_relay_does(peer: ScriptedPeer, tmp_path: Path) -> None:
     smtp = listening()
     relay = Managed(tmp_path, [("smtp", smtp)], "--upstream", peer.url, "--http", "")
