@@ -89,7 +89,7 @@ def _connect(key: str, address: HostPort | UnixAddress, settings: Settings) -> s
     from relay.settings.addresses import HostPort
 
     if not isinstance(address, HostPort):
-        return _connect_to_unix_socket(address)
+        return unix_socket.connect(address.path, _ANSWER_LIMIT)
     connection = socket.create_connection((address.host, address.port), timeout=_ANSWER_LIMIT)
     try:
         own = ip_address(connection.getsockname()[0])
@@ -99,17 +99,6 @@ def _connect(key: str, address: HostPort | UnixAddress, settings: Settings) -> s
     except OSError:
         connection.close()
         raise
-
-
-def _connect_to_unix_socket(address: UnixAddress) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_ANSWER_LIMIT)
-    try:
-        connection.connect(os.fspath(address.path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 def _in_tls(connection: socket.socket) -> socket.socket:

@@ -6,13 +6,11 @@ ends with 1 if the file is out of date.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.core.ruling import DEFAULT
 from relay.monitor.metrics import Metrics
+from relay.runtime.generated import run_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,15 +110,7 @@ def _labels_without_samples(metric: Metric) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes docs/metrics.md, or checks it."""
-    parser = argparse.ArgumentParser(prog="python -m relay.monitor.reference", description=main.__doc__)
-    parser.add_argument("root", type=Path, help="the project's root folder")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is out of date")
-    options = parser.parse_args(arguments)
-    path, text = options.root / _FILE, reference_markdown()
-    if not options.check:
-        path.write_text(text, "utf-8")
-    elif not path.exists() or path.read_text("utf-8") != text:
-        sys.exit(f"out of date: {_FILE}; run `{_COMMAND}`")
+    run_generator("relay.monitor.reference", main.__doc__, {_FILE: reference_markdown}, arguments)
 
 
 if __name__ == "__main__":

@@ -63,15 +63,25 @@ def check_free(path: Path) -> bool:
         return False
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError("the file there is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_ANSWER_LIMIT)
-        try:
-            client.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        except OSError:  # no permission, or another type of socket: a process may listen
-            pass
+    try:
+        connect(path, _ANSWER_LIMIT).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except OSError:  # no permission, or another type of socket: a process may listen
+        pass
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def connect(path: str | Path, limit: float) -> socket.socket:
+    """Returns a connection to a Unix socket; `limit` in seconds, for each step. Raises `OSError`."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(limit)
+        connection.connect(os.fspath(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def group_id(group: str) -> int:

@@ -8,6 +8,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relay.runtime import unix_socket
+
 if TYPE_CHECKING:
     from relay.sendmail.mail import Mail
 
@@ -47,19 +49,12 @@ class RelayAddress:
         try:
             if not self.path:
                 return socket.create_connection((self.host, self.port), _CONNECT_WITHIN)
-            connection = socket.socket(socket.AF_UNIX)
-            try:
-                connection.settimeout(_CONNECT_WITHIN)
-                connection.connect(self.path)
-            except BaseException:
-                connection.close()
-                raise
+            return unix_socket.connect(self.path, _CONNECT_WITHIN)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host name
             reason = getattr(error, "strerror", "") or error
             raise RelayAway(
                 f"no relay answers at {self}: {reason}; start it, or name its address by --relay"
             ) from error
-        return connection
 
     def __str__(self) -> str:
         if self.path:

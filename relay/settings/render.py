@@ -6,14 +6,12 @@ and names the files that are out of date.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from relay.runtime.generated import run_generator
 from relay.settings import effective
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
@@ -159,20 +157,8 @@ def reference_markdown() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the generated files, or checks them. Exits 1 and names those that are out of date."""
-    parser = argparse.ArgumentParser(prog="python -m relay.settings.render", description=main.__doc__)
-    parser.add_argument("root", type=Path, help="the project's root folder")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is out of date")
-    options = parser.parse_args(arguments)
-    stale = []
-    for name, text in {"config/relay.toml": example_toml(), "docs/settings.md": reference_markdown()}.items():
-        path = options.root / name
-        if not options.check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-        elif not path.exists() or path.read_text("utf-8") != text:
-            stale.append(name)
-    if stale:
-        sys.exit(f"out of date: {', '.join(stale)}; run `{_COMMAND}`")
+    files = {"config/relay.toml": example_toml, "docs/settings.md": reference_markdown}
+    run_generator("relay.settings.render", main.__doc__, files, arguments)
 
 
 def _facts(key: str) -> list[str]:
