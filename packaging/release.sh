@@ -9,8 +9,8 @@ python=.venv/bin/python
 version=$($python -c 'import relay; print(relay.__version__)')
 
 heading=$(grep -m 1 '^## ' CHANGELOG.md)
-case "$heading " in
-"## $version "*) ;;
+case "$heading" in
+"## [$version] - "*) ;;
 *)
     echo "relay/__init__.py says $version, CHANGELOG.md begins with \"$heading\"" >&2
     exit 1
@@ -34,4 +34,4 @@ sed "s/^dynamic = .*/version = \"$version\"/" pyproject.toml >build/sbom/pyproje
 (cd "$folder" && sha256sum -- *) >build/SHA256SUMS
 mv build/SHA256SUMS "$folder"
 ls -l "$folder"
-case "$heading" in *"(not released)"*) echo "To publish it, write its date in CHANGELOG.md first: $heading" >&2 ;; esac
+case "$heading" in *"not released") echo "To publish it, write its date in CHANGELOG.md first: $heading" >&2 ;; esac

@@ -134,7 +134,9 @@ def test_compose_mounts_files_that_exist() -> None:
 
 
 def test_the_changelog_begins_with_the_version() -> None:
-    headings = re.findall(r"^## (\S+)", (_TREE / "CHANGELOG.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^## \[(\S+)\] - (?:not released|\d{4}-\d\d-\d\d)$", (_TREE / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
     assert headings[0] == relay.__version__
 
 
