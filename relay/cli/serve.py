@@ -43,7 +43,7 @@ def serve(loaded: Loaded) -> None:
     from relay.settings.sources import upstream_password
 
     settings = loaded.settings
-    password = upstream_password(settings)
+    upstream_password(settings)  # a wrong file is reported now, in one line, and not in the log
     ignore_other_signals()  # until the relay handles them
     lines = configure(settings.log.format, settings.log.level, sys.stderr, addresses=settings.log.addresses)
 
@@ -62,7 +62,7 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        _run(run(settings, password, log_start, lines))
+        _run(run(loaded, log_start, lines))
     except CannotListenError as error:
         # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
         raise CommandError(*_listen_errors(error, settings)) from error

@@ -18,7 +18,7 @@ from relay.core.envelope import fold
 from relay.core.ruling import Action
 from relay.demo.messages import SITE, notification, recovery
 from relay.service import Service
-from relay.settings import Settings
+from relay.settings import Loaded, Settings
 from relay.settings.rules import build_judge
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def run_scenario() -> list[StepResult]:
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         upstream = CountingUpstream()
         port = await upstream.start()
-        service = Service(_settings(port, Path(folder)))
+        service = Service(Loaded(_settings(port, Path(folder))))
         await service.start()
         try:
             return [await _run_step(step, service, upstream) for step in steps()]

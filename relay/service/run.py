@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.monitor.log_writer import LogWriter
-    from relay.settings import Settings
+    from relay.settings import Loaded, Settings
 
 _FORCE_AFTER = 1.0
 """Seconds from the end of `limits.drain` to the end by force."""
@@ -31,19 +31,17 @@ _SWITCH_INTERVAL = 0.0005
 """Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
 
 
-async def serve(
-    settings: Settings, password: str | None, ready: Callable[[Service], None], log_writer: LogWriter
-) -> NoReturn:
+async def serve(loaded: Loaded, ready: Callable[[Service], None], log_writer: LogWriter) -> NoReturn:
     """Runs until SIGTERM or SIGINT, then drains and ends the process. A second signal ends it at once.
 
     `ready` is called once the relay listens. The exit status is 1 if transactions were cut off at the end of the drain,
     else 0. Raises `SettingsError` or `CannotListenError` if the relay cannot start.
     """
-    inherited = _inherited_sockets(settings)
+    inherited = _inherited_sockets(loaded.settings)
     manager = ServiceManager(os.environ)
     raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    service = Service(settings, password)
+    service = Service(loaded)
     log_writer.start(service.metrics.log_lines_dropped.inc)
 
     def reload() -> None:
@@ -52,7 +50,7 @@ async def serve(
         manager.notify("READY=1", f"STATUS={service.summary}")
 
     background = Tasks()
-    with handled_signals(settings.limits.drain + _FORCE_AFTER, reload) as stop:
+    with handled_signals(loaded.settings.limits.drain + _FORCE_AFTER, reload) as stop:
         try:
             await service.start(inherited)
             ready(service)

@@ -36,6 +36,7 @@ from relay.service.build import (
 )
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
+from relay.settings.sources import upstream_password
 from relay.smtp.listener import Listener
 from relay.upstream.smtp import SmtpUpstream
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Coroutine, Mapping
 
-    from relay.settings import Settings
+    from relay.settings import Loaded
     from relay.settings.addresses import UnixAddress
     from relay.smtp.certificate import ServerCertificate
 
@@ -60,14 +61,18 @@ _LEAST_CLOSING_TIME = 1.0
 class Service:
     """A relay: `start`, then `drain` and `close`."""
 
-    def __init__(self, settings: Settings, password: str | None = None) -> None:
-        self._settings = settings
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        """The settings in force, with the source of each."""
+        settings = loaded.settings
         self._judge = build_judge(settings)
         self.metrics = Metrics([*(rule.name for rule in self._judge.rules), DEFAULT])
         self.metrics.observing.set(settings.dedup.mode == "observe")
         store = build_store(settings)
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
-        self.upstream = build_upstream(settings, password, self._set_upstream_up, self.metrics.upstream_step)
+        self.upstream = build_upstream(
+            settings, upstream_password(settings), self._set_upstream_up, self.metrics.upstream_step
+        )
         self.authenticator = build_authenticator(settings, self.upstream)
         self.claims = ClaimManager(
             self.store,
@@ -99,16 +104,16 @@ class Service:
 
     def _dependencies(self) -> Dependencies:
         return Dependencies(
-            policy=build_policy(self._settings),
+            policy=build_policy(self.loaded.settings),
             upstream=self.upstream,
             authenticator=self.authenticator,
             claims=self.claims,
-            reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self._settings.log.addresses)),
+            reporter=LogAndMetricsReporter(self.metrics, MessageLog(addresses=self.loaded.settings.log.addresses)),
             judge=self._judge,
             executors=self._executors,
             memory=self._memory,
             records=self.records,
-            pseudonyms=build_pseudonyms(self._settings),
+            pseudonyms=build_pseudonyms(self.loaded.settings),
             loop_ids=self._loop_ids,
             new_id=lambda: secrets.token_hex(6),
             clock=time.monotonic,
@@ -127,7 +132,7 @@ class Service:
         self._on_store_change(self.store.up)
         self.claims.start()
         self.records.start()
-        settings = self._settings
+        settings = self.loaded.settings
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
         if isinstance(self.upstream, SmtpUpstream):
             self._tasks.start(self.upstream.learn(), "learn extensions")
@@ -154,7 +159,7 @@ class Service:
             self.http_address = await _listen("http.address", http, self._http.start(http.host, http.port))
 
     def _warn_of_unused(self, inherited: Mapping[str, list[socket.socket]]) -> None:
-        settings = self._settings
+        settings = self.loaded.settings
         for name, key, address in (
             ("smtp", "listen.address", settings.listen.address),
             ("smtps", "listen.tls_address", settings.listen.tls_address),
@@ -166,7 +171,7 @@ class Service:
 
     async def _start_listener(self) -> int:
         """Listens on `listen.address`, and returns the port; 0 for a Unix socket."""
-        listen = self._settings.listen
+        listen = self.loaded.settings.listen
         if isinstance(listen.address, HostPort):
             address, reuse_port = listen.address, listen.reuse_port
             return await self.listener.start(address.host, address.port, reuse_port=reuse_port)
@@ -204,7 +209,7 @@ class Service:
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
-        return await self.listener.drain(max(self._settings.limits.drain - self._closing_time, 0.0))
+        return await self.listener.drain(max(self.loaded.settings.limits.drain - self._closing_time, 0.0))
 
     async def close(self) -> None:
         """Ends all parts, each within a limit. The store ends last, so that all acceptances can be written."""
@@ -226,7 +231,7 @@ class Service:
     @property
     def _closing_time(self) -> float:
         """Seconds of `limits.drain` for `close`, in which the last acceptances are written to a store that may hang."""
-        settings = self._settings
+        settings = self.loaded.settings
         return max(_LEAST_CLOSING_TIME, min(4 * settings.store.timeout, settings.limits.drain / 2))
 
     def state(self) -> tuple[bool, Mapping[str, object]]:

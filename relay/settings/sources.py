@@ -61,8 +61,9 @@ class Loaded:
     """Valid settings with the source of each key, and warnings."""
 
     settings: Settings
-    provenance: Mapping[str, str]
-    warnings: tuple[str, ...]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Where each value is from, by dotted key: `default`, `file PATH`, `environment NAME` or `flag NAME`."""
+    warnings: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
     """Durations and sizes as their source writes them, by dotted key."""
 

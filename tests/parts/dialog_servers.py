@@ -12,7 +12,7 @@ from aiosmtpd.smtp import SMTP
 from parts.ports import HOST
 from parts.waiting import until
 from relay.service import Service
-from relay.settings import Settings
+from relay.settings import Loaded, Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -49,7 +49,7 @@ async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> 
     for key, value in keys.items():
         section, _, name = key.partition(".")
         tree.setdefault(section, {})[name] = value
-    service = Service(Settings.model_validate(tree))
+    service = Service(Loaded(Settings.model_validate(tree)))
     await service.start()
     try:
         await until(lambda: service.state()[0], "the upstream")
