@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.claim import Claim, Done, Fingerprint, Free, Held, Peek, Release, Renew, Token, Unknown, Won
 from relay.core.errors import StoreBusyError, StoreError
+from relay.events.store import STORE_BACK, STORE_DOWN, STORE_FAULT, STORE_RESTARTED, SUBSCRIBER_FAULT
 from relay.runtime.tasks import run_within
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from relay.core.store import Store
 
 _T = TypeVar("_T")
-
-_log = logging.getLogger("relay.store")
 
 _DELAYS = 2
 """Delays in a row after which the store is down: one may be a short stall. Any other `StoreError` counts at once."""
@@ -64,12 +62,12 @@ class CircuitBreaker:
         if await self._probe():
             self._set_up()
         else:
-            _log.warning("store unavailable, working without it: %s", self.reason)
+            STORE_DOWN.log(error=self.reason)
 
     async def probe(self) -> None:
         """Probes a store that is down."""
         if await self._probe():
-            _log.info("store is back")
+            STORE_BACK.log()
             self._set_up()
 
     async def close(self) -> None:
@@ -106,7 +104,7 @@ class CircuitBreaker:
             return
         identity = await self.call(self._store.identity())
         if identity is not None:
-            _log.warning("store was restarted; writing again what it may have lost")
+            STORE_RESTARTED.log()
             self._learn(identity, restarts)
             self._notify()
 
@@ -166,12 +164,12 @@ class CircuitBreaker:
     def _log_error(self, error: BaseException) -> None:
         """Logs an unexpected error, but not the same one at every probe."""
         if self.reason != repr(error):
-            _log.error("fault in the store", exc_info=error)
+            STORE_FAULT.log(error)
         self.reason = repr(error)
 
     def _set_down(self) -> None:
         self.up = False
-        _log.warning("store unavailable, working without it: %s", self.reason)
+        STORE_DOWN.log(error=self.reason)
         self._notify()
 
     def _set_up(self) -> None:
@@ -182,5 +180,5 @@ class CircuitBreaker:
         for callback in self._subscribers:
             try:
                 callback(self.up)
-            except Exception:  # noqa: BLE001 - a subscriber's bug is not the store's
-                _log.exception("fault in a subscriber of the store's state")
+            except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the store's
+                SUBSCRIBER_FAULT.log(error)

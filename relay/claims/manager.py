@@ -9,8 +9,6 @@ free at once, here too.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import secrets
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,8 @@ from relay.claims.local_table import Acceptance, LocalTable, OwnClaim, Verdict
 from relay.claims.remote_claims import POLL_EVERY, RemoteClaims
 from relay.claims.write_back import WriteBack
 from relay.core.claim import AskGeneration, Claim, Command, Confirm, Done, Follow, Full, Held, Release, Sent, Won
+from relay.events.limit import LogLimit
+from relay.events.store import CLAIMS_TAKEN_BEFORE, CLAIMS_TAKEN_DURING, MEMORY_FULL, STORE_FULL
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -29,16 +29,9 @@ if TYPE_CHECKING:
     from relay.core.sequence import Arrival, SequenceName, SequenceState
     from relay.core.store import StoreClient
 
-_log = logging.getLogger("relay.store")
-
 STORE, MEMORY = BOUNDS = ("store", "memory")
 """What may be full: the store, and the table of this process."""
-_BOUND_TEXTS = {
-    STORE: "the store holds as many claims as it may: mail is forwarded without a claim, and its repeats too",
-    MEMORY: "more was accepted than this process keeps for a store that does not answer: repeats may be forwarded",
-}
-_LOG_EVERY = 60.0
-"""Seconds between two warnings about the same bound."""
+_BOUND_EVENTS = {STORE: STORE_FULL, MEMORY: MEMORY_FULL}
 
 REMEMBERED = 200_000
 """Acceptances that the process keeps. The oldest beyond that number are in the store only."""
@@ -76,7 +69,7 @@ class ClaimManager:
         self._releases = Tasks()
         self._on_lost = on_lost
         self._on_beyond_bound = on_beyond_bound
-        self._bounds_logged_at: dict[str, float] = {}
+        self._bounds_log_limit = LogLimit(clock)
         self._unwritten_dropped = 0
         self._data_losses = store.data_losses
         self._closing = False
@@ -168,7 +161,7 @@ class ClaimManager:
         lost = {key: verdict for key, verdict in verdicts.items() if not isinstance(verdict, Won)}
         if lost:
             self._on_lost(len(lost))
-            _log.warning("another process took %d claims before the content was sent", len(lost))
+            CLAIMS_TAKEN_BEFORE.log(claims=len(lost))
         return lost
 
     async def settle(
@@ -282,17 +275,11 @@ class ClaimManager:
         if not count:
             return
         self._on_beyond_bound(bound, count)
-        now = self._clock()
-        if now - self._bounds_logged_at.get(bound, -math.inf) >= _LOG_EVERY:
-            self._bounds_logged_at[bound] = now
-            _log.warning(_BOUND_TEXTS[bound])
+        if claims := self._bounds_log_limit.count(bound, count):
+            _BOUND_EVENTS[bound].log(claims=claims)
 
     def _report_lost(self, lost: Sequence[Fingerprint], accepted: Container[Fingerprint]) -> None:
         """Reports claims that another process took, found too late for `find_lost_claims`."""
         if lost:
             self._on_lost(len(lost))
-            _log.warning(
-                "another process took %d claims while we delivered; %d recipients may have got a second copy",
-                len(lost),
-                sum(key in accepted for key in lost),
-            )
+            CLAIMS_TAKEN_DURING.log(claims=len(lost), recipients=sum(key in accepted for key in lost))

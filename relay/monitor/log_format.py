@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from relay.core.redact import LONGEST, without_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _PLAIN_KEY = re.compile(r"[\w@./+<>=-]+")
 _PLAIN = re.compile(r"[\w@.:/+<>=-]+")
+_LONGEST_ERROR = 1000
+"""Characters of another program's words in a line."""
 _encode_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 """Built once: `json.dumps` with these arguments builds an encoder for each call."""
 
@@ -22,7 +24,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 class _Formatter(logging.Formatter):
     """Removes mail addresses from free text unless `addresses` is set.
 
-    Events may quote an upstream, and tracebacks may quote anything.
+    The field `error` may quote an upstream, and tracebacks may quote anything.
     """
 
     def __init__(self, *, addresses: bool) -> None:
@@ -32,6 +34,13 @@ class _Formatter(logging.Formatter):
     def redacted(self, text: str) -> str:
         """Returns the text as it may be logged."""
         return text[:LONGEST] if self._addresses else without_addresses(text)
+
+    def fields_of(self, record: logging.LogRecord) -> Mapping[str, Any]:
+        """Returns the fields of a log record. The field `error` becomes one short line."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        if "error" not in fields:
+            return fields
+        return fields | {"error": " ".join(self.redacted(_cause(fields["error"])).split())[:_LONGEST_ERROR]}
 
 
 class JsonFormatter(_Formatter):
@@ -43,7 +52,7 @@ class JsonFormatter(_Formatter):
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
             "event": self.redacted(record.getMessage()),
-            **getattr(record, "fields", {}),
+            **self.fields_of(record),
         }
         if record.exc_info:
             line["traceback"] = self.redacted(self.formatException(record.exc_info))
@@ -56,13 +65,20 @@ class HumanFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Returns time, level (unless info), event and fields."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
+        fields = " ".join(f"{key}={_plain(value)}" for key, value in self.fields_of(record).items())
         text = _escaped(self.redacted(record.getMessage()), _escape)
         line = f"{_timestamp(record.created)} {level}{text} {fields}".rstrip()
         if not record.exc_info:
             return line
         traceback = self.redacted(self.formatException(record.exc_info)).split("\n")
         return "\n".join([line, *(_escaped(part, _escape) for part in traceback)])
+
+
+def _cause(error: object) -> str:
+    """Returns the words of an exception, without the error number; of an empty one its name."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or repr(error)
 
 
 def _timestamp(seconds: float) -> str:

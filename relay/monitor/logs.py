@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from relay.core.redact import without_addresses
 from relay.core.ruling import DEFAULT
+from relay.events.mail import MESSAGE, RECIPIENT_REFUSED
 from relay.monitor.log_format import HumanFormatter, JsonFormatter
 from relay.monitor.log_writer import LogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from relay.core.envelope import Recipient
     from relay.core.reply import Reply
     from relay.core.report import Report
+    from relay.events.event import Event
 
 log = logging.getLogger("relay")
 
@@ -48,7 +48,7 @@ class MessageLog:
 
     def message(self, report: Report) -> None:
         """Logs the outcome of a message and the earlier messages that it repeats."""
-        if not log.isEnabledFor(logging.INFO):
+        if not MESSAGE.is_logged:
             return
         fields: dict[str, Any] = {
             "record": report.id,
@@ -77,26 +77,22 @@ class MessageLog:
         if self._addresses:
             fields["from"] = report.envelope.reverse_path.decode("utf-8", "backslashreplace")
             fields["to"] = {recipient: result.outcome.value for recipient, result in report.results.items()}
-        log.info("message", extra={"fields": fields})
+        MESSAGE.log(**fields)
 
     def recipient_refused(self, record: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Logs a recipient that was refused at RCPT, with the reply."""
         to = {"to": recipient} if self._addresses else {}
-        self.event("recipient refused", {"record": record, **self._reply(reply), "peer": peer, **to})
+        RECIPIENT_REFUSED.log(record=record, **self._reply(reply), peer=peer, **to)
 
-    def login_event(self, text: str, peer: str, login: str, reason: str) -> None:
+    def login_event(self, event: Event, peer: str, login: str, reason: str) -> None:
         """Logs an event that concerns a client's login. Names of logins are often addresses, and sometimes passwords.
 
         They are included only if `addresses` is set.
         """
         name = {"login": login} if self._addresses and login else {}
-        self.event(text, {"peer": peer, "reason": reason, **name}, logging.WARNING)
+        event.log(peer=peer, reason=reason, **name)
 
     def _reply(self, reply: Reply) -> dict[str, object]:
         text = reply.text
         text = text[:_LONGEST_REPLY] if self._addresses else without_addresses(text, _LONGEST_REPLY)
         return {"reply": reply.code, "reply_text": text}
-
-    def event(self, text: str, fields: Mapping[str, object], level: int = logging.INFO) -> None:
-        """Logs any other event."""
-        log.log(level, text, extra={"fields": fields})

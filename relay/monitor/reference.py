@@ -1,7 +1,7 @@
-"""Writes `docs/metrics.md`: each metric of the relay, its labels, and what to do.
+"""Writes `docs/metrics.md` and `docs/log.md`: each metric and log event of the relay, and what to do.
 
-`python -m relay.monitor.reference ROOT` writes the file below the project's root. With `--check` it writes nothing and
-ends with 1 if the file is out of date.
+`python -m relay.monitor.reference ROOT` writes the files below the project's root. With `--check` it writes nothing and
+ends with 1 if a file is out of date.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.core.ruling import DEFAULT
+from relay.monitor.log_reference import log_markdown
 from relay.monitor.metrics import Metrics
 from relay.runtime.generated import run_generator
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-_FILE = "docs/metrics.md"
 _COMMAND = "python -m relay.monitor.reference ."
 _PREFIX = "smtp_dedup_"
 _OPEN_LABELS = {"rule": "the name of a rule, or `default`", "upstream": "`host:port` of a mail server", "version": ""}
@@ -109,8 +109,9 @@ def _labels_without_samples(metric: Metric) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes docs/metrics.md, or checks it."""
-    run_generator("relay.monitor.reference", main.__doc__, {_FILE: reference_markdown}, arguments)
+    """Writes docs/metrics.md and docs/log.md, or checks them."""
+    files = {"docs/metrics.md": reference_markdown, "docs/log.md": log_markdown}
+    run_generator("relay.monitor.reference", main.__doc__, files, arguments)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from relay.core.login import LoginOutcome
 from relay.core.session_refusal import SessionRefusal
-from relay.monitor.logs import MessageLog, log
+from relay.events.limit import LogLimit
+from relay.events.mail import (
+    CLIENT_LEFT,
+    FAULT,
+    JUDGEMENT_TIMED_OUT,
+    LOGIN_REFUSED,
+    NO_MEMORY,
+    SENDER_REFUSED,
+    SESSION_ENDED,
+    SESSION_REFUSED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +25,9 @@ if TYPE_CHECKING:
     from relay.core.envelope import Recipient
     from relay.core.reply import Reply
     from relay.core.report import Report
+    from relay.monitor.logs import MessageLog
     from relay.monitor.metrics import Metrics
 
-_LOG_REFUSALS_EVERY = 60.0
-"""Seconds between two log lines about refused sessions of one reason."""
 _ORDINARY = {SessionRefusal.IDLE, SessionRefusal.SESSION_TIME}
 """Ordinary ends of sessions: no warning."""
 
@@ -31,10 +38,7 @@ class LogAndMetricsReporter:
     def __init__(self, metrics: Metrics, messages: MessageLog, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._messages = messages
-        self._clock = clock
-        self._unlogged: Counter[SessionRefusal] = Counter()
-        """The refused sessions that no log line has reported."""
-        self._log_again_at: dict[SessionRefusal, float] = {}
+        self._refusals_log_limit = LogLimit(clock)
 
     def message(self, report: Report) -> None:
         """Reports a finished message."""
@@ -44,17 +48,17 @@ class LogAndMetricsReporter:
     def aborted(self, transaction_id: str, peer: str) -> None:
         """Reports that the client disconnected between DATA and the final dot."""
         self._metrics.aborted()
-        self._messages.event("client left before the final dot", {"record": transaction_id, "peer": peer})
+        CLIENT_LEFT.log(record=transaction_id, peer=peer)
 
     def memory_refused(self, transaction_id: str, peer: str, size: int) -> None:
         """Reports a message that was refused because the memory budget was used up."""
         self._metrics.memory_refused.inc()
-        self._messages.event("no memory for a message", {"record": transaction_id, "peer": peer, "size": size})
+        NO_MEMORY.log(record=transaction_id, peer=peer, size=size)
 
     def judgement_timed_out(self, transaction_id: str, peer: str, size: int) -> None:
         """Reports a message that is forwarded without a fingerprint."""
         self._metrics.judgements_timed_out.inc()
-        self._messages.event("judgement took too long", {"record": transaction_id, "peer": peer, "size": size})
+        JUDGEMENT_TIMED_OUT.log(record=transaction_id, peer=peer, size=size)
 
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT. If all are refused, this is the only trace of the message."""
@@ -67,32 +71,22 @@ class LogAndMetricsReporter:
         Logs the first one of each reason, and then at most one line a minute.
         """
         self._metrics.sessions_refused[refusal].inc()
-        self._unlogged[refusal] += 1
-        now = self._clock()
-        if now < self._log_again_at.get(refusal, now):
-            return
-        fields = {
-            "peer": peer,
-            "reason": refusal.reason,
-            "key": refusal.key,
-            "reply": refusal.reply.code,
-            "sessions": self._unlogged.pop(refusal),
-        }
-        self._log_again_at[refusal] = now + _LOG_REFUSALS_EVERY
-        self._messages.event("session refused", fields, logging.INFO if refusal in _ORDINARY else logging.WARNING)
+        if sessions := self._refusals_log_limit.count(refusal):
+            event = SESSION_ENDED if refusal in _ORDINARY else SESSION_REFUSED
+            event.log(peer=peer, reason=refusal.reason, key=refusal.key, reply=refusal.reply.code, sessions=sessions)
 
     def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
         """Reports the end of a login. Accepted ones are in the line of each message."""
         self._metrics.logins[outcome].inc()
         if outcome is not LoginOutcome.ACCEPTED:
-            self._messages.login_event("login refused", peer, name, outcome.value)
+            self._messages.login_event(LOGIN_REFUSED, peer, name, outcome.value)
 
     def sender_refused(self, peer: str, login: str, reason: str) -> None:
         """Reports a sender that was refused at MAIL."""
         self._metrics.senders_refused[reason].inc()
-        self._messages.login_event("sender refused", peer, login, reason)
+        self._messages.login_event(SENDER_REFUSED, peer, login, reason)
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault, with its traceback."""
         self._metrics.faults.inc()
-        log.error("fault", exc_info=error, extra={"fields": {"record": transaction_id, "where": where}})
+        FAULT.log(error, record=transaction_id, where=where)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.logged import events
 
 from relay.claims.sqlite.boot import Boot
 from relay.claims.sqlite.commands import _RECORDS, _SWEEPS
@@ -209,10 +210,10 @@ async def test_a_file_that_is_no_database_is_set_aside(
     [aside] = set_aside(path)
     assert re.fullmatch(r"claims\.db\.damaged-\d{8}T\d{6}Z", aside.name)
     assert aside.read_bytes() == SPOILT
-    [record] = caplog.records
-    assert record.levelname == "ERROR"
-    assert f"{path}: it is not a database" in record.getMessage()
-    assert f"{aside} " in record.getMessage()
+    [(level, _, fields)] = events(caplog)
+    assert level == "ERROR"
+    assert fields["error"].startswith(f"{path}: it is not a database")
+    assert fields["path"] == str(aside)
     assert store.restarts == 1
 
 

@@ -163,8 +163,9 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
 
 
 def _kind(line: dict[str, str]) -> str:
-    """Returns the text of a log entry without its variable parts, so that equal entries can be counted."""
-    text = re.sub(r"(?<![\w.-])/[\w./-]+", "FILE", line["event"].splitlines()[0])
+    """Returns event and error of a log entry without their variable parts, so that equal ones can be counted."""
+    text = ": ".join(line[name] for name in ("event", "error") if name in line)
+    text = re.sub(r"(?<![\w.-])/[\w./-]+", "FILE", text)
     text = re.sub(r"\d[\d.]*(:\d+)?", lambda found: "HOST:PORT" if found[1] else "N", text)
     text = re.sub(r"(HOST:PORT[, ]*)+(?=HOST:PORT)", "", text)
     return text if len(text) <= _LONGEST_KIND else text[:_LONGEST_KIND] + "…"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from parts.waiting import until, until_told
 
 if TYPE_CHECKING:
+    import pytest
+
     from parts.relay_process import RelayProcess
 
 
@@ -23,6 +25,11 @@ def lines(relay: RelayProcess) -> list[dict[str, Any]]:
 def messages(relay: RelayProcess) -> list[dict[str, Any]]:
     """Returns the entries about messages."""
     return [line for line in lines(relay) if line["event"] == "message"]
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, Any]]]:
+    """Returns level, text and fields of each event that was logged in this process."""
+    return [(record.levelname, record.getMessage(), getattr(record, "fields", {})) for record in caplog.records]
 
 
 async def wait_logged(relay: RelayProcess, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import math
 import os
 import sqlite3
@@ -14,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.core.errors import StoreError
+from relay.events.store import FILE_SET_ASIDE
 from relay.runtime.files import locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-_log = logging.getLogger("relay.store")
 
 _CLAIMS = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -137,12 +135,7 @@ class SqliteFile:
         with locked_folder(path.parent):
             if _device_and_inode(self._path) == self._opened:
                 self._check_may_be_renamed(path, error)
-                _log.error(
-                    "%s; it is set aside as %s and a new one begun: "
-                    "mail that was sent before may be sent again, unless a running relay remembers it",
-                    self.describe(error),
-                    _rename(path),
-                )
+                FILE_SET_ASIDE.log(error=self.describe(error), path=str(_rename(path)))
                 self._set_aside_at = self._clock()
         # Only now: the last process that closes a file deletes its -wal, unless the file has been renamed.
         self.close()

@@ -139,7 +139,7 @@ async def descriptors_run_out(run: Run) -> None:
 @_storm(
     "one of two relays stands still longer than a lease",
     "250; from the one that stood still when it goes on",
-    "`claims_lost` counts claims that another relay took; `another process took … claims`",
+    "`claims_lost` counts claims that another relay took; `another process took claims`",
     relays=2,
     excuses=frozenset({STALLED}),
     messages=300,
@@ -155,7 +155,7 @@ async def stalled(run: Run) -> None:
 @_storm(
     "a relay stands still after its dot, and another one takes over",
     "250 from both",
-    "`claims_lost` 1; `another process took 1 claims while we delivered`",
+    "`claims_lost` 1; `another process took claims while we delivered`",
     relays=2,
     excuses=frozenset({STALLED}),
     messages=5,

@@ -9,6 +9,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from parts.logged import events
 from parts.waiting import until
 
 from relay.claims.manager import ClaimManager
@@ -32,6 +33,7 @@ from relay.core.claim import (
     Unknown,
     Won,
 )
+from relay.events.limit import LOG_EVERY
 from relay.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -324,7 +326,8 @@ async def test_a_claim_that_another_process_took_is_counted_once(
     await two.manager.settle(A, {K: ORIGINAL}, [L], TERMS)
     lost = theirs != "released"
     assert two.lost == lost
-    assert ("another process took 1 claims" in caplog.text) is lost
+    logged = [fields["claims"] for _, text, fields in events(caplog) if text.startswith("another process took claims")]
+    assert logged == [1] * lost
 
 
 @pytest.mark.parametrize("theirs", ["held", "sent", "released"])
@@ -342,7 +345,8 @@ async def test_a_claim_taken_while_the_process_was_stopped_is_counted(
     await two.manager.settle(A, {K: ORIGINAL, L: ORIGINAL}, [], TERMS)
     lost = theirs != "released"
     assert two.lost == lost
-    assert ("1 recipients may have got a second copy" in caplog.text) is lost
+    event = ("WARNING", "another process took claims while we delivered", {"claims": 1, "recipients": 1})
+    assert events(caplog) == [event] * lost
     assert await two.state(K) == await two.state(L) == Sent(ORIGINAL, 0), "an acceptance is recorded nevertheless"
 
 
@@ -651,7 +655,9 @@ async def test_write_back_keeps_the_recipient(two: TwoProcesses) -> None:
     assert [await two.state(K), await two.state(L)] == [Sent(ORIGINAL, 0), Free()]
 
 
-async def test_what_a_full_store_does_not_take_is_forwarded_counted_and_not_repeated(two: TwoProcesses) -> None:
+async def test_what_a_full_store_does_not_take_is_forwarded_counted_and_not_repeated(
+    two: TwoProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
     beyond: list[tuple[str, int]] = []
     two.client.store = MemoryStore(two.clock, most_claims=1)
     manager = ClaimManager(
@@ -662,6 +668,10 @@ async def test_what_a_full_store_does_not_take_is_forwarded_counted_and_not_repe
     await manager.settle(A, dict.fromkeys((K, L, M), ORIGINAL), [], TERMS)
     assert manager._table.unwritten == {}
     assert await manager.claim(on(L), B) == {L: Sent(ORIGINAL, 0)}, "this process remembers it"
+    await manager.claim(on(Fingerprint("v1:x")), B)
+    two.clock.now += LOG_EVERY
+    await manager.claim(on(Fingerprint("v1:y")), B)
+    assert [fields["claims"] for *_, fields in events(caplog)] == [2, 2], "one line a minute counts all of it"
     await manager.close()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from parts.logged import events
 from parts.redis_server import redis_store
 from parts.waiting import until
 
@@ -396,9 +397,9 @@ async def test_a_store_error_opens_the_breaker_at_once(
     assert await client.ask([peek(5)]) == answers_to(peek(5))
     assert store.asked == [[peek(1)], [peek(5)]]
     assert changes.states == [False, True]
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "store unavailable, working without it: connection refused"),
-        ("INFO", "store is back"),
+    assert events(caplog) == [
+        ("WARNING", "store unavailable, working without it", {"error": "connection refused"}),
+        ("INFO", "store is back", {}),
     ]
 
 
@@ -471,7 +472,7 @@ async def test_the_client_starts_while_the_store_is_down(store: FakeStore, caplo
     assert are_unknown(await client.ask([peek(1)]), 1)
     await client.start()
     assert (client.up, client.identity) == (False, None)
-    assert "connection refused" in caplog.text
+    assert events(caplog) == [("WARNING", "store unavailable, working without it", {"error": "connection refused"})]
     store.serves = True
     await changes.until(up=True)
     assert client.identity == "first"

@@ -155,6 +155,28 @@ def test_what_others_say_stays_in_its_line_and_its_field(formatter: logging.Form
         assert r"warning: a\x1b[2J\x85b\u2028c\nd\re\x7f\u202ef\udc80 reply_text=" in line
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("answered 550\r\n  a@b.example:\tno", "answered 550 <address>: no"),
+        (
+            FileNotFoundError(2, "No such file or directory", "/certificate.pem"),
+            "No such file or directory: /certificate.pem",
+        ),
+        (OSError("half a sentence"), "half a sentence"),
+        (TimeoutError(), "TimeoutError()"),
+        ("x" * 70_000, "x" * 1000),
+    ],
+)
+def test_an_error_is_one_short_line_without_addresses(error: object, shown: str) -> None:
+    fields = {"error": error, "after": "1"}
+    assert json.loads(JsonFormatter(addresses=False).format(_record("oh", fields)))["error"] == shown
+    assert " ".join(HumanFormatter(addresses=False).format(_record("oh", fields)).split()[2:]) in (
+        f"oh error={shown} after=1",
+        f'oh error="{shown}" after=1',
+    )
+
+
 def test_only_plain_values_and_keys_go_without_quotes() -> None:
     fields = {
         "a": 'x" y=1',

@@ -1,0 +1,84 @@
+"""The events of the log: each call has the fields that the event names, and the page lists all of them."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import relay
+from relay.events.limit import LOG_EVERY, LogLimit
+from relay.monitor.log_reference import GROUPS, events_of, log_markdown
+
+PACKAGE = Path(relay.__file__).parent
+EVENTS = {name: event for module in GROUPS.values() for name, event in events_of(module).items()}
+CHOSEN = {
+    ("monitor/logs.py", "event"): ("LOGIN_REFUSED", "SENDER_REFUSED"),
+    ("monitor/reporter.py", "event"): ("SESSION_REFUSED", "SESSION_ENDED"),
+    ("claims/manager.py", "_BOUND_EVENTS[bound]"): ("STORE_FULL", "MEMORY_FULL"),
+}
+"""The calls whose event depends on something else than the place, by file and expression."""
+IN_EACH_LINE = {"time", "level", "event"}
+
+
+@cache
+def calls() -> list[tuple[str, tuple[str, ...], ast.Call]]:
+    """Returns file, events and call of each `EVENT.log(...)` in the relay."""
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = str(file.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "log":
+                target = ast.unparse(node.func.value)
+                events = CHOSEN.get((name, target), (target,) if target in EVENTS else ())
+                if events:
+                    found.append((f"{name}:{node.lineno}", events, node))
+    return found
+
+
+def test_each_call_has_the_fields_of_its_event() -> None:
+    wrong = [(place, *problem) for place, names, call in calls() for name in names for problem in problems(name, call)]
+    assert wrong == []
+
+
+def problems(name: str, call: ast.Call) -> list[tuple[str, str]]:
+    """Returns what a call has too much or too little. Fields that come in a mapping are checked in `test_logs.py`."""
+    event = EVENTS[name]
+    given = {keyword.arg for keyword in call.keywords if keyword.arg} | ({"traceback"} if call.args else set())
+    has_mapping = any(keyword.arg is None for keyword in call.keywords)
+    unknown = given - event.fields.keys() - event.optional.keys()
+    missing = set() if has_mapping else event.fields.keys() - given
+    return [*((name, f"unknown: {each}") for each in unknown), *((name, f"missing: {each}") for each in missing)]
+
+
+def test_each_event_is_logged_somewhere() -> None:
+    assert {name for _, names, _ in calls() for name in names} == EVENTS.keys()
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_an_event_is_complete(name: str) -> None:
+    event = EVENTS[name]
+    assert event.text.isprintable()
+    assert "%" not in event.text
+    assert event.advice.endswith(".")
+    assert not IN_EACH_LINE & (event.fields.keys() | event.optional.keys())
+    assert event.logger.name.startswith("relay")
+    alike = [other for other in EVENTS.values() if (other.text, other.level) == (event.text, event.level)]
+    assert alike == [event]
+
+
+def test_every_module_of_events_is_on_the_page() -> None:
+    modules = {file.stem for file in (PACKAGE / "events").glob("*.py")} - {"__init__", "event", "limit"}
+    assert {module.__name__.rpartition(".")[2] for module in GROUPS.values()} == modules
+    assert all(f"`{event.text}`" in log_markdown() for event in EVENTS.values())
+
+
+def test_one_line_a_minute_has_the_number_of_the_others() -> None:
+    now = 0.0
+    limit = LogLimit(lambda: now)
+    assert [limit.count("a") for _ in range(3)] == [1, 0, 0]
+    assert limit.count("b", 5) == 5, "another kind"
+    now = LOG_EVERY
+    assert [limit.count("a", 2), limit.count("a")] == [4, 0]
