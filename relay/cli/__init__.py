@@ -22,6 +22,7 @@ _COMMANDS = (
         "serve",
         "check",
         "config",
+        "status",
         "explain",
         "simulate",
         "suppressed",

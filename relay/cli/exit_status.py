@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.core.errors import RelayError, SettingsError
+from relay.core.errors import AdminError, RelayError, SettingsError
 from relay.runtime.descriptors import hold_standard_descriptors
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
-EX_IOERR, EX_CONFIG = 74, 78
-"""From sysexits.h: a result cannot be written; wrong settings, which systemd shows as CONFIG."""
+EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 69, 74, 78
+"""From sysexits.h: no relay answers `relay status`; a result cannot be written; wrong settings, which systemd shows as
+CONFIG."""
 INTERRUPTED = 130
 """Ctrl-C: 128 and the number of SIGINT, as from a shell."""
 
@@ -37,6 +38,14 @@ _REMEDIES = {
 class CommandError(RelayError):
     """A command cannot do its work. Each argument is a message for the user that says why, and the remedy."""
 
+    exit_status = 1
+
+
+class UnavailableError(CommandError):
+    """No relay answers a command that can do nothing without one."""
+
+    exit_status = EX_UNAVAILABLE
+
 
 def run(work: Coroutine[object, object, bool]) -> None:
     """Runs a command to its end, then exits with status 0 if it returned True, else 1."""
@@ -47,7 +56,7 @@ def run(work: Coroutine[object, object, bool]) -> None:
 
 @contextlib.contextmanager
 def shared_exit_statuses() -> Iterator[None]:
-    """Ends a command with 130 on Ctrl-C, 78 on wrong settings, 74 on an unwritable result, 1 on a `CommandError`.
+    """Ends a command with 130 on Ctrl-C, 78 on wrong settings, 74 on an unwritable result, and as its error says.
 
     Without it click ends with status 1, which `relay explain` uses for messages that differ.
     """
@@ -57,9 +66,9 @@ def shared_exit_statuses() -> Iterator[None]:
         except KeyboardInterrupt:
             click.echo("\ninterrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except CommandError as error:
+        except (CommandError, AdminError) as error:
             _report(error.args)
-            raise click.exceptions.Exit(1) from None
+            raise click.exceptions.Exit(getattr(error, "exit_status", 1)) from None
         except SettingsError as error:
             _report(str(error).splitlines())
             raise click.exceptions.Exit(EX_CONFIG) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from relay.core.errors import SettingsError
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from relay.settings import Loaded
 
@@ -89,16 +90,63 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
     return _add(command, [_CONFIG, _STORE, _SET])
 
 
-def _add(command: Callable[..., None], flags: Sequence[Callable[..., Any]]) -> Callable[..., None]:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The relay that a command is about."""
+
+    socket: Path | None
+    """The socket of the running relay; None if the user means settings that no running relay has."""
+    read: Loaded | SettingsError
+
+    @property
+    def loaded(self) -> Loaded:
+        """The settings as this command reads them. Raises `SettingsError`."""
+        if isinstance(self.read, SettingsError):
+            raise self.read
+        return self.read
+
+
+def target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `-c`, `--store` and `--set`, and passes a `Target`: for commands that ask the running relay.
+
+    If nothing names other settings, wrong ones do not stop the command: what this shell lacks, such as a password, the
+    running relay may have.
+    """
+
+    def find(config_file: Path | None, flags: Mapping[str, str]) -> Target:
+        from relay.settings import load
+        from relay.settings.sources import FILE_VARIABLE, default_socket
+
+        try:
+            loaded = load(config_file, flags, os.environ)
+        except SettingsError as error:
+            if config_file or flags or FILE_VARIABLE in os.environ:
+                raise
+            return Target(default_socket(os.environ), error)
+        return Target(loaded.running_relay, loaded)
+
+    return _add(command, [_CONFIG, _STORE, _SET], find)
+
+
+def _load(config_file: Path | None, flags: Mapping[str, str]) -> Loaded:
+    from relay.settings import load
+
+    return load(config_file, flags, os.environ)
+
+
+def _add(
+    command: Callable[..., None],
+    flags: Sequence[Callable[..., Any]],
+    find: Callable[[Path | None, Mapping[str, str]], object] = _load,
+) -> Callable[..., None]:
     @functools.wraps(command)
     def with_settings(config_file: Path | None, assignments: Sequence[str], **options: Any) -> None:
         # Imported here because `--help` does not need them, and they take most of the start-up time.
-        from relay.settings import load
         from relay.settings.sources import OPTIONS
 
         shorthands = {name: options.pop(name.removeprefix("--"), None) for name in OPTIONS}
         given = {name: value for name, value in shorthands.items() if value is not None}
-        command(load(config_file, given | _assigned(assignments), os.environ), **options)
+        command(find(config_file, given | _assigned(assignments)), **options)
 
     decorated: Callable[..., None] = with_settings
     for flag in reversed(flags):

@@ -36,6 +36,7 @@ def serve(loaded: Loaded) -> None:
     SIGHUP reads the certificate again. SIGUSR1 and SIGUSR2 are logged and have no effect.
     """
     from relay import __version__
+    from relay.admin.server import AdminServer
     from relay.core.errors import CannotListenError
     from relay.monitor.logs import configure, log
     from relay.service import ignore_other_signals
@@ -62,7 +63,7 @@ def serve(loaded: Loaded) -> None:
         log.info("serving", extra={"fields": fields})
 
     try:
-        _run(run(loaded, log_start, lines))
+        _run(run(loaded, log_start, lines, AdminServer))
     except CannotListenError as error:
         # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
         raise CommandError(*_listen_errors(error, settings)) from error

@@ -5,6 +5,8 @@ RelayError
 ├── CannotListenError  an address to listen on is not available now, but may be later           exit status 1
 ├── StoreError         the store did not do what it was asked; caught in `claims.circuit_breaker`
 │   └── StoreBusyError     it was not this store's turn in time: another attempt may succeed at once
+├── AdminError         a command could not ask the running relay, or the relay refused              exit status 1
+│   └── NoRelayError       no relay listens there
 └── UpstreamError      no transaction with the upstream could begin; caught in `upstream.delivery`
     ├── UpstreamDown       unreachable, or its greeting was 4yz: another attempt may succeed
     │   ├── UpstreamFull       it refuses a further connection: full if others work, else down
@@ -45,6 +47,14 @@ class StoreError(RelayError):
 
 class StoreBusyError(StoreError):
     """The store was busy for longer than a call may take. Nothing was changed, or it is not known."""
+
+
+class AdminError(RelayError):
+    """The running relay did not answer a command as asked. Each argument is a message for the user, with a remedy."""
+
+
+class NoRelayError(AdminError):
+    """No relay listens on the admin socket."""
 
 
 class UpstreamError(RelayError):

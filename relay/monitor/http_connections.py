@@ -63,9 +63,13 @@ class HttpConnections:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Notes that the header of a request is complete."""
-        if request.transport in self._connections:
-            self._connections[request.transport].restart_limit()
+        self.allow(request, self._request_every)
         return await handler(request)
+
+    def allow(self, request: web.Request, seconds: float) -> None:
+        """Gives the connection of a request so much time until the next request."""
+        if request.transport in self._connections:
+            self._connections[request.transport].restart_limit(seconds)
 
 
 class _Connection(asyncio.Protocol):
@@ -97,7 +101,7 @@ class _Connection(asyncio.Protocol):
             refused.connection_made(transport)
             return
         self._connections[transport] = self
-        self._limit = self._start_limit()
+        self._limit = self._start_limit(self._request_every)
         self._handler.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -106,14 +110,14 @@ class _Connection(asyncio.Protocol):
         del self._connections[self._transport]
         self._handler.connection_lost(error)
 
-    def restart_limit(self) -> None:
+    def restart_limit(self, seconds: float) -> None:
         """Starts the time limit anew."""
         self._limit.cancel()
-        self._limit = self._start_limit()
+        self._limit = self._start_limit(seconds)
 
-    def _start_limit(self) -> asyncio.TimerHandle:
+    def _start_limit(self, seconds: float) -> asyncio.TimerHandle:
         # Not `close`, which would wait for a client that does not read.
-        return asyncio.get_running_loop().call_later(self._request_every, self._transport.abort)
+        return asyncio.get_running_loop().call_later(seconds, self._transport.abort)
 
 
 class _Refused(asyncio.Protocol):

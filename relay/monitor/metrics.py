@@ -18,7 +18,7 @@ from relay.core.ruling import DEFAULT
 from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.reply import Reply
     from relay.core.report import Report
@@ -211,6 +211,10 @@ class Metrics:
         if report.exempt:
             self.exempt.inc()
 
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Returns the counts of messages by class of the reply, and of recipients by outcome."""
+        return {"messages": _counts(self._messages), "recipients": _counts(self._recipients)}
+
     def recipient_refused(self, reply: Reply) -> None:
         """Counts a recipient that was refused at RCPT with this reply."""
         cause = _OWN_CAUSES.get(reply) or ("5yz" if reply.permanent else "4yz")
@@ -234,3 +238,12 @@ class Metrics:
         encode: Callable[[CollectorRegistry], bytes]
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+
+def _counts(counters: Mapping[Outcome, Counter] | Mapping[str, Counter]) -> dict[str, int]:
+    return {
+        str(label): int(sample.value)
+        for label, counter in counters.items()
+        for metric in counter.collect()
+        for sample in metric.samples[:1]  # the second one is the time of its creation
+    }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _FIRST_DESCRIPTOR = 3
-NAMES = ("smtp", "smtps", "http")
+NAMES = ("smtp", "smtps", "http", "admin")
 """The names of sockets that the relay takes (`FileDescriptorName=` in a socket unit)."""
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from relay.core.errors import SettingsError
 from relay.monitor.logs import log
 from relay.runtime.descriptors import raise_descriptor_limit
 from relay.runtime.systemd import ServiceManager, inherited_sockets
-from relay.runtime.tasks import Tasks
+from relay.runtime.tasks import Tasks, run_within
 from relay.service.service import Service
 from relay.service.signals import handled_signals
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.monitor.log_writer import LogWriter
     from relay.settings import Loaded, Settings
@@ -25,23 +25,42 @@ if TYPE_CHECKING:
 _FORCE_AFTER = 1.0
 """Seconds from the end of `limits.drain` to the end by force."""
 
+_ADMIN_ENDS = 1.0
+"""Seconds for the commands that are being answered at the end."""
 _REPORT_EVERY = 10.0
 """Seconds between two reports of the state to the service manager, if its watchdog wants none more often."""
 _SWITCH_INTERVAL = 0.0005
 """Seconds that the event loop waits for the GIL while a thread judges a large message. Python's default is 0.005."""
 
 
-async def serve(loaded: Loaded, ready: Callable[[Service], None], log_writer: LogWriter) -> NoReturn:
+class Companion(Protocol):
+    """A server beside the service, such as the admin API. Mail does not depend on it: its `start` does not fail."""
+
+    async def start(self, inherited: Sequence[socket.socket]) -> None:
+        """Listens on sockets of the service manager, or on its own."""
+
+    async def close(self) -> None:
+        """Stops listening."""
+
+
+async def serve(
+    loaded: Loaded,
+    ready: Callable[[Service], None],
+    log_writer: LogWriter,
+    make_admin: Callable[[Service], Companion],
+) -> NoReturn:
     """Runs until SIGTERM or SIGINT, then drains and ends the process. A second signal ends it at once.
 
-    `ready` is called once the relay listens. The exit status is 1 if transactions were cut off at the end of the drain,
-    else 0. Raises `SettingsError` or `CannotListenError` if the relay cannot start.
+    `make_admin` makes the server of the commands, which answers until the service is closed. `ready` is called once the
+    relay listens. The exit status is 1 if transactions were cut off at the end of the drain, else 0. Raises
+    `SettingsError` or `CannotListenError` if the relay cannot start.
     """
     inherited = _inherited_sockets(loaded.settings)
     manager = ServiceManager(os.environ)
     raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(loaded)
+    admin = make_admin(service)
     log_writer.start(service.metrics.log_lines_dropped.inc)
 
     def reload() -> None:
@@ -53,6 +72,7 @@ async def serve(loaded: Loaded, ready: Callable[[Service], None], log_writer: Lo
     with handled_signals(loaded.settings.limits.drain + _FORCE_AFTER, reload) as stop:
         try:
             await service.start(inherited)
+            await admin.start(inherited.get("admin", ()))
             ready(service)
             manager.notify("READY=1", f"STATUS={service.summary}")
             background.start_loop(lambda: _report(manager, service), "report to the service manager")
@@ -62,6 +82,7 @@ async def serve(loaded: Loaded, ready: Callable[[Service], None], log_writer: Lo
             drained = await service.drain()
         finally:
             await background.cancel()
+            await run_within(_ADMIN_ENDS, {"admin": admin.close()})
             await service.close()
     log.info("ended")
     log_writer.stop()

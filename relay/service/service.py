@@ -185,6 +185,17 @@ class Service:
         states = ", ".join(f"{name} {parts[name]}" for name in ("listener", "upstream", "store"))
         return f"{states}; sessions: {self.listener.sessions}, waiting twins: {self.claims.waiting}"
 
+    def load(self) -> dict[str, int]:
+        """Returns what the relay holds now."""
+        return {
+            "sessions": self.listener.sessions,
+            "upstream_connections": self.upstream.connections_in_use,
+            "claims": self.claims.held,
+            "waiting_twins": self.claims.waiting,
+            "memory_bytes": self._memory.used,
+            "memory_limit_bytes": self._memory.size,
+        }
+
     def reload(self) -> None:
         """Reads the certificate again. Keeps the old one if the new one cannot be used."""
         if self._certificate is None:

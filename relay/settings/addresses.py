@@ -92,16 +92,7 @@ class UnixAddress:
     @classmethod
     def parse(cls, text: str) -> UnixAddress:
         """Reads `unix:PATH` with an absolute path."""
-        path = parse_path(text.removeprefix(_UNIX))
-        if not path.is_absolute():
-            raise ValueError('not an absolute path; write for example "unix:/run/smtp-dedup-relay/smtp.sock"')
-        size = len(os.fsencode(path))
-        if size > _LONGEST_UNIX_PATH:
-            raise ValueError(
-                f"the path of a Unix socket has at most {_LONGEST_UNIX_PATH} bytes, and this one has {size}; write a "
-                "shorter one"
-            )
-        return cls(path)
+        return cls(_socket_path(text.removeprefix(_UNIX), "unix:/run/smtp-dedup-relay/smtp.sock"))
 
     def takes(self, other: HostPort) -> bool:
         """Returns whether a connection to `other` reaches this socket: never."""
@@ -196,3 +187,22 @@ def _network(item: object) -> Network:
     if isinstance(item, str) and _address(text.partition("/")[0]) == network.network_address:
         return network
     raise ValueError(f'"{text}" is a host inside a network; write "{network}"')
+
+
+def parse_socket_or_none(value: object) -> Path | None:
+    """Reads the absolute path of a Unix socket. Empty means none."""
+    text = "" if value is None else str(value).strip()
+    return _socket_path(text.removeprefix(_UNIX), "/run/smtp-dedup-relay/admin.sock") if text else None
+
+
+def _socket_path(text: str, example: str) -> Path:
+    path = parse_path(text)
+    if not path.is_absolute():
+        raise ValueError(f'not an absolute path; write for example "{example}"')
+    size = len(os.fsencode(path))
+    if size > _LONGEST_UNIX_PATH:
+        raise ValueError(
+            f"the path of a Unix socket has at most {_LONGEST_UNIX_PATH} bytes, and this one has {size}; write a "
+            "shorter one"
+        )
+    return path

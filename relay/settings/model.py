@@ -14,7 +14,7 @@ from relay.settings import value_types
 from relay.settings.access import check_access
 from relay.settings.sections.base import Section
 from relay.settings.sections.clients import AuthSection, LimitsSection, ListenSection, TlsSection
-from relay.settings.sections.monitor import HttpSection, LogSection
+from relay.settings.sections.monitor import AdminSection, HttpSection, LogSection
 from relay.settings.sections.repeats import DedupSection, RecordSection, StoreSection
 from relay.settings.sections.upstream import UpstreamSection
 from relay.settings.tables import Ignores, IgnoreTable, Rules, RuleTable
@@ -30,6 +30,7 @@ class Settings(Section):
     dedup: DedupSection = Field(default_factory=DedupSection)
     store: StoreSection = Field(default_factory=StoreSection)
     http: HttpSection = Field(default_factory=HttpSection)
+    admin: AdminSection = Field(default_factory=AdminSection)
     record: RecordSection = Field(default_factory=RecordSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
     log: LogSection = Field(default_factory=LogSection)

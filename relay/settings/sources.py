@@ -30,10 +30,15 @@ DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
 SERVICE_FOLDER = Path("/var/lib/smtp-dedup-relay")
 """The state folder of the service."""
 
+SERVICE_SOCKET = Path("/run/smtp-dedup-relay/admin.sock")
+"""Where commands look for the service if `admin.socket` has no value."""
+
 SECRET_FILE = "record.key"  # noqa: S105 - the name of a file
 
 FILE_VARIABLE = "RELAY_CONFIG"
 """The environment variable that names a file."""
+
+ADMIN_SOCKET = "admin.socket"
 
 OPTIONS = {
     "--listen": "listen.address",
@@ -66,6 +71,22 @@ class Loaded:
     warnings: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
     """Durations and sizes as their source writes them, by dotted key."""
+    file: Path | None = None
+    """The settings file that was read."""
+
+    @property
+    def running_relay(self) -> Path | None:
+        """The socket of the running relay that has these settings; None if there is none to ask.
+
+        A flag asks for other settings than those of the running relay. So does a file that is not the service's, unless
+        it sets `admin.socket`.
+        """
+        if any(source.startswith("flag") for key, source in self.provenance.items() if key != ADMIN_SOCKET):
+            return None
+        named = self.settings.admin.socket
+        if named or self.provenance[ADMIN_SOCKET] != "default" or self.file not in {None, DEFAULT_FILE}:
+            return named
+        return SERVICE_SOCKET
 
 
 class _GivenValues:
@@ -102,6 +123,8 @@ def load(
     store_url = _store_url(environ, os.geteuid() if user_id is None else user_id)
     if store_url:
         found.add("store.url", store_url, "default")
+    if socket := _own_socket(environ):
+        found.add(ADMIN_SOCKET, socket, "default")
     named = environ.get(FILE_VARIABLE)
     path = config_file or (Path(named) if named else _unless_absent(default_file))
     if path:
@@ -118,7 +141,7 @@ def load(
         *warnings(settings, tables_from),
         *secret_file_warnings(settings, default_secret_file(settings, environ), _with_store_password(found, path)),
     )
-    return Loaded(settings, provenance, doubts, written)
+    return Loaded(settings, provenance, doubts, written, path)
 
 
 def _with_store_password(found: _GivenValues, path: Path | None) -> Path | None:
@@ -270,6 +293,17 @@ def self_signed_file(environ: Mapping[str, str]) -> Path | None:
     """Returns the file of the certificate that the relay makes for itself; None if there is no state folder."""
     folder = state_folder(environ)
     return folder / "self-signed.pem" if folder else None
+
+
+def default_socket(environ: Mapping[str, str]) -> Path:
+    """Returns where commands look for the service if no settings name its socket."""
+    return Path(_own_socket(environ) or SERVICE_SOCKET)
+
+
+def _own_socket(environ: Mapping[str, str]) -> str:
+    """Returns the default of `admin.socket`; empty without a runtime folder."""
+    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return f"{folder}/admin.sock" if folder else ""
 
 
 def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:

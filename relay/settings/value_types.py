@@ -215,6 +215,13 @@ PathOrNone: TypeAlias = Annotated[
     PlainSerializer(_text_or_empty, return_type=str),
 ]
 
+SocketOrNone: TypeAlias = Annotated[
+    Path | None,
+    ValueType('path or ""'),
+    PlainValidator(addresses.parse_socket_or_none),
+    PlainSerializer(_text_or_empty, return_type=str),
+]
+
 Paths: TypeAlias = Annotated[
     tuple[Path | None, ...],
     ValueType("list of paths"),

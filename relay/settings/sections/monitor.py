@@ -1,16 +1,28 @@
-"""The sections about metrics, health and the log."""
+"""The sections about metrics, health, commands and the log."""
 
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Literal
 
 from relay.settings.sections.base import Section, setting
-from relay.settings.value_types import AddressOrNone, Switch
+from relay.settings.value_types import AddressOrNone, SocketOrNone, Switch
 
 
 class HttpSection(Section):
     """Metrics and health."""
 
     address: AddressOrNone = setting("127.0.0.1:9625", 'Address for /metrics, /livez and /readyz. "" = off.')
+
+
+class AdminSection(Section):
+    """Where commands on this host ask the running relay: `status`, `check`, `config`, `why`, `forget` and others."""
+
+    socket: SocketOrNone = setting(
+        "",
+        "Unix socket of the running relay, with mode 660 and the group of the service: its members, its user and root "
+        "may use it. Default: admin.sock in $RUNTIME_DIRECTORY, which systemd sets; without this variable the relay "
+        "has none, and commands look for /run/smtp-dedup-relay/admin.sock. docs/security.md says what its users may "
+        "do.",
+    )
 
 
 class LogSection(Section):

@@ -1,0 +1,133 @@
+"""The client of the admin API, for the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from relay import __version__
+from relay.admin.protocol import ANSWER_LIMIT, API, API_FIELD, LARGEST_ANSWER, VERSION_FIELD
+from relay.core.errors import AdminError, NoRelayError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+_AWAY = {errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED}
+_DENIED = {errno.EACCES, errno.EPERM}
+_MARGIN = 5.0
+"""Seconds that the client waits longer than the server may take."""
+_LONGEST_REASON = 500
+"""Characters of an error that are shown."""
+
+
+@contextlib.asynccontextmanager
+async def running_relay(path: Path) -> AsyncIterator[RunningRelay]:
+    """Connects to the relay that listens on this socket. Raises `NoRelayError` if none does, else `AdminError`."""
+    connector = aiohttp.UnixConnector(path=str(path))
+    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+        relay = RunningRelay(session, path)
+        relay.process = await relay.json("GET", "/", ANSWER_LIMIT)
+        yield relay
+
+
+class RunningRelay:
+    """A relay that has answered. Methods raise `AdminError`; `limit` is in seconds, as in the server."""
+
+    def __init__(self, session: aiohttp.ClientSession, path: Path) -> None:
+        self._session = session
+        self.path = path
+        self.process: dict[str, Any] = {}
+        """Its `version`, `pid` and `user`."""
+
+    @property
+    def other_version(self) -> str:
+        """The relay's version if it differs from that of this command, else empty."""
+        version = str(self.process.get("version", ""))
+        return "" if version == __version__ else version
+
+    async def json(self, method: str, path: str, limit: float, **request: Any) -> dict[str, Any]:
+        """Returns the object that the relay answers."""
+        body = bytearray()
+        async with self._answer(method, path, limit, request) as answer:
+            async for chunk in answer.content.iter_any():
+                body += chunk
+                if len(body) > LARGEST_ANSWER:
+                    raise AdminError(f"{self._name} answers with more than {LARGEST_ANSWER} bytes; restart it")
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self._not_a_relay()
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, limit: float, request: dict[str, Any]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(total=limit + _MARGIN)
+        with self._reported(limit + _MARGIN):
+            async with self._session.request(
+                method, f"http://relay{path}", timeout=timeout, allow_redirects=False, **request
+            ) as answer:
+                await self._check(answer)
+                yield answer
+
+    async def _check(self, answer: aiohttp.ClientResponse) -> None:
+        """Raises `AdminError` unless a relay with the same API answers, and does what was asked."""
+        api = answer.headers.get(API_FIELD)
+        if api is None:
+            raise self._not_a_relay()
+        if api != API or answer.status == HTTPStatus.NOT_FOUND:
+            version = answer.headers.get(VERSION_FIELD, "unknown")[:_LONGEST_REASON]
+            raise AdminError(
+                f"{self._name} has version {version}, this command {__version__}, and the two do not understand each "
+                "other; restart the relay if it was upgraded, or use the command of its version"
+            )
+        if answer.status != HTTPStatus.OK:
+            text = (await answer.content.read(_LONGEST_REASON * 4)).decode("utf-8", "replace")
+            raise AdminError(*text.splitlines() or [f"{self._name} says {answer.status}"])
+
+    @contextlib.contextmanager
+    def _reported(self, limit: float) -> Iterator[None]:
+        """Turns what went wrong on the socket into `AdminError`."""
+        try:
+            yield
+        except aiohttp.ClientConnectorError as error:
+            if error.errno in _AWAY:
+                raise NoRelayError(f"no relay listens on admin.socket {self.path}") from error
+            if error.errno in _DENIED:
+                raise AdminError(self._denied()) from error
+            raise AdminError(f"admin.socket {self.path}: {error.strerror}") from error
+        except TimeoutError:
+            raise AdminError(
+                f"{self._name} does not answer within {limit:g} s; its log says what it does, and systemctl restart "
+                "smtp-dedup-relay ends it"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._not_a_relay(str(error)) from error
+
+    @property
+    def _name(self) -> str:
+        return f"the relay at admin.socket {self.path}"
+
+    def _not_a_relay(self, reason: str = "") -> AdminError:
+        why = f" ({reason.splitlines()[0][:_LONGEST_REASON]})" if reason else ""
+        return AdminError(f"what listens on admin.socket {self.path} does not answer as a relay does{why}; correct it")
+
+    def _denied(self) -> str:
+        try:
+            group = grp.getgrgid(self.path.stat().st_gid).gr_name
+        except (OSError, KeyError):
+            group = "smtp-dedup-relay"
+        return (
+            f"admin.socket {self.path}: permission denied; use sudo, or join the group {group} "
+            f"(usermod -aG {group} USER, then log in again)"
+        )

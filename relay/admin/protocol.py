@@ -1,0 +1,16 @@
+"""What both sides of the admin API agree on: HTTP/1.1 on a Unix socket, answers as JSON or as lines of text."""
+
+from __future__ import annotations
+
+API = "1"
+"""The version of the API. A change that an older command cannot understand gets a new number."""
+API_FIELD = "Relay-Admin-Api"
+VERSION_FIELD = "Relay-Version"
+"""Header fields of every answer: the version of the API, and that of the relay."""
+
+ANSWER_LIMIT = 10.0
+"""Seconds for an answer from memory."""
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes of a JSON answer."""
+LARGEST_REQUEST = 16 * 1024 * 1024
+"""Bytes. The largest is a selection that names the fingerprints of all records of one address."""
