@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from relay import __version__
-from relay.admin.protocol import ANSWER_LIMIT, API, API_FIELD, LARGEST_ANSWER, VERSION_FIELD
+from relay.admin.protocol import API, API_FIELD, LARGEST_ANSWER, VERSION_FIELD
 from relay.core.errors import AdminError, NoRelayError
 
 if TYPE_CHECKING:
@@ -23,17 +23,22 @@ _AWAY = {errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED}
 _DENIED = {errno.EACCES, errno.EPERM}
 _MARGIN = 5.0
 """Seconds that the client waits longer than the server may take."""
+_FIRST_ANSWER = 10.0
+"""Seconds for the first answer."""
 _LONGEST_REASON = 500
 """Characters of an error that are shown."""
 
 
 @contextlib.asynccontextmanager
-async def running_relay(path: Path) -> AsyncIterator[RunningRelay]:
-    """Connects to the relay that listens on this socket. Raises `NoRelayError` if none does, else `AdminError`."""
+async def running_relay(path: Path, first_answer: float = _FIRST_ANSWER) -> AsyncIterator[RunningRelay]:
+    """Connects to the relay that listens on this socket. Raises `NoRelayError` if none does, else `AdminError`.
+
+    A relay that does not answer within `first_answer` seconds hangs, and is asked nothing else.
+    """
     connector = aiohttp.UnixConnector(path=str(path))
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         relay = RunningRelay(session, path)
-        relay.process = await relay.json("GET", "/", ANSWER_LIMIT)
+        relay.process = await relay.json("GET", "/", first_answer - _MARGIN)
         yield relay
 
 

@@ -18,7 +18,20 @@ from relay.cli import main
 ROOT = Path(__file__).parents[2]
 PAIR = [str(ROOT / "tests" / "corpus" / "avideo" / "different" / f"avideo-recovery.{letter}.eml") for letter in "ab"]
 COMMANDS = (
-    *("serve", "check", "config", "explain", "simulate", "suppressed", "why", "release", "forget", "user", "sendmail"),
+    *(
+        "serve",
+        "check",
+        "config",
+        "status",
+        "explain",
+        "simulate",
+        "suppressed",
+        "why",
+        "release",
+        "forget",
+        "user",
+        "sendmail",
+    ),
     "demo",
 )
 

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 
 class SharedRelay(RelayProcess):
-    """A relay that belongs to no event loop, because each test has its own. It keeps its claims in memory."""
+    """A relay that belongs to no event loop, because each test has its own. Its claims are in memory by default."""
 
-    def __init__(self, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, object] | None = None, *, upstream: str = "", store: str | None = "memory:"
+    ) -> None:
         self._upstream_port = free_port()
-        super().__init__(upstream=f"smtp://{HOST}:{self._upstream_port}", store="memory:", settings=settings)
+        upstream = upstream or f"smtp://{HOST}:{self._upstream_port}"
+        super().__init__(upstream=upstream, store=store, settings=settings)
         self._server_process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
