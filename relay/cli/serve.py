@@ -38,7 +38,8 @@ def serve(loaded: Loaded) -> None:
     from relay import __version__
     from relay.admin.server import AdminServer
     from relay.core.errors import CannotListenError
-    from relay.monitor.logs import configure, log
+    from relay.events.service import SERVING
+    from relay.monitor.logs import configure
     from relay.service import ignore_other_signals
     from relay.service import serve as run
     from relay.settings.sources import upstream_password
@@ -60,7 +61,7 @@ def serve(loaded: Loaded) -> None:
             "mode": settings.dedup.mode,
             "window_seconds": settings.dedup.window,
         }
-        log.info("serving", extra={"fields": fields})
+        SERVING.log(**fields)
 
     try:
         _run(run(loaded, log_start, lines, AdminServer))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from relay.core.login import Login
 from relay.core.reply import LOGIN_REFUSED, LOGIN_UNAVAILABLE
+from relay.events.service import USERS_NOT_READ, USERS_READ
 from relay.logins.passwords import NO_USER, matches
 from relay.logins.users_file import read_users
 from relay.runtime.executor import Executor
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from relay.core.login import Credentials
     from relay.core.reply import Reply
     from relay.logins.users_file import User
-
-log = logging.getLogger("relay.logins")
 
 LONGEST_WAIT = 20.0
 """Seconds that a login waits for its turn and its hash. AVideo waits for 300 s."""
@@ -70,12 +68,12 @@ class FileAuthenticator:
             if version != self._version:
                 self._users = read_users(self._path)
                 self._version = version
-                log.info("users file read again: %d users", len(self._users))
+                USERS_READ.log(users=len(self._users))
             self._problem = ""
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)
-                log.error("auth.users_file %s: %s; the users before are kept", self._path, error)  # noqa: TRY400
+                USERS_NOT_READ.log(path=str(self._path), error=error)
         return self._users
 
     def _stat(self) -> tuple[int, int, int]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from relay.events import mail, store
+from relay.events import mail, records, service, store, upstream
 from relay.events.event import Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-GROUPS = {"Messages, sessions and logins": mail, "The store and claims": store}
+GROUPS = {
+    "The process": service,
+    "Messages, sessions and logins": mail,
+    "The upstream": upstream,
+    "The store and claims": store,
+    "Records and kept copies": records,
+}
 """The modules of `relay.events` by heading."""
 
 _HEAD = """\

@@ -13,10 +13,10 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, TextIO, cast
 
+from relay.events.service import LINES_DROPPED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_log = logging.getLogger("relay.log")
 
 MOST_WAITING = 1024 * 1024
 """Bytes of the lines that wait for the stream, some 3,000 lines. Further lines are dropped."""
@@ -149,7 +149,7 @@ class LogWriter(logging.Handler):
     def _report_dropped(self) -> None:
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            _log.warning("log lines were dropped, because the log took no more", extra={"fields": {"lines": dropped}})
+            LINES_DROPPED.log(lines=dropped)
 
 
 def _nonblocking_writer(descriptor: int, resources: contextlib.ExitStack) -> Callable[[bytes | bytearray], int] | None:

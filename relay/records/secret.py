@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from typing import TYPE_CHECKING
 
 from relay.core.errors import SettingsError
+from relay.events.records import TEMPORARY_SECRET
 from relay.runtime.files import remove, write_new
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_log = logging.getLogger("relay.records")
 
 _SHORTEST = 32
 """Characters: 16 bytes in hexadecimal."""
@@ -33,10 +31,7 @@ def ensure_secret(named: Path | None, default: Path | None) -> bytes:
         reason = "there is no state folder"
     except SettingsError as error:
         reason = str(error)
-    _log.warning(
-        "records use a temporary secret for pseudonyms, so they cannot be searched by address after a restart: %s",
-        reason,
-    )
+    TEMPORARY_SECRET.log(error=reason)
     return secrets.token_bytes(32)
 
 

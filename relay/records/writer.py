@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.core.claim import Done, Note
+from relay.events.limit import LogLimit
+from relay.events.records import COPIES_NOT_REMOVED, COPY_LOST, RECORD_LOST, RECORDS_DROPPED, RECORDS_LOST
 from relay.records.codec import encode
 from relay.records.kept_copies import MOST_SWEPT
 from relay.runtime.executor import Executor
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from relay.core.record import Record, SuppressedCopy
     from relay.core.store import StoreClient
     from relay.records.kept_copies import KeptCopies
-
-_log = logging.getLogger("relay.records")
 
 MOST_WAITING = 10_000
 """The largest total weight of queued records: some 10 MB."""
@@ -69,7 +68,7 @@ class RecordWriter:
         self._saving = Executor("kept copies", _THREADS, longest_save)
         self._sweeping = Executor("sweep of kept copies", 1)
         self._writing: asyncio.Task[None] | None = None
-        self._warned: set[str] = set()
+        self._log_limit = LogLimit(time.monotonic)
 
     @property
     def waiting(self) -> int:
@@ -93,9 +92,7 @@ class RecordWriter:
         self._sweeping.close()
         await self._write_waiting()
         if self._waiting:
-            lost = len(self._waiting)
-            what = "1 record of a suppression is" if lost == 1 else f"{lost} records of suppressions are"
-            _log.warning("%s lost, because the store did not answer before the end", what)
+            RECORDS_LOST.log(records=len(self._waiting))
         while self._waiting:
             self._drop()
 
@@ -107,11 +104,12 @@ class RecordWriter:
             name = await self._save(record, copy) if copy else ""
             text = encode(dataclasses.replace(record, kept=name))
             if await self._write([Note(record.id, text, self._keep_for)]):
-                self._warned.discard("record")
                 self.store_returned()
             self._bound()
         except Exception as error:  # noqa: BLE001 - a record less is better than a mail less
-            self._lose("record", error)
+            self._on_lost()
+            if count := self._log_limit.count(RECORD_LOST):
+                RECORD_LOST.log(error=error, records=count)
 
     async def _save(self, record: Record, copy: SuppressedCopy) -> str:
         if self._copies is None:
@@ -119,9 +117,10 @@ class RecordWriter:
         try:
             name = await self._saving.run(partial(self._copies.save, record.id, copy))
         except (OSError, ValueError) as error:
-            self._lose("copy", error)
+            self._on_lost()
+            if count := self._log_limit.count(COPY_LOST):
+                COPY_LOST.log(error=error, copies=count)
             return ""
-        self._warned.discard("copy")
         return name
 
     async def _write(self, notes: Sequence[Note]) -> bool:
@@ -149,32 +148,21 @@ class RecordWriter:
         return note
 
     def _bound(self) -> None:
-        if self._weight > self._most_waiting:
-            self._warn("record", f"over {self._most_waiting} records wait for the store; the oldest are dropped")
+        before = len(self._waiting)
         while self._weight > self._most_waiting and len(self._waiting) > 1:
             self._drop()
+        dropped = before - len(self._waiting)
+        if dropped and (count := self._log_limit.count(RECORDS_DROPPED, dropped)):
+            RECORDS_DROPPED.log(records=count)
 
     def _drop(self) -> None:
         self._take()
         self._on_lost()
-
-    def _lose(self, what: str, error: Exception) -> None:
-        self._on_lost()
-        reason = str(error) or repr(error)
-        if isinstance(error, OSError) and error.filename:
-            reason = f"{error.strerror}: {error.filename}"
-        self._warn(what, f"a {what} could not be kept: {reason}")
-
-    def _warn(self, what: str, text: str) -> None:
-        """Logs a warning once, until a write of the same kind succeeds."""
-        if what not in self._warned:
-            self._warned.add(what)
-            _log.warning("%s", text)
 
     async def _sweep(self, copies: KeptCopies) -> None:
         try:
             while await self._sweeping.run(lambda: copies.sweep(self._now() - self._keep_for)) == MOST_SWEPT:
                 pass
         except OSError as error:
-            _log.warning("expired kept copies cannot be removed: %s", error)
+            COPIES_NOT_REMOVED.log(error=error)
         await asyncio.sleep(SWEEP_EVERY)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from relay.events.service import LOOP_FAILED, TASK_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
-
-log = logging.getLogger("relay.tasks")
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -59,15 +58,15 @@ class Tasks:
             try:
                 done = await step()
                 pause = FIRST_BACKOFF
-            except Exception:
-                log.exception("background loop failed: %s; next try in %g s", name, pause)
+            except Exception as error:  # noqa: BLE001 - logged, and the loop goes on
+                LOOP_FAILED.log(error, task=name, seconds=pause)
                 await self._sleep(pause)
                 pause = min(pause * 2, LONGEST_BACKOFF)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("task %s failed", task.get_name(), exc_info=error)
+            TASK_FAILED.log(error, task=task.get_name())
 
     async def finished(self) -> None:
         """Waits until no task runs."""

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from relay.core.errors import SettingsError
-from relay.monitor.logs import log
+from relay.events.service import DRAINING, ENDED
 from relay.runtime.descriptors import raise_descriptor_limit
 from relay.runtime.systemd import ServiceManager, inherited_sockets
 from relay.runtime.tasks import Tasks, run_within
@@ -77,14 +77,14 @@ async def serve(
             manager.notify("READY=1", f"STATUS={service.summary}")
             background.start_loop(lambda: _report(manager, service), "report to the service manager")
             await stop.wait()
-            log.info("draining")
+            DRAINING.log()
             manager.notify("STOPPING=1", "STATUS=draining: running transactions may finish")
             drained = await service.drain()
         finally:
             await background.cancel()
             await run_within(_ADMIN_ENDS, {"admin": admin.close()})
             await service.close()
-    log.info("ended")
+    ENDED.log()
     log_writer.stop()
     # Python would wait for all threads, also for one that hangs in a call of a disk or a store.
     os._exit(0 if drained else 1)

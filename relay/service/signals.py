@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.monitor.logs import log
+from relay.events.service import SIGNAL_IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def handled_signals(limit: float, reload: Callable[[], None]) -> Iterator[asynci
 
 
 def _log_signal(number: int) -> None:
-    log.warning("%s has no effect", signal.Signals(number).name)
+    SIGNAL_IGNORED.log(signal=signal.Signals(number).name)
 
 
 def _end_by_force(limit: float) -> None:

@@ -6,13 +6,15 @@ Before the final dot a lost connection is replaced and the transaction reopened.
 from __future__ import annotations
 
 import asyncio
-import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.core.delivery import NotSent, Unclear
 from relay.core.errors import LoginRefused, UpstreamBusy, UpstreamDown, UpstreamFull, UpstreamRefused
 from relay.core.reply import LOGGED_IN, LOGIN_UNAVAILABLE, TOO_LARGE, UNREACHABLE, UPSTREAM_BUSY, Reply
+from relay.events.limit import LogLimit
+from relay.events.upstream import UPSTREAM_REFUSES, UPSTREAM_UNREACHABLE
 from relay.upstream import extensions
 from relay.upstream.excerpt import describe
 from relay.upstream.patience import Patience
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from relay.upstream.wire import Wire
 
 T = TypeVar("T")
-log = logging.getLogger("relay.upstream")
 
 _BLOCK = 1024 * 1024
 """Bytes. Each block of an upload has its own time limit, so that a slow upload does not count as a hanging one."""
@@ -53,6 +54,7 @@ class DeliveryContext:
     reply_timeout: float
     dot_timeout: float
     patience: float
+    log_limit: LogLimit = field(default_factory=lambda: LogLimit(time.monotonic))
 
 
 class SmtpDelivery:
@@ -245,8 +247,8 @@ class SmtpDelivery:
         if isinstance(error, UpstreamRefused):
             if isinstance(error, LoginRefused):  # that is logged once, not for each message
                 self._login_refusal = error.reply
-            else:
-                log.error("%s", error)
+            elif count := self._context.log_limit.count(UPSTREAM_REFUSES):
+                UPSTREAM_REFUSES.log(error=error, transactions=count)
             return False
         # A pooled connection may have died unnoticed. That costs no patience; a hanging one does.
         stale = not (self._needs_new or isinstance(error, UpstreamDown | NoReply))
@@ -257,7 +259,8 @@ class SmtpDelivery:
             self._discard()
         if stale or await self._patience.pause():
             return True
-        log.warning("%s; tried for %g s", reason, self._context.patience)
+        if count := self._context.log_limit.count(UPSTREAM_UNREACHABLE):
+            UPSTREAM_UNREACHABLE.log(error=reason, seconds=self._context.patience, transactions=count)
         return False
 
     async def _usable_checkout(self, *, is_full: bool) -> Checkout:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from relay.core.errors import LoginRefused, UpstreamError
+from relay.events.upstream import UPSTREAM_LOGIN_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from relay.upstream.connection import Connection
-
-log = logging.getLogger("relay.upstream")
 
 FIRST_LOGIN_PAUSE = 60.0
 LONGEST_LOGIN_PAUSE = 600.0
@@ -56,7 +54,7 @@ class LoginGuard:
             end = error
             if isinstance(error, LoginRefused):
                 if str(error) != str(self._refusal):
-                    log.error("%s; correct user or password; next login in minutes", error)  # noqa: TRY400 - expected
+                    UPSTREAM_LOGIN_REFUSED.log(error=error)
                 self._accepted, self._refusal = False, error
                 if clock() >= self._retry_at:  # logins that were refused together count once
                     self._pause = min(self._pause * 2, LONGEST_LOGIN_PAUSE) or FIRST_LOGIN_PAUSE

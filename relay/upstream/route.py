@@ -10,7 +10,6 @@ counts as failed until a final dot is answered, because an upstream may begin tr
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from relay.core.errors import (
@@ -21,6 +20,7 @@ from relay.core.errors import (
     UpstreamFull,
     UpstreamRefused,
 )
+from relay.events.upstream import UPSTREAM_SKIPPED, UPSTREAM_USED_AGAIN
 from relay.upstream.login import LoginGuard
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from relay.core.login import Credentials
     from relay.upstream.connect import Target
     from relay.upstream.connection import Connection
-
-log = logging.getLogger("relay.upstream")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
@@ -130,7 +128,7 @@ class Route:
         """Notes that the upstream answered a final dot, with whatever reply."""
         breaker = self._breakers[connection.rank]
         if breaker.is_open and len(self._breakers) > 1:
-            log.info("upstream %s is used again", breaker.target)
+            UPSTREAM_USED_AGAIN.log(upstream=str(breaker.target))
         breaker.close()
 
     def note_failure(self, connection: Connection, reason: str) -> str:
@@ -158,5 +156,5 @@ class Route:
     def _fail(self, rank: int, reason: str) -> None:
         breaker = self._breakers[rank]
         if not breaker.is_open and len(self._breakers) > 1:
-            log.warning("upstream %s is left alone for a while: %s", breaker.target, reason)
+            UPSTREAM_SKIPPED.log(upstream=str(breaker.target), error=reason)
         breaker.fail(self._clock())

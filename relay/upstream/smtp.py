@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from relay.core.envelope import Envelope
 from relay.core.errors import LoginDeferred, LoginRefused, UpstreamError, UpstreamFull
 from relay.core.login import Login
 from relay.core.reply import LOGIN_UNAVAILABLE
+from relay.events.upstream import CONNECTION_FAILED
 from relay.upstream.connect import connect
 from relay.upstream.delivery import DeliveryContext, SmtpDelivery
 from relay.upstream.extensions import size_limit
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from relay.core.reply import Reply
     from relay.upstream.connect import Target
     from relay.upstream.connection import Connection
-
-log = logging.getLogger("relay.upstream")
 
 _LOGIN_SHARE = 4
 """Clients that are not trusted may log in on one of so many connections at a time."""
@@ -156,7 +154,7 @@ class SmtpUpstream:
             if identity and isinstance(error, LoginRefused | LoginDeferred):
                 raise
             self._report(False)
-            log.debug("%s", error)
+            CONNECTION_FAILED.log(error=error)
             raise
         self._report(True)
         return connection

@@ -209,5 +209,6 @@ async def test_mail_flows_where_copies_cannot_be_kept(
     (tmp_path / "file").touch()
     relay = await start_counted(upstream=peer.url, settings={"record.keep": f"maildir:{tmp_path}/file"})
     await suppress(relay)
-    await wait_logged(relay.process, f'"event": "a copy could not be kept: Not a directory: {tmp_path}/file"')
+    error = f"Not a directory: {tmp_path}/file"
+    await wait_logged(relay.process, f'"event": "a copy could not be kept", "error": "{error}"')
     assert (await relay.process.metrics()).value("smtp_dedup_records_lost_total") == 1

@@ -124,7 +124,7 @@ async def test_with_the_upstream_down_fifty_recipients_cost_patience_once(
     sent = await send(relay.port, SENDER, [b"user%d@example.test" % number for number in range(50)], mail(1))
     assert time.monotonic() - begun < 25, "each for itself they would cost 50 s"
     assert sent.rcpt == (UNREACHABLE,) * 50
-    await wait_logged(relay, f"no connection to 127.0.0.1:{peer.port}: Connection refused; tried for 1 s")
+    await wait_logged(relay, f'"error": "no connection to 127.0.0.1:{peer.port}: Connection refused", "seconds": 1')
     await peer.start()
     assert await sends(relay, 1)
 
@@ -138,7 +138,7 @@ async def test_421_for_as_long_as_patience_lasts_is_451_to_the_client(
         peer.on(step, say_and_drop(BUSY), times=None)
         assert (await send(relay.port, SENDER, [USER], mail(1))).rcpt == (UNREACHABLE,)
     # The log has the upstream's text without addresses.
-    await wait_logged(relay, "answered 421 4.3.2 busy, ask <address>; tried for 0.5 s")
+    await wait_logged(relay, 'answered 421 4.3.2 busy, ask <address>", "seconds": 0.5')
     assert "user@" not in relay.stderr()
     peer.forgive()
     peer.on(Step.DATA, say_and_drop(BUSY), times=None)

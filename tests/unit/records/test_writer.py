@@ -8,6 +8,7 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
+from parts.logged import events
 from parts.waiting import until
 
 from relay.claims.memory import MemoryStore
@@ -130,8 +131,8 @@ async def test_only_so_many_wait_and_the_oldest_are_dropped_and_counted(caplog: 
         for number in range(25):
             await its.ledger.note(record(number), None)
         assert (its.ledger.waiting, its.lost) == (10, 16)
-        assert [line.getMessage() for line in caplog.records if line.name == "relay.records"] == [
-            "over 10 records wait for the store; the oldest are dropped"
+        assert [event for event in events(caplog) if "store unavailable" not in event[1]] == [
+            ("WARNING", "too many records wait for the store; the oldest are dropped", {"records": 1})
         ]
         await its.come_back()
         await until(lambda: its.ledger.waiting == 0, "all written")
@@ -171,7 +172,8 @@ async def test_what_cannot_be_written_at_the_end_is_counted(caplog: pytest.LogCa
         await its.ledger.note(record(1), None)
         await its.ledger.close()
         assert (its.lost, its.ledger.waiting) == (2, 0)
-    assert "2 records of suppressions are lost, because the store did not answer before the end" in caplog.text
+    text = "records of suppressions are lost, because the store did not answer before the end"
+    assert events(caplog)[-1] == ("WARNING", text, {"records": 2})
 
 
 async def test_what_a_hang_left_goes_out_behind_the_next_record() -> None:
@@ -232,9 +234,12 @@ async def test_a_copy_that_cannot_be_written_costs_the_copy_only(
             await its.ledger.note(record(number), COPY)
         assert [one.kept for one in await its.written()] == ["", ""]
         assert its.lost == 2
-    assert [line.getMessage() for line in caplog.records if "could not be kept" in line.getMessage()] == [
-        f"a copy could not be kept: Not a directory: {tmp_path}/file"
-    ]
+    [(_, _, fields)] = [event for event in events(caplog) if event[1] == "a copy could not be kept"]
+    assert (fields["copies"], fields["error"].strerror, fields["error"].filename) == (
+        1,
+        "Not a directory",
+        f"{tmp_path}/file",
+    )
 
 
 async def test_a_disk_that_hangs_costs_copies_and_holds_up_nothing_else(tmp_path: Path) -> None:
@@ -273,4 +278,6 @@ async def test_a_fault_of_ours_is_none_of_the_mail(caplog: pytest.LogCaptureFixt
     async with house() as its:
         await its.ledger.note(dataclasses.replace(record(1), forms=unwritable), None)
         assert its.lost == 1
-    assert "a record could not be kept: Object of type object is not JSON serializable" in caplog.text
+    [(_, text, fields)] = events(caplog)
+    assert text == "a record could not be kept"
+    assert str(fields["error"]) == "Object of type object is not JSON serializable"

@@ -9,6 +9,7 @@ from relay.runtime.tasks import Tasks, run_within
 
 if TYPE_CHECKING:
     import pytest
+from parts.logged import events
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
@@ -40,7 +41,8 @@ async def test_a_failure_that_nobody_awaits_is_logged(caplog: pytest.LogCaptureF
     async with asyncio.timeout(5):
         await some.finished()
     await asyncio.sleep(0)
-    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["task failing failed"]
+    assert events(caplog) == [("ERROR", "task failed", {"task": "failing"})]
+    assert caplog.records[0].exc_info
 
 
 async def test_a_background_loop_goes_on_after_a_failure_with_longer_pauses(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,11 +62,10 @@ async def test_a_background_loop_goes_on_after_a_failure_with_longer_pauses(capl
     async with asyncio.timeout(5):
         await tasks.start_loop(step, "probe")
     assert pauses == [1.0, 2.0, 1.0]
-    assert [record.getMessage() for record in caplog.records] == [
-        "background loop failed: probe; next try in 1 s",
-        "background loop failed: probe; next try in 2 s",
-        "background loop failed: probe; next try in 1 s",
+    assert events(caplog) == [
+        ("ERROR", "background loop failed", {"task": "probe", "seconds": seconds}) for seconds in (1, 2, 1)
     ]
+    assert all(record.exc_info for record in caplog.records)
 
 
 async def test_run_within_returns_results_exceptions_and_timeouts() -> None:

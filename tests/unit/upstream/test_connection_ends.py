@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from parts.faults import Step, drop, hang, say, say_and_drop, wait
+from parts.logged import events
 from parts.peer import ScriptedPeer
 from parts.ports import free_port
 from parts.upstream_delivery import MAIL, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
@@ -120,8 +121,8 @@ async def test_the_log_names_the_upstream_and_its_last_reply(
     peer.on(step, say_and_drop(b"421 4.3.2 going down"), times=None)
     async with upstream(peer.port, patience=0.05) as up:
         assert await deliver(up, ONE) == UNREACHABLE
-    message = f"127.0.0.1:{peer.port}: answered 421 4.3.2 going down; tried for 0.05 s"
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
+    fields = {"error": f"127.0.0.1:{peer.port}: answered 421 4.3.2 going down", "seconds": 0.05, "transactions": 1}
+    assert events(caplog) == [("WARNING", "no transaction with the upstream could begin", fields)]
 
 
 async def test_transactions_that_are_idle_do_not_block_others(peer: ScriptedPeer) -> None:

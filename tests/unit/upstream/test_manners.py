@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from parts.faults import Step, drop, hang, say, say_and_drop
+from parts.logged import events
 from parts.peer import ScriptedPeer
 from parts.ports import HOST
 from parts.upstream_delivery import MAIL, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
@@ -176,10 +177,10 @@ async def test_a_refused_login_is_tried_once_and_logged_once(caplog: pytest.LogC
         assert set(sent) == {UNREACHABLE}
         assert len(peer.commands(b"AUTH")) == 1
         assert len(peer.sessions) == 1
-    errors = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
-    assert len(errors) == 1
-    assert "answered 535 5.7.8 Wrong name or password; correct user or password" in errors[0]
-    assert "wrong" not in errors[0]
+    [(level, text, fields)] = events(caplog)
+    assert (level, text) == ("ERROR", "upstream refuses user and password; the next login follows in minutes")
+    assert str(fields["error"]).endswith("answered 535 5.7.8 Wrong name or password")
+    assert "wrong" not in str(fields)
 
 
 async def test_the_pause_after_a_refused_login_doubles_up_to_its_limit() -> None:
@@ -314,8 +315,8 @@ async def test_a_long_reply_is_cut_before_it_is_stored_or_quoted(
     peer.on(step, say_and_drop(b"421 " + b"a@b." * 1500), times=None)
     async with upstream(peer.port, patience=0.0) as up:
         assert await deliver(up, ONE) == UNREACHABLE
-    assert caplog.records
-    assert max(len(record.getMessage()) for record in caplog.records) < 700
+    assert events(caplog)
+    assert max(len(str(fields["error"])) for *_, fields in events(caplog)) < 700
 
 
 async def test_a_line_of_64_kib_reaches_the_client_cut(peer: ScriptedPeer) -> None:

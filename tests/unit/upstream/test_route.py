@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from parts.faults import Step, drop, hang, say, say_and_drop, wait
+from parts.logged import events
 from parts.peer import ScriptedPeer
 from parts.ports import free_port
 from parts.upstream_delivery import LARGE, ONE, SENDER, THREE, TWO, code, deliver, offer, prepare, upstream
@@ -173,9 +174,9 @@ async def test_the_log_reports_once_that_an_upstream_is_skipped_and_used_again(
     hosts.now += LONGEST_PAUSE
     for _ in range(2):
         route.note_success(await route.connection())
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "upstream a:25 is left alone for a while: gone"),
-        ("INFO", "upstream a:25 is used again"),
+    assert events(caplog) == [
+        ("WARNING", "upstream is left alone for a while", {"upstream": "a:25", "error": "gone"}),
+        ("INFO", "upstream is used again", {"upstream": "a:25"}),
     ]
 
 

@@ -1,0 +1,52 @@
+"""Events of the process: its start and end, signals, certificates, background tasks."""
+
+from __future__ import annotations
+
+from logging import ERROR, INFO, WARNING, getLogger
+
+from relay.events.event import ERROR_FIELD, TRACEBACK_FIELD, Event
+
+_LOG = getLogger("relay")
+
+SERVING = Event(
+    "serving",
+    INFO,
+    _LOG,
+    "Nothing. The relay listens.",
+    {
+        "version": "of the relay",
+        "listen": "where it listens",
+        "http": "where it serves metrics, or `off`",
+        "upstream": "the mail server",
+        "store": "where claims are kept",
+        "mode": "`dedup.mode`",
+        "window_seconds": "`dedup.window`",
+    },
+    {"listen_tls": "where it listens for TLS", "fallback_upstreams": "`upstream.fallback_urls`"},
+)
+DRAINING = Event("draining", INFO, _LOG, "Nothing. Running transactions may finish, for `limits.drain` at most.")
+ENDED = Event("ended", INFO, _LOG, "Nothing.")
+SIGNAL_IGNORED = Event("signal has no effect", WARNING, _LOG, "Do not send it.", {"signal": "its name"})
+USERS_READ = Event("users file read again", INFO, _LOG, "Nothing.", {"users": "how many it has"})
+USERS_NOT_READ = Event(
+    "users file cannot be used; the users before are kept",
+    ERROR,
+    _LOG,
+    "Correct `auth.users_file`, or its permissions. Logged once for each cause.",
+    {"path": "the file"} | ERROR_FIELD,
+)
+LOOP_FAILED = Event(
+    "background loop failed",
+    ERROR,
+    _LOG,
+    "Report it. The loop goes on.",
+    {"task": "which", "seconds": "until the next try"} | TRACEBACK_FIELD,
+)
+TASK_FAILED = Event("task failed", ERROR, _LOG, "Report it.", {"task": "which"} | TRACEBACK_FIELD)
+LINES_DROPPED = Event(
+    "log lines were dropped, because the log took no more",
+    WARNING,
+    _LOG,
+    "The reader of the log is too slow, or its disk is full. Mail is not affected.",
+    {"lines": "how many"},
+)
