@@ -79,7 +79,7 @@ def _fallbacks(settings: Settings) -> dict[str, object]:
 
 def _listen_errors(error: CannotListenError, settings: Settings) -> list[str]:
     """Returns a message for every address that cannot be listened on, not only for the first."""
-    from relay.cli.listening import addresses, bind_error, held_by_relay, listen_remedy
+    from relay.check.listening import addresses, bind_error, held_by_relay, listen_remedy
 
     messages = []
     for key, address in addresses(settings).items():

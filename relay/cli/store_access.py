@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from relay.check.store_remedies import store_remedy
 from relay.cli.exit_status import CommandError
-from relay.cli.remedies import store_remedy
 from relay.core.errors import StoreError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from parts.redis_cluster import shared_cluster
 from parts.redis_sentinel import SERVICE, shared_sentinels
 from parts.redis_server import RedisServer, redis_store
 
+from relay.check.redis_servers import findings
 from relay.claims.redis.server_info import ServerInfo
 from relay.cli import main
-from relay.cli.check_redis import findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

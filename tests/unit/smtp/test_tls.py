@@ -17,7 +17,7 @@ from parts.peer import ScriptedPeer
 from parts.phpmailer import send_as_avideo
 from parts.waiting import until
 
-from relay.cli.check_certificate import check_certificate
+from relay.check.certificate import check_certificate
 from relay.core.session_refusal import SessionRefusal
 from relay.settings import Settings
 from relay.smtp.session_table import SessionLimits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.cli.finding import Caution, Finding
+from relay.check.finding import Caution, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from relay.cli.check_files import trial_path
-from relay.cli.check_port import ask_port
-from relay.cli.check_redis import findings
-from relay.cli.finding import Finding
-from relay.cli.remedies import FIRST_COMMAND, store_remedy, store_step
+from relay.check.files import trial_path
+from relay.check.finding import Finding
+from relay.check.port import ask_port
+from relay.check.redis_servers import findings
+from relay.check.store_remedies import FIRST_COMMAND, store_remedy, store_step
 from relay.core.claim import Claim, Done, Fingerprint, Held, Release, Renew, Token, Unknown, Won
 from relay.core.errors import StoreError
 from relay.settings.urls import SqliteUrl

@@ -6,7 +6,7 @@ import re
 import socket
 from typing import NamedTuple
 
-from relay.cli.check_remedies import certificate_remedy
+from relay.check.remedies import certificate_remedy
 
 _CA = "store.url: rediss://HOST?ssl_ca_certs=FILE"
 FIRST_COMMAND = "first command"

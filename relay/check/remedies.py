@@ -10,7 +10,7 @@ from relay.settings.urls import Security
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from relay.cli.check_port import PortAnswer
+    from relay.check.port import PortAnswer
     from relay.core.reply import Reply
     from relay.settings.urls import SmtpUrl
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.cli.finding import Caution, Finding
+from relay.check.finding import Caution, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

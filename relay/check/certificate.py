@@ -6,8 +6,8 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
-from relay.cli.check_files import trial_path
-from relay.cli.finding import Finding
+from relay.check.files import trial_path
+from relay.check.finding import Finding
 from relay.core.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import aiosmtplib
 
-from relay.cli import check_remedies as remedies
-from relay.cli.check_port import PortAnswer, ask_port
-from relay.cli.finding import Caution, Finding
+from relay.check import remedies
+from relay.check.finding import Caution, Finding
+from relay.check.port import PortAnswer, ask_port
 from relay.core.errors import UpstreamError
 from relay.runtime.tasks import Tasks
 from relay.upstream.connect import connect
