@@ -21,6 +21,11 @@ class Finding:
         """`FAIL` if the relay would not work, else `ok`."""
         return "FAIL" if self.remedy else "ok"
 
+    @property
+    def fails(self) -> bool:
+        """Whether the relay would not work."""
+        return self.level == "FAIL"
+
 
 class Caution(Finding):
     """The relay works, but an operator should know this."""

@@ -78,7 +78,7 @@ async def _check(settings: Settings, password: str | None, trial: TrialAddresses
         click.echo(_shown(finding))
     if checked.error:
         raise checked.error
-    status = 1 if any(finding.level == "FAIL" for finding in checked.findings) else 0
+    status = 1 if any(finding.fails for finding in checked.findings) else 0
     if any(isinstance(finding, run.Overdue) for finding in checked.findings):
         # Python would wait for the thread that hangs.
         sys.stdout.flush()
@@ -87,7 +87,7 @@ async def _check(settings: Settings, password: str | None, trial: TrialAddresses
 
 
 def _shown(finding: Finding) -> str:
-    label = click.style(f"{finding.level:<4}", fg=_COLOURS[finding.level], bold=finding.level == "FAIL")
+    label = click.style(f"{finding.level:<4}", fg=_COLOURS[finding.level], bold=finding.fails)
     # The text may quote a server, which can send anything.
     lines = [f"{label}  {finding.key}: {printable(finding.text)}"]
     if finding.remedy:
