@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
 
 RECORD_FIELD = {"record": "the id of the message's transaction, for `relay why`"}
@@ -40,4 +40,9 @@ class Event:
 
     def log(self, fault: BaseException | None = None, /, **fields: object) -> None:
         """Logs a line. The traceback of a fault follows the fields."""
-        self.logger.log(self.level, self.text, exc_info=fault, extra={"fields": fields})
+        # Not `Logger.log`, which looks for the caller's name, file and line: 3 us of the 13 us of a message's line.
+        if self.logger.isEnabledFor(self.level):
+            caught = (type(fault), fault, fault.__traceback__) if fault else None
+            line = logging.LogRecord(self.logger.name, self.level, "", 0, self.text, None, caught)
+            line.__dict__["fields"] = fields
+            self.logger.handle(line)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from logging import ERROR, INFO, WARNING, getLogger
 
-from relay.events.event import PEER_FIELD, RECORD_FIELD, TRACEBACK_FIELD, Event
+from relay.events.event import ERROR_FIELD, PEER_FIELD, RECORD_FIELD, TRACEBACK_FIELD, Event
 
 _LOG = getLogger("relay")
 _REPLY_FIELDS = {"reply": "the code of the reply", "reply_text": "its text"}
 _SIZE_FIELD = {"size": "its octets"}
+_TIMES_FIELD = {"times": "how many since the last such line of this reason, a minute ago or more"}
 _LOGIN_FIELD = {"login": "the user's name, with `log.addresses`"}
 
 MESSAGE = Event(
@@ -90,9 +91,9 @@ LOGIN_REFUSED = Event(
     "login refused",
     WARNING,
     _LOG,
-    "A wrong password in an application, or guesses. One line for each, so that a tool such as fail2ban can count "
-    "them.",
-    PEER_FIELD | {"reason": "as in the metric `smtp_dedup_logins_total`"},
+    "`credentials`: a wrong password in an application, or guesses; one line for each, so that a tool such as fail2ban "
+    "can count them. [Logins](auth.md) explains the others.",
+    PEER_FIELD | {"reason": "as in the metric `smtp_dedup_logins_total`"} | _TIMES_FIELD,
     _LOGIN_FIELD,
 )
 SENDER_REFUSED = Event(
@@ -101,13 +102,15 @@ SENDER_REFUSED = Event(
     _LOG,
     "`no_login`: the client must log in, or belongs into `listen.networks`. `not_allowed`: `relay user add --from`. "
     "`rate`: `limits.message_rate`, or a stolen password.",
-    PEER_FIELD | {"reason": "as in the metric `smtp_dedup_senders_refused_total`"},
+    PEER_FIELD | {"reason": "as in the metric `smtp_dedup_senders_refused_total`"} | _TIMES_FIELD,
     _LOGIN_FIELD,
 )
 FAULT = Event(
     "fault",
     ERROR,
     _LOG,
-    "Report it, with the traceback. The client received 451, or the message was forwarded unjudged.",
-    RECORD_FIELD | {"where": "the step that failed"} | TRACEBACK_FIELD,
+    "Report it, with the traceback, which the first of several equal faults has. The client received 451, or the "
+    "message was forwarded without a claim.",
+    RECORD_FIELD | {"where": "the step that failed"} | ERROR_FIELD,
+    TRACEBACK_FIELD,
 )

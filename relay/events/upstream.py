@@ -14,8 +14,8 @@ UPSTREAM_UNREACHABLE = Event(
     "no transaction with the upstream could begin",
     WARNING,
     _LOG,
-    "As above. The clients received 451, after as many seconds.",
-    ERROR_FIELD | {"seconds": "`upstream.patience`"} | _TRANSACTIONS_FIELD,
+    "As for `upstream does not answer`. The clients received 451.",
+    ERROR_FIELD | {"seconds": "`upstream.patience`, for which the relay tried"} | _TRANSACTIONS_FIELD,
 )
 UPSTREAM_REFUSES = Event(
     "upstream refuses the relay",

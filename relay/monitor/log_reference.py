@@ -48,6 +48,11 @@ def events_of(module: ModuleType) -> dict[str, Event]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Event)}
 
 
+def all_events() -> dict[str, Event]:
+    """Returns all events of the relay, by the names of their constants."""
+    return {name: event for module in GROUPS.values() for name, event in events_of(module).items()}
+
+
 def _section(heading: str, module: ModuleType) -> Iterator[str]:
     yield f"## {heading}"
     yield ""

@@ -84,13 +84,13 @@ class MessageLog:
         to = {"to": recipient} if self._addresses else {}
         RECIPIENT_REFUSED.log(record=record, **self._reply(reply), peer=peer, **to)
 
-    def login_event(self, event: Event, peer: str, login: str, reason: str) -> None:
+    def login_event(self, event: Event, peer: str, login: str, reason: str, times: int) -> None:
         """Logs an event that concerns a client's login. Names of logins are often addresses, and sometimes passwords.
 
         They are included only if `addresses` is set.
         """
         name = {"login": login} if self._addresses and login else {}
-        event.log(peer=peer, reason=reason, **name)
+        event.log(peer=peer, reason=reason, times=times, **name)
 
     def _reply(self, reply: Reply) -> dict[str, object]:
         text = reply.text

@@ -38,7 +38,7 @@ class LogAndMetricsReporter:
     def __init__(self, metrics: Metrics, messages: MessageLog, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._messages = messages
-        self._refusals_log_limit = LogLimit(clock)
+        self._log_limit = LogLimit(clock)
 
     def message(self, report: Report) -> None:
         """Reports a finished message."""
@@ -71,22 +71,33 @@ class LogAndMetricsReporter:
         Logs the first one of each reason, and then at most one line a minute.
         """
         self._metrics.sessions_refused[refusal].inc()
-        if sessions := self._refusals_log_limit.count(refusal):
+        if sessions := self._log_limit.count(refusal):
             event = SESSION_ENDED if refusal in _ORDINARY else SESSION_REFUSED
             event.log(peer=peer, reason=refusal.reason, key=refusal.key, reply=refusal.reply.code, sessions=sessions)
 
     def login(self, peer: str, name: str, outcome: LoginOutcome) -> None:
-        """Reports the end of a login. Accepted ones are in the line of each message."""
+        """Reports the end of a login. Accepted ones are in the line of each message.
+
+        Each wrong password is logged: it costs its client seconds, and tools that block guessing clients count the
+        lines. What costs a client nothing is logged once a minute.
+        """
         self._metrics.logins[outcome].inc()
-        if outcome is not LoginOutcome.ACCEPTED:
-            self._messages.login_event(LOGIN_REFUSED, peer, name, outcome.value)
+        if outcome is LoginOutcome.ACCEPTED:
+            return
+        if times := 1 if outcome is LoginOutcome.CREDENTIALS else self._log_limit.count(outcome):
+            self._messages.login_event(LOGIN_REFUSED, peer, name, outcome.value, times)
 
     def sender_refused(self, peer: str, login: str, reason: str) -> None:
-        """Reports a sender that was refused at MAIL."""
+        """Reports a sender that was refused at MAIL. `login` is the name of a login that succeeded, or empty.
+
+        Logs at most one line a minute for each reason and login.
+        """
         self._metrics.senders_refused[reason].inc()
-        self._messages.login_event(SENDER_REFUSED, peer, login, reason)
+        if times := self._log_limit.count((reason, login)):
+            self._messages.login_event(SENDER_REFUSED, peer, login, reason, times)
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
-        """Reports an internal fault, with its traceback."""
+        """Reports an internal fault. The traceback of faults that are alike is logged at most once a minute."""
         self._metrics.faults.inc()
-        FAULT.log(error, record=transaction_id, where=where)
+        is_first = self._log_limit.count((where, type(error)))
+        FAULT.log(error if is_first else None, record=transaction_id, where=where, error=repr(error))

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from parts.waiting import until, until_told
+from relay.monitor.log_reference import all_events
 
 if TYPE_CHECKING:
     import pytest
@@ -19,7 +20,16 @@ def lines(relay: RelayProcess) -> list[dict[str, Any]]:
     The relay may be writing the last line at this moment: one without its line end is left out.
     """
     complete, _, _ = relay.stderr().rpartition("\n")
-    return [json.loads(line) for line in complete.splitlines() if not line.startswith("warning: ")]
+    found = [json.loads(line) for line in complete.splitlines() if not line.startswith("warning: ")]
+    assert [line for line in found if not _has_the_fields_of_its_event(line)] == []
+    return found
+
+
+def _has_the_fields_of_its_event(line: dict[str, Any]) -> bool:
+    """Returns whether a line has all fields of an event, and no others. Libraries log what is no event."""
+    alike = [event for event in all_events().values() if event.text == line["event"]]
+    given = line.keys() - {"time", "level", "event"}
+    return not alike or any(event.fields.keys() <= given <= event.fields.keys() | event.optional for event in alike)
 
 
 def messages(relay: RelayProcess) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ import pytest
 
 import relay
 from relay.events.limit import LOG_EVERY, LogLimit
-from relay.monitor.log_reference import GROUPS, events_of, log_markdown
+from relay.events.store import STORE_DOWN, STORE_FAULT
+from relay.monitor.log_reference import GROUPS, all_events, log_markdown
 
 PACKAGE = Path(relay.__file__).parent
-EVENTS = {name: event for module in GROUPS.values() for name, event in events_of(module).items()}
+EVENTS = all_events()
 CHOSEN = {
     ("monitor/logs.py", "event"): ("LOGIN_REFUSED", "SENDER_REFUSED"),
     ("monitor/reporter.py", "event"): ("SESSION_REFUSED", "SESSION_ENDED"),
@@ -32,8 +33,8 @@ def calls() -> list[tuple[str, tuple[str, ...], ast.Call]]:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "log":
                 target = ast.unparse(node.func.value)
-                events = CHOSEN.get((name, target), (target,) if target in EVENTS else ())
-                if events:
+                constant = target.rpartition(".")[2]
+                if events := CHOSEN.get((name, target), (constant,) if constant in EVENTS else ()):
                     found.append((f"{name}:{node.lineno}", events, node))
     return found
 
@@ -44,7 +45,7 @@ def test_each_call_has_the_fields_of_its_event() -> None:
 
 
 def problems(name: str, call: ast.Call) -> list[tuple[str, str]]:
-    """Returns what a call has too much or too little. Fields that come in a mapping are checked in `test_logs.py`."""
+    """Returns what a call has too much or too little. `parts.logged` checks those that come in a mapping."""
     event = EVENTS[name]
     given = {keyword.arg for keyword in call.keywords if keyword.arg} | ({"traceback"} if call.args else set())
     has_mapping = any(keyword.arg is None for keyword in call.keywords)
@@ -82,3 +83,13 @@ def test_one_line_a_minute_has_the_number_of_the_others() -> None:
     assert limit.count("b", 5) == 5, "another kind"
     now = LOG_EVERY
     assert [limit.count("a", 2), limit.count("a")] == [4, 0]
+
+
+def test_a_line_is_logged_from_its_level_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("ERROR", "relay.store")
+    assert not STORE_DOWN.is_logged
+    STORE_DOWN.log(error="x")
+    STORE_FAULT.log(ValueError("oh"))
+    [line] = caplog.records
+    assert (line.name, line.levelname, line.getMessage()) == ("relay.store", "ERROR", "fault in the store")
+    assert "ValueError: oh" in caplog.text

@@ -125,6 +125,23 @@ async def test_the_log_names_the_upstream_and_its_last_reply(
     assert events(caplog) == [("WARNING", "no transaction with the upstream could begin", fields)]
 
 
+@pytest.mark.parametrize(
+    ("greeting", "text"),
+    [
+        (b"421 4.3.2 going down", "no transaction with the upstream could begin"),
+        (b"554 5.7.1 go away", "upstream refuses the relay"),
+    ],
+)
+async def test_messages_that_fail_alike_are_one_line_in_the_log(
+    peer: ScriptedPeer, caplog: pytest.LogCaptureFixture, greeting: bytes, text: str
+) -> None:
+    peer.on(Step.GREETING, say_and_drop(greeting), times=None)
+    async with upstream(peer.port, patience=0.0) as up:
+        for _ in range(5):
+            assert await deliver(up, ONE) == UNREACHABLE
+    assert [event[1] for event in events(caplog) if event[0] != "DEBUG"] == [text]
+
+
 async def test_transactions_that_are_idle_do_not_block_others(peer: ScriptedPeer) -> None:
     """Two transactions pause after RCPT. A third one is delivered, and then the two."""
     async with upstream(peer.port, connections=2, longest_idle_in_transaction=0.1) as up:
