@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import aiosmtplib
@@ -45,9 +46,10 @@ def explain(target: Target, error: BaseException, *, greeted: bool) -> UpstreamD
 
 
 def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> UpstreamDown | UpstreamRefused:
+    message = _without_password(target, error.message)
     if not 200 <= error.code < 600:  # noqa: PLR2004 - RFC 5321 section 4.2
-        return UpstreamDown(f"{target} does not answer as an SMTP server does: {quote(error.message)}")
-    text = f"{target} answered {error.code} {quote(error.message)}"
+        return UpstreamDown(f"{target} does not answer as an SMTP server does: {quote(message)}")
+    text = f"{target} answered {error.code} {quote(message)}"
     is_login = isinstance(error, aiosmtplib.SMTPAuthenticationError)
     if error.code == _CLOSING:
         return UpstreamFull(text)
@@ -56,9 +58,20 @@ def _explain_reply(target: Target, error: aiosmtplib.SMTPResponseException) -> U
     if not is_login:
         return UpstreamRefused(text)
     refusal = LoginRefused(f"{text} to the access token" if target.token else text)
-    lines = [line.encode("utf-8", "surrogateescape").translate(HIDE) for line in error.message.split("\n")]
+    lines = [line.encode("utf-8", "surrogateescape").translate(HIDE) for line in message.split("\n")]
     refusal.reply = Reply(error.code, tuple(excerpt(line, LONGEST_LINE, b" ") for line in lines[:MOST_LINES]))
     return refusal
+
+
+def _without_password(target: Target, text: str) -> str:
+    """Returns a reply without the password as it was sent: some servers quote the line that they refuse."""
+    if not target.password:
+        return text
+    user, password = (each if isinstance(each, bytes) else each.encode() for each in (target.user, target.password))
+    forms = (b"\0%b\0%b" % (user, password), b"user=%b\1auth=Bearer %b\1\1" % (user, password), password)
+    for sent in map(b64encode, forms):
+        text = text.replace(sent.decode("ascii"), "<password>")
+    return text
 
 
 def _reason(error: BaseException) -> str:

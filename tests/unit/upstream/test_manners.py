@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,18 @@ async def test_a_refused_login_is_tried_once_and_logged_once(caplog: pytest.LogC
     assert (level, text) == ("ERROR", "upstream refuses user and password; the next login follows in minutes")
     assert str(fields["error"]).endswith("answered 535 5.7.8 Wrong name or password")
     assert "wrong" not in str(fields)
+
+
+@pytest.mark.parametrize("secret", [b"wrong", b"\0user\0wrong"], ids=["LOGIN", "PLAIN"])
+async def test_a_password_that_the_upstream_quotes_is_not_logged(
+    caplog: pytest.LogCaptureFixture, secret: bytes
+) -> None:
+    async with ScriptedPeer(credentials=(b"user", b"right")) as peer:
+        peer.on(Step.AUTH, say(b"535 5.7.8 cannot decode " + b64encode(secret)), times=None)
+        async with upstream(peer.port, **USER) as up:
+            assert await deliver(up, ONE) == UNREACHABLE
+    [(_, _, fields)] = events(caplog)
+    assert str(fields["error"]).endswith("answered 535 5.7.8 cannot decode <password>")
 
 
 async def test_the_pause_after_a_refused_login_doubles_up_to_its_limit() -> None:
