@@ -96,6 +96,13 @@ LOGIN_REFUSED = Event(
     PEER_FIELD | {"reason": "as in the metric `smtp_dedup_logins_total`"} | _TIMES_FIELD,
     _LOGIN_FIELD,
 )
+PAGE_LOGIN_REFUSED = Event(
+    "login to the page refused",
+    WARNING,
+    _LOG,
+    "A mistake, or guesses: see who can reach `http.address`. One line for each, as for `login refused`.",
+    PEER_FIELD | {"reason": "as in the metric `smtp_dedup_page_logins_total`"},
+)
 SENDER_REFUSED = Event(
     "sender refused",
     WARNING,

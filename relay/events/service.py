@@ -32,7 +32,7 @@ USERS_NOT_READ = Event(
     "users file cannot be used; the users before are kept",
     ERROR,
     _LOG,
-    "Correct `auth.users_file`, or its permissions. Logged once for each cause.",
+    "Correct the file in `auth.users_file` or `http.users_file`, or its permissions. Logged once for each cause.",
     {"path": "the file"} | ERROR_FIELD,
 )
 LOOP_FAILED = Event(

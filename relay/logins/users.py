@@ -1,7 +1,8 @@
-"""Verifies logins against the users file, in threads, and reads the file again when it has changed."""
+"""Verifies logins against a users file, in threads, and reads the file again when it has changed."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from relay.core.login import Login
@@ -46,6 +47,17 @@ class FileAuthenticator:
             return await (self._trusted if trusted else self._others).run(lambda: self._verify(credentials))
         except TimeoutError:
             return LOGIN_UNAVAILABLE
+
+    async def mark(self, name: str) -> str:
+        """Returns a text that changes with a user's password, and is empty if there is no such user now.
+
+        Raises `TimeoutError` if the threads had no time for it.
+        """
+        return await self._trusted.run(lambda: self._mark(name))
+
+    def _mark(self, name: str) -> str:
+        user = self._current_users().get(name)
+        return hashlib.sha256(user.hashed.encode()).hexdigest() if user else ""
 
     def close(self) -> None:
         """Ends the threads."""

@@ -1,4 +1,4 @@
-"""The HTTP server: `/metrics`, `/livez`, `/readyz`, and for `store.url = "memory:"` the paths that commands use."""
+"""The HTTP server: `/metrics`, `/livez`, `/readyz`, the page, and for `store.url = "memory:"` paths for commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,10 +17,12 @@ from relay.records.selection import Selection, count
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from relay.core.store import Store
     from relay.monitor.metrics import Metrics
+
+    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger("relay.http")
 # aiohttp logs a traceback for each malformed request. Any client could fill the log with them.
@@ -36,13 +38,39 @@ the server does not answer."""
 _PORT = re.compile(r":[0-9]*\Z")
 _LARGEST_REQUEST = 16 * 1024 * 1024
 """Bytes."""
+OPEN_PATHS = ("/metrics", "/livez", "/readyz")
+"""What everyone who reaches the server may read, by default."""
+_HEADER = {
+    "Server": _SERVER,
+    # The browser loads nothing from elsewhere, and runs no script but the page's own file.
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Page(Protocol):
+    """The web page, which `relay.page` implements."""
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Returns the routes of the page."""
+
+    def protect(self, handler: Handler) -> Handler:
+        """Returns a handler that only those reach who may see the page."""
+
+    def close(self) -> None:
+        """Ends what answers go on without end."""
 
 
 class HttpServer:
     """Serves metrics and health checks.
 
     `state` returns whether mail can flow, and the state of each part. `memory` is the memory store, if that is used:
-    commands reach it through this server only.
+    commands reach it through this server only. Those of the paths that are not in `open_paths` need the rights of the
+    page.
     """
 
     def __init__(
@@ -50,22 +78,29 @@ class HttpServer:
         metrics: Metrics,
         state: Callable[[], tuple[bool, Mapping[str, object]]],
         memory: Store | None = None,
+        *,
         connections: HttpConnections | None = None,
+        page: Page | None = None,
+        open_paths: Collection[str] = OPEN_PATHS,
     ) -> None:
         self._metrics = metrics
         self._state = state
         self._connections = connections or HttpConnections()
         app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[self._connections.note_request])
-        app.router.add_get("/", _get_root)
-        app.router.add_get("/metrics", self._get_metrics)
-        app.router.add_get("/livez", self._get_livez)
-        app.router.add_get("/readyz", self._get_readyz)
+        self._page = page
+        handlers = (self._get_metrics, self._get_livez, self._get_readyz)
+        for path, handler in zip(OPEN_PATHS, handlers, strict=True):
+            app.router.add_get(path, handler if path in open_paths or page is None else page.protect(handler))
+        if page is None:
+            app.router.add_get("/", _get_root)
+        else:
+            app.add_routes(page.routes())
         if memory is not None:
             api = _MemoryStoreApi(memory)
             app.router.add_get("/records", api.get_records)
             app.router.add_post("/forget", api.post_forget)
             app.router.add_post("/forget/preview", api.post_preview)
-        app.on_response_prepare.append(_set_server_field)
+        app.on_response_prepare.append(_complete_header)
         self._runner = web.AppRunner(
             app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=_LAST_ANSWERS
         )
@@ -86,6 +121,8 @@ class HttpServer:
     async def close(self) -> None:
         """Stops listening and closes all connections."""
         self._connections.close()
+        if self._page:
+            self._page.close()
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
@@ -164,6 +201,7 @@ def _is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-async def _set_server_field(request: web.Request, response: web.StreamResponse) -> None:
+async def _complete_header(request: web.Request, response: web.StreamResponse) -> None:
     del request
-    response.headers["Server"] = _SERVER
+    response.headers.update(_HEADER)
+    response.headers.setdefault("Cache-Control", "no-store")

@@ -33,6 +33,7 @@ _OWN_CAUSES = {
 }
 RCPT_CAUSES = ("5yz", "4yz", *_OWN_CAUSES.values())
 UPSTREAM_STEPS = ("connect", "greeting", "tls", "ehlo", "login", "mail", "rcpt", "data", "dot", "reclaimed")
+PAGE_LOGINS = (LoginOutcome.ACCEPTED, LoginOutcome.CREDENTIALS, LoginOutcome.UNAVAILABLE, LoginOutcome.TOO_MANY)
 _AGES = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -114,6 +115,10 @@ class Metrics:
         self.sessions_refused = {refusal: refused.labels(refusal.reason) for refusal in SessionRefusal}
         logins = Counter("smtp_dedup_logins", "Logins of clients (AUTH), by outcome.", ["outcome"], registry=registry)
         self.logins = {outcome: logins.labels(outcome.value) for outcome in LoginOutcome}
+        page_logins = Counter(
+            "smtp_dedup_page_logins", "Logins to the web page, by outcome.", ["outcome"], registry=registry
+        )
+        self._page_logins = {outcome: page_logins.labels(outcome.value) for outcome in PAGE_LOGINS}
         senders_refused = Counter(
             "smtp_dedup_senders_refused",
             "Senders refused at MAIL: the client has not logged in, its login may not use the address, or it sends too "
@@ -215,6 +220,14 @@ class Metrics:
         """Returns the counts of messages by class of the reply, and of recipients by outcome."""
         return {"messages": _counts(self._messages), "recipients": _counts(self._recipients)}
 
+    def repeats(self) -> dict[tuple[str, str], int]:
+        """Returns the counts of recipients of repeats, by rule and outcome."""
+        return {(rule, outcome.value): _count(counter) for (rule, outcome), counter in self._repeats.items()}
+
+    def page_login(self, outcome: LoginOutcome) -> None:
+        """Counts a login to the page."""
+        self._page_logins[outcome].inc()
+
     def recipient_refused(self, reply: Reply) -> None:
         """Counts a recipient that was refused at RCPT with this reply."""
         cause = _OWN_CAUSES.get(reply) or ("5yz" if reply.permanent else "4yz")
@@ -241,9 +254,8 @@ class Metrics:
 
 
 def _counts(counters: Mapping[Outcome, Counter] | Mapping[str, Counter]) -> dict[str, int]:
-    return {
-        str(label): int(sample.value)
-        for label, counter in counters.items()
-        for metric in counter.collect()
-        for sample in metric.samples[:1]  # the second one is the time of its creation
-    }
+    return {str(label): _count(counter) for label, counter in counters.items()}
+
+
+def _count(counter: Counter) -> int:
+    return int(next(iter(counter.collect())).samples[0].value)  # the second sample is the time of its creation

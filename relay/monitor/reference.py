@@ -44,6 +44,7 @@ ADVICE = {
     "content filters or disk. Many `reclaimed`: clients that name a recipient and stall.",
     "sessions_refused": "The log names a client and the setting that decides (event `session refused`).",
     "logins": "Many failures: a wrong password in an application, or guesses. The log has the clients' addresses.",
+    "page_logins": "Many failures: guesses. The log has the visitors' addresses; see who can reach `http.address`.",
     "senders_refused": "`no_login`: the client must log in, or belongs into `listen.networks`. `not_allowed`: "
     "`relay user add --from`. `rate`: `limits.message_rate`, or a stolen password.",
     "exempt_messages": "Nothing. Compare with what the rules should exempt.",

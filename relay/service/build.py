@@ -18,6 +18,8 @@ from relay.core.errors import SettingsError
 from relay.core.login import AnyLogin
 from relay.dependencies import Executors, Policy
 from relay.logins.users import FileAuthenticator
+from relay.page.access import Access
+from relay.page.site import Site
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from relay.core.delivery import Upstream
     from relay.core.login import Authenticator
     from relay.core.store import Store
+    from relay.page.sources import Sources
     from relay.settings import Settings
     from relay.upstream.token import AccessToken
 
@@ -117,7 +120,7 @@ def build_policy(settings: Settings) -> Policy:
         keep_uncertain=settings.dedup.on_uncertain == "keep",
         explain_repeats=settings.dedup.reply == "explain",
         recipients=settings.limits.recipients,
-        hostname=_hostname(),
+        hostname=hostname(),
         received_field=settings.upstream.received_field,
     )
 
@@ -145,7 +148,7 @@ def build_self_signed(file: Path | None) -> SelfSignedCertificate:
     if file is None:
         raise SettingsError(f"tls.self_signed: there is no state folder (STATE_DIRECTORY, HOME); {remedy}")
     try:
-        return SelfSignedCertificate(file, _hostname(), lambda: dt.datetime.now(dt.UTC))
+        return SelfSignedCertificate(file, hostname(), lambda: dt.datetime.now(dt.UTC))
     except OSError as error:
         raise SettingsError(f"tls.self_signed {file}: {error.strerror or error}; {remedy}") from error
 
@@ -193,7 +196,7 @@ def build_target(url: SmtpUrl, settings: Settings, password: str | None) -> Targ
         password=(fallback_password(settings, url) or password or "") if url.user else "",
         token=_token(settings) if url.user and url == settings.upstream.url else None,
         tls=None if url.security is Security.NONE else _tls_context(settings),
-        helo_name=settings.upstream.helo_name or public_name(_hostname()),
+        helo_name=settings.upstream.helo_name or public_name(hostname()),
         limit=settings.upstream.connect_timeout,
         greeting_limit=settings.upstream.greeting_timeout,
     )
@@ -212,20 +215,29 @@ def build_authenticator(settings: Settings, upstream: Upstream) -> Authenticator
     """Returns what verifies the logins of clients. Raises `SettingsError` if the users file cannot be read."""
     auth = settings.auth
     if auth.mode == "file" and auth.users_file:
-        return _file_authenticator(auth.users_file)
+        return _file_authenticator(auth.users_file, "auth.users_file")
     if auth.mode == "passthrough" and isinstance(upstream, SmtpUpstream):
         return upstream
     return AnyLogin() if auth.mode == "any" else None
 
 
-def _file_authenticator(path: Path) -> FileAuthenticator:
+def _file_authenticator(path: Path, key: str) -> FileAuthenticator:
     try:
         return FileAuthenticator(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
-            f"auth.users_file {path}: {reason}; write it with relay user add, readable for the relay's user"
+            f"{key} {path}: {reason}; write it with relay user add, readable for the relay's user"
         ) from error
+
+
+def build_site(settings: Settings, sources: Sources) -> Site:
+    """Returns the web page. Raises `SettingsError` if its users file cannot be read."""
+    http = settings.http
+    users = _file_authenticator(http.users_file, "http.users_file") if http.users_file else None
+    own_name = (http.address.host.lower(),) if http.address else ()
+    access = Access(users is not None, frozenset((*http.host_names, *own_name)), http.proxy_networks)
+    return Site(sources, access, users)
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:
@@ -243,7 +255,7 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 @functools.cache
-def _hostname() -> str:
+def hostname() -> str:
     """Returns the host's full name. Cached, because it may need a DNS lookup."""
     return socket.getfqdn()
 

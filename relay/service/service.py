@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 import time
@@ -19,7 +20,9 @@ from relay.logins.users import FileAuthenticator
 from relay.monitor.http import HttpServer
 from relay.monitor.logs import MessageLog, log
 from relay.monitor.metrics import Metrics
+from relay.monitor.recent_lines import RecentLines
 from relay.monitor.reporter import LogAndMetricsReporter
+from relay.page.sources import Sources
 from relay.records.kept_copies import KeptCopies
 from relay.records.writer import RecordWriter
 from relay.runtime.tasks import Tasks, run_within
@@ -31,8 +34,10 @@ from relay.service.build import (
     build_policy,
     build_pseudonyms,
     build_session_limits,
+    build_site,
     build_store,
     build_upstream,
+    hostname,
 )
 from relay.settings.addresses import HostPort
 from relay.settings.rules import build_judge
@@ -93,7 +98,14 @@ class Service:
         self._certificate = build_certificate(settings)
         tls = self._certificate.context if self._certificate else None
         self.listener = Listener(self._dependencies(), build_session_limits(settings, self._memory), tls)
-        self._http = HttpServer(self.metrics, self.state, store if isinstance(store, MemoryStore) else None)
+        self._warnings = RecentLines(addresses=settings.log.addresses)
+        self._http = HttpServer(
+            self.metrics,
+            self.state,
+            store if isinstance(store, MemoryStore) else None,
+            page=build_site(settings, self._sources()),
+            open_paths=settings.http.open_paths,
+        )
         self._tasks = Tasks()
         self._upstream_up = False
         self._upstream_problem = ""
@@ -120,12 +132,26 @@ class Service:
             now=time.time,
         )
 
+    def _sources(self) -> Sources:
+        return Sources(
+            loaded=lambda: self.loaded,
+            state=self.state,
+            load=self.load,
+            metrics=self.metrics,
+            warnings=self._warnings,
+            traces=None,
+            host=hostname(),
+            now=time.time,
+            clock=time.monotonic,
+        )
+
     async def start(self, inherited: Mapping[str, list[socket.socket]] | None = None) -> None:
         """Opens the store, listens, and starts to probe the upstream. Raises `CannotListenError`.
 
         `inherited` are the sockets of the service manager by name (`relay.runtime.systemd`), which replace the
         addresses in the settings.
         """
+        logging.root.addHandler(self._warnings)
         self._set_gauges()
         self.store.subscribe(self._on_store_change)
         await self.store.start()
@@ -235,6 +261,7 @@ class Service:
             tasks=self._tasks.cancel(),
         )
         await _close(limit / 8, store=self.store.close())
+        logging.root.removeHandler(self._warnings)
         self._executors.close()
         if isinstance(self.authenticator, FileAuthenticator):
             self.authenticator.close()

@@ -12,13 +12,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import TypeAlias
 
-from relay.settings.units import parse_list
+from relay.settings.units import parse_list, shortened
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?\.?")
 _LIKE_IPV4 = re.compile(r"[0-9.]+")
+_OPEN_PATHS = ("/metrics", "/livez", "/readyz")
 _LAST_PORT = 65535
 _UNIX = "unix:"
 _LONGEST_UNIX_PATH = 107
@@ -119,6 +120,24 @@ def parse_listen_address(value: object) -> HostPort | UnixAddress:
 def parse_http_address(value: object) -> HostPort | None:
     """Reads the `HOST:PORT` of the HTTP server; returns None for empty text."""
     return None if value is None or value == "" else HostPort.parse(value, example_port=9625)
+
+
+def parse_host_names(value: object) -> tuple[str, ...]:
+    """Reads a list of host names, and folds them."""
+    names = tuple(str(item).strip().rstrip(".").lower() for item in parse_list(value, '["relay.example.com"]'))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f'"{shortened(name)}" is not a host name; write it without scheme and port')
+    return names
+
+
+def parse_open_paths(value: object) -> tuple[str, ...]:
+    """Reads a list of paths of the HTTP server."""
+    paths = tuple(str(item).strip() for item in parse_list(value, '["/livez"]'))
+    for path in paths:
+        if path not in _OPEN_PATHS:
+            raise ValueError(f'"{shortened(path)}" is none of {", ".join(_OPEN_PATHS)}; write for example ["/livez"]')
+    return paths
 
 
 def parse_networks(value: object) -> tuple[Network, ...]:

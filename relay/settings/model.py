@@ -58,11 +58,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _has_certificate(self) -> Self:
-        if not self.tls.is_offered and (self.listen.tls_address or self.tls.key):
-            key = "listen.tls_address" if self.listen.tls_address else "tls.key"
+        if not self.tls.is_offered and (self.listen.tls_address or self.tls.key or self.http.tls):
+            key = "listen.tls_address" if self.listen.tls_address else "tls.key" if self.tls.key else "http.tls"
             raise ValueError(
                 f"{key} needs tls.certificate, which is missing; name a PEM file with the certificate"
-                + (", or set tls.self_signed = true" if self.listen.tls_address else "")
+                + ("" if key == "tls.key" else ", or set tls.self_signed = true")
             )
         tls, http = self.listen.tls_address, self.http.address
         for name, other in (("listen.address", self.listen.address), ("http.address", http)):

@@ -6,10 +6,11 @@ and names the files that are out of date.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import textwrap
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from relay.runtime.generated import run_generator
 from relay.settings import effective
@@ -42,24 +43,45 @@ _EXAMPLE_TABLES = r"""
 """.splitlines()
 
 
+class EffectiveValue(NamedTuple):
+    """The value of a key in force."""
+
+    section: str
+    name: str
+    value: str
+    """As TOML; a password is masked."""
+    source: str
+    description: str
+
+    @property
+    def key(self) -> str:
+        """The dotted key."""
+        return f"{self.section}.{self.name}"
+
+
+def effective_values(loaded: Loaded) -> Iterator[EffectiveValue]:
+    """Yields the values of all keys. Passwords are masked. A password that is not set is left out."""
+    written, defaults = loaded.settings.model_dump(mode="json"), Settings().model_dump(mode="json")
+    for section in SECTIONS:
+        for name, value in written[section].items():
+            key = f"{section}.{name}"
+            # "240s" would become "4m": keep what the operator wrote.
+            text = loaded.written.get(key, KEYS[key].default if value == defaults[section][name] else value)
+            if value is not None or key != PASSWORD:
+                yield EffectiveValue(section, name, _toml(text), _one_line(loaded.provenance[key]), _description(key))
+
+
 def effective_toml(loaded: Loaded) -> str:
     """Returns the settings as TOML, each with its source. `load` reads the text back to the same settings.
 
     Passwords are masked. Values are written as given, defaults as on the reference page.
     """
     lines = ["# Effective settings of smtp-dedup-relay, each with its source."]
-    written, defaults = loaded.settings.model_dump(mode="json"), Settings().model_dump(mode="json")
-    for section in SECTIONS:
+    for section, values in itertools.groupby(effective_values(loaded), lambda each: each.section):
         lines += ["", f"[{section}]"]
-        for name, value in written[section].items():
-            key = f"{section}.{name}"
-            # "240s" would become "4m": keep what the operator wrote.
-            text = loaded.written.get(key, KEYS[key].default if value == defaults[section][name] else value)
-            line = f"{name} = {_toml(text)}  # {_one_line(loaded.provenance[key])}"
-            if key != PASSWORD:
-                lines.append(line)
-            elif value is not None:
-                lines.append(f"# {line}")
+        for each in values:
+            hidden = "# " if each.key == PASSWORD else ""
+            lines.append(f"{hidden}{each.name} = {each.value}  # {each.source}")
     return "\n".join([*lines, *_effective_tables(loaded)]) + "\n"
 
 

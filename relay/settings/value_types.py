@@ -208,6 +208,21 @@ Networks: TypeAlias = Annotated[
     PlainSerializer(_texts, return_type=list[str]),
 ]
 
+HostNames: TypeAlias = Annotated[
+    tuple[str, ...],
+    ValueType("list of host names"),
+    PlainValidator(addresses.parse_host_names),
+    PlainSerializer(list, return_type=list[str]),
+]
+"""Folded."""
+
+OpenPaths: TypeAlias = Annotated[
+    tuple[str, ...],
+    ValueType("list of paths"),
+    PlainValidator(addresses.parse_open_paths),
+    PlainSerializer(list, return_type=list[str]),
+]
+
 PathOrNone: TypeAlias = Annotated[
     Path | None,
     ValueType('path or ""'),

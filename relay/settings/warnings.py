@@ -33,6 +33,7 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
         *_dedup(settings),
         *rule_warnings(settings, tables_from),
         *_store(settings),
+        *_http(settings),
         *_record(settings),
         *_limits(settings),
     ]
@@ -122,6 +123,15 @@ def _dedup(settings: Settings) -> Iterator[str]:
 def _store(settings: Settings) -> Iterator[str]:
     if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
         yield "store.url is memory: - after a restart the relay does not know what was sent, and forwards repeats of it"
+
+
+def _http(settings: Settings) -> Iterator[str]:
+    http = settings.http
+    if http.users_file and http.address and not (http.address.loopback or http.tls or http.proxy_networks):
+        yield (
+            "http.users_file: nobody can log in from other hosts, because http.address speaks no TLS; set http.tls = "
+            "true, or name a proxy in http.proxy_networks"
+        )
 
 
 def _record(settings: Settings) -> Iterator[str]:

@@ -9,7 +9,7 @@ from relay.core import reply as replies
 from relay.core.client import client_of, is_loopback
 from relay.core.login import LoginOutcome
 from relay.core.reply import Reply
-from relay.smtp.auth_limits import MOST_IN_SESSION
+from relay.logins.limits import MOST_IN_SESSION
 
 if TYPE_CHECKING:
     from relay.core.login import Authenticator, Credentials, Login
@@ -52,7 +52,7 @@ class ClientLogin:
         return None
 
     async def verify(self, credentials: Credentials, authenticator: Authenticator) -> Reply:
-        """Verifies a client's credentials. Returns 235, or the refusal after a delay (`relay.smtp.auth_limits`)."""
+        """Verifies a client's credentials. Returns 235, or the refusal after a delay (`relay.logins.limits`)."""
         client = client_of(self._peer)
         if not self._limits.begin(client, trusted=self.trusted):
             self._reporter.login(self._peer, credentials.name, LoginOutcome.TOO_MANY)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from relay.core import reply as replies
 from relay.core.client import LOCAL, address_of, client_of
 from relay.core.session_refusal import SessionRefusal
+from relay.logins.limits import LoginLimits
 from relay.runtime.tasks import Tasks
-from relay.smtp.auth_limits import LoginLimits
 from relay.smtp.rate_limits import RateLimit
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from parts.waiting import until
 from relay.core.envelope import fold
 from relay.core.login import Credentials, Login
 from relay.core.reply import LOGIN_REFUSED, LOGIN_UNAVAILABLE, Reply
+from relay.logins import limits as auth_limits
+from relay.logins.limits import LoginLimits
 from relay.logins.passwords import hash_password
-from relay.smtp import auth_limits
-from relay.smtp.auth_limits import LoginLimits
 from relay.smtp.session import Session
 
 if TYPE_CHECKING:

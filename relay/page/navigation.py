@@ -1,0 +1,15 @@
+"""The entries of the navigation, in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A page in the navigation."""
+
+    path: str
+    title: str
+
+
+ENTRIES = (Entry("/", "Overview"), Entry("/settings", "Settings"))

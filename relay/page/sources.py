@@ -1,0 +1,54 @@
+"""What the page shows: the parts of the relay that it asks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from relay.core.trace import TraceStore
+    from relay.monitor.metrics import Metrics
+    from relay.monitor.recent_lines import RecentLines
+    from relay.settings import Loaded
+
+_T = TypeVar("_T")
+
+LONGEST_QUERY = 5.0
+"""Seconds for one question to the trace store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The parts of a running relay. The functions return its present state."""
+
+    loaded: Callable[[], Loaded]
+    """The settings in force."""
+    state: Callable[[], tuple[bool, Mapping[str, object]]]
+    """Whether mail can flow, and the state of each part, as in `/readyz`."""
+    load: Callable[[], Mapping[str, int]]
+    """What the relay holds now: `Service.load`."""
+    metrics: Metrics
+    warnings: RecentLines
+    traces: TraceStore | None
+    """None if no traces are kept."""
+    host: str
+    """The name of this host."""
+    now: Callable[[], float]
+    """Seconds since the Unix epoch."""
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    longest_query: float = field(default=LONGEST_QUERY)
+
+
+async def within(limit: float, question: Awaitable[_T]) -> _T:
+    """Returns the answer of a store. Raises `StoreError`, also if there is none within `limit` seconds."""
+    try:
+        async with asyncio.timeout(limit):
+            return await question
+    except TimeoutError:
+        raise StoreError(f"the trace store did not answer within {limit:g} s") from None

@@ -1,0 +1,85 @@
+"""How the page writes what it shows: foreign text made visible, numbers with units, times and durations."""
+
+from __future__ import annotations
+
+import time
+
+from markupsafe import Markup
+
+from relay.core.trace import TraceOutcome
+
+OUTCOME_WORDS = {
+    TraceOutcome.FORWARDED: "forwarded",
+    TraceOutcome.SUPPRESSED: "suppressed",
+    TraceOutcome.WOULD_SUPPRESS: "would be suppressed",
+    TraceOutcome.REFUSED: "refused",
+    TraceOutcome.DEFERRED: "deferred",
+    TraceOutcome.UNCERTAIN: "uncertain",
+    TraceOutcome.RCPT_REFUSED: "refused at RCPT",
+    TraceOutcome.ABORTED: "aborted",
+}
+"""In the order in which they are shown."""
+_KEPT = "\n\t"
+_DURATIONS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_SIZES = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
+_TENS = 10
+
+
+def visible(value: object) -> object:
+    r"""Returns a value as the page may show it, before HTML escapes it.
+
+    Characters that do not print are written as in Python's `\x1b`: control characters, ANSI sequences, and formats
+    that change the direction of text or hide it. All values in templates pass this function.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(
+        letter if letter.isprintable() or letter in _KEPT else letter.encode("unicode_escape").decode()
+        for letter in value
+    )
+
+
+def count(number: float) -> str:
+    """Returns a whole number with commas between thousands, such as `12,345`."""
+    return f"{number:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """Returns a percentage, such as `12.5 %`; `none` if the whole is 0."""
+    if not whole:
+        return "none"
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent in {0, 100} else f"{percent:.1f} %"
+
+
+def size(octets: float) -> str:
+    """Returns a number of bytes with its unit, such as `1.5 MiB`."""
+    for unit, name in _SIZES:
+        if octets >= unit:
+            return f"{octets / unit:.1f} {name}"
+    return f"{octets:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration in its largest unit, such as `34 s`, `2.5 min` or `120 ms`."""
+    for unit, name in _DURATIONS:
+        if seconds >= unit:
+            number = seconds / unit
+            text = f"{number:.1f}".removesuffix(".0") if number < _TENS else f"{number:.0f}"
+            return f"{text} {name}"
+    return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
+
+
+def iso_time(seconds: float) -> str:
+    """Returns a time in UTC as HTML's `datetime` attribute writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def utc_time(seconds: float) -> str:
+    """Returns a time for people, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def short_time(seconds: float) -> str:
+    """Returns hours and minutes in UTC."""
+    return time.strftime("%H:%M", time.gmtime(seconds))
