@@ -61,8 +61,8 @@ async def refused(relay: RelayProcess, *because: str) -> bool:
     sent = await send(relay.port, SENDER, [USER], notification())
     for reason in because:
         await wait_logged(relay, reason)
-    told = [line["event"] for line in lines(relay) if line["level"] in ("warning", "error")]
-    assert all(any(reason in event for event in told) for reason in because)
+    told = [f"{line['event']}: {line.get('error')}" for line in lines(relay) if line["level"] in ("warning", "error")]
+    assert all(any(reason in each for each in told) for reason in because)
     return sent.rcpt == (UNREACHABLE,) and sent.final == UNREACHABLE
 
 
