@@ -56,7 +56,10 @@ class Executor:
             del job, work  # the traceback of a time limit may keep this frame, and with it a whole message
 
     def close(self) -> None:
-        """Ends the threads. A thread that hangs is left behind."""
+        """Ends the threads when they have no more work. A thread that hangs is left behind.
+
+        Work may still be given to `run`: parts that a reload replaces serve what began with them.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -85,6 +88,7 @@ class Executor:
                     self._changed.wait()
                 self._idle_threads -= 1
                 if not self._jobs:
+                    self._threads -= 1
                     return
                 job = self._jobs.popleft()
             job.run()

@@ -47,9 +47,17 @@ class MemoryBudget:
         self.used += amount
         return True
 
+    def resize(self, size: int) -> None:
+        """Changes the size. Messages that already use more than that keep it."""
+        self.size = size
+        self._serve_waiting()
+
     def give_back(self, amount: int) -> None:
         """Counts `amount` bytes as free again, and serves those who wait for room."""
         self.used -= amount
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
         for room, wanted in self._waiting.items():
             if not room.done() and self.take(wanted):
                 room.set_result(None)

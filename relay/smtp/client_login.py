@@ -13,7 +13,7 @@ from relay.logins.limits import MOST_IN_SESSION
 
 if TYPE_CHECKING:
     from relay.core.login import Authenticator, Credentials, Login
-    from relay.dependencies import Dependencies
+    from relay.core.report import Reporter
     from relay.smtp.rate_limits import RateLimit
     from relay.smtp.session_table import SessionTable
 
@@ -21,17 +21,24 @@ if TYPE_CHECKING:
 class ClientLogin:
     """The login of one session, and what it may send. `peer` is the client's IP address."""
 
-    def __init__(self, table: SessionTable, dependencies: Dependencies, peer: str) -> None:
+    def __init__(self, table: SessionTable, peer: str) -> None:
         self.current: Login | None = None
         self.trusted = table.trusts(peer)
         """Whether the client may send without a login."""
+        self._table = table
         self._limits = table.logins
         self._messages = table.messages_per_minute
         self._recipients = table.recipients_per_minute
-        self._authenticator = dependencies.authenticator
-        self._reporter = dependencies.reporter
         self._peer = peer
         self._failures = 0
+
+    @property
+    def _authenticator(self) -> Authenticator | None:
+        return self._table.dependencies.authenticator
+
+    @property
+    def _reporter(self) -> Reporter:
+        return self._table.dependencies.reporter
 
     def is_offered(self, *, encrypted: bool) -> bool:
         """Returns whether a password may be sent: over TLS, from a trusted network, or from this machine."""

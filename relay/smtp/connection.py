@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import ssl
 
     from relay.core.reply import Reply
-    from relay.dependencies import Dependencies
     from relay.smtp.session_table import SessionTable
 
 LONGEST_LINE = 4096
@@ -33,14 +32,14 @@ _TLS_HANDSHAKE = b"\x16"
 class Connection(SMTP):
     """One connection, from the greeting to the close. It has its place in the table from the start."""
 
-    def __init__(self, table: SessionTable, dependencies: Dependencies, peer: str) -> None:
+    def __init__(self, table: SessionTable, peer: str) -> None:
         # `SMTP.__init__` is not called: it inspects its class for each connection. Connections constructed per second
         # of CPU (Python 3.11): 6,400 with `SMTP.__init__`, 1,200,000 with this method, 360,000 by copying the
         # attributes of a prepared instance.
         self.loop = asyncio.get_running_loop()
         asyncio.streams.FlowControlMixin.__init__(self, self.loop)
         self._table = table
-        self._relay_session = Session(table, dependencies, peer, self.close_with)
+        self._relay_session = Session(table, peer, self.close_with)
         self._transport: asyncio.Transport | None = None
         self._heard = False
         self._in_handshake = False
@@ -114,6 +113,7 @@ class Connection(SMTP):
         except LineTooLong:
             await self._send(replies.LINE_TOO_LONG)
             return
+        self._relay_session.take_settings()
         octets, _, argument = line.partition(b" ")
         verb = octets.upper().decode("latin-1")
         if refusal := self._count.command(verb):

@@ -47,8 +47,7 @@ class Listener:
     """
 
     def __init__(self, dependencies: Dependencies, limits: SessionLimits, tls: ssl.SSLContext | None = None) -> None:
-        self.table = SessionTable(limits, tls)
-        self._dependencies = dependencies
+        self.table = SessionTable(limits, dependencies, tls)
         self._sockets: list[socket.socket] = []
         self._tls_sockets: set[socket.socket] = set()
         self._unix_sockets: dict[Path, int] = {}
@@ -103,6 +102,11 @@ class Listener:
         return len(self.table)
 
     @property
+    def needs_certificate(self) -> bool:
+        """Whether clients that begin with TLS connect to one of the sockets."""
+        return bool(self._tls_sockets)
+
+    @property
     def draining(self) -> bool:
         """Whether new sessions and transactions are refused."""
         return self.table.draining
@@ -119,7 +123,7 @@ class Listener:
         final_replies = min(_FINAL_REPLIES, limit / 4)
         if await self._transactions_end(limit - final_replies):
             return True
-        self._dependencies.claims.end_waits()
+        self.table.dependencies.claims.end_waits()
         return await self._transactions_end(final_replies)
 
     async def close(self) -> None:
@@ -185,7 +189,7 @@ class Listener:
     ) -> None:
         if refusal is None:
             tls = self.table.tls if listening in self._tls_sockets else None
-            protocol = RelaySMTP(self.table, self._dependencies, peer)
+            protocol = RelaySMTP(self.table, peer)
             self.table.handlers.start(self._serve(connection, protocol, tls), "accept")
         else:
             self._refuse(listening, connection, peer, refusal)
@@ -242,7 +246,7 @@ class Listener:
 
         A client that begins with TLS could not read it before a handshake, which a flood must not cost.
         """
-        self._dependencies.reporter.session_refused(peer, refusal)
+        self.table.dependencies.reporter.session_refused(peer, refusal)
         with connection, contextlib.suppress(OSError):
             connection.setblocking(False)
             if listening not in self._tls_sockets:

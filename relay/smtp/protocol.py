@@ -27,7 +27,6 @@ from relay.smtp.path import parse_path
 from relay.smtp.reader import ClientGone, ContentTooLarge, LineTooLong, NoMemory, TimedOut
 
 if TYPE_CHECKING:
-    from relay.dependencies import Dependencies
     from relay.smtp.session_table import SessionTable
 
 _CHUNK = re.compile(rb"([0-9]{1,18})(?: +LAST)?", re.IGNORECASE)
@@ -37,15 +36,16 @@ _CHUNK = re.compile(rb"([0-9]{1,18})(?: +LAST)?", re.IGNORECASE)
 class RelaySMTP(Connection):
     """A connection and its commands."""
 
-    def __init__(self, table: SessionTable, dependencies: Dependencies, peer: str) -> None:
-        super().__init__(table, dependencies, peer)
+    def __init__(self, table: SessionTable, peer: str) -> None:
+        super().__init__(table, peer)
         # The attributes that aiosmtpd's NOOP and HELP read.
         self._handle_hooks = {}
         self._auth_required = False
-        self._smtp_methods = self._commands_for(bool(dependencies.authenticator), table.tls is not None)
 
     async def _execute(self, verb: str, argument: bytes) -> Reply | None:
-        reply: Reply | None = await self._smtp_methods.get(verb, RelaySMTP._unknown)(self, argument)
+        commands = self._commands_for(self._table.dependencies.authenticator is not None, self._table.tls is not None)
+        self._smtp_methods = commands  # HELP reads it
+        reply: Reply | None = await commands.get(verb, RelaySMTP._unknown)(self, argument)
         return reply
 
     async def push(self, status: str | bytes) -> None:

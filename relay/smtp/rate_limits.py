@@ -20,18 +20,18 @@ class RateLimit:
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
-        self._per_minute = per_minute
+        self.per_minute = per_minute
         self._clock = clock
         self._counted: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """What counts of each key, and when that was so. The key that was counted last comes last."""
 
     def admit(self, keys: Iterable[str]) -> bool:
         """Counts one for each of the keys. Returns False, and counts nothing, if one of them has had too many."""
-        if not self._per_minute:
+        if not self.per_minute:
             return True
         now = self._clock()
         counts = {key: self._count(key, now) + 1 for key in keys}
-        if max(counts.values()) > self._per_minute:
+        if max(counts.values()) > self.per_minute:
             return False
         for key, count in counts.items():
             self._counted[key] = (count, now)
@@ -42,4 +42,4 @@ class RateLimit:
 
     def _count(self, key: str, now: float) -> float:
         count, then = self._counted.get(key, (0.0, now))
-        return max(0.0, count - (now - then) / _MINUTE * self._per_minute)
+        return max(0.0, count - (now - then) / _MINUTE * self.per_minute)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from relay.core.content import Content
     from relay.core.login import Credentials
-    from relay.dependencies import Dependencies
     from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
 
@@ -48,18 +47,15 @@ class Session:
     `close_with` writes a last reply and closes the connection.
     """
 
-    def __init__(
-        self, table: SessionTable, dependencies: Dependencies, peer: str, close_with: Callable[[Reply], None]
-    ) -> None:
+    def __init__(self, table: SessionTable, peer: str, close_with: Callable[[Reply], None]) -> None:
         self.close_with = close_with
         self.extended = False
         """Whether the client sent EHLO last, not HELO."""
         self.peer = peer
         self.is_encrypted = False
         """Whether the connection uses TLS."""
-        self.login = ClientLogin(table, dependencies, peer)
+        self.login = ClientLogin(table, peer)
         self._table = table
-        self._relay = dependencies
         self._client_name = b""
         self._offered: frozenset[str] = frozenset()
         """The extensions of the upstream that the last EHLO offered."""
@@ -67,6 +63,7 @@ class Session:
         """What XFORWARD says about the original client of the next message."""
         self._envelope = Envelope(b"")
         self._transaction: Transaction | None = None
+        self.take_settings()
         self._refusals = 0
         """The refused recipients of the transaction."""
         self._named = 0
@@ -75,6 +72,12 @@ class Session:
         self._delivering = False
         self._clock = asyncio.get_running_loop().time
         self._session_until = self._transaction_until = self._clock() + table.limits.session_time
+
+    def take_settings(self) -> None:
+        """Uses the settings in force now. A transaction goes on with those with which it began."""
+        if self._transaction is None:
+            self._relay, self._limits = self._table.dependencies, self._table.limits
+            self._memory_size = self._relay.memory.size
 
     @property
     def in_transaction(self) -> bool:
@@ -150,13 +153,13 @@ class Session:
     @property
     def content_limit(self) -> int:
         """The largest content that is read, in bytes."""
-        memory = self._relay.memory.size
-        return min(self._table.limits.message_size or self._size_limit() or memory, memory)
+        memory = self._memory_size
+        return min(self._limits.message_size or self._size_limit() or memory, memory)
 
     def _size_limit(self) -> int:
         """Returns the largest size that is offered, in bytes; 0 means that no limit is known (RFC 1870 section 3)."""
-        limits = (self._table.limits.message_size, self._relay.upstream.size_limit() or 0)
-        return min(min((size for size in limits if size), default=0), self._relay.memory.size)
+        limits = (self._limits.message_size, self._relay.upstream.size_limit() or 0)
+        return min(min((size for size in limits if size), default=0), self._memory_size)
 
     def forward(self, argument: bytes) -> Reply:
         """Notes what a trusted client says about the original client of the next message (XFORWARD)."""
@@ -174,13 +177,13 @@ class Session:
         """Begins a transaction. The upstream is not contacted before the first recipient."""
         if (refusal := self._sender_refusal(reverse_path)) is not None:
             return refusal
-        passed_on = parse_mail_parameters(parameters, self._size_limit() or self._relay.memory.size)
+        passed_on = parse_mail_parameters(parameters, self._size_limit() or self._memory_size)
         if isinstance(passed_on, Reply):
             return passed_on
         if (refusal := self.login.message_refusal()) is not None:
             return refusal
         self._declared_size = declared_size(parameters)
-        self._transaction_until = self._clock() + self._table.limits.session_time
+        self._transaction_until = self._clock() + self._limits.session_time
         self._envelope = Envelope(reverse_path, passed_on, offered=self._offered)
         self._refusals = self._named = 0
         self._transaction = Transaction(
@@ -233,8 +236,8 @@ class Session:
         """Counts a refused recipient. Returns the reply, after a pause if the transaction has had many."""
         if self._transaction is not None:
             self._refusals += 1
-            if self._refusals > self._table.limits.refusals:
-                await asyncio.sleep(self._table.limits.refusal_delay)
+            if self._refusals > self._limits.refusals:
+                await asyncio.sleep(self._limits.refusal_delay)
         return reply
 
     def before_data(self) -> Reply | None:
@@ -252,14 +255,14 @@ class Session:
         memory = self._relay.memory.reserve(size)
         if memory is None and self._transaction is not None:
             await self._transaction.pause()
-            memory = await self._relay.memory.wait(size, self._table.limits.memory_wait)
+            memory = await self._relay.memory.wait(size, self._limits.memory_wait)
             if memory is None:
                 self._relay.reporter.memory_refused(self._transaction.id, self.peer, size)
         return memory
 
     def takes_line_ends(self, content: Content) -> bool:
         """Returns whether the line ends of the content are accepted (ADR 33)."""
-        return self._table.limits.bare_line_ends or not content.has_bare_line_end
+        return self._limits.bare_line_ends or not content.has_bare_line_end
 
     async def data(self, content: Content, memory: Reservation) -> Reply:
         """Passes the content to the transaction. It goes on if the client leaves, so that a retry is recognised.

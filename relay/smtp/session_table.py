@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Network, IPv6Network
 
+    from relay.dependencies import Dependencies
     from relay.smtp.session import Session
 
 _SHARE = 19
@@ -75,8 +76,10 @@ class SessionLimits:
 class SessionTable:
     """The open sessions of a listener, and the tasks that serve them."""
 
-    def __init__(self, limits: SessionLimits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, limits: SessionLimits, dependencies: Dependencies, tls: ssl.SSLContext | None = None) -> None:
         self.limits = limits
+        self.dependencies = dependencies
+        """What new transactions use. Running ones end with what they began with."""
         self.tls = tls
         """The context of TLS handshakes; None if the relay has no certificate."""
         self.draining = False
@@ -96,6 +99,12 @@ class SessionTable:
         self._sessions: set[Session] = set()
         self._clients: Counter[str] = Counter()
         """The number of sessions of each client."""
+
+    def exchange(self, limits: SessionLimits, dependencies: Dependencies, tls: ssl.SSLContext | None) -> None:
+        """Uses other settings from now on: each session with its next command outside of a transaction."""
+        self.limits, self.dependencies, self.tls = limits, dependencies, tls
+        self.messages_per_minute.per_minute = limits.message_rate
+        self.recipients_per_minute.per_minute = limits.recipient_rate
 
     def __len__(self) -> int:
         """Returns the number of open sessions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +209,7 @@ async def test_a_password_needs_tls_outside_the_trusted_networks(peer: ScriptedP
     async with servers.relay(peer.url, with_file(users)) as relay:
         listener = relay.service.listener
         assert listener.table.refusal(ELSEWHERE) is None
-        session = Session(listener.table, listener._dependencies, ELSEWHERE, lambda reply: None)
+        session = Session(listener.table, ELSEWHERE, lambda reply: None)
         assert b"AUTH PLAIN LOGIN" not in (await session.ehlo(b"me")).lines
         refused = session.before_auth(b"PLAIN")
         assert refused is not None
@@ -251,8 +252,8 @@ class HeldAuthenticator:
 
 def sessions(relay: servers.Relay, authenticator: HeldAuthenticator, peer: str) -> Callable[[], Session]:
     listener: Any = relay.service.listener
-    parts = vars(listener._dependencies) | {"authenticator": authenticator}
-    return lambda: Session(listener.table, type(listener._dependencies)(**parts), peer, lambda reply: None)
+    listener.table.dependencies = dataclasses.replace(listener.table.dependencies, authenticator=authenticator)
+    return lambda: Session(listener.table, peer, lambda reply: None)
 
 
 async def test_one_client_tries_few_logins_at_a_time(peer: ScriptedPeer, users: Path) -> None:

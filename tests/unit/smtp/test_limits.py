@@ -115,7 +115,7 @@ async def test_a_recipient_that_is_named_again_and_again_is_refused_in_the_end(p
 
 def places(**limits: object) -> SessionTable:
     networks = [ip_network("127.0.0.0/8")]
-    return SessionTable(SessionLimits(networks, 0, 2000, IDLE, logins=True, **limits))  # type: ignore[arg-type]
+    return SessionTable(SessionLimits(networks, 0, 2000, IDLE, logins=True, **limits), None)  # type: ignore[arg-type]
 
 
 class Place:
@@ -322,7 +322,7 @@ def users(tmp_path: Path) -> Path:
 async def logged_in(relay: servers.Relay, peer_address: str, name: str) -> Session:
     """Returns a session of a client of any address: all sockets of a test are on loopback."""
     listener = relay.service.listener
-    session = Session(listener.table, listener._dependencies, peer_address, lambda reply: None)
+    session = Session(listener.table, peer_address, lambda reply: None)
     await session.ehlo(b"me")
     session.login.current = Login(name)
     return session
