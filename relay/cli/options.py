@@ -73,16 +73,30 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def warned(loaded: Loaded, **options: Any) -> None:
-        for warning in loaded.warnings:
-            click.echo(f"warning: {printable(warning)}", err=True)
+        print_warnings(loaded)
         command(loaded, **options)
 
     return _add(warned, [_CONFIG, *_SHORTHANDS, _SET])
 
 
+def print_warnings(loaded: Loaded) -> None:
+    """Prints the warnings about settings to stderr."""
+    for warning in loaded.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+
+
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds only `-c` and `--set`, and prints no warnings: for commands that only read rules."""
     return _add(command, [_CONFIG, _SET])
+
+
+def reloadable_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the same flags as `settings_options`, and passes a function that reads the settings, again and again."""
+
+    def find(config_file: Path | None, flags: Mapping[str, str]) -> Callable[[], Loaded]:
+        return functools.partial(_load, config_file, flags)
+
+    return _add(command, [_CONFIG, *_SHORTHANDS, _SET], find)
 
 
 def store_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -31,9 +31,9 @@ async def resend(
     from relay.core.delivery import NotSent, Unclear
     from relay.core.envelope import Envelope
     from relay.core.reply import UNREACHABLE
-    from relay.service import build_upstream
+    from relay.service import build_upstream, plan_upstream
 
-    upstream = build_upstream(settings, password)
+    upstream = build_upstream(plan_upstream(settings, password))
     envelope = Envelope(copy.reverse_path, copy.parameters)
     envelope.note_content(copy.content)
     delivery = upstream.begin(envelope)

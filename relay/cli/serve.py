@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from relay.cli.exit_status import CommandError
-from relay.cli.options import settings_options
+from relay.cli.options import print_warnings, reloadable_options
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from relay.core.errors import CannotListenError
     from relay.service import Service
@@ -28,12 +28,13 @@ Then point the application's SMTP host and port at 127.0.0.1:2525.
 Exit status: 0 ended as asked, 1 an address is in use or the drain was cut short,
 78 the settings are wrong.""",
 )
-@settings_options
-def serve(loaded: Loaded) -> None:
+@reloadable_options
+def serve(load: Callable[[], Loaded]) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
     Both let running transactions finish, for limits.drain at most. A second signal ends the relay at once.
-    SIGHUP reads the certificate again. SIGUSR1 and SIGUSR2 are logged and have no effect.
+    SIGHUP reloads settings, passwords and certificates; mistakes in them leave the old ones in force, and the log
+    names the settings that need a restart. SIGUSR1 and SIGUSR2 are logged and have no effect.
     """
     from relay import __version__
     from relay.admin.server import AdminServer
@@ -44,6 +45,8 @@ def serve(loaded: Loaded) -> None:
     from relay.service import serve as run
     from relay.settings.sources import upstream_password
 
+    loaded = load()
+    print_warnings(loaded)
     settings = loaded.settings
     upstream_password(settings)  # a wrong file is reported now, in one line, and not in the log
     ignore_other_signals()  # until the relay handles them
@@ -64,7 +67,7 @@ def serve(loaded: Loaded) -> None:
         SERVING.log(**fields)
 
     try:
-        _run(run(loaded, log_start, lines, AdminServer))
+        _run(run(loaded, load, log_start, lines, AdminServer))
     except CannotListenError as error:
         # Status 1, not 78, after which systemd would not restart the relay: the address may become free.
         raise CommandError(*_listen_errors(error, settings)) from error

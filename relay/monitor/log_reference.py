@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from relay.events import mail, records, service, store, upstream
+from relay.events import mail, records, service, settings, store, upstream
 from relay.events.event import Event
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "The process": service,
+    "Reloads": settings,
     "Messages, sessions and logins": mail,
     "The upstream": upstream,
     "The store and claims": store,

@@ -53,6 +53,11 @@ class LogWriter(logging.Handler):
         self._scheduled = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person may read the lines as they are written."""
+        return os.isatty(self._descriptor)
+
     def start(self, on_dropped: Callable[[], object]) -> None:
         """Lets the running event loop write from now on. `on_dropped` is called for each dropped line."""
         self._on_dropped = on_dropped

@@ -31,13 +31,18 @@ def configure(kind: str, level: str, stream: TextIO, *, addresses: bool) -> LogW
 
     Returns the writer; call its `stop` at the end.
     """
-    human = kind == "human" or (kind == "auto" and stream.isatty())
     writer = LogWriter(stream)
-    writer.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
+    reconfigure(writer, kind, level, addresses=addresses)
     logging.root.handlers[:] = [writer]
     logging.root.setLevel(logging.WARNING)
-    log.setLevel(level.upper())
     return writer
+
+
+def reconfigure(writer: LogWriter, kind: str, level: str, *, addresses: bool) -> None:
+    """Changes what the lines of a writer look like, and which are written."""
+    human = kind == "human" or (kind == "auto" and writer.is_terminal)
+    writer.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
+    log.setLevel(level.upper())
 
 
 class MessageLog:

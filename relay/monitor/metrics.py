@@ -18,7 +18,7 @@ from relay.core.ruling import DEFAULT
 from relay.core.session_refusal import SessionRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from relay.core.reply import Reply
     from relay.core.report import Report
@@ -67,8 +67,6 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
-        kinds = [outcome for outcome in Outcome if outcome in REPEATS]
-        self._repeats = {(rule, outcome): repeats.labels(rule, outcome.value) for rule in rules for outcome in kinds}
         interrupted = Counter(
             "smtp_dedup_interrupted_repeats",
             "Recipients of equal messages that are no repeats because another mail of the sender came in between, by "
@@ -76,7 +74,10 @@ class Metrics:
             ["rule"],
             registry=registry,
         )
-        self._interrupted = {rule: interrupted.labels(rule) for rule in rules if rule != DEFAULT}
+        self._repeats_of_rules, self._interrupted_of_rules = repeats, interrupted
+        self._repeats: dict[tuple[str, Outcome], Counter] = {}
+        self._interrupted: dict[str, Counter] = {}
+        self.add_rules(rules)
         self.duplicate_age = Histogram(
             "smtp_dedup_duplicate_age_seconds",
             "Age of the accepted message that a suppressed one repeats.",
@@ -190,6 +191,7 @@ class Metrics:
             "smtp_dedup_store_degraded", "1 if the relay works without the store.", registry=registry
         )
         self.observing = Gauge("smtp_dedup_observing", '1 if dedup.mode is "observe".', registry=registry)
+        self.reload_successful, self.reload_time = _reload_gauges(registry)
         self.upstream_used = Gauge(
             "smtp_dedup_upstream_used",
             "1 if the upstream is in use, 0 while it is skipped after a failure.",
@@ -199,6 +201,20 @@ class Metrics:
         self.upstream_up = Gauge(
             "smtp_dedup_upstream_up", "1 if the last attempt to reach the upstream succeeded.", registry=registry
         )
+
+    def add_rules(self, rules: Iterable[str]) -> None:
+        """Adds the label sets of rules. Those of rules that are gone stay: counters go on until the end."""
+        for rule in rules:
+            for outcome in (outcome for outcome in Outcome if outcome in REPEATS):
+                self._repeats[rule, outcome] = self._repeats_of_rules.labels(rule, outcome.value)
+            if rule != DEFAULT:
+                self._interrupted[rule] = self._interrupted_of_rules.labels(rule)
+
+    def reloaded(self, now: float | None) -> None:
+        """Notes the end of a reload, or the start: `now` in seconds since the Unix epoch, None if it failed."""
+        self.reload_successful.set(now is not None)
+        if now is not None:
+            self.reload_time.set(now)
 
     def message(self, report: Report) -> None:
         """Counts a message and each of its recipients once."""
@@ -259,3 +275,18 @@ def _counts(counters: Mapping[Outcome, Counter] | Mapping[str, Counter]) -> dict
 
 def _count(counter: Counter) -> int:
     return int(next(iter(counter.collect())).samples[0].value)  # the second sample is the time of its creation
+
+
+def _reload_gauges(registry: CollectorRegistry) -> tuple[Gauge, Gauge]:
+    return (
+        Gauge(
+            "smtp_dedup_config_last_reload_successful",
+            "1 if the settings were read without an error at the start and at the last reload.",
+            registry=registry,
+        ),
+        Gauge(
+            "smtp_dedup_config_last_reload_success_timestamp_seconds",
+            "When settings were read last without an error, in seconds since 1970.",
+            registry=registry,
+        ),
+    )

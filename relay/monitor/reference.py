@@ -63,6 +63,9 @@ ADVICE = {
     "store_up": "0: `relay check` names the cause.",
     "store_degraded": "1: mail flows, and each process suppresses only what it has seen itself. `relay check`.",
     "observing": '1: repeats are forwarded. `dedup.mode = "enforce"` when you trust what `relay suppressed` shows.',
+    "config_last_reload_successful": "0: the settings before stay in force. The log names the mistakes, and so does "
+    "`relay check`.",
+    "config_last_reload_success_timestamp_seconds": "Older than your last change: `systemctl reload smtp-dedup-relay`.",
     "upstream_used": "0: this mail server failed, and others take the mail.",
     "upstream_up": "0: clients receive 451. `relay check` names the cause.",
 }

@@ -37,13 +37,13 @@ class LogAndMetricsReporter:
 
     def __init__(self, metrics: Metrics, messages: MessageLog, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
-        self._messages = messages
+        self.messages = messages
         self._log_limit = LogLimit(clock)
 
     def message(self, report: Report) -> None:
         """Reports a finished message."""
         self._metrics.message(report)
-        self._messages.message(report)
+        self.messages.message(report)
 
     def aborted(self, transaction_id: str, peer: str) -> None:
         """Reports that the client disconnected between DATA and the final dot."""
@@ -63,7 +63,7 @@ class LogAndMetricsReporter:
     def recipient_refused(self, transaction_id: str, peer: str, recipient: Recipient, reply: Reply) -> None:
         """Reports a recipient that was refused at RCPT. If all are refused, this is the only trace of the message."""
         self._metrics.recipient_refused(reply)
-        self._messages.recipient_refused(transaction_id, peer, recipient, reply)
+        self.messages.recipient_refused(transaction_id, peer, recipient, reply)
 
     def session_refused(self, peer: str, refusal: SessionRefusal) -> None:
         """Counts a session that was refused, or ended by a limit.
@@ -85,7 +85,7 @@ class LogAndMetricsReporter:
         if outcome is LoginOutcome.ACCEPTED:
             return
         if times := 1 if outcome is LoginOutcome.CREDENTIALS else self._log_limit.count(outcome):
-            self._messages.login_event(LOGIN_REFUSED, peer, name, outcome.value, times)
+            self.messages.login_event(LOGIN_REFUSED, peer, name, outcome.value, times)
 
     def sender_refused(self, peer: str, login: str, reason: str) -> None:
         """Reports a sender that was refused at MAIL. `login` is the name of a login that succeeded, or empty.
@@ -94,7 +94,7 @@ class LogAndMetricsReporter:
         """
         self._metrics.senders_refused[reason].inc()
         if times := self._log_limit.count((reason, login)):
-            self._messages.login_event(SENDER_REFUSED, peer, login, reason, times)
+            self.messages.login_event(SENDER_REFUSED, peer, login, reason, times)
 
     def fault(self, transaction_id: str, where: str, error: Exception) -> None:
         """Reports an internal fault. The traceback of faults that are alike is logged at most once a minute."""

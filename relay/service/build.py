@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from relay.claims.memory import MemoryStore
@@ -24,7 +24,7 @@ from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
-from relay.runtime.memory import MemoryBudget, usable_memory
+from relay.runtime.memory import usable_memory
 from relay.settings.sources import default_secret_file, fallback_password, self_signed_file, store_password
 from relay.settings.urls import MaildirUrl, MemoryUrl, RedisUrl, Security, SmtpUrl, SqliteUrl
 from relay.smtp.certificate import ServerCertificate
@@ -36,7 +36,7 @@ from relay.upstream.smtp import SmtpUpstream
 from relay.upstream.token import token_from_command, token_from_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from relay.core.delivery import Upstream
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from relay.core.store import Store
     from relay.page.sources import Sources
     from relay.settings import Settings
+    from relay.settings.sections.upstream import UpstreamSection
     from relay.upstream.token import AccessToken
 
 _OTHER_DESCRIPTORS = 100
@@ -66,27 +67,49 @@ def build_store(settings: Settings) -> Store:
             return RedisStore(servers, timeout=settings.store.timeout)
 
 
+@dataclass(frozen=True)
+class UpstreamPlan:
+    """All that an upstream is made of. Two plans are equal if the connections of the one serve the other."""
+
+    settings: UpstreamSection
+    most_idle_of_client: int
+    authorities: bytes
+    """The content of `upstream.ca_file`."""
+    passwords: tuple[str | bytes, ...] = field(repr=False)
+    targets: Sequence[Target] = field(compare=False)
+
+
+def plan_upstream(settings: Settings, password: str | None) -> UpstreamPlan:
+    """Reads what an upstream needs. Raises `SettingsError` if a password or the authorities cannot be read."""
+    upstream = settings.upstream
+    targets = [build_target(url, settings, password) for url in upstream.smtp_urls]
+    return UpstreamPlan(
+        upstream,
+        settings.limits.client_upstream_connections,
+        _authorities(upstream.ca_file) if upstream.ca_file else b"",
+        tuple(target.password for target in targets),
+        targets,
+    )
+
+
 def build_upstream(
-    settings: Settings,
-    password: str | None,
+    plan: UpstreamPlan,
     report: Callable[[bool], None] = lambda up: None,  # noqa: ARG005
     observe: Callable[[str, float], None] = lambda step, seconds: None,  # noqa: ARG005
 ) -> Upstream:
     """Returns the upstream. `report` receives whether it could be reached, after each attempt; `observe` the seconds of
     each step of its connections and transactions.
-
-    Raises `SettingsError` if the certificate authorities cannot be read.
     """
-    upstream = settings.upstream
+    upstream = plan.settings
     if isinstance(upstream.url, MaildirUrl):
         return MaildirUpstream(upstream.url.path)
     return SmtpUpstream(
-        [build_target(url, settings, password) for url in upstream.smtp_urls],
+        plan.targets,
         connections=upstream.connections,
         reply_timeout=upstream.reply_timeout,
         dot_timeout=upstream.dot_timeout,
         patience=upstream.patience,
-        most_idle_of_client=settings.limits.client_upstream_connections,
+        most_idle_of_client=plan.most_idle_of_client,
         report=report,
         observe=observe,
     )
@@ -100,11 +123,11 @@ def build_pseudonyms(settings: Settings) -> Pseudonyms:
     return Pseudonyms(secret, plain=False)
 
 
-def build_memory(settings: Settings) -> MemoryBudget:
-    """Returns the memory budget. The default is smaller where the relay may use little memory."""
+def memory_size(settings: Settings) -> int:
+    """Returns the memory budget in bytes. The default is smaller where the relay may use little memory."""
     limits = settings.limits
     is_default = "memory" not in limits.model_fields_set
-    return MemoryBudget(min(limits.memory, usable_memory() // 4) if is_default else limits.memory)
+    return min(limits.memory, usable_memory() // 4) if is_default else limits.memory
 
 
 def build_executors() -> Executors:
@@ -153,12 +176,12 @@ def build_self_signed(file: Path | None) -> SelfSignedCertificate:
         raise SettingsError(f"tls.self_signed {file}: {error.strerror or error}; {remedy}") from error
 
 
-def build_session_limits(settings: Settings, memory: MemoryBudget) -> SessionLimits:
-    """Returns the limits of client sessions. No message may be larger than the memory of all."""
+def build_session_limits(settings: Settings, memory: int) -> SessionLimits:
+    """Returns the limits of client sessions. No message may be larger than the memory of all, in bytes."""
     return SessionLimits(
         networks=settings.listen.networks,
         proxy_networks=settings.listen.proxy_networks,
-        message_size=min(settings.limits.message_size, memory.size),
+        message_size=min(settings.limits.message_size, memory),
         sessions=settings.limits.sessions,
         session_idle=settings.limits.session_idle,
         client_sessions=settings.limits.client_sessions,
@@ -211,17 +234,29 @@ def _token(settings: Settings) -> AccessToken | None:
     return None
 
 
-def build_authenticator(settings: Settings, upstream: Upstream) -> Authenticator | None:
-    """Returns what verifies the logins of clients. Raises `SettingsError` if the users file cannot be read."""
-    auth = settings.auth
-    if auth.mode == "file" and auth.users_file:
-        return _file_authenticator(auth.users_file, "auth.users_file")
-    if auth.mode == "passthrough" and isinstance(upstream, SmtpUpstream):
-        return upstream
-    return AnyLogin() if auth.mode == "any" else None
+def build_authenticator(
+    settings: Settings, upstream: Upstream, users: FileAuthenticator | None
+) -> Authenticator | None:
+    """Returns what verifies the logins of clients."""
+    match settings.auth.mode:
+        case "file":
+            return users
+        case "passthrough" if isinstance(upstream, SmtpUpstream):
+            return upstream
+        case "any":
+            return AnyLogin()
+    return None
 
 
-def _file_authenticator(path: Path, key: str) -> FileAuthenticator:
+def build_users(settings: Settings) -> FileAuthenticator | None:
+    """Returns the users of `auth.users_file` if logins need it. Raises `SettingsError` if it cannot be read."""
+    path = settings.auth.users_file
+    if settings.auth.mode != "file" or path is None:
+        return None
+    return _users_in(path, "auth.users_file")
+
+
+def _users_in(path: Path, key: str) -> FileAuthenticator:
     try:
         return FileAuthenticator(path)
     except (OSError, ValueError) as error:
@@ -234,7 +269,7 @@ def _file_authenticator(path: Path, key: str) -> FileAuthenticator:
 def build_site(settings: Settings, sources: Sources) -> Site:
     """Returns the web page. Raises `SettingsError` if its users file cannot be read."""
     http = settings.http
-    users = _file_authenticator(http.users_file, "http.users_file") if http.users_file else None
+    users = _users_in(http.users_file, "http.users_file") if http.users_file else None
     own_name = (http.address.host.lower(),) if http.address else ()
     access = Access(users is not None, frozenset((*http.host_names, *own_name)), http.proxy_networks)
     return Site(sources, access, users)
@@ -245,13 +280,22 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:
-        raise SettingsError(
-            f'upstream.ca_file = "{authorities}": {error.strerror or error}; name a readable PEM file'
-        ) from error
+        raise _wrong_authorities(authorities, error) from error
     if not settings.upstream.verify_certificate:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _authorities(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _wrong_authorities(path, error) from error
+
+
+def _wrong_authorities(path: Path | None, error: OSError) -> SettingsError:
+    return SettingsError(f'upstream.ca_file = "{path}": {error.strerror or error}; name a readable PEM file')
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from relay.events.service import DRAINING, ENDED
 from relay.runtime.descriptors import raise_descriptor_limit
 from relay.runtime.systemd import ServiceManager, inherited_sockets
 from relay.runtime.tasks import Tasks, run_within
+from relay.service.reload import Reloads
 from relay.service.service import Service
 from relay.service.signals import handled_signals
 
@@ -45,15 +46,17 @@ class Companion(Protocol):
 
 async def serve(
     loaded: Loaded,
+    load: Callable[[], Loaded],
     ready: Callable[[Service], None],
     log_writer: LogWriter,
     make_admin: Callable[[Service], Companion],
 ) -> NoReturn:
     """Runs until SIGTERM or SIGINT, then drains and ends the process. A second signal ends it at once.
 
-    `make_admin` makes the server of the commands, which answers until the service is closed. `ready` is called once the
-    relay listens. The exit status is 1 if transactions were cut off at the end of the drain, else 0. Raises
-    `SettingsError` or `CannotListenError` if the relay cannot start.
+    `load` reads the settings again, for a reload; it raises `SettingsError`. `make_admin` makes the server of the
+    commands, which answers until the service is closed. `ready` is called once the relay listens. The exit status is 1
+    if transactions were cut off at the end of the drain, else 0. Raises `SettingsError` or `CannotListenError` if the
+    relay cannot start.
     """
     inherited = _inherited_sockets(loaded.settings)
     manager = ServiceManager(os.environ)
@@ -63,13 +66,9 @@ async def serve(
     admin = make_admin(service)
     log_writer.start(service.metrics.log_lines_dropped.inc)
 
-    def reload() -> None:
-        manager.reloading()
-        service.reload()
-        manager.notify("READY=1", f"STATUS={service.summary}")
-
+    reloads = Reloads(service, load, manager, log_writer)
     background = Tasks()
-    with handled_signals(loaded.settings.limits.drain + _FORCE_AFTER, reload) as stop:
+    with handled_signals(lambda: service.loaded.settings.limits.drain + _FORCE_AFTER, reloads.request) as stop:
         try:
             await service.start(inherited)
             await admin.start(inherited.get("admin", ()))
@@ -82,6 +81,7 @@ async def serve(
             drained = await service.drain()
         finally:
             await background.cancel()
+            await reloads.close()
             await run_within(_ADMIN_ENDS, {"admin": admin.close()})
             await service.close()
     ENDED.log()

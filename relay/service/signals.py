@@ -26,12 +26,11 @@ def ignore_other_signals() -> None:
 
 
 @contextlib.contextmanager
-def handled_signals(limit: float, reload: Callable[[], None]) -> Iterator[asyncio.Event]:
+def handled_signals(limit: Callable[[], float], reload: Callable[[], None]) -> Iterator[asyncio.Event]:
     """Handles signals in a `with` block of the running loop. Yields the event that SIGTERM and SIGINT set.
 
-    The process ends at once, with status 1, at a second one of them, at any after the block, and `limit` seconds after
-    the first one. SIGHUP calls `reload` in the loop. SIGUSR1 and SIGUSR2 are only
-    logged.
+    The process ends at once, with status 1, at a second one of them, at any after the block, and as many seconds after
+    the first one as `limit` returns then. SIGHUP calls `reload` in the loop. SIGUSR1 and SIGUSR2 are only logged.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -42,7 +41,7 @@ def handled_signals(limit: float, reload: Callable[[], None]) -> Iterator[asynci
         if ending:
             os._exit(1)
         ending = True
-        _end_by_force(limit)
+        _end_by_force(limit())
         loop.call_soon_threadsafe(stop.set)
 
     # Not `loop.add_signal_handler`: these also run while the loop is held up, and after its end.

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from relay.settings.urls import SqliteUrl, has_password
 from relay.settings.warnings import warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from relay.settings.urls import SmtpUrl
 
@@ -71,6 +71,8 @@ class Loaded:
     warnings: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
     """Durations and sizes as their source writes them, by dotted key."""
+    given: Mapping[str, tuple[object, str]] = field(default_factory=dict, repr=False)
+    """What the sources give before it is parsed, and the source; passwords too."""
     file: Path | None = None
     """The settings file that was read."""
 
@@ -132,16 +134,22 @@ def load(
     _add_environment(found, environ)
     _add_flags(found, flags)
 
-    settings = _settings(found)
-    provenance = {key: found.given[key][1] if key in found.given else "default" for key in (*KEYS, *TABLES)}
+    loaded = from_values(found.given, found.problems)
+    settings = loaded.settings
     tables_from = next((found.given[name][1] for name in TABLES if name in found.given), "")
-    written = {key: str(value).strip() for key, (value, _) in found.given.items() if key in _WITH_UNITS}
     doubts = (
         *_not_read(environ),
         *warnings(settings, tables_from),
         *secret_file_warnings(settings, default_secret_file(settings, environ), _with_store_password(found, path)),
     )
-    return Loaded(settings, provenance, doubts, written, path)
+    return replace(loaded, warnings=doubts, file=path)
+
+
+def from_values(given: Mapping[str, tuple[object, str]], problems_before: Sequence[str] = ()) -> Loaded:
+    """Returns settings with these values, each with its source, and defaults. Raises `SettingsError` as `load` does."""
+    provenance = {key: given[key][1] if key in given else "default" for key in (*KEYS, *TABLES)}
+    written = {key: str(value).strip() for key, (value, _) in given.items() if key in _WITH_UNITS}
+    return Loaded(_settings(given, problems_before), provenance, written=written, given=given)
 
 
 def _with_store_password(found: _GivenValues, path: Path | None) -> Path | None:
@@ -154,11 +162,12 @@ def _file_source(path: Path) -> str:
     return f"file {path}"
 
 
-def _settings(found: _GivenValues) -> Settings:
+def _settings(given: Mapping[str, tuple[object, str]], problems_before: Sequence[str]) -> Settings:
     """Returns valid settings. Raises `SettingsError` with all problems, including those of the sources."""
+    found = list(problems_before)
     nested: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     tables: dict[str, object] = {}
-    for key, (value, _) in found.given.items():
+    for key, (value, _) in given.items():
         section, _, name = key.partition(".")
         if name:
             nested[section][name] = value
@@ -167,9 +176,9 @@ def _settings(found: _GivenValues) -> Settings:
     try:
         settings = Settings.model_validate(nested | tables)
     except ValidationError as error:
-        found.problems += problems.wrong_values(error.errors(), found.given)
-    if found.problems:
-        raise SettingsError("\n".join(found.problems))
+        found += problems.wrong_values(error.errors(), given)
+    if found:
+        raise SettingsError("\n".join(found))
     return settings
 
 

@@ -214,6 +214,8 @@ async def test_the_service_manager_hears_what_the_relay_does(peer: ScriptedPeer,
         assert any("upstream up, store up; sessions: 0, waiting twins: 0" in each for each in relay.told)
         relay.signal(signal.SIGHUP)
         await until(lambda: any(each.startswith("RELOADING=1\nMONOTONIC_USEC=") for each in relay.told), "a reload")
+        begun = next(at for at, each in enumerate(relay.told) if each.startswith("RELOADING=1"))
+        await until(lambda: any(each.startswith("READY=1\nSTATUS=") for each in relay.told[begun:]), "its end")
         assert await relay.stop() == 0
         await until(lambda: any(each.startswith("STOPPING=1") for each in relay.told), "the end")
     smtp.close()

@@ -11,11 +11,15 @@ from aiosmtpd.smtp import SMTP
 
 from parts.ports import HOST
 from parts.waiting import until
+from relay.runtime.executor import Executor
 from relay.service import Service
-from relay.settings import Loaded, Settings
+from relay.service.reload import reload
+from relay.settings.sources import from_values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from relay.settings import Loaded
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,13 @@ class Relay:
     service: Service
     port: int
     """0 if it listens on a Unix socket."""
+    keys: Mapping[str, object]
+    """The settings with which it started."""
+    reading: Executor
+
+    async def reload(self, changes: Mapping[str, object] | None = None) -> bool:
+        """Reloads with some settings changed. Returns whether they are in force."""
+        return await reload(self.service, lambda: loaded(self.keys | dict(changes or {})), self.reading)
 
     @property
     def busy(self) -> bool:
@@ -36,7 +47,7 @@ class Relay:
 @contextlib.asynccontextmanager
 async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> AsyncIterator[Relay]:
     """Starts a relay on a memory store. It adds no Received field, so that content can be compared."""
-    keys = {
+    keys: dict[str, object] = {
         "listen.address": f"{HOST}:0",
         "http.address": "",
         "store.url": "memory:",
@@ -45,18 +56,21 @@ async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> 
         "upstream.received_field": False,
         **(settings or {}),
     }
-    tree: dict[str, dict[str, Any]] = {}
-    for key, value in keys.items():
-        section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = value
-    service = Service(Loaded(Settings.model_validate(tree)))
+    service = Service(loaded(keys))
+    reading = Executor("reload", 1)
     await service.start()
     try:
         await until(lambda: service.state()[0], "the upstream")
         port = 0 if service.address.startswith("unix:") else int(service.address.rpartition(":")[2])
-        yield Relay(service, port)
+        yield Relay(service, port, keys, reading)
     finally:
+        reading.close()
         await service.close()
+
+
+def loaded(keys: Mapping[str, object]) -> Loaded:
+    """Returns settings by dotted key."""
+    return from_values({key: (value, "test") for key, value in keys.items()})
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _tls(name: str, **rest: object) -> Callable[..., object]:
 @_tls(
     "the certificate is exchanged under load, and now and then the new one cannot be used",
     hears="250; new connections see the new certificate, and the old one while the new one cannot be used",
-    sees="`certificate reloaded`; `certificate not reloaded, the old one stays in use`",
+    sees="`settings reloaded`; `settings not reloaded, those before stay in force`",
 )
 async def exchanged(run: Run) -> None:
     kinds = itertools.cycle([EC_KEY, RSA_KEY, RSA_KEY, EC_KEY])
@@ -68,7 +68,7 @@ async def exchanged(run: Run) -> None:
             await in_handshake.command(b"STARTTLS")
             new = await asyncio.to_thread(run.tls.issue, next(kinds))
             run.tls.replace(new.read_bytes())
-            await _hang_up_signal(run, "certificate reloaded")
+            await _hang_up_signal(run, "settings reloaded")
             await _see_certificate(run, new)
             await in_handshake.handshake(run.tls.trust)
             for client in (*older, in_handshake):
@@ -76,7 +76,7 @@ async def exchanged(run: Run) -> None:
                 if not attempt.promised:
                     run.complain(f"a session that was open at the exchange heard {attempt.code} {attempt.text}")
             await asyncio.to_thread(next(spoil), run)
-            await _hang_up_signal(run, "certificate not reloaded")
+            await _hang_up_signal(run, "settings not reloaded")
             await _see_certificate(run, new)
     run.note(f"{len(points)} certificates of both kinds of keys, and as many files that were none")
     check_replies(run, {"250", "250 duplicate"})

@@ -317,7 +317,7 @@ def test_any_value_is_settings_or_a_settings_error(kind: str, value: object) -> 
     found.given[kind] = (value, "file x")
     problems, tables = "", None
     try:
-        tables = getattr(sources._settings(found), kind)
+        tables = getattr(sources._settings(found.given, []), kind)
     except SettingsError as error:
         problems = str(error)
     assert "file x" in problems or len(tables) == len(value)

@@ -124,10 +124,10 @@ async def test_implicit_tls_and_a_new_certificate(peer: ScriptedPeer, authority:
         assert "new.example" not in await names()
         # Of another type of key: OpenSSL would keep both certificates in one context.
         await asyncio.to_thread(shutil.copy, authority.issue("new.example", new_key=RSA_KEY), certificate)
-        relay.service.reload()
+        assert await relay.reload()
         assert "new.example" in await names()
         await asyncio.to_thread(certificate.write_text, "not a certificate")
-        relay.service.reload()
+        assert not await relay.reload()
         assert "new.example" in await names()
 
 
