@@ -95,8 +95,8 @@ image: $(VENV)/run ## build the container image; with BUILDER=podman by Podman
 	BUILDAH_FORMAT=docker $(BUILDER) build -t smtp-dedup-relay \
 	    --build-arg VERSION=$$($(BIN)/python -c 'import relay; print(relay.__version__)') .
 
-host-test: deb ## boot a bare system, install the package, test the service there (as root)
-	packaging/host/run.sh
+host-test: $(VENV)/run ## boot bare systems of Debian 12 and 13, install the package, test the service there (as root)
+	packaging/host/run.sh bookworm trixie
 
 test-packages: $(VENV)/release deb build/root.tar ## install and purge the package, build and run the image (as root)
 	$(RELEASE)/hadolint Dockerfile

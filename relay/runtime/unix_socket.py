@@ -23,14 +23,15 @@ def listen_on(path: Path, mode: int, group: str, backlog: int) -> socket.socket:
 
     Clients are refused until the permissions are set: before that, the socket does not listen.
     """
-    owner = group_id(group) if group else -1
+    owner = group_id(group) if group else None
     if check_free(path):
         path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(os.fspath(path))
         try:
-            os.chown(path, -1, owner)
+            if owner is not None:  # the unit's SystemCallFilter refuses chown
+                os.chown(path, -1, owner)
             path.chmod(mode)
             listening.listen(backlog)
         except BaseException:

@@ -121,7 +121,14 @@ def _dedup(settings: Settings) -> Iterator[str]:
 
 
 def _store(settings: Settings) -> Iterator[str]:
-    if settings.dedup.window and isinstance(settings.store.url, MemoryUrl):
+    if not settings.dedup.window or not isinstance(settings.store.url, MemoryUrl):
+        return
+    if settings.listen.reuse_port:
+        yield (
+            "store.url is memory: and listen.reuse_port is true: relays that share the address do not know what the "
+            "others have sent, and forward repeats of it; write sqlite:PATH or redis://HOST"
+        )
+    else:
         yield "store.url is memory: - after a restart the relay does not know what was sent, and forwards repeats of it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli.exit_status import EX_CONFIG
+from relay.settings import load
 from relay.settings.sources import DEFAULT_FILE
 from relay.settings.warnings import LONG_DRAIN
 
@@ -17,15 +19,32 @@ _NOBODY = 65534
 """The user ID of `nobody`."""
 
 
+def unit_lines(name: str) -> list[str]:
+    """Returns the lines of a unit without its comments."""
+    lines = (_TREE / "systemd" / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def unit() -> dict[str, str]:
-    """Return the values of the unit by their names."""
-    text = (_TREE / "systemd" / "smtp-dedup-relay.service").read_text()
-    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    """Returns the values of the unit by their names."""
+    return dict(re.findall(r"^(\w+)=(.*)$", "\n".join(unit_lines("smtp-dedup-relay.service")), re.MULTILINE))
+
+
+def test_an_instance_differs_from_the_first_process_in_what_it_must() -> None:
+    units = unit_lines("smtp-dedup-relay.service"), unit_lines("smtp-dedup-relay@.service")
+    changed = [line for line in difflib.ndiff(*units) if line.startswith(("-", "+"))]
+    assert {re.sub(r"^[+-] (\w+)=.*", r"\1", line) for line in changed} == {
+        "Description", "Requires", "After", "Sockets", "Environment", "RuntimeDirectory", "Slice",
+    }  # fmt: skip
+    assert "+ Sockets=smtp-dedup-relay.socket" in changed
+    environ = dict(re.findall(r"^\+ Environment=(\w+)=(.*)$", "\n".join(changed).replace("%i", "2"), re.MULTILINE))
+    settings = load(None, {}, environ, default_file=_TREE / "missing").settings
+    assert (str(settings.http.address), settings.listen.reuse_port) == ("127.0.0.2:9625", True)
 
 
 def test_systemd_restarts_it_always_unless_the_settings_are_wrong() -> None:
     values = unit()
-    assert (values["Restart"], values["StartLimitIntervalSec"]) == ("on-failure", "0")
+    assert (values["Restart"], values["StartLimitIntervalSec"]) == ("always", "0")
     assert values["RestartPreventExitStatus"] == str(EX_CONFIG)
 
 

@@ -35,8 +35,8 @@ class UpstreamSection(Section):
     password_file: PathOrNone = setting(
         "",
         "File whose first line is the password of the user in upstream.url. The relay's user must be able to read it. "
-        "Under systemd write RELAY_UPSTREAM__PASSWORD=... into /etc/smtp-dedup-relay/environment instead, which "
-        'systemd reads as root (mode 600). "" = none.',
+        "Under systemd use a credential, which stays readable for root only: docs/install.md, passwords and keys. "
+        '"" = none.',
     )
     fallback_password_files: value_types.Paths = setting(
         [],

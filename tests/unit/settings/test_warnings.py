@@ -60,6 +60,7 @@ def test_the_defaults_give_no_warning() -> None:
         ({"upstream": {"url": "smtps://u@h", "password_file": "/p", "password": "x"}}, "password_file is not read"),
         ({"limits": {"drain": "31s"}}, "limits.drain is 31s: .*raise TimeoutStopSec"),
         ({"store": {"url": "memory:"}}, "does not know what was sent"),
+        ({"store": {"url": "memory:"}, "listen": {"reuse_port": True}}, "do not know what the others have sent"),
         ({"record": {"keep": "maildir:/kept", "keep_for": 0}}, "record.keep has no effect while record.keep_for is 0"),
         ({"record": {"secret_file": "/s", "addresses": True}}, "record.secret_file is not used"),
     ],
