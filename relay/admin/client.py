@@ -38,7 +38,7 @@ async def running_relay(path: Path, first_answer: float = _FIRST_ANSWER) -> Asyn
     connector = aiohttp.UnixConnector(path=str(path))
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         relay = RunningRelay(session, path)
-        relay.process = await relay.json("GET", "/", first_answer - _MARGIN)
+        await relay.introduce(first_answer)
         yield relay
 
 
@@ -57,8 +57,15 @@ class RunningRelay:
         version = str(self.process.get("version", ""))
         return "" if version == __version__ else version
 
+    async def introduce(self, limit: float) -> None:
+        """Asks which relay this is."""
+        self.process = await self._object("GET", "/", limit, {})
+
     async def json(self, method: str, path: str, limit: float, **request: Any) -> dict[str, Any]:
         """Returns the object that the relay answers."""
+        return await self._object(method, path, limit + _MARGIN, request)
+
+    async def _object(self, method: str, path: str, limit: float, request: dict[str, Any]) -> dict[str, Any]:
         body = bytearray()
         async with self._answer(method, path, limit, request) as answer:
             async for chunk in answer.content.iter_any():
@@ -73,12 +80,32 @@ class RunningRelay:
             raise self._not_a_relay()
         return found
 
+    async def value(self, method: str, path: str, limit: float, name: str, **request: Any) -> Any:
+        """Returns one value of the object that the relay answers."""
+        found = await self.json(method, path, limit, **request)
+        if not isinstance(found.get(name), int | float | str):
+            raise self._not_a_relay()
+        return found[name]
+
+    async def lines(self, path: str, limit: float, longest: int, most: int) -> AsyncIterator[str]:
+        """Yields the lines of an answer: at most `longest` bytes in each, and `most` in all."""
+        begun, received = bytearray(), 0
+        async with self._answer("GET", path, limit + _MARGIN, {}) as answer:
+            async for chunk in answer.content.iter_any():
+                received += len(chunk)
+                *ended, rest = (begun + chunk).split(b"\n")
+                begun = bytearray(rest)
+                if received > most or len(begun) > longest:
+                    raise AdminError(f"{self._name} answers with more than {most} bytes; restart it")
+                for line in ended:
+                    yield line.decode("utf-8", "replace")
+
     @contextlib.asynccontextmanager
     async def _answer(
         self, method: str, path: str, limit: float, request: dict[str, Any]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=limit + _MARGIN)
-        with self._reported(limit + _MARGIN):
+        timeout = aiohttp.ClientTimeout(total=limit)
+        with self._reported(limit):
             async with self._session.request(
                 method, f"http://relay{path}", timeout=timeout, allow_redirects=False, **request
             ) as answer:
@@ -116,6 +143,8 @@ class RunningRelay:
                 f"{self._name} does not answer within {limit:g} s; its log says what it does, and systemctl restart "
                 "smtp-dedup-relay ends it"
             ) from None
+        except aiohttp.ClientPayloadError as error:
+            raise AdminError(f"{self._name} broke off its answer; try again") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._not_a_relay(str(error)) from error
 

@@ -14,3 +14,11 @@ LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of a JSON answer."""
 LARGEST_REQUEST = 16 * 1024 * 1024
 """Bytes. The largest is a selection that names the fingerprints of all records of one address."""
+
+FILES_LIMIT = 10.0
+"""Seconds for an answer from small files."""
+STORE_LIMIT = 120.0
+"""Seconds for an answer from the store. A full one holds 100 MB of records."""
+LONGEST_LINE = 16 * 1024 * 1024
+MOST_RECORDS = 512 * 1024 * 1024
+"""Bytes of one record, and of all in one answer."""

@@ -12,11 +12,11 @@ from aiohttp import web
 
 from relay import __version__
 from relay.admin.protocol import ANSWER_LIMIT, API, API_FIELD, LARGEST_REQUEST, VERSION_FIELD
+from relay.admin.records_api import RecordsApi
 from relay.admin.status import Status
 from relay.core.errors import RelayError
+from relay.events.service import NO_COMMANDS
 from relay.monitor.http_connections import HttpConnections
-from relay.monitor.logs import log
-from relay.monitor.recent_lines import RecentLines
 from relay.runtime import unix_socket
 from relay.runtime.tasks import Tasks
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.service import Service
 
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    AddPath: TypeAlias = Callable[[str, str, Handler, float], None]
 
 _MODE = 0o660
 _BACKLOG = 128
@@ -42,9 +43,7 @@ class AdminServer:
 
     def __init__(self, service: Service) -> None:
         self._path = service.loaded.settings.admin.socket
-        self._warnings = RecentLines(addresses=service.loaded.settings.log.addresses)
-        logging.root.addHandler(self._warnings)
-        self._status = Status(service, self._warnings)
+        self._status = Status(service)
         self._connections = HttpConnections()
         self._tasks = Tasks()
         self._app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[self._connections.note_request])
@@ -59,10 +58,11 @@ class AdminServer:
         self._own_socket: tuple[Path, int] | None = None
         self.address = ""
         """The path of its socket; empty before `start`, or if there is none."""
-        self._serve("GET", "/", self._get_process)
-        self._serve("GET", "/status", self._get_status)
+        self._add_path("GET", "/", self._get_process, ANSWER_LIMIT)
+        self._add_path("GET", "/status", self._get_status, ANSWER_LIMIT)
+        RecordsApi(service, self._add_path)
 
-    def _serve(self, method: str, path: str, handler: Handler, limit: float = ANSWER_LIMIT) -> None:
+    def _add_path(self, method: str, path: str, handler: Handler, limit: float) -> None:
         """Adds a path, whose requests may take `limit` seconds."""
 
         @functools.wraps(handler)
@@ -88,8 +88,7 @@ class AdminServer:
                 await self._connections.adopt(listening, make_handler)
                 self.address = os.fsdecode(listening.getsockname())
         except OSError as error:
-            fields = {"path": str(self._path), "reason": error.strerror or str(error)}
-            log.warning("commands cannot ask this relay: admin.socket is not available", extra={"fields": fields})
+            NO_COMMANDS.log(path=str(self._path), error=error.strerror or str(error))
 
     def _listen(self) -> list[socket.socket]:
         if self._path is None:
@@ -105,7 +104,6 @@ class AdminServer:
         self._connections.close()
         await self._runner.cleanup()
         await self._tasks.cancel()
-        logging.root.removeHandler(self._warnings)
 
     async def _get_process(self, request: web.Request) -> web.Response:
         """Says which relay answers."""

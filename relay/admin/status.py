@@ -11,7 +11,6 @@ from relay import __version__
 from relay.admin.rates import LONGEST, Rates
 
 if TYPE_CHECKING:
-    from relay.monitor.recent_lines import RecentLines
     from relay.service import Service
 
 _MINUTE = 60.0
@@ -20,9 +19,8 @@ _MINUTE = 60.0
 class Status:
     """The state of one service."""
 
-    def __init__(self, service: Service, warnings: RecentLines) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._warnings = warnings
         self._since = time.time()
         self.rates = Rates(service.metrics.totals)
 
@@ -58,7 +56,7 @@ class Status:
             "last_minute": self.rates.within(_MINUTE),
             "last_5_minutes": self.rates.within(LONGEST),
             "since_start": service.metrics.totals(),
-            "warnings": self._warnings.lines,
+            "warnings": service.warnings.lines,
         }
 
 

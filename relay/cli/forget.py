@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.asking import MAX_AGE, open_records, read_records
 from relay.cli.exit_status import CommandError, after_work, run
-from relay.cli.options import store_options
-from relay.cli.records import Query, counted, find_pseudonyms, parse_duration, parse_query
+from relay.cli.options import Target, target_options
+from relay.cli.records import Query, counted, parse_duration, parse_query
 
 if TYPE_CHECKING:
-    from relay.cli.store_access import StoreAccess
+    from relay.admin.records import Records
     from relay.records.selection import Selection
-    from relay.settings import Loaded, Settings
 
 
 @click.command(
@@ -27,14 +27,14 @@ Examples:
 Exit status: 0 done, 1 nothing was found or the store cannot be reached,
 78 the settings are wrong.""",
 )
-@store_options
+@target_options
 @click.argument("what", metavar="[ID|MESSAGE-ID|ADDRESS]", required=False, callback=parse_query)
 @click.option(
     "--since", metavar="DURATION", callback=parse_duration, help="All that was accepted within this time, such as 10m."
 )
 @click.option("--all", "everything", is_flag=True, help="All that was accepted.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; only show the number of acceptances.")
-def forget(loaded: Loaded, what: str | None, since: float | None, everything: bool, dry_run: bool) -> None:
+def forget(target: Target, what: str | None, since: float | None, everything: bool, dry_run: bool) -> None:
     """Forget that messages were accepted: the relay forwards the next copy of each. Running relays obey at once.
 
     The ID or Message-ID of an accepted message frees it for all its recipients. That of a suppressed message frees
@@ -43,16 +43,15 @@ def forget(loaded: Loaded, what: str | None, since: float | None, everything: bo
     """
     if (what is not None) + (since is not None) + everything != 1:
         raise click.UsageError("Give one of these: ID, MESSAGE-ID or ADDRESS; or --since DURATION; or --all.")
-    run(_forget(loaded.settings, what, float("inf") if everything else since, dry_run))
+    run(_forget(target, what, float("inf") if everything else since, dry_run))
 
 
-async def _forget(settings: Settings, what: str | None, within: float | None, dry_run: bool) -> bool:
-    from relay.cli.store_access import open_access
+async def _forget(target: Target, what: str | None, within: float | None, dry_run: bool) -> bool:
     from relay.records.selection import Selection
 
-    async with open_access(settings) as access:
-        selection = Selection(within=within) if within is not None else await _select(settings, access, what or "")
-        number = await (access.preview(selection) if dry_run else access.forget(selection))
+    async with open_records(target) as source:
+        selection = Selection(within=within) if within is not None else await _select(source, what or "")
+        number = await (source.preview(selection) if dry_run else source.forget(selection))
     if what is not None and not number:
         raise CommandError(
             f"nothing that was sent is remembered for {what}: it was not accepted here, its window is over, "
@@ -64,13 +63,12 @@ async def _forget(settings: Settings, what: str | None, within: float | None, dr
     return True
 
 
-async def _select(settings: Settings, access: StoreAccess, what: str) -> Selection:
-    from relay.cli.store_access import MAX_AGE, records
+async def _select(source: Records, what: str) -> Selection:
     from relay.records.selection import Selection
 
-    query = Query.parse(what, find_pseudonyms(settings))
+    query = await Query.parse(what, source)
     keys: set[str] = set()
-    async for record in records(access, MAX_AGE):
+    async for record in read_records(source, MAX_AGE):
         if query.matches_record(record):
             keys.update(repeat.fingerprint for repeat in record.repeats)
     return Selection(

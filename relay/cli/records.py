@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from relay.admin.records import Records
     from relay.core.claim import Original
     from relay.core.record import Record, Repeat
-    from relay.records.pseudonyms import Pseudonyms
-    from relay.settings import Settings
 
 _ID = re.compile(r"[0-9a-fA-F]{12}")
 # RFC 5321 section 4.1.1.3: postmaster is the one address that needs no domain.
@@ -65,17 +63,19 @@ class Query:
     recipients: frozenset[str]
     """The address as records may contain it."""
 
+    hashed: bool = True
+    """Whether records that contain the address hashed are found."""
+
     @classmethod
-    def parse(cls, written: str, pseudonyms: Pseudonyms | None) -> Query:
-        """Reads an argument. Without `pseudonyms` addresses are found only in records that contain them unhashed."""
-        from relay.records.pseudonyms import address
+    async def parse(cls, written: str, source: Records) -> Query:
+        """Reads an argument. Asks `source` how its records contain an address."""
         from relay.records.selection import bare
 
         written = written.strip()
         if _ID.fullmatch(written):
             return cls(written, written.lower(), "", frozenset())
-        recipients = pseudonyms.find(written) if pseudonyms else frozenset((str(address(written)),))
-        return cls(written, "", bare(written), recipients)
+        found = await source.find(written)
+        return cls(written, "", bare(written), found.names, found.hashed)
 
     def matches_recipient(self, repeat: Repeat) -> bool:
         """Returns whether this recipient was asked for."""
@@ -93,16 +93,6 @@ class Query:
         from relay.records.selection import bare
 
         return id_ == self.record if self.record else bool(self.message_id) and bare(message_id) == self.message_id
-
-
-def find_pseudonyms(settings: Settings) -> Pseudonyms | None:
-    """Returns how records here contain addresses; None if there is no secret yet. Raises `SettingsError`."""
-    from relay.records.pseudonyms import Pseudonyms
-    from relay.records.secret import find_secret
-    from relay.settings.sources import default_secret_file
-
-    secret = find_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
-    return Pseudonyms(secret, plain=settings.record.addresses) if secret else None
 
 
 def timestamp(seconds: float) -> str:

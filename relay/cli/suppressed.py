@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.asking import open_records, read_records
 from relay.cli.exit_status import run
-from relay.cli.options import store_options
+from relay.cli.options import Target, target_options
 from relay.cli.records import counted, duration, json_line, parse_duration, timestamp
 from relay.runtime.terminal import printable
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from relay.core.record import Record
-    from relay.settings import Loaded, Settings
 
 
 @click.command(
@@ -27,7 +27,7 @@ Examples:
 Exit status: 0 also if nothing was suppressed, 1 the store cannot be read,
 78 the settings are wrong.""",
 )
-@store_options
+@target_options
 @click.option(
     "--since",
     metavar="DURATION",
@@ -37,20 +37,19 @@ Exit status: 0 also if nothing was suppressed, 1 the store cannot be read,
     help="How far to look back.",
 )
 @click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole record.")
-def suppressed(loaded: Loaded, since: float, json_lines: bool) -> None:
+def suppressed(target: Target, since: float, json_lines: bool) -> None:
     """List the messages that were suppressed, or would have been if the relay only observes. The latest is last.
 
     Each line shows the time, the ID (for `relay why ID`), the number of recipients, which earlier message it repeats
     and after how long, the outcome, and the rule.
     """
-    run(_list(loaded.settings, since, json_lines))
+    run(_list(target, since, json_lines))
 
 
-async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
-    from relay.cli.store_access import open_access, records
-
-    async with open_access(settings) as access:
-        found = [record async for record in records(access, since)]
+async def _list(target: Target, since: float, json_lines: bool) -> bool:
+    async with open_records(target) as source:
+        found = [record async for record in read_records(source, since)]
+        keep_for = await source.keep_for()
     found.reverse()
     for line in map(json_line, found) if json_lines else _table(found):
         click.echo(line)
@@ -60,7 +59,7 @@ async def _list(settings: Settings, since: float, json_lines: bool) -> bool:
         summary = f"{counted(len(found), 'message')} to {counted(recipients, 'recipient')} {period}"
     else:
         summary = f"nothing was suppressed {period}" + (
-            "" if settings.record.keep_for else "; record.keep_for is 0, so nothing is recorded"
+            "" if keep_for else "; record.keep_for is 0, so nothing is recorded"
         )
     click.echo(summary, err=True)
     return True

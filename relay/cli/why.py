@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.cli.asking import MAX_AGE, open_records, read_records
 from relay.cli.exit_status import run
-from relay.cli.options import store_options
-from relay.cli.records import Query, counted, duration, find_pseudonyms, json_line, parse_query, timestamp
+from relay.cli.options import Target, target_options
+from relay.cli.records import Query, counted, duration, json_line, parse_query, timestamp
 from relay.core.outcome import Outcome
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from relay.core.claim import Original
     from relay.core.record import Record, Repeat
-    from relay.settings import Loaded, Settings
 
 _WIDTH = 110
 _MOST_NAMED = 5
@@ -37,40 +37,36 @@ Examples:
 Exit status: 0 found, 1 nothing is recorded or the store cannot be read,
 78 the settings are wrong.""",
 )
-@store_options
+@target_options
 @click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS", callback=parse_query)
 @click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole record.")
-def why(loaded: Loaded, what: str, json_lines: bool) -> None:
+def why(target: Target, what: str, json_lines: bool) -> None:
     """Explain what was suppressed, which earlier message it repeats, and why the two are equal.
 
     The ID is in the reply to the client, in the log line, and in the output of `relay suppressed`. An ID or
     Message-ID can be that of the suppressed message or of the one that it repeats. An ADDRESS shows all that was
     suppressed for this recipient.
     """
-    run(_explain(loaded.settings, what, json_lines))
+    run(_explain(target, what, json_lines))
 
 
-async def _explain(settings: Settings, what: str, json_lines: bool) -> bool:
-    from relay.cli.store_access import MAX_AGE, open_access, records
-
-    pseudonyms = find_pseudonyms(settings)
-    query = Query.parse(what, pseudonyms)
-    async with open_access(settings) as access:
-        found = [(record, repeats) async for record in records(access, MAX_AGE) if (repeats := _asked(record, query))]
-    if not found:
-        _report_none(settings, query)
-        if query.recipients and pseudonyms is None:
-            click.echo(
-                "note: there is no record.secret_file here yet, so addresses that were hashed elsewhere are not found",
-                err=True,
-            )
-        return False
-    found.reverse()
-    if json_lines:
-        for record, _ in found:
-            click.echo(json_line(record))
-    else:
-        click.echo("\n\n".join(_paragraphs(found, query, settings)))
+async def _explain(target: Target, what: str, json_lines: bool) -> bool:
+    async with open_records(target) as source:
+        query = await Query.parse(what, source)
+        found = [
+            (record, repeats) async for record in read_records(source, MAX_AGE) if (repeats := _asked(record, query))
+        ]
+        if not found:
+            _report_none(await source.keep_for(), query)
+            return False
+        found.reverse()
+        if json_lines:
+            lines = [json_line(record) for record, _ in found]
+        else:
+            copies = {record.id: await source.describe_copy(record.id, record.kept) for record, _ in found}
+            lines = ["\n\n".join(_paragraphs(found, query, copies))]
+    for line in lines:
+        click.echo(line)
     return True
 
 
@@ -81,19 +77,23 @@ def _asked(record: Record, query: Query) -> list[Repeat]:
     return [one for one in record.repeats if query.matches_recipient(one) or query.matches_original(one.original)]
 
 
-def _report_none(settings: Settings, query: Query) -> None:
+def _report_none(keep_for: float, query: Query) -> None:
     from relay.settings.units import format_duration
 
-    keep_for = settings.record.keep_for
     kept = f"records are kept for {format_duration(keep_for)}" if keep_for else "record.keep_for is 0: none are kept"
     click.echo(
         f"error: no suppression of {printable(query.written)} is recorded; {kept}. A message that was forwarded is in "
         "the log, and leaves a record only when a copy of it is suppressed.",
         err=True,
     )
+    if not query.hashed:
+        click.echo(
+            "note: there is no record.secret_file here yet, so addresses that were hashed elsewhere are not found",
+            err=True,
+        )
 
 
-def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, settings: Settings) -> Iterator[str]:
+def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, copies: Mapping[str, str]) -> Iterator[str]:
     originals = dict.fromkeys(
         repeat.original for _, repeats in found for repeat in repeats if query.matches_original(repeat.original)
     )
@@ -102,10 +102,10 @@ def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, sett
             accepted, details = _accepted(original)
             yield f"{printable(original.id)} was {accepted}\n{details}\nIts copies were suppressed:"
     for record, repeats in found:
-        yield "\n".join(_record_lines(record, repeats, query, settings))
+        yield "\n".join(_record_lines(record, repeats, query, copies))
 
 
-def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, settings: Settings) -> Iterator[str]:
+def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, copies: Mapping[str, str]) -> Iterator[str]:
     title = click.style(f"{printable(record.id)}  {timestamp(record.at)}", bold=True)
     yield f"{title}  {duration(max(0.0, time.time() - record.at))} ago"
     yield _row("message", f"{_message_id(record.message_id)}, from {printable(record.sender) or '<>'}")
@@ -118,7 +118,7 @@ def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, setti
         yield _row("equal in", (printable(", ".join(record.forms.get(rule, ()))) or "not recorded") + of_rule)
         if ignored := record.ignored.get(rule):
             yield _row("ignored", printable(", ".join(ignored)) + of_rule)
-    yield _row("copy", _copy(record, settings))
+    yield _row("copy", copies[record.id])
 
 
 def _decision(repeat: Repeat) -> tuple[str, str, str]:
@@ -170,21 +170,3 @@ def _recipients(repeats: Sequence[Repeat], query: Query) -> str:
     ]
     more = len(repeats) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
-
-
-def _copy(record: Record, settings: Settings) -> str:
-    from relay.records.kept_copies import KeptCopies
-
-    if not record.kept:
-        return "not kept" + ("" if settings.record.keep else " (record.keep is off)")
-    if not settings.record.keep:
-        return f"was kept as {printable(record.kept)}; record.keep no longer names where"
-    try:
-        found = KeptCopies(settings.record.keep.path).find(record.id)
-    except OSError as error:
-        return f"was kept as {printable(record.kept)}; {error.filename}: {error.strerror}"
-    if not found:
-        return f"was kept as {printable(record.kept)} and is gone"
-    if found.released:
-        return "kept, and released already"
-    return f"kept; to deliver it after all: relay release {record.id}"

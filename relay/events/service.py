@@ -24,6 +24,14 @@ SERVING = Event(
     },
     {"listen_tls": "where it listens for TLS", "fallback_upstreams": "`upstream.fallback_urls`"},
 )
+NO_COMMANDS = Event(
+    "commands cannot ask this relay",
+    WARNING,
+    _LOG,
+    "Mail is not affected. Make the folder of `admin.socket`, let the relay's user write there, or end the relay that "
+    "listens there.",
+    {"path": "the socket"} | ERROR_FIELD,
+)
 DRAINING = Event("draining", INFO, _LOG, "Nothing. Running transactions may finish, for `limits.drain` at most.")
 ENDED = Event("ended", INFO, _LOG, "Nothing.")
 SIGNAL_IGNORED = Event("signal has no effect", WARNING, _LOG, "Do not send it.", {"signal": "its name"})

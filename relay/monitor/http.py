@@ -1,25 +1,20 @@
-"""The HTTP server: `/metrics`, `/livez`, `/readyz`, the page, and for `store.url = "memory:"` paths for commands."""
+"""The HTTP server: `/metrics`, `/livez`, `/readyz` and the page."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import math
-import re
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.monitor.http_connections import HttpConnections
-from relay.records.selection import Selection, count
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
-    from relay.core.store import Store
     from relay.monitor.metrics import Metrics
 
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,12 +27,6 @@ _SERVER = "smtp-dedup-relay"
 """The value of the `Server` field, by which `relay check` recognises a running relay."""
 _LAST_ANSWERS = 1.0
 """Seconds for which shutdown waits for running requests."""
-COMMAND = "X-Relay-Command"
-"""A header field that names the command. A web page of another site cannot send it without a CORS preflight, which
-the server does not answer."""
-_PORT = re.compile(r":[0-9]*\Z")
-_LARGEST_REQUEST = 16 * 1024 * 1024
-"""Bytes."""
 OPEN_PATHS = ("/metrics", "/livez", "/readyz")
 """What everyone who reaches the server may read, by default."""
 _HEADER = {
@@ -68,16 +57,14 @@ class Page(Protocol):
 class HttpServer:
     """Serves metrics and health checks.
 
-    `state` returns whether mail can flow, and the state of each part. `memory` is the memory store, if that is used:
-    commands reach it through this server only. Those of the paths that are not in `open_paths` need the rights of the
-    page.
+    `state` returns whether mail can flow, and the state of each part. Those of the paths that are not in `open_paths`
+    need the rights of the page.
     """
 
     def __init__(
         self,
         metrics: Metrics,
         state: Callable[[], tuple[bool, Mapping[str, object]]],
-        memory: Store | None = None,
         *,
         connections: HttpConnections | None = None,
         page: Page | None = None,
@@ -86,7 +73,7 @@ class HttpServer:
         self._metrics = metrics
         self._state = state
         self._connections = connections or HttpConnections()
-        app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[self._connections.note_request])
+        app = web.Application(middlewares=[self._connections.note_request])
         self._page = page
         handlers = (self._get_metrics, self._get_livez, self._get_readyz)
         for path, handler in zip(OPEN_PATHS, handlers, strict=True):
@@ -95,11 +82,6 @@ class HttpServer:
             app.router.add_get("/", _get_root)
         else:
             app.add_routes(page.routes())
-        if memory is not None:
-            api = _MemoryStoreApi(memory)
-            app.router.add_get("/records", api.get_records)
-            app.router.add_post("/forget", api.post_forget)
-            app.router.add_post("/forget/preview", api.post_preview)
         app.on_response_prepare.append(_complete_header)
         self._runner = web.AppRunner(
             app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=_LAST_ANSWERS
@@ -139,66 +121,9 @@ class HttpServer:
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
 
-class _MemoryStoreApi:
-    """Serves the commands `suppressed`, `why` and `forget` from the memory store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def get_records(self, request: web.Request) -> web.Response:
-        """Returns the records up to `age` seconds old, newest first, one JSON object a line."""
-        _require_local_command(request, "records")
-        try:
-            age = float(request.query["age"])
-        except (KeyError, ValueError):
-            age = math.nan
-        if not age >= 0:
-            raise web.HTTPBadRequest(text="age: a number of seconds is missing\n")
-        lines = [line + "\n" async for line in self._store.records(age)]
-        return web.Response(text="".join(lines), content_type="application/x-ndjson")
-
-    async def post_forget(self, request: web.Request) -> web.Response:
-        """Frees the selected acceptances and returns their number."""
-        return web.json_response({"freed": await self._store.forget(await _selection(request))})
-
-    async def post_preview(self, request: web.Request) -> web.Response:
-        """Returns the number of selected acceptances."""
-        return web.json_response({"found": await count(await _selection(request), self._store)})
-
-
 async def _get_root(request: web.Request) -> web.Response:
     del request
     raise web.HTTPNotFound(text="try /metrics, /livez or /readyz\n")
-
-
-async def _selection(request: web.Request) -> Selection:
-    _require_local_command(request, "forget")
-    try:
-        return Selection.decode(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise web.HTTPBadRequest(text=f"{error}\n") from None
-
-
-def _require_local_command(request: web.Request, command: str) -> None:
-    """Refuses requests from other hosts, through proxies, and from web pages.
-
-    A web page can neither send the command field nor (by DNS rebinding) use a loopback name as Host.
-    """
-    host = _PORT.sub("", request.headers.get("Host", "")).strip("[]")
-    proxied = "Forwarded" in request.headers or "X-Forwarded-For" in request.headers
-    if proxied or not (_is_loopback(request.remote or "") and (host == "localhost" or _is_loopback(host))):
-        raise web.HTTPForbidden(text="only from this host, over a loopback address\n")
-    if request.headers.get(COMMAND) != command:
-        raise web.HTTPForbidden(text=f"the field {COMMAND}: {command} is missing\n")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 async def _complete_header(request: web.Request, response: web.StreamResponse) -> None:

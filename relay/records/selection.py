@@ -1,4 +1,4 @@
-"""Selects acceptances for `relay forget`. A selection is data, because it is also sent to a relay over HTTP."""
+"""Selects acceptances for `relay forget`. A selection is data, because it is also sent to the running relay."""
 
 from __future__ import annotations
 

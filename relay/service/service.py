@@ -72,6 +72,8 @@ class Service:
         self.metrics = Metrics()
         self.metrics.reloaded(time.time())
         store = build_store(settings)
+        self.memory_store = store if isinstance(store, MemoryStore) else None
+        """The store of `store.url = "memory:"`, which only this process has."""
         self.store = BatchingStoreClient(store, limit=settings.store.timeout)
         self._upstream = WatchedUpstream(self.prepared.upstream, self.metrics)
         self.claims = ClaimManager(
@@ -93,11 +95,10 @@ class Service:
         self._reporter = LogAndMetricsReporter(self.metrics, MessageLog(addresses=settings.log.addresses))
         limits = build_session_limits(settings, self.prepared.memory_size)
         self.listener = Listener(self._dependencies(), limits, self._tls)
-        self._warnings = RecentLines(addresses=settings.log.addresses)
+        self.warnings = RecentLines(addresses=settings.log.addresses)
         self._http = HttpServer(
             self.metrics,
             self.state,
-            store if isinstance(store, MemoryStore) else None,
             page=build_site(settings, self._sources()),
             open_paths=settings.http.open_paths,
         )
@@ -151,7 +152,7 @@ class Service:
             state=self.state,
             load=self.load,
             metrics=self.metrics,
-            warnings=self._warnings,
+            warnings=self.warnings,
             traces=None,
             host=hostname(),
             now=time.time,
@@ -164,7 +165,7 @@ class Service:
         `inherited` are the sockets of the service manager by name (`relay.runtime.systemd`), which replace the
         addresses in the settings.
         """
-        logging.root.addHandler(self._warnings)
+        logging.root.addHandler(self.warnings)
         self._set_gauges()
         self._show_settings()
         self._upstream.use()
@@ -268,7 +269,7 @@ class Service:
             tasks=self._tasks.cancel(),
         )
         await _close(limit / 8, store=self.store.close())
-        logging.root.removeHandler(self._warnings)
+        logging.root.removeHandler(self.warnings)
         self._executors.close()
         if self.prepared.users is not None:
             self.prepared.users.close()

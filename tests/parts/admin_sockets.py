@@ -25,7 +25,9 @@ PROCESS = answer_of(json.dumps({"version": "9.9.9", "pid": 1, "user": "relay"}).
 
 
 @contextlib.contextmanager
-def listening(path: Path, *answers: bytes, endless: bytes = b"", mode: int = 0o660) -> Iterator[Path]:
+def listening(
+    path: Path, *answers: bytes, endless: bytes = b"", closes: bool = False, mode: int = 0o660
+) -> Iterator[Path]:
     """Listens, and answers each request in turn, then sends `endless` until the client leaves. Without any it hangs."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
@@ -47,6 +49,8 @@ def listening(path: Path, *answers: bytes, endless: bytes = b"", mode: int = 0o6
                 connection.sendall(each)
             while endless:
                 connection.sendall(endless)
+            if closes:
+                connection.shutdown(socket.SHUT_RDWR)
 
     threading.Thread(target=serve, daemon=True).start()
     try:
