@@ -79,7 +79,9 @@ def test_the_image_names_user_health_check_and_version(config: dict[str, Any]) -
     assert config["User"] == "12525:12525"
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Labels"]["org.opencontainers.image.version"] == "1.2.3"
+    labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
+    assert (labels["title"], labels["version"], labels["licenses"]) == ("smtp-dedup-relay", "1.2.3", "Apache-2.0")
+    assert "suppresses repeated mail" in labels["description"]
 
 
 def test_the_image_has_neither_pip_nor_build_tools(root: Path) -> None:
@@ -99,6 +101,7 @@ def test_a_container_on_a_read_only_root_serves_its_network_and_is_healthy(root:
         config,
         f"""
         ! touch /writable 2>/dev/null
+        ! {check} 2>/dev/null
         relay serve --upstream maildir:{_STATE}/mail 2>/tmp/log &
         until grep -q serving /tmp/log; do sleep 0.1; done
         {check}
@@ -112,3 +115,22 @@ def test_a_container_on_a_read_only_root_serves_its_network_and_is_healthy(root:
         """,
     )
     assert len(mail.split()) == 1
+
+
+def test_a_container_whose_settings_serve_only_loopback_says_so(root: Path, config: dict[str, Any]) -> None:
+    said = run(
+        root,
+        config,
+        f"""
+        export RELAY_LISTEN__NETWORKS=127.0.0.0/8
+        relay serve --upstream maildir:{_STATE}/mail 2>/tmp/log &
+        until grep -q serving /tmp/log; do sleep 0.1; done
+        printf 'Subject: s\n\nhello\n' | relay sendmail --relay 172.17.0.2:2525 bob@example.org 2>&1 && exit 1
+        kill $!
+        wait $!
+        cat /tmp/log
+        """,
+    )
+    assert "554 5.7.1" in said
+    assert "listen.networks holds only loopback, but the relay listens on 0.0.0.0:2525" in said
+    assert "session refused" in said

@@ -78,6 +78,7 @@ Exit status: 0 the relay accepted the mail for every recipient,
 @click.option("-f", "-r", "reverse_path", metavar="ADDRESS", help="Sender of the envelope; <> for none.")
 @click.option("-F", "full_name", metavar="NAME", default="", help="Name in From, if the message has no From field.")
 @click.option("-b", "mode", metavar="MODE", default="m", help="m: read a message; s: speak SMTP on stdin and stdout.")
+@click.option("-q", "queue", metavar="VALUE", is_flag=False, flag_value="", hidden=True)
 @click.option("-o", "options", metavar="OPTION", multiple=True, help="i: as -i. Others change nothing.")
 @click.option("-N", "notify", metavar="WHEN", default="", help="Delivery reports: never, or success,failure,delay.")
 @click.option("-R", "ret", type=click.Choice(["full", "hdrs"]), help="What a delivery report contains.")
@@ -97,15 +98,16 @@ Exit status: 0 the relay accepted the mail for every recipient,
 @_accepted_only("-A", "-B", "-C", "-h", "-L", "-O", "-X")
 @_accepted_flags("-G", "-m", "-n", "-U", "-v")
 @click.argument("recipients", nargs=-1)
-def sendmail(mode: str, address: str | None, fallback: str, **options: Any) -> None:
+def sendmail(mode: str, queue: str | None, address: str | None, fallback: str, **options: Any) -> None:
     """Read a message from stdin and hand it to the relay, which forwards it or suppresses it as a repeat.
 
     From, Date and Message-ID are added where they are missing. A mail that cannot be handed over is not kept: the
     command ends with a status other than 0, and the program that called it must try again.
     """
-    if mode not in ("m", "s"):
+    if mode not in ("m", "s") or queue is not None:
+        option = f"-b{mode}" if queue is None else f"-q{queue}"
         raise _WrongArguments(
-            f"-b{mode} is not supported; call the mail server's own sendmail for it, or use -bm or -bs"
+            f"{option} is not supported; call the mail server's own sendmail for it, or use -bm or -bs"
         )
     if sys.stdin is None:
         _end(EX_DATAERR, "stdin is closed; pass the message there")

@@ -17,6 +17,7 @@ _DROPPED = frozenset((b"bcc", b"resent-bcc"))
 _ADDRESSED = (b"to", b"cc", b"bcc")
 _MAILBOX = re.compile(
     r'(?:"(?:[^"\\\r\n\ud800-\udfff]|\\[^\r\n\ud800-\udfff])*"|[^\s"<>(),;:\\\x00-\x1f\x7f\ud800-\udfff])+'
+    r"(?:@\[[!#-;=?-Z^-~]+\])?"  # an address literal, such as [IPv6:::1] (RFC 5321 section 4.1.3)
 )
 """What may be a recipient or a sender: no octets that are not UTF-8, which Python reads as surrogates. Not checked
 further: the relay and the mail server do that."""

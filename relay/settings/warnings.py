@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from relay.settings.addresses import UnixAddress
+from relay.settings.addresses import HostPort, UnixAddress
 from relay.settings.rule_warnings import SHORT_WINDOW, rule_warnings
 from relay.settings.sections.clients import ListenSection
 from relay.settings.units import format_duration
@@ -27,6 +27,7 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
     `tables_from` names the source of rules and ignores, if there is one.
     """
     return [
+        *_networks(settings),
         *_listen(settings),
         *_auth(settings),
         *_upstream(settings),
@@ -39,12 +40,27 @@ def warnings(settings: Settings, tables_from: str = "") -> list[str]:
     ]
 
 
+def _networks(settings: Settings) -> Iterator[str]:
+    """Warns where no client can send, or no client of another host."""
+    listen = settings.listen
+    addresses = [address for address in (listen.address, listen.tls_address) if isinstance(address, HostPort)]
+    if not addresses or settings.auth.mode in {"file", "passthrough"}:
+        return
+    if not listen.networks:
+        yield "listen.networks is empty: no client can send; name the networks of your applications"
+    elif all(network.is_loopback for network in listen.networks):
+        for address in addresses:
+            if not address.loopback:
+                yield (
+                    f"listen.networks holds only loopback, but the relay listens on {address}: it refuses every client "
+                    "on another host or in another container; add their networks, such as 172.16.0.0/12 for Docker"
+                )
+
+
 def _listen(settings: Settings) -> Iterator[str]:
     listen, defaults = settings.listen, ListenSection()
     on_unix_socket = isinstance(listen.address, UnixAddress)
     has_port = bool(listen.tls_address) or not on_unix_socket
-    if has_port and not listen.networks and settings.auth.mode not in {"file", "passthrough"}:
-        yield "listen.networks is empty: no client can send; name the networks of your applications"
     for key, acts, reason in (
         ("networks", has_port, "the permissions of the Unix socket decide who may send; see listen.socket_mode"),
         ("proxy_networks", has_port, "listen.address is a Unix socket, whose clients send no PROXY header"),

@@ -77,6 +77,16 @@ async def test_recipients_come_from_the_header_section(relay: SharedRelay) -> No
     assert b"t4@" not in mail.content
 
 
+async def test_a_mail_to_an_address_literal(relay: SharedRelay) -> None:
+    source = b"To: <u2@[IPv6:2001:db8::1]>\nSubject: literal\n\nhello\n"
+    async with relay.peer() as upstream:
+        result = await call(*at(relay), "-t", "-f", "u@[127.0.0.1]", "u1@[IPv6:::1]", stdin=source)
+    assert result == Finished(0, "", "")
+    (mail,) = upstream.accepted
+    assert mail.reverse_path == b"u@[127.0.0.1]"
+    assert sorted(mail.recipients) == [b"u1@[IPv6:::1]", b"u2@[IPv6:2001:db8::1]"]
+
+
 async def test_a_lone_dot_ends_the_message_only_without_i(relay: SharedRelay) -> None:
     source = b"From: cron@example.test\nSubject: dots\n\nfirst\n.\nsecond\n"
     async with relay.peer() as upstream:
@@ -231,7 +241,9 @@ async def test_a_closed_stdin_is_explained() -> None:
         (("-f", "a b@example.test", "x@example.test"), MAIL, 65, "'a b@example.test' is no mail address"),
         (("-t",), b"To: \xff@example.test\n\n", 65, "is no mail address"),
         (("--relay", ".x.:25", "x@example.test"), MAIL, 75, "no relay answers at .x.:25"),
-        (("-bp",), b"", 64, "-bp is not supported"),
+        (("-bp",), b"", 64, "-bp is not supported; call the mail server's own sendmail for it"),
+        (("-q",), b"", 64, "-q is not supported; call the mail server's own sendmail for it"),
+        (("-q15m",), b"", 64, "-q15m is not supported; call the mail server's own sendmail for it"),
         (("-N", "always", "x@example.test"), MAIL, 64, "write never, or some of"),
         (("--unknown",), b"", 64, "No such option"),
         (("--relay", "nowhere", "x@example.test"), MAIL, 64, "write HOST:2525 or unix:PATH"),

@@ -36,6 +36,18 @@ def test_the_defaults_give_no_warning() -> None:
         ({"upstream": {"token_file": "/t"}}, "names no user.*write USER@"),
         ({"listen": {"networks": []}}, "no client can send; name the networks"),
         (
+            {"listen": {"address": "0.0.0.0:2525"}},
+            "listen.networks holds only loopback, but the relay listens on 0.0.0.0:2525: .*; add their networks",
+        ),
+        (
+            {"listen": {"address": "172.17.0.1:2525", "networks": ["127.0.0.1/32"]}},
+            "listen.networks holds only loopback, but the relay listens on 172.17.0.1:2525",
+        ),
+        (
+            {"listen": {"address": "unix:/s", "tls_address": "[::]:465"}, "tls": {"self_signed": True}},
+            "listen.networks holds only loopback, but the relay listens on .::.:465",
+        ),
+        (
             {"listen": {"address": "unix:/s", "networks": ["10.0.0.0/8"]}},
             "listen.networks has no effect: the permissions of the Unix socket decide",
         ),
@@ -79,6 +91,13 @@ def test_a_doubt_is_told_with_its_key(values: dict[str, Any], mend: str) -> None
         {"listen": {"networks": ["0.0.0.0/0"]}},
         {"listen": {"networks": []}, "auth": {"mode": "file", "users_file": "/u"}},
         {"listen": {"address": "0.0.0.0:2525", "networks": ["10.0.0.0/8"]}},
+        {"listen": {"address": "0.0.0.0:2525", "networks": ["127.0.0.0/8", "172.18.0.0/16"]}},
+        {"listen": {"address": "[::1]:2525", "tls_address": "localhost:465"}, "tls": {"self_signed": True}},
+        {
+            "listen": {"address": "0.0.0.0:2525"},
+            "auth": {"mode": "file", "users_file": "/u"},
+            "tls": {"self_signed": True},
+        },
         {"upstream": {"url": "smtp://h", "verify_certificate": False}},
         {"upstream": {"url": "smtp://u@127.0.0.1", "password_file": "/p"}},
         {"upstream": {"url": "maildir:/tmp/mail", "password_file": "/p"}},
