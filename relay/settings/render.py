@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from relay.runtime.generated import run_generator
 from relay.settings import effective
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
+from relay.settings.reload import RESTART
 from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
 from relay.settings.value_types import ValueType
 
@@ -161,6 +162,9 @@ def reference_markdown() -> str:
         "error, and so is a variable `RELAY_SECTION__KEY` with such a key. The relay warns about any other variable",
         f"that begins with `RELAY_`, except `{FILE_VARIABLE}` and those that container tools set for a service named",
         "`relay`, such as `RELAY_SERVICE_HOST` or `RELAY_PORT=tcp://10.0.0.1:2525`.",
+        "",
+        "A changed file takes effect with `systemctl reload smtp-dedup-relay` or SIGHUP ([reload](install.md#reload)),",
+        "except for the keys marked **restart to change**.",
     ]
     for section, model in SECTIONS.items():
         lines += ["", f"## {section}", "", f"{model.__doc__}"]
@@ -189,7 +193,8 @@ def _facts(key: str) -> list[str]:
     if key == PASSWORD:
         return [f"{_type(key)}\\", f"{variable}, nowhere else"]
     flag = f" · flag `{_FLAGS[key]}`" if key in _FLAGS else ""
-    return [f"{_type(key)} · default `{_toml(KEYS[key].default)}`\\", variable + flag]
+    restart = " · **restart to change**" if key in RESTART else ""
+    return [f"{_type(key)} · default `{_toml(KEYS[key].default)}`\\", variable + flag + restart]
 
 
 def _type(key: str) -> str:

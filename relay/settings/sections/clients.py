@@ -69,7 +69,7 @@ class TlsSection(Section):
 
     certificate: PathOrNone = setting(
         "",
-        "PEM file with the certificate and those of its issuers. Read again on SIGHUP (systemctl kill --signal=HUP). "
+        "PEM file with the certificate and those of its issuers. Read again on reload. "
         '"" = none; then clients that require TLS cannot send.',
     )
     key: PathOrNone = setting("", 'PEM file with the private key, without a password. "" = in tls.certificate.')
