@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from relay.core.report import Report
     from relay.events.event import Event
 
-log = logging.getLogger("relay")
+_log = logging.getLogger("relay")
 
 INTERRUPTED = "another mail of this sender came in between"
 """Why a copy is no repeat under a consecutive rule."""
@@ -42,7 +42,7 @@ def reconfigure(writer: LogWriter, kind: str, level: str, *, addresses: bool) ->
     """Changes what the lines of a writer look like, and which are written."""
     human = kind == "human" or (kind == "auto" and writer.is_terminal)
     writer.setFormatter(HumanFormatter(addresses=addresses) if human else JsonFormatter(addresses=addresses))
-    log.setLevel(level.upper())
+    _log.setLevel(level.upper())
 
 
 class MessageLog:

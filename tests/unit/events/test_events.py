@@ -21,16 +21,26 @@ CHOSEN = {
     ("claims/manager.py", "_BOUND_EVENTS[bound]"): ("STORE_FULL", "MEMORY_FULL"),
 }
 """The calls whose event depends on something else than the place, by file and expression."""
+USERS_OF_LOGGERS = {"admin/server.py", "monitor/http.py", "monitor/logs.py", "smtp/proxy_header.py"}
+"""The modules that set levels, or give a logger to a library."""
+LOGGERS = {"log", "logger", "logging"}
+METHODS = {"debug", "info", "warning", "warn", "error", "exception", "critical", "log"}
 IN_EACH_LINE = {"time", "level", "event"}
+
+
+@cache
+def sources() -> list[tuple[str, ast.Module]]:
+    """Returns file and syntax tree of each module of the relay."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [(str(file.relative_to(PACKAGE)), ast.parse(file.read_text("utf-8"))) for file in files]
 
 
 @cache
 def calls() -> list[tuple[str, tuple[str, ...], ast.Call]]:
     """Returns file, events and call of each `EVENT.log(...)` in the relay."""
     found = []
-    for file in sorted(PACKAGE.rglob("*.py")):
-        name = str(file.relative_to(PACKAGE))
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for name, tree in sources():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "log":
                 target = ast.unparse(node.func.value)
                 constant = target.rpartition(".")[2]
@@ -52,6 +62,21 @@ def problems(name: str, call: ast.Call) -> list[tuple[str, str]]:
     unknown = given - event.fields.keys() - event.optional.keys()
     missing = set() if has_mapping else event.fields.keys() - given
     return [*((name, f"unknown: {each}") for each in unknown), *((name, f"missing: {each}") for each in missing)]
+
+
+def test_nothing_else_logs() -> None:
+    """No module calls a logger, except for `Event.log`, and few know one."""
+    logged, known = [], set()
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                target, method = ast.unparse(node.func.value).rpartition(".")[2].strip("_"), node.func.attr
+                if method in METHODS and target in LOGGERS:
+                    logged.append(f"{name}:{node.lineno}")
+                if method == "getLogger" and not name.startswith("events/"):
+                    known.add(name)
+    assert logged == []
+    assert known == USERS_OF_LOGGERS
 
 
 def test_each_event_is_logged_somewhere() -> None:
