@@ -34,6 +34,29 @@ NO_COMMANDS = Event(
 )
 DRAINING = Event("draining", INFO, _LOG, "Nothing. Running transactions may finish, for `limits.drain` at most.")
 ENDED = Event("ended", INFO, _LOG, "Nothing.")
+PART_TIMED_OUT = Event(
+    "a part did not end in time",
+    WARNING,
+    _LOG,
+    "Something hangs, such as the store or a disk. What was not written is lost: repeats may be forwarded.",
+    {"part": "which", "seconds": "its limit"},
+)
+PART_FAILED = Event("a part did not end properly", ERROR, _LOG, "Report it.", {"part": "which"} | TRACEBACK_FIELD)
+ADDRESS_NOT_USED = Event(
+    "address not used: the service manager passed a socket",
+    WARNING,
+    _LOG,
+    "Set the same address in the socket unit and in the settings.",
+    {"key": "the setting", "address": "its value", "socket": "what is used"},
+)
+CERTIFICATE_RENEWED = Event("certificate renewed", INFO, _LOG, "Nothing. The relay makes this one itself.")
+CERTIFICATE_NOT_RENEWED = Event(
+    "certificate not renewed, the old one stays in use",
+    ERROR,
+    _LOG,
+    "Look at the disk and the permissions of the state folder. The relay tries again in some hours.",
+    ERROR_FIELD,
+)
 SIGNAL_IGNORED = Event("signal has no effect", WARNING, _LOG, "Do not send it.", {"signal": "its name"})
 USERS_READ = Event("users file read again", INFO, _LOG, "Nothing.", {"users": "how many it has"})
 USERS_NOT_READ = Event(

@@ -10,6 +10,20 @@ _LOG = getLogger("relay.upstream")
 _TRANSACTIONS_FIELD = {"transactions": "how many since the last such line, a minute ago or more"}
 _UPSTREAM_FIELD = {"upstream": "its host and port"}
 
+UPSTREAM_UP = Event("upstream is up", INFO, _LOG, "Nothing.")
+UPSTREAM_DOWN = Event(
+    "upstream is down",
+    INFO,
+    _LOG,
+    "Clients receive 451 and try again. The next line or `relay check` has the cause.",
+)
+UPSTREAM_SILENT = Event(
+    "upstream does not answer",
+    WARNING,
+    _LOG,
+    "Start the mail server, or correct `upstream.url`. Logged once for each cause, while the relay tries again.",
+    ERROR_FIELD,
+)
 UPSTREAM_UNREACHABLE = Event(
     "no transaction with the upstream could begin",
     WARNING,

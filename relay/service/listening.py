@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from relay.core.errors import CannotListenError
-from relay.monitor.logs import log
+from relay.events.service import ADDRESS_NOT_USED
 from relay.settings.addresses import HostPort
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def _warn_of_unused(settings: Settings, inherited: Mapping[str, list[socket.sock
         ("http", "http.address", settings.http.address),
     ):
         if name in inherited and address is not None and str(address) != _names_of(inherited[name]):
-            fields = {"key": key, "address": str(address), "socket": _names_of(inherited[name])}
-            log.warning("address not used: the service manager passed a socket", extra={"fields": fields})
+            ADDRESS_NOT_USED.log(key=key, address=str(address), socket=_names_of(inherited[name]))
 
 
 async def _start_listener(settings: Settings, listener: Listener) -> int:

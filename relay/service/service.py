@@ -14,8 +14,9 @@ from relay.claims.store_client import BatchingStoreClient
 from relay.core.errors import SettingsError
 from relay.core.ruling import DEFAULT
 from relay.dependencies import Dependencies
+from relay.events.service import CERTIFICATE_NOT_RENEWED, CERTIFICATE_RENEWED, PART_FAILED, PART_TIMED_OUT
 from relay.monitor.http import HttpServer
-from relay.monitor.logs import MessageLog, log
+from relay.monitor.logs import MessageLog
 from relay.monitor.metrics import Metrics
 from relay.monitor.recent_lines import RecentLines
 from relay.monitor.reporter import LogAndMetricsReporter
@@ -247,10 +248,10 @@ class Service:
         try:
             certificate.reload()
         except OSError as error:
-            log.error("certificate not renewed, the old one stays in use: %s", error.strerror or error)
+            CERTIFICATE_NOT_RENEWED.log(error=error)
             return
         self.listener.table.tls = certificate.context
-        log.info("certificate renewed")
+        CERTIFICATE_RENEWED.log()
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
@@ -320,9 +321,9 @@ async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None
     """Closes parts concurrently. One that fails or hangs does not keep the others open."""
     for part, result in (await run_within(limit, parts)).items():
         if isinstance(result, TimeoutError):
-            log.warning("%s did not end within %g s", part, limit)
+            PART_TIMED_OUT.log(part=part, seconds=limit)
         elif isinstance(result, BaseException):
-            log.error("%s did not end properly", part, exc_info=result)
+            PART_FAILED.log(result, part=part)
 
 
 def _is_due(certificate: ServerCertificate) -> bool:

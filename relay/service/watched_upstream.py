@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from relay.core.errors import LoginRefused, UpstreamError
-from relay.monitor.logs import log
+from relay.events.upstream import UPSTREAM_DOWN, UPSTREAM_SILENT, UPSTREAM_UP
 from relay.runtime.tasks import run_within
 from relay.service.build import build_upstream
 from relay.upstream.smtp import SmtpUpstream
@@ -66,7 +66,7 @@ class WatchedUpstream:
             is_logged = isinstance(error, LoginRefused) or str(error) == self._problem
             self._problem = str(error)
             if not is_logged:
-                log.warning("upstream does not answer: %s", error)
+                UPSTREAM_SILENT.log(error=error)
 
     def _is_used(self, name: str) -> bool:
         return self.upstream.states()[name]
@@ -74,6 +74,6 @@ class WatchedUpstream:
     def _note(self, up: bool) -> None:
         if self._in_use:
             if up != self.up:
-                log.info("upstream is %s", "up" if up else "down")
+                (UPSTREAM_UP if up else UPSTREAM_DOWN).log()
             self._metrics.upstream_up.set(up)
         self.up = up

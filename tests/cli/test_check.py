@@ -192,7 +192,9 @@ async def test_a_file_is_no_maildir(tmp_path: Path, key: str) -> None:
 async def test_a_running_relay_reports_that_a_file_is_no_maildir(start_relay: StartRelay, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     relay = await start_relay(upstream=f"maildir:{tmp_path}/file")
-    await wait_logged(relay, f"does not answer: the Maildir {tmp_path}/file cannot be written: Not a directory")
+    await wait_logged(
+        relay, f'does not answer", "error": "the Maildir {tmp_path}/file cannot be written: Not a directory'
+    )
     assert (await relay.readyz())["upstream"] == "down"
 
 

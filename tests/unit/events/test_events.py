@@ -42,9 +42,9 @@ def calls() -> list[tuple[str, tuple[str, ...], ast.Call]]:
     for name, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "log":
-                target = ast.unparse(node.func.value)
-                constant = target.rpartition(".")[2]
-                if events := CHOSEN.get((name, target), (constant,) if constant in EVENTS else ()):
+                target = node.func.value
+                constants = {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+                if events := CHOSEN.get((name, ast.unparse(target)), tuple(constants & EVENTS.keys())):
                     found.append((f"{name}:{node.lineno}", events, node))
     return found
 
