@@ -98,11 +98,30 @@ check "what one process has sent, both suppress" wait_for 30 arrived three 200
 echo "# reload"
 load reload 200 40 10 &
 load=$!
-for _ in 1 2 3; do
+for window in 40m 41m 0; do
     sleep 1
+    printf '[dedup]\nwindow = "%s"\n' $window >$etc/relay.toml
     systemctl reload $unit $second || echo "FAIL  systemctl reload"
 done
 check "three reloads under load refuse none of 200 mails" wait $load
+check "each of these mails arrives once" wait_for 30 arrived reload 200
+load reload 1 40 10
+check "the reloaded window is in force" wait_for 30 arrived reload 201
+echo 'nonsense = 1' >>$etc/relay.toml
+systemctl reload $unit
+check "a bad file leaves the old settings in force, and systemctl status says so" \
+    wait_for 20 sh -c "systemctl status $unit | grep 'Status: .*reload failed: .*nonsense'"
+load reload 1 40 10
+check "mail still flows" wait_for 30 arrived reload 202
+sed -i '/nonsense/d' $etc/relay.toml
+systemctl reload $unit
+check "a good file ends that" wait_for 20 sh -c "! systemctl status $unit | grep 'reload failed'"
+
+echo "# commands"
+check "relay status shows both processes" sh -c "relay status && relay status --set admin.socket=/run/$unit-2/admin.sock"
+usermod --append --groups $unit reader
+check "the group of the relay may use its socket" setpriv --reuid=reader --regid=reader --init-groups relay status
+check "other users may not" sh -c "! setpriv --reuid=nobody --regid=nogroup --clear-groups relay status"
 
 echo "# upgrade and rollback"
 printf '[dedup]\nwindow = "50m"\n' >$etc/relay.toml
