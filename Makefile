@@ -18,6 +18,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -98,10 +99,15 @@ image: $(VENV)/run ## build the container image; with BUILDER=podman by Podman
 host-test: $(VENV)/run ## boot bare systems of Debian 12 and 13, install the package, test the service there (as root)
 	packaging/host/run.sh bookworm trixie
 
-test-packages: $(VENV)/release deb build/root.tar ## install and purge the package, build and run the image (as root)
+test-packages: packages ## install and purge the package, build and run the image (as root)
+	$(MAKE) check-packages
+
+packages: needs-packages $(VENV)/release deb build/root.tar # what check-packages tests
+
+check-packages: # test what packages has built
 	$(RELEASE)/hadolint Dockerfile
 	$(RELEASE)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml config/compose/avideo.yaml
-	$(BIN)/python -m pytest -n 0 packaging
+	$(BIN)/python -m pytest $(PARALLEL) packaging
 
 release: $(VENV)/release ## test, and build the files of a release in dist: wheel, source, deb, SBOM, checksums (as root)
 	$(MAKE) check
@@ -110,10 +116,12 @@ release: $(VENV)/release ## test, and build the files of a release in dist: whee
 	cd dist && sha256sum --check --quiet SHA256SUMS
 
 build/root.tar: # a bare system like this one
-	@for each in mmdebstrap lintian mandoc zsh fish buildah; do command -v $$each >/dev/null || { \
-	    echo "$$each is missing. On Debian or Ubuntu: sudo apt-get install $$each" >&2; exit 1; }; done
 	@mkdir -p build
-	. /etc/os-release && mmdebstrap --quiet --variant=minbase --include=python3,systemd,iproute2 "$$VERSION_CODENAME" $@
+	. /etc/os-release && mmdebstrap --quiet --variant=minbase --include=python3,systemd,iproute2,procps \
+	    "$$VERSION_CODENAME" $@
+
+needs-packages: # install what packages and check-packages need (Debian packages)
+	sh packaging/needs.sh
 
 needs: ## install the servers and readers that the tests start (Debian and npm packages)
 	sh tests/needs.sh
@@ -150,4 +158,4 @@ $(VENV)/release: requirements/release.txt $(VENV)/dev
 	$(RELEASE)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
 	touch $@
 
-.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image host-test test-packages release
+.PHONY: help demo run test test-other other check coverage fix bench bench-against faults fuzz fuzz-sessions readers needs pins clean wheel deb image host-test test-packages packages check-packages needs-packages release

@@ -16,6 +16,8 @@ import pytest
 
 _TREE = Path(__file__).parents[1]
 _NAME = "smtp-dedup-relay"
+_EXPOSURE = 1.2
+"""The exposure of the service that `systemd-analyze security` may report at most; 0 is the best, 10 the worst."""
 _OWN_FOLDERS = ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/lib/dpkg", "/var/log", "/var/cache", "/root")
 """Folders in which dpkg itself and the kernel leave files."""
 
@@ -144,6 +146,17 @@ def test_the_man_pages_have_no_errors(contents: Path, page: str) -> None:
     command = ["mandoc", "-T", "lint", "-W", "error", contents / "usr/share/man" / page]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, "")
+
+
+def test_systemd_accepts_the_units_and_finds_the_service_little_exposed(root: Root, package: Path) -> None:
+    root.install(package)
+    folder = root.folder / "usr/lib/systemd/system"
+    units = [path.name.replace("@.", "@1.") for path in folder.glob(f"{_NAME}*") if path.is_file()]
+    assert {f"{_NAME}.service", f"{_NAME}.socket"} <= set(units)
+    # It reports what it does not understand, and ends with 0 all the same.
+    root.shell(f"systemd-analyze verify {' '.join(units)} 2>&1 | (! grep .)")
+    for service in (name for name in units if name.endswith(".service")):
+        root.run("systemd-analyze", "security", "--offline=true", f"--threshold={_EXPOSURE * 10:.0f}", service)
 
 
 def test_an_installed_relay_serves_and_suppresses_a_repeat(root: Root, package: Path) -> None:

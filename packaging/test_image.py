@@ -1,13 +1,11 @@
 """The container image, built by Buildah on a local base, and run on a read-only root by `make test-packages`.
 
-No container engine runs here: the image runs as its user in separate namespaces. `IMAGE_FLAGS` holds further flags of
-`buildah build`, such as a volume with certificates.
+No container engine runs here: the image runs as its user in separate namespaces.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TREE = Path(__file__).parents[1]
+_OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 _STATE = "/var/lib/smtp-dedup-relay"
 
 
@@ -32,11 +31,13 @@ def image() -> Iterator[str]:
     """The image, on the bare system that the Makefile has made as its base."""
     base = buildah("from", "scratch")
     buildah("add", "--quiet", base, "build/root.tar", "/")
+    # Authorities that the administrator of this machine has added: a registry may have its certificate from one.
+    if _OWN_AUTHORITIES.is_dir():
+        buildah("add", "--quiet", base, str(_OWN_AUTHORITIES), str(_OWN_AUTHORITIES))
     base_image = buildah("commit", "--quiet", "--rm", base)
-    flags = shlex.split(os.environ.get("IMAGE_FLAGS", ""))
     built = buildah(
         *("build", "--quiet", "--isolation", "chroot", "--format", "docker", "--build-arg", "VERSION=1.2.3"),
-        *("--build-arg", f"BASE={base_image}", *flags, "."),
+        *("--build-arg", f"BASE={base_image}", "."),
     )
     yield built
     buildah("rmi", "--force", built, base_image)

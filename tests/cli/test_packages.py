@@ -142,6 +142,6 @@ def test_the_changelog_begins_with_the_version() -> None:
 
 def test_every_script_of_the_packages_is_valid_shell() -> None:
     scripts = [*(_TREE / "packaging").rglob("*.sh"), *(_TREE / "packaging" / "debian").glob("*.p[or]*")]
-    assert len(scripts) == 8
+    assert len(scripts) == 9
     for script in scripts:
         subprocess.run(["sh", "-n", script], check=True)
