@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from relay.service.prepared import Prepared
     from relay.service.service import Service
     from relay.settings import Loaded
+    from relay.settings.sections.monitor import LogSection
 
 _LONGEST_READ = 30.0
 """Seconds for reading and compiling the settings: a file may be on a disk that hangs."""
 
 
-async def reload(service: Service, load: Callable[[], Loaded], reading: Executor) -> bool:
+async def reload(
+    service: Service, load: Callable[[], Loaded], reading: Executor, configure_log: Callable[[LogSection], None]
+) -> bool:
     """Uses the settings that `load` returns; all of them, except what only a restart changes, or none.
 
     Returns whether they could be used. `reading` is where files are read.
@@ -44,6 +47,7 @@ async def reload(service: Service, load: Callable[[], Loaded], reading: Executor
         RELOAD_FAULT.log(error)
         problems = ["an internal fault"]
     else:
+        configure_log(service.loaded.settings.log)
         _report_success(service, before.loaded, new)
         return True
     NOT_RELOADED.log(problems=problems)
@@ -98,7 +102,8 @@ class Reloads:
         while self._requested:
             self._requested = False
             self._manager.reloading()
-            if await reload(self._service, self._load, self._reading):
-                log = self._service.loaded.settings.log
-                reconfigure(self._log_writer, log.format, log.level, addresses=log.addresses)
+            await reload(self._service, self._load, self._reading, self._configure_log)
             self._manager.notify("READY=1", f"STATUS={self._service.summary}")
+
+    def _configure_log(self, log: LogSection) -> None:
+        reconfigure(self._log_writer, log.format, log.level, addresses=log.addresses)

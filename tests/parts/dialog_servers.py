@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from relay.settings import Loaded
+    from relay.settings.sections.monitor import LogSection
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Relay:
 
     async def reload(self, changes: Mapping[str, object] | None = None) -> bool:
         """Reloads with some settings changed. Returns whether they are in force."""
-        return await reload(self.service, lambda: loaded(self.keys | dict(changes or {})), self.reading)
+        return await reload(self.service, lambda: loaded(self.keys | dict(changes or {})), self.reading, ignore_log)
 
     @property
     def busy(self) -> bool:
@@ -66,6 +67,10 @@ async def relay(upstream: str, settings: Mapping[str, object] | None = None) -> 
     finally:
         reading.close()
         await service.close()
+
+
+def ignore_log(log: LogSection) -> None:
+    """Leaves the log as it is: it belongs to the process."""
 
 
 def loaded(keys: Mapping[str, object]) -> Loaded:
