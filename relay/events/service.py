@@ -77,7 +77,7 @@ TASK_FAILED = Event("task failed", ERROR, _LOG, "Report it.", {"task": "which"} 
 LINES_DROPPED = Event(
     "log lines were dropped, because the log took no more",
     WARNING,
-    _LOG,
+    getLogger("relay.log"),
     "The reader of the log is too slow, or its disk is full. Mail is not affected.",
     {"lines": "how many"},
 )
