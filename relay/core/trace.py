@@ -60,7 +60,7 @@ class RecipientTrace:
     rule: str = ""
     """The rule that won, or the reason for an exemption; empty if the message was not judged."""
     fingerprint: str = ""
-    """Empty if the message was not claimed for this recipient."""
+    """For a repeat: by which `relay forget` finds the acceptance of the original."""
     age: float = 0.0
     """For a repeat: seconds from the acceptance of the original; 0 while the original was in delivery."""
     original: Original | None = None
@@ -97,6 +97,7 @@ class Trace:
     reply: str
     """The reply after the final dot, without addresses; empty if there was none."""
     recipients: tuple[RecipientTrace, ...]
+    """A store keeps those together that have the same outcome, reply and rule."""
     steps: Mapping[Step, float] = field(default_factory=dict)
     """Seconds."""
     forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -154,7 +155,10 @@ class TraceStore(Protocol):
         """Prepares the store and checks that it answers. May be called again at any time."""
 
     async def append(self, traces: Sequence[Trace]) -> None:
-        """Stores traces in one round trip. One with the id of an earlier trace replaces it."""
+        """Stores traces in one transaction. A batch that is repeated after an error may be stored once or twice.
+
+        Deletes some of what is too old or too much. Without traces it does only that.
+        """
 
     async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
         """Returns at most `limit` traces, newest first, from a position on that an earlier page gave."""

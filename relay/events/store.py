@@ -34,6 +34,13 @@ FILE_SET_ASIDE = Event(
     "Look at the disk. Delete the old file once you no longer need it.",
     {"error": "the file, and what SQLite found", "path": "the new name of the damaged file"},
 )
+TRACES_SET_ASIDE = Event(
+    "damaged database of traces set aside and a new one begun; what was traced before is not found any more",
+    ERROR,
+    _LOG,
+    "Look at the disk. Delete the old file once you no longer need it. Mail is not affected.",
+    {"error": "the file, and what SQLite found", "path": "the new name of the damaged file"},
+)
 CLAIMS_TAKEN_BEFORE = Event(
     "another process took claims before the content was sent",
     WARNING,

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from relay.trace.segments import (
-    MINUTE,
-    Entry,
-    Limits,
-    Segment,
-    bucket_of,
-    counts_of,
-    entries_of,
-    find,
-    record,
-    sum_up,
-)
+from relay.trace.segments import MINUTE, Batch, Limits, Line, Segment, counts_of, find, sum_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from relay.core.trace import Trace, TraceCounts, TracePage, TraceQuery
+    from relay.trace.segments import Needles
 
 
 class _MemorySegment:
     def __init__(self, now: float) -> None:
         self.begun = now
         self.lines: list[bytes] = []
-        self.index: dict[int, bytearray] = {}
         self.first_at, self.last_at = float("inf"), 0.0
-        self.weight = 0
+        self.size = 0
 
-    def add(self, entry: Entry) -> None:
-        for term in entry.terms:
-            self.index.setdefault(bucket_of(term), bytearray()).extend(record(term, len(self.lines)))
-        self.lines.append(entry.line)
-        self.first_at, self.last_at = min(self.first_at, entry.at), max(self.last_at, entry.at)
-        self.weight += entry.weight
+    def add(self, batch: Batch) -> None:
+        self.lines += batch.lines
+        self.first_at, self.last_at = min(self.first_at, batch.first_at), max(self.last_at, batch.last_at)
+        self.size += sum(map(len, batch.lines))
+
+    def matching(self, needles: Needles, below: int) -> Iterator[Line]:
+        for entry in range(min(below, len(self.lines)) - 1, -1, -1):
+            if needles.match(self.lines[entry]):
+                yield Line(entry, self.lines[entry])
 
 
 class MemoryTraceStore:
@@ -59,8 +52,8 @@ class MemoryTraceStore:
     async def append(self, traces: Sequence[Trace]) -> None:
         """Stores traces, and deletes the oldest segments beyond the limits."""
         now = self._now()
-        for entry in entries_of(traces):
-            self._open_segment(now).add(entry)
+        if traces:
+            self._open_segment(now).add(Batch.of(traces))
         for (minute, outcome), count in counts_of(traces).items():
             self._counts.setdefault(minute, Counter())[outcome] += count
         self._delete_oldest(now - self.limits.keep_for)
@@ -86,27 +79,27 @@ class MemoryTraceStore:
             for number, each in reversed(self._segments.items())
         ]
 
-    async def indexes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes]]:
-        """See `SegmentReader`."""
-        found = [self._segments.get(each.number) for each in segments]
-        return [{bucket: bytes(each.index.get(bucket, b"")) for bucket in buckets} if each else {} for each in found]
+    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
+        """Returns None for each: the lines are in memory."""
+        del buckets
+        return [None] * len(segments)
 
-    async def lines(self, segment: Segment, entries: Sequence[int]) -> Sequence[bytes | None]:
+    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
         """See `SegmentReader`."""
-        lines = self._segments[segment.number].lines if segment.number in self._segments else []
-        return [lines[entry] if entry < len(lines) else None for entry in entries]
+        found = self._segments.get(segment.number)
+        return list(islice(found.matching(needles, below), most)) if found else []
 
     def _open_segment(self, now: float) -> _MemorySegment:
         last = self._segments.get(self._last)
-        if last is None or self.limits.is_full(len(last.lines), last.weight, now - last.begun):
+        if last is None or self.limits.is_full(len(last.lines), last.size, now - last.begun):
             self._last += 1
             last = self._segments[self._last] = _MemorySegment(now)
         return last
 
     def _delete_oldest(self, before: float) -> None:
-        size = sum(each.weight for each in self._segments.values())
+        size = sum(each.size for each in self._segments.values())
         for number, each in list(self._segments.items()):
             if each.last_at >= before and (size <= self.limits.size or number == self._last):
                 break
-            size -= self._segments.pop(number).weight
+            size -= self._segments.pop(number).size
         self._counts = {minute: counts for minute, counts in self._counts.items() if minute * MINUTE >= before}

@@ -1,22 +1,25 @@
-"""How stores keep traces: in segments of some thousand entries, each with an index of its terms.
+"""How stores keep traces: in segments of some thousand lines, which are searched as text.
 
 A segment fills up, and is deleted as a whole when it is too old or the store too large, so that nothing is searched for
-to be deleted. A segment's index is read by one term at a time: some 100 small reads for a million traces.
+to be deleted. To read one segment takes a millisecond. For each segment a store keeps the hashes of the words in it: a
+search reads only segments that have all words of what is searched for, a few of the 120 of a million traces.
 
-The index is bytes: for each term of each entry, a record of the term and the entry's number in its segment. It is
-divided into buckets by the first byte of the term. Records are in the order of the entries.
+The hashes of a segment are divided into buckets by their first byte.
 """
 
 from __future__ import annotations
 
-import itertools
+import re
+import struct
+from bisect import bisect_left as bisect
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from zlib import crc32
 
 from relay.core.trace import TraceCounts, TraceOutcome, TracePage
 from relay.trace.codec import decode, encode, time_of
-from relay.trace.terms import TERM_BYTES, matches, terms_in, terms_of
+from relay.trace.names import matches, needles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,20 +27,19 @@ if TYPE_CHECKING:
     from relay.core.trace import Trace, TraceQuery
 
 MOST_ENTRIES = 8192
-"""Entries of a segment: few enough that a small store deletes little at a time, and its index is written in memory."""
+"""Traces of a segment: few enough that a small store deletes little at a time, and that one can be read at once."""
 PARTS = 16
 """A segment has at most this part of the bytes of the store, and this part of `keep_for`."""
 MINUTE = 60
-_OUTCOMES = frozenset(TraceOutcome)
+BUCKETS = 256
+HASH_BYTES = 4
+_BUCKET_SHIFT = 24
 
-_NUMBER_BYTES = 2
-RECORD_BYTES = TERM_BYTES + _NUMBER_BYTES
-_FEW = 64
-"""Entries that are looked up one by one in the indexes of the other criteria, rather than all of those compared."""
+# Every end of a name is the end of a word: in a line, names are between quotes and other characters than these.
+_WORD = re.compile(rb"[\w+-]{4,}")
 _MOST_SEGMENTS = 32
-"""Segments whose indexes are read together. The first read is of one segment, the next of twice as many."""
-_MOST_LINES = 512
-"""Lines that are read together if many of them do not match, such as those before an interval."""
+"""Segments whose words are read together. The first read is of one segment, the next of twice as many."""
+_OUTCOMES = frozenset(TraceOutcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +65,27 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A trace as a store keeps it."""
+class Batch:
+    """Traces that are stored together."""
 
-    at: float
-    line: bytes
-    terms: Sequence[bytes]
+    lines: Sequence[bytes]
+    first_at: float
+    last_at: float
+    """The times of the oldest and the newest trace."""
+
+    @classmethod
+    def of(cls, traces: Sequence[Trace]) -> Batch:
+        """Returns what a store keeps of traces; there must be some."""
+        times = [trace.at for trace in traces]
+        return cls([encode(trace).encode("ascii") for trace in traces], min(times), max(times))
 
     @property
-    def weight(self) -> int:
-        """Bytes in the store, roughly."""
-        return len(self.line) + len(self.terms) * (RECORD_BYTES + 2)
+    def text(self) -> bytes:
+        """All lines."""
+        return b"\n".join(self.lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A segment that exists. `first_at` and `last_at` are the times of the oldest and the newest of its traces."""
 
     number: int
@@ -86,22 +94,75 @@ class Segment:
     last_at: float
 
 
+class Line(NamedTuple):
+    """A trace in a segment, and its number there: 0 is the oldest."""
+
+    entry: int
+    text: bytes
+
+
 class SegmentReader(Protocol):
     """What `find` reads of a store. All methods raise `StoreError`."""
 
     async def segments(self) -> Sequence[Segment]:
         """Returns the segments, the newest first."""
 
-    async def indexes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes]]:
-        """Returns, for each segment, the records of these buckets. More records than asked for are no fault."""
+    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
+        """Returns the hashes in these buckets of each segment; None if only its lines can say what is in it."""
 
-    async def lines(self, segment: Segment, entries: Sequence[int]) -> Sequence[bytes | None]:
-        """Returns the line of each of these entries, which are in descending order; None for one that is gone."""
+    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
+        """Returns at most `most` lines that match, the newest first, of entries below a number."""
 
 
-def entries_of(traces: Iterable[Trace]) -> list[Entry]:
-    """Returns what a store keeps of traces."""
-    return [Entry(trace.at, encode(trace).encode("ascii"), terms_of(trace)) for trace in traces]
+class Needles:
+    """The texts of which a line must contain one of each list, and their words."""
+
+    def __init__(self, query: TraceQuery) -> None:
+        self.texts = needles_of(query)
+        self._hashes = [[_hashes_in(text) for text in texts] for texts in self.texts]
+        self.buckets = sorted({found[0] for texts in self._hashes for hashes in texts for found in hashes})
+
+    def may_be_in(self, hashes: Mapping[int, bytes] | None) -> bool:
+        """Returns whether a segment with these hashes may have lines that match."""
+        return hashes is None or all(
+            any(all(_has(hashes.get(each[0], b""), each) for each in words) for words in texts)
+            for texts in self._hashes
+        )
+
+    def lines_in(self, text: bytes) -> Iterator[Line]:
+        """Yields the lines of a text that match, the newest first."""
+        end = len(text)
+        # Where each of the first texts is found last. Searched again only behind that: one may be in no line.
+        last = dict.fromkeys(self.texts[0] if self.texts else (), end)
+        while end > 0:
+            for each, at in last.items():
+                if at >= end:
+                    last[each] = text.rfind(each, 0, end)
+            at = max(last.values(), default=end - 1)
+            if at < 0:
+                return
+            start = text.rfind(b"\n", 0, at) + 1
+            stop = text.find(b"\n", at)
+            line = text[start : stop if stop >= 0 else len(text)]
+            if self.match(line):
+                yield Line(text.count(b"\n", 0, start), line)
+            end = start - 1
+
+    def match(self, line: bytes) -> bool:
+        """Returns whether a line contains one text of each list."""
+        return all(any(text in line for text in texts) for texts in self.texts)
+
+
+def hashes_of(texts: Iterable[bytes]) -> dict[int, bytes]:
+    """Returns the hashes of the words in texts, by bucket."""
+    words: set[bytes] = set()
+    for text in texts:
+        words.update(_WORD.findall(text))
+    # A stronger hash would cost more, and a collision only the reading of a segment.
+    hashes = sorted({crc32(word) for word in words})
+    packed = struct.pack(f">{len(hashes)}I", *hashes)
+    ends = [bisect(hashes, bucket << _BUCKET_SHIFT) * HASH_BYTES for bucket in range(BUCKETS + 1)]
+    return {bucket: packed[ends[bucket] : ends[bucket + 1]] for bucket in range(BUCKETS)}
 
 
 def counts_of(traces: Iterable[Trace]) -> Counter[tuple[int, str]]:
@@ -119,50 +180,45 @@ def sum_up(minutes: Iterable[tuple[int, str, int]], since: float, step: float) -
     return [TraceCounts(since + number * step, intervals[number]) for number in sorted(intervals)]
 
 
-def record(term: bytes, entry: int) -> bytes:
-    """Returns the record of a term of the entry with this number in its segment."""
-    return term + entry.to_bytes(_NUMBER_BYTES, "big")
-
-
-def bucket_of(term: bytes) -> int:
-    """Returns the bucket of a term or a record."""
-    return term[0]
-
-
 async def find(reader: SegmentReader, query: TraceQuery, limit: int, start: str, oldest: float) -> TracePage:
     """Returns at most `limit` traces that match, newest first, from a position on. See `TraceStore.find`.
 
     None is from before `oldest`, in seconds since the Unix epoch.
     """
     query = replace(query, since=max(query.since, oldest))
+    needles = Needles(query)
     page = _Page(query, limit)
     segments = [each for each in await reader.segments() if query.since <= each.last_at and each.first_at < query.until]
-    first, below = _parse(start)
     if start:
-        segments = [each for each in segments if each.number <= first]
-    terms = terms_in(query)
-    buckets = sorted({bucket_of(term) for alternatives in terms for term in alternatives})
-    at = 0
-    for number in itertools.count():
-        some = segments[at : at + min(1 << number, _MOST_SEGMENTS)]
-        if not some:
-            return page.ended()
-        indexes = await reader.indexes(some, buckets) if terms else [{}] * len(some)
-        for segment, index in zip(some, indexes, strict=True):
-            most = min(segment.entries, below) if start and segment.number == first else segment.entries
-            if await _read(reader, segment, _candidates(index, terms, most), page):
+        first, below = _parse(start)
+        segments = [
+            each._replace(entries=min(each.entries, below)) if each.number == first else each
+            for each in segments
+            if each.number <= first
+        ]
+    size = 1
+    while some := segments[:size]:
+        hashes = await reader.hashes(some, needles.buckets) if needles.buckets else [None] * len(some)
+        for segment, found in zip(some, hashes, strict=True):
+            if needles.may_be_in(found) and await _read(reader, segment, needles, page):
                 return page.full(segment.number)
-        at += len(some)
+        segments = segments[size:]
+        size = min(size * 2, _MOST_SEGMENTS)
+    return page.ended()
 
 
-async def _read(reader: SegmentReader, segment: Segment, candidates: Iterator[int], page: _Page) -> bool:
+async def _read(reader: SegmentReader, segment: Segment, needles: Needles, page: _Page) -> bool:
     """Adds to the page what matches. Returns whether it is full."""
-    size = page.room
-    while entries := list(itertools.islice(candidates, size)):
-        for entry, line in zip(entries, await reader.lines(segment, entries), strict=True):
-            if page.add(entry, line):
+    below, most = segment.entries, page.room
+    while below > 0:
+        lines = await reader.lines(segment, needles, below, most)
+        for line in lines:
+            if page.add(line):
                 return True
-        size = min(size * 2, _MOST_LINES)
+        if len(lines) < most:
+            break
+        below = lines[-1].entry
+        most = MOST_ENTRIES  # many do not match, such as those before an interval
     return False
 
 
@@ -180,12 +236,12 @@ class _Page:
     def room(self) -> int:
         return self._limit - len(self._found)
 
-    def add(self, entry: int, line: bytes | None) -> bool:
+    def add(self, line: Line) -> bool:
         """Adds the trace in a line if it matches. Returns whether the page is full."""
-        self._last = entry
-        if line is None or not self._query.since <= time_of(line) < self._query.until:
+        self._last = line.entry
+        if not self._query.since <= time_of(line.text) < self._query.until:
             return False
-        trace = decode(line)
+        trace = decode(line.text)
         if trace is None:
             self._damaged += 1
         elif matches(self._query, trace):
@@ -207,36 +263,13 @@ def _parse(start: str) -> tuple[int, int]:
     return (int(segment), int(entry)) if segment.isdecimal() and entry.isdecimal() else (-1, 0)
 
 
-def _candidates(index: Mapping[int, bytes], terms: Sequence[Sequence[bytes]], most: int) -> Iterator[int]:
-    """Yields the entries below `most` that may have one term of each list, in descending order."""
-    if not terms:
-        return iter(range(most - 1, -1, -1))
-    lists = [[(index.get(bucket_of(term), b""), term) for term in alternatives] for alternatives in terms]
-    # The rarest criterion first. `count` is an estimate: it also counts what is not at the start of a record.
-    lists.sort(key=lambda pairs: sum(records.count(term) for records, term in pairs))
-    found = {entry for entry in _all_entries(lists[0]) if entry < most}
-    if len(found) <= _FEW:
-        return (entry for entry in sorted(found, reverse=True) if all(_has(pairs, entry) for pairs in lists[1:]))
-    for pairs in lists[1:]:
-        found.intersection_update(_all_entries(pairs))
-    return iter(sorted(found, reverse=True))
+def _hashes_in(text: bytes) -> list[bytes]:
+    """Returns the hash of each word in a short text."""
+    return [crc32(word).to_bytes(HASH_BYTES, "big") for word in _WORD.findall(text)]
 
 
-def _all_entries(pairs: Sequence[tuple[bytes, bytes]]) -> Iterator[int]:
-    return itertools.chain.from_iterable(_entries(records, term) for records, term in pairs)
-
-
-def _entries(records: bytes, term: bytes) -> Iterator[int]:
-    """Yields the entries with this term."""
-    at = records.find(term)
-    while at >= 0:
-        if at % RECORD_BYTES:
-            at += 1
-        else:
-            yield int.from_bytes(records[at + TERM_BYTES : at + RECORD_BYTES], "big")
-            at += RECORD_BYTES
-        at = records.find(term, at)
-
-
-def _has(pairs: Sequence[tuple[bytes, bytes]], entry: int) -> bool:
-    return any(record(term, entry) in records for records, term in pairs)
+def _has(hashes: bytes, one: bytes) -> bool:
+    at = hashes.find(one)
+    while at >= 0 and at % HASH_BYTES:
+        at = hashes.find(one, at + 1)
+    return at >= 0

@@ -20,6 +20,7 @@ from parts.counted_relay import addresses
 from parts.ports import free_port
 from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer, redis_servers, redis_store
+from parts.traces import trace
 from parts.waiting import until
 
 from relay.claims.manager import ClaimManager
@@ -53,6 +54,9 @@ from relay.core.claim import (
 )
 from relay.core.errors import StoreError
 from relay.core.sequence import SequenceName, SequenceState
+from relay.core.trace import TraceQuery
+from relay.trace.redis import RedisTraceStore
+from relay.trace.segments import Limits
 
 if TYPE_CHECKING:
     import contextlib
@@ -838,8 +842,10 @@ def test_the_documented_acl_is_the_one_that_is_tested() -> None:
 
 REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat", "xadd", "xtrim"]
 
+FOR_TRACES = ["rpush", "lrange", "llen", "hget", "hmget", "hset", "hgetall", "hdel", "hincrby"]
 
-@pytest.mark.parametrize("lacking", ["", *REQUIRED, "xrevrange", "scan", "ping"])
+
+@pytest.mark.parametrize("lacking", ["", *REQUIRED, "xrevrange", "scan", "ping", *FOR_TRACES])
 async def test_the_documented_acl_suffices_and_a_missing_command_is_found(
     redis_server: RedisServer, lacking: str
 ) -> None:
@@ -859,6 +865,11 @@ async def test_the_documented_acl_suffices_and_a_missing_command_is_found(
                 assert await store.forget(lambda _: True) == 0
                 assert [text async for text in store.records(600)] == [NOTE.text]
                 assert store._servers.restarts == 0
+                traces = RedisTraceStore(redis_servers(url), Limits(600.0, 1 << 20))
+                await traces.append([trace(1, at=time.time())])
+                assert len((await traces.find(TraceQuery(names=frozenset({trace(1).id})), 10)).traces) == 1
+                assert len(await traces.counts(time.time() // 60 * 60 - 60, 60)) == 1
+                await traces.close()
             await client_of_store.close()
             await store.close()
         finally:

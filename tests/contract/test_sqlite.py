@@ -118,7 +118,7 @@ def content(path: Path) -> bytes:
 
 async def spoil(store: SqliteStore, path: Path, now: bytes = SPOILT) -> None:
     """Have the file hold something else when it is opened for the next time, which is at once."""
-    await store._in_thread(store._file.close)
+    await store._thread.run(store._file.close)
     put(path, now)
 
 
@@ -182,7 +182,7 @@ async def test_a_lock_that_stays_is_an_error_and_no_more_once_it_has_gone(store:
 async def test_a_full_disk(store: SqliteStore, path: Path) -> None:
     await store.open()
     # As full as SQLite's own limit can make it, which its next connection no longer has.
-    await store._in_thread(lambda: store._file.open().execute("PRAGMA max_page_count = 1"))
+    await store._thread.run(lambda: store._file.open().execute("PRAGMA max_page_count = 1"))
     many = [Claim(Fingerprint(f"v1:{number:064x}"), TOKEN, 30, 600) for number in range(500)]
     with pytest.raises(StoreError, match="the disk is full"):
         await store.execute(many)
@@ -238,7 +238,7 @@ async def test_a_file_damaged_while_it_is_used_is_set_aside_with_what_lies_besid
     assert wal
     damaged = damage(path)
     # What it has read already SQLite does not read again.
-    await store._in_thread(lambda: store._file.open().execute("PRAGMA shrink_memory"))
+    await store._thread.run(lambda: store._file.open().execute("PRAGMA shrink_memory"))
     many = [Peek(Fingerprint(f"v1:{number:064x}"), 600) for number in range(500)]
     assert await store.execute(many) == [Free()] * 500
     assert store.restarts == 1
@@ -425,7 +425,7 @@ async def test_a_folder_that_cannot_be(store: SqliteStore, path: Path) -> None:
 async def test_a_file_that_may_only_be_read(store: SqliteStore, path: Path) -> None:
     await store.open()
     # Rights do not bind root, as whom the tests may run.
-    await store._in_thread(lambda: store._file.open().execute("PRAGMA query_only = 1"))
+    await store._thread.run(lambda: store._file.open().execute("PRAGMA query_only = 1"))
     await fails(store, path, "cannot be written")
     assert await store.execute([CLAIM]) == [Won()]
 
@@ -563,7 +563,7 @@ async def test_what_is_carried_out_late_keeps_its_age(store: SqliteStore, clock:
     second = Fingerprint("v1:second")
     await store.open()
     going_on = threading.Event()
-    store._thread.submit(going_on.wait)  # the disk stands still
+    store._thread._thread.submit(going_on.wait)  # the disk stands still
     confirming = asyncio.create_task(store.execute([Confirm(KEY, ORIGINAL, 600), Confirm(second, ORIGINAL, 300)]))
     await asyncio.sleep(0)
     clock.now += 400

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 ACL = (
     "~smtp-dedup* resetchannels -@all +eval +get +getrange +set +del +exists +pttl +pexpire +pexpireat +time "
-    "+xadd +xtrim +xrevrange +scan +ping +info +role +select +config|get"
+    "+xadd +xtrim +xrevrange +rpush +lrange +llen +hget +hmget +hset +hgetall +hdel +hincrby "
+    "+scan +ping +info +role +select +config|get"
 )
 """The rules of a user who may do all that the relay does, on one server or the primary of Sentinel."""
 CLUSTER_ACL = ACL + " +cluster +command +readonly +asking"
@@ -22,12 +23,12 @@ CLUSTER_ACL = ACL + " +cluster +command +readonly +asking"
 
 
 def requests(keys: Keys) -> Sequence[Request]:
-    """Returns one request for each command on a key, on a string and a stream that nothing else uses.
+    """Returns one request for each command on a key, on keys that nothing else uses.
 
     The scripts of the relay call most of these; Redis checks the permission of each.
     """
     name = f"{keys.prefix}check:{secrets.token_hex(8)}"
-    stream = name + ":records"
+    stream, lines, words = name + ":records", name + ":lines", name + ":words"
     return (
         ("EVAL", "return 1", 1, name),
         ("SET", name, "x", "PX", 10_000),
@@ -41,6 +42,16 @@ def requests(keys: Keys) -> Sequence[Request]:
         ("XTRIM", stream, "MAXLEN", 1),
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("PEXPIRE", stream, 1),
+        ("RPUSH", lines, "x"),
+        ("LRANGE", lines, 0, 0),
+        ("LLEN", lines),
+        ("DEL", lines),
+        ("HSET", words, "x", "1"),
+        ("HGET", words, "x"),
+        ("HMGET", words, "x"),
+        ("HGETALL", words),
+        ("HINCRBY", words, "x", 1),
+        ("HDEL", words, "x"),
         ("DEL", name),
     )
 

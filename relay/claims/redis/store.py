@@ -26,11 +26,8 @@ from typing import TYPE_CHECKING, TypeVar
 from relay.claims.redis import commands as redis_commands
 from relay.claims.redis import permissions, server_info
 from relay.claims.redis.claim_count import ClaimCount
-from relay.claims.redis.cluster import Cluster
-from relay.claims.redis.connection import DirectConnector, ServerConnection, Unreachable
-from relay.claims.redis.deployment import SingleServer
-from relay.claims.redis.sentinel import SentinelConnector
-from relay.claims.redis.servers import Topology
+from relay.claims.redis.connection import Unreachable
+from relay.claims.redis.topologies import new_deployment
 from relay.core.claim import (
     MOST_CLAIMS,
     MOST_RECORDS,
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from relay.claims.redis.commands import Request
-    from relay.claims.redis.deployment import Deployment
     from relay.claims.redis.server_clock import ServerClock
     from relay.claims.redis.server_info import ServerInfo
     from relay.claims.redis.servers import RedisServers
@@ -72,7 +68,7 @@ class RedisStore:
     ) -> None:
         self._keys = redis_commands.Keys(servers.namespace)
         self._written = ClaimCount(most_claims, clock)
-        self._servers = _deployment(servers, timeout, clock)
+        self._servers = new_deployment(servers, timeout, clock)
         self._clock = clock
         self._most_records = most_records
         self._identity = ""
@@ -222,16 +218,6 @@ class RedisStore:
 
     async def _send(self, requests: Sequence[Request]) -> list[object]:
         return await self._servers.ask(requests, redis_commands.key_in, lambda some, _: some)
-
-
-def _deployment(servers: RedisServers, timeout: float, clock: Callable[[], float]) -> Deployment:
-    match servers.topology:
-        case Topology.CLUSTER:
-            return Cluster(servers, timeout, clock)
-        case Topology.SENTINEL:
-            return SingleServer(ServerConnection(SentinelConnector(servers, timeout), clock))
-        case Topology.SINGLE:
-            return SingleServer(ServerConnection(DirectConnector(servers, timeout), clock))
 
 
 def _reason(reply: object) -> str:

@@ -1,4 +1,4 @@
-"""The SQLite file of claims and records: its schema, its permissions, and what happens when it is damaged."""
+"""An SQLite file of the relay: its schema, its permissions, and what happens when it is damaged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import sqlite3
 import stat
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from relay.runtime.files import locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from relay.events.event import Event
 
 _CLAIMS = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -49,9 +52,26 @@ CREATE TABLE sequences (
 ) WITHOUT ROWID;
 CREATE INDEX sequences_until ON sequences (until);
 """
-_STEPS = (_CLAIMS, _RECORDS, _SEQUENCES)
-"""What each version of the schema adds to the previous one."""
-SCHEMA_VERSION = len(_STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a kind of file contains."""
+
+    steps: tuple[str, ...]
+    """What each version of the schema adds to the previous one."""
+    mark: bytes
+    """A statement by which such a file is recognised although it is damaged."""
+    set_aside: Event
+    """What the log says when a damaged file is replaced."""
+
+    @property
+    def version(self) -> int:
+        """The version that this relay knows."""
+        return len(self.steps)
+
+
+CLAIMS = Schema((_CLAIMS, _RECORDS, _SEQUENCES), b"CREATE TABLE claims", FILE_SET_ASIDE)
 
 _HINTS = {
     "SQLITE_BUSY": "another process keeps it locked",
@@ -78,8 +98,9 @@ class SqliteFile:
     `clock` returns seconds and is never set back.
     """
 
-    def __init__(self, path: str | Path, clock: Callable[[], float]) -> None:
+    def __init__(self, path: str | Path, clock: Callable[[], float], schema: Schema = CLAIMS) -> None:
         self._path = Path(path)
+        self._schema = schema
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._is_prepared = False
@@ -135,7 +156,7 @@ class SqliteFile:
         with locked_folder(path.parent):
             if _device_and_inode(self._path) == self._opened:
                 self._check_may_be_renamed(path, error)
-                FILE_SET_ASIDE.log(error=self.describe(error), path=str(_rename(path)))
+                self._schema.set_aside.log(error=self.describe(error), path=str(_rename(path)))
                 self._set_aside_at = self._clock()
         # Only now: the last process that closes a file deletes its -wal, unless the file has been renamed.
         self.close()
@@ -144,7 +165,7 @@ class SqliteFile:
     def _check_may_be_renamed(self, path: Path, error: sqlite3.Error) -> None:
         if self._clock() - self._set_aside_at < _SET_ASIDE_INTERVAL:
             problem = "a second damaged file within an hour; it stays where it is. Look at the disk"
-        elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not _was_ours(path):
+        elif error.sqlite_errorname == "SQLITE_NOTADB" and self._opened != self._used and not self._was_ours(path):
             problem = (
                 "and it is not a relay's database; it is left unchanged. "
                 "Name another file in store.url, or move this one away"
@@ -153,6 +174,18 @@ class SqliteFile:
             return
         self.close()
         raise StoreError(f"{self.describe(error)}, {problem}.")
+
+    def _was_ours(self, path: Path) -> bool:
+        """Returns whether the file is the rest of a relay's database, and not a file that was named by mistake."""
+        if any(path.with_name(path.name + end).exists() for end in _BESIDE if end):
+            return True
+        found = path.stat()
+        if stat.S_IMODE(found.st_mode) == _MODE and found.st_size % _PAGE == 0:
+            return True  # as a relay creates it and SQLite extends it, whatever its content is now
+        with path.open("rb") as file:
+            head = file.read(_LONGEST_PAGE)
+        # A first page that a crash left empty, or of which only the header or only the schema can be read.
+        return not head[: len(_MAGIC)].strip(b"\0") or head.startswith(_MAGIC) or self._schema.mark in head
 
     def describe(self, error: sqlite3.Error | OSError) -> str:
         """Returns an error text that names the file."""
@@ -164,17 +197,18 @@ class SqliteFile:
         connection.execute("PRAGMA journal_mode = WAL")
         # With WAL, NORMAL loses at most the last transactions in a power failure, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
+        known = self._schema.version
         with transaction(connection):
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-            for step in _STEPS[version:]:
+            for step in self._schema.steps[version:]:
                 for statement in step.split(";\n"):
                     connection.execute(statement)
-            if version < SCHEMA_VERSION:
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if version > SCHEMA_VERSION:
+            if version < known:
+                connection.execute(f"PRAGMA user_version = {known}")
+        if version > known:
             self.close()
             raise StoreError(
-                f"{self._path}: written by a newer relay (schema {version}; this one knows {SCHEMA_VERSION}). "
+                f"{self._path}: written by a newer relay (schema {version}; this one knows {known}). "
                 "Start that version, or give this one another file."
             )
 
@@ -186,19 +220,6 @@ def _device_and_inode(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _was_ours(path: Path) -> bool:
-    """Returns whether the file is the rest of a relay's database, and not a file that was named by mistake."""
-    if any(path.with_name(path.name + end).exists() for end in _BESIDE if end):
-        return True
-    found = path.stat()
-    if stat.S_IMODE(found.st_mode) == _MODE and found.st_size % _PAGE == 0:
-        return True  # as a relay creates it and SQLite extends it, whatever its content is now
-    with path.open("rb") as file:
-        head = file.read(_LONGEST_PAGE)
-    # A first page that a crash left empty, or of which only the header or only the schema can be read.
-    return not head[: len(_MAGIC)].strip(b"\0") or head.startswith(_MAGIC) or b"CREATE TABLE claims" in head
 
 
 def _rename(path: Path) -> Path:

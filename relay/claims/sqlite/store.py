@@ -6,30 +6,25 @@ processes share: the wall clock, except that it never goes back within one boot 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-import random
 import secrets
-import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from relay.claims.sqlite import commands as sql
 from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
+from relay.claims.sqlite.thread import SqliteThread
 from relay.core.claim import MOST_CLAIMS, MOST_RECORDS, Full
-from relay.core.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from relay.core.claim import Answer, Command, Entry, Fingerprint
-
-_T = TypeVar("_T")
 
 _STEP = 0.01
 """Seconds by which the wall clock may gain on the boot clock without being set: they are read one after the other."""
@@ -39,10 +34,6 @@ _SWEEP_AFTER = 500
 
 _BYTES_PER_CLAIM, _BYTES_PER_RECORD = 500, 1_100
 """Bytes in the file, with indexes. To count the rows of a large table would take longer than a batch."""
-
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.003
-"""Seconds between two attempts to lock the file, at random. SQLite's own pauses grow to 0.1 s: of four processes that
-write all the time, one then finds the lock taken at each of its few attempts, and works without the store."""
 
 
 class SqliteStore:
@@ -60,9 +51,8 @@ class SqliteStore:
     ) -> None:
         self._clock = clock
         self._boot = boot or this_boot()
-        self._busy_timeout = busy_timeout
         self._file = SqliteFile(path, self._boot.clock)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
+        self._thread = SqliteThread(self._file, busy_timeout, "sqlite-store")
         self._most_records = most_records
         self._most_bytes = most_claims * _BYTES_PER_CLAIM + most_records * _BYTES_PER_RECORD
         self._unswept = _SWEEP_AFTER  # sweep what an earlier process left with the first batch
@@ -74,84 +64,57 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Creates the file if there is none, and checks that it is a relay's."""
-        await self._in_thread(self._file.open)
+        await self._thread.run(self._file.open)
 
     async def execute(self, commands: Sequence[Command]) -> list[Answer]:
-        """Carries out all commands in one transaction, in a new file if this one is damaged.
-
-        Only this method sets a damaged file aside: a command that only reads it may run as another user.
-        """
+        """Carries out all commands in one transaction, in a new file if this one is damaged."""
         asked_at = self._boot.clock()
-        return await self._in_thread(lambda: self._execute_or_replace_file(commands, asked_at))
+        return await self._thread.run_or_replace_file(lambda: self._execute(commands, asked_at))
 
     async def identity(self) -> str:
         """Returns the random id of the file."""
-        return await self._in_thread(self._identity)
+        return await self._thread.run(self._identity)
 
     async def records(self, age: float) -> AsyncIterator[str]:
         """Yields the records of the last `age` seconds, newest first. Nothing is locked, not even for a page."""
-        now = await self._in_thread(self._moment)
+        now = await self._thread.run(self._moment)
         at, number = math.inf, 0
-        while page := await self._in_thread(partial(self._read_records, now, age, at, number)):
+        while page := await self._thread.run(partial(self._read_records, now, age, at, number)):
             for _, _, text in page:
                 yield text
             at, number, _ = page[-1]
 
     async def sent(self) -> AsyncIterator[Entry]:
         """Yields all acceptances, in the order of their keys."""
-        now = await self._in_thread(self._moment)
+        now = await self._thread.run(self._moment)
         async for page in self._pages(now):
             for entry in page:
                 yield entry
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
         """Frees what matches. Relays that write to the file wait at most for the deletion of one page."""
-        now = await self._in_thread(self._moment)
-        await self._in_thread(self._begin_generation)
+        now = await self._thread.run(self._moment)
+        await self._thread.run(self._begin_generation)
         freed = 0
         # Twice: what a relay was writing back as this began may arrive behind the first read.
         for _ in range(2):
             async for page in self._pages(now):
                 if chosen := [entry.key for entry in page if matches(entry)]:
-                    freed += await self._in_thread(partial(self._free, now, chosen))
-        await self._in_thread(self._begin_generation)
+                    freed += await self._thread.run(partial(self._free, now, chosen))
+        await self._thread.run(self._begin_generation)
         return freed
 
     async def _pages(self, now: float) -> AsyncIterator[list[Entry]]:
         after = ""
-        while page := await self._in_thread(partial(self._read_sent, now, after)):
+        while page := await self._thread.run(partial(self._read_sent, now, after)):
             yield [entry for entry in page.values() if entry]
             after = max(page)
 
     async def close(self) -> None:
         """Closes the file and ends the thread."""
-        with contextlib.suppress(StoreError, RuntimeError):  # RuntimeError: the thread has ended already
-            await self._in_thread(self._file.close)
-        self._thread.shutdown(wait=False)
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._until_not_busy, work)
+        await self._thread.close()
 
     # The methods below run in the thread.
-
-    def _until_not_busy(self, work: Callable[[], _T]) -> _T:
-        """Repeats `work`, which changes everything or nothing, while another process locks the file or replaces it."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                return work()
-            except (sqlite3.Error, OSError) as error:
-                if not _is_busy(error) and not self._was_replaced():
-                    self._file.close()
-                    raise StoreError(self._file.describe(error)) from error
-                if time.monotonic() >= deadline:
-                    raise StoreBusyError(self._file.describe(error)) from error
-            time.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))  # noqa: S311 - not for security
-
-    def _was_replaced(self) -> bool:
-        with contextlib.suppress(OSError):
-            return self._file.is_replaced()
-        return False
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
@@ -159,14 +122,6 @@ class SqliteStore:
         connection = self._file.open()
         with transaction(connection):
             yield connection, self._now(connection)
-
-    def _execute_or_replace_file(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
-        try:
-            return self._execute(commands, asked_at)
-        except sqlite3.DatabaseError as error:
-            if not self._file.set_aside(error):
-                raise
-            return self._execute(commands, asked_at)
 
     def _execute(self, commands: Sequence[Command], asked_at: float) -> list[Answer]:
         with self._transaction() as (connection, now):
@@ -218,7 +173,3 @@ class SqliteStore:
                 return self._boot.clock() + float(known)
         sql.set_meta(connection, "clock", f"{self._boot.id} {ahead!r}")
         return self._boot.clock() + ahead
-
-
-def _is_busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")

@@ -16,6 +16,7 @@ from relay.monitor.log_reference import GROUPS, all_events, log_markdown
 PACKAGE = Path(relay.__file__).parent
 EVENTS = all_events()
 CHOSEN = {
+    ("claims/sqlite/file.py", "self._schema.set_aside"): ("FILE_SET_ASIDE", "TRACES_SET_ASIDE"),
     ("monitor/logs.py", "event"): ("LOGIN_REFUSED", "SENDER_REFUSED"),
     ("monitor/reporter.py", "event"): ("SESSION_REFUSED", "SESSION_ENDED"),
     ("claims/manager.py", "_BOUND_EVENTS[bound]"): ("STORE_FULL", "MEMORY_FULL"),
