@@ -30,6 +30,7 @@ need msmtp command -v msmtp
 need openssl command -v openssl
 need haproxy command -v haproxy
 need prometheus command -v promtool
+need chromium command -v chromium
 # Readers of mail, whose views of a message are compared. npm packages of fixed versions and digests come after these.
 need nodejs command -v node
 need npm command -v npm

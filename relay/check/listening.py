@@ -95,7 +95,8 @@ def _connect(key: str, address: HostPort | UnixAddress, settings: Settings) -> s
         own = ip_address(connection.getsockname()[0])
         if key != "http.address" and any(own in network for network in settings.listen.proxy_networks):
             connection.sendall(_PROXY_HEADER)
-        return _in_tls(connection) if key == "listen.tls_address" else connection
+        has_tls = key == "listen.tls_address" or (key == "http.address" and settings.http.tls)
+        return _in_tls(connection) if has_tls else connection
     except OSError:
         connection.close()
         raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from relay.logins.limits import LoginLimits
-from relay.page import overview, settings_page, static_files
+from relay.page import live, overview, settings_page, static_files
 from relay.page.guard import LOGIN, Guard
 from relay.page.login import LoginPages
 from relay.page.rendering import Renderer
@@ -23,15 +23,25 @@ if TYPE_CHECKING:
     from relay.page.guard import Handler
     from relay.page.sources import Sources
 
-_PAGES = (overview, settings_page, static_files)
+_PAGES = (overview, live, settings_page, static_files)
 """Modules with a function `routes(site)`."""
 
 
 class Site:
-    """The page of one relay. `users` verifies logins; None if there are none, and the page is for this machine only."""
+    """The page of one relay.
 
-    def __init__(self, sources: Sources, access: Access, users: FileAuthenticator | None = None) -> None:
+    `users` verifies logins; None if there are none, and the page is for this machine only. `live_every` is in seconds.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        access: Access,
+        users: FileAuthenticator | None = None,
+        live_every: float = live.EVERY,
+    ) -> None:
         self.sources = sources
+        self.live = live.Live(self, live_every)
         self._users = users
         tokens = FormTokens()
         sessions = Sessions(sources.clock)
@@ -56,6 +66,7 @@ class Site:
         return self.guard.protect(handler)
 
     def close(self) -> None:
-        """Ends the threads of logins."""
+        """Ends the streams of events, and the threads of logins."""
+        self.live.close()
         if self._users:
             self._users.close()

@@ -16,6 +16,7 @@ from relay.core.ruling import DEFAULT
 from relay.dependencies import Dependencies
 from relay.events.service import CERTIFICATE_NOT_RENEWED, CERTIFICATE_RENEWED, PART_FAILED, PART_TIMED_OUT
 from relay.monitor.http import HttpServer
+from relay.monitor.http_connections import HttpConnections
 from relay.monitor.logs import MessageLog
 from relay.monitor.metrics import Metrics
 from relay.monitor.recent_lines import RecentLines
@@ -100,6 +101,7 @@ class Service:
         self._http = HttpServer(
             self.metrics,
             self.state,
+            connections=HttpConnections(tls=self._http_tls) if settings.http.tls else None,
             page=build_site(settings, self._sources()),
             open_paths=settings.http.open_paths,
         )
@@ -146,6 +148,12 @@ class Service:
             clock=time.monotonic,
             now=time.time,
         )
+
+    def _http_tls(self) -> ssl.SSLContext:
+        """Returns the present context for `http.tls`, without which the settings are refused if there is none."""
+        if self._tls is None:
+            raise RuntimeError("http.tls without a certificate")
+        return self._tls
 
     def _sources(self) -> Sources:
         return Sources(

@@ -20,6 +20,7 @@ class ListedTraces:
         self.broken = ""
         self.limits: list[int] = []
         """The limit of each call of `find`."""
+        self.questions = 0
 
     async def open(self) -> None:
         pass
@@ -49,6 +50,7 @@ class ListedTraces:
         pass
 
     def _check(self) -> None:
+        self.questions += 1
         if self.broken:
             raise StoreError(self.broken)
 

@@ -42,6 +42,7 @@ class PageServer:
     now: float = NOW
     port: int = 0
     client: aiohttp.ClientSession = None  # type: ignore[assignment]
+    site: Site = None  # type: ignore[assignment]
 
     @property
     def url(self) -> str:
@@ -85,12 +86,14 @@ async def page_server(
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     open_paths: tuple[str, ...] = ("/metrics", "/livez", "/readyz"),
+    live_every: float = 3600,
     **access: Any,
 ) -> AsyncIterator[PageServer]:
     """Starts a page. `users_file` gets the user `ada` with `PASSWORD`."""
     page = PageServer()
     users = _authenticator(users_file) if users_file else None
-    site = Site(page.sources(flags or {}, environ or {}), Access(users is not None, **access), users)
+    access_rules = Access(users is not None, **access)
+    page.site = site = Site(page.sources(flags or {}, environ or {}), access_rules, users, live_every)
     server = HttpServer(page.metrics, lambda: (page.ready, page.parts), page=site, open_paths=open_paths)
     page.port = await server.start(HOST, 0)
     try:

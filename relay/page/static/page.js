@@ -26,15 +26,33 @@ function showLocalTimes(root) {
   }
 }
 
+// Replaces blocks of the page with those that the server sends. One that is in use is replaced later.
 function follow(root) {
-  const source = new EventSource(root.dataset.live);
-  source.addEventListener("block", (event) => {
-    const { id, html } = JSON.parse(event.data);
+  const latest = new Map();
+  const shown = new Map();
+  const show = (id) => {
     const block = document.getElementById(id);
-    if (!block || block.contains(document.activeElement) || block.matches(":hover")) return;
-    block.innerHTML = html;
+    if (!latest.has(id) || latest.get(id) === shown.get(id)) return;
+    if (block.contains(document.activeElement) || block.matches(":hover")) return;
+    block.innerHTML = latest.get(id);
+    shown.set(id, latest.get(id));
     showLocalTimes(block);
-  });
+  };
+  for (const block of root.children) {
+    for (const end of ["mouseleave", "focusout"]) block.addEventListener(end, () => setTimeout(show, 0, block.id));
+  }
+  const connect = () => {
+    const source = new EventSource(root.dataset.live);
+    source.addEventListener("block", (event) => {
+      const { id, html } = JSON.parse(event.data);
+      latest.set(id, html);
+      show(id);
+    });
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 30000); // refused: too many pages are open
+    });
+  };
+  connect();
 }
 
 showLocalTimes(document);

@@ -279,7 +279,7 @@ async def test_every_answer_has_the_fields_that_protect_it(users: Path) -> None:
                 assert "unsafe" not in header["Content-Security-Policy"]
                 assert "frame-ancestors 'none'" in header["Content-Security-Policy"]
                 assert header["X-Content-Type-Options"] == "nosniff"
-                assert header["Referrer-Policy"] == "no-referrer"
+                assert header["Referrer-Policy"] == "same-origin"
                 assert header["Cache-Control"] == ("no-cache" if "static" in path else "no-store")
                 assert "Access-Control-Allow-Origin" not in header
 
