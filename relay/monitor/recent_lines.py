@@ -17,8 +17,12 @@ class RecentLines(logging.Handler):
 
     def __init__(self, *, addresses: bool) -> None:
         super().__init__(logging.WARNING)
-        self.setFormatter(HumanFormatter(addresses=addresses))
+        self.show_addresses(addresses)
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
+
+    def show_addresses(self, addresses: bool) -> None:
+        """Decides whether the lines from now on have mail addresses."""
+        self.setFormatter(HumanFormatter(addresses=addresses))
 
     @property
     def lines(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.service.build import (
@@ -14,7 +14,7 @@ from relay.service.build import (
     plan_upstream,
 )
 from relay.settings.rules import build_judge
-from relay.settings.sources import upstream_password
+from relay.settings.sources import store_password, upstream_password
 
 if TYPE_CHECKING:
     from relay.judge.judge import Judge
@@ -36,6 +36,8 @@ class Prepared:
     pseudonyms: Pseudonyms
     memory_size: int
     """Bytes."""
+    store_password: str | None = field(repr=False)
+    """The password in `store.password_file` at the start, which only a restart changes."""
 
 
 def prepare(loaded: Loaded, before: Prepared | None = None) -> Prepared:
@@ -54,4 +56,5 @@ def prepare(loaded: Loaded, before: Prepared | None = None) -> Prepared:
         certificate=build_certificate(settings),
         pseudonyms=before.pseudonyms if before and same_key else build_pseudonyms(settings),
         memory_size=memory_size(settings),
+        store_password=before.store_password if before else store_password(settings),
     )

@@ -12,9 +12,10 @@ from relay.runtime.executor import Executor
 from relay.runtime.tasks import Tasks
 from relay.service.prepared import prepare
 from relay.settings.reload import RESTART, changed_keys, in_force_after
+from relay.settings.sources import store_password
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.monitor.log_writer import LogWriter
     from relay.runtime.systemd import ServiceManager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from relay.settings import Loaded
     from relay.settings.sections.monitor import LogSection
 
+_STORE_PASSWORD = "store.password_file"  # noqa: S105 - the name of the key
 _LONGEST_READ = 30.0
 """Seconds for reading and compiling the settings: a file may be on a disk that hangs."""
 
@@ -36,7 +38,7 @@ async def reload(
     """
     before = service.prepared
     try:
-        new, prepared = await reading.run(lambda: _prepare(load, before))
+        new, prepared, restart = await reading.run(lambda: _prepare(load, before))
         await service.use(prepared)
     except SettingsError as error:
         problems = str(error).splitlines()
@@ -48,7 +50,7 @@ async def reload(
         problems = ["an internal fault"]
     else:
         configure_log(service.loaded.settings.log)
-        _report_success(service, before.loaded, new)
+        _report_success(service, before.loaded, new, restart)
         return True
     NOT_RELOADED.log(problems=problems)
     service.reload_problem = problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
@@ -56,19 +58,22 @@ async def reload(
     return False
 
 
-def _prepare(load: Callable[[], Loaded], before: Prepared) -> tuple[Loaded, Prepared]:
+def _prepare(load: Callable[[], Loaded], before: Prepared) -> tuple[Loaded, Prepared, list[str]]:
+    """Returns the settings as they were read, what is to be used of them, and the keys that need a restart."""
     new = load()
-    return new, prepare(in_force_after(before.loaded, new), before)
+    prepared = prepare(in_force_after(before.loaded, new), before)
+    restart = [key for key in changed_keys(prepared.loaded.settings, new.settings) if key in RESTART]
+    if store_password(new.settings) != prepared.store_password and _STORE_PASSWORD not in restart:
+        restart.append(_STORE_PASSWORD)
+    return new, prepared, restart
 
 
-def _report_success(service: Service, before: Loaded, new: Loaded) -> None:
-    in_force = service.loaded.settings
-    needs_restart = [key for key in changed_keys(in_force, new.settings) if key in RESTART]
-    service.reload_problem, service.restart_to_change = "", tuple(needs_restart)
+def _report_success(service: Service, before: Loaded, new: Loaded, restart: Sequence[str]) -> None:
+    service.reload_problem, service.restart_to_change = "", tuple(restart)
     service.metrics.reloaded(time.time())
-    RELOADED.log(changed=changed_keys(before.settings, in_force))
-    if needs_restart:
-        RESTART_TO_CHANGE.log(keys=needs_restart)
+    RELOADED.log(changed=changed_keys(before.settings, service.loaded.settings))
+    if restart:
+        RESTART_TO_CHANGE.log(keys=restart)
     for warning in new.warnings:
         DOUBTFUL.log(warning=warning)
 
@@ -85,12 +90,13 @@ class Reloads:
         self._log_writer = log_writer
         self._reading = Executor("reload", 1, _LONGEST_READ)
         self._tasks = Tasks()
-        self._requested = False
+        self._requested = self._running = False
 
     def request(self) -> None:
         """Reloads in the background, now or after the reload in progress."""
         self._requested = True
-        if not len(self._tasks):
+        if not self._running:
+            self._running = True
             self._tasks.start(self._run(), "reload")
 
     async def close(self) -> None:
@@ -99,11 +105,12 @@ class Reloads:
         self._reading.close()
 
     async def _run(self) -> None:
-        while self._requested:
+        while self._running:
             self._requested = False
             self._manager.reloading()
             await reload(self._service, self._load, self._reading, self._configure_log)
             self._manager.notify("READY=1", f"STATUS={self._service.summary}")
+            self._running = self._requested
 
     def _configure_log(self, log: LogSection) -> None:
         reconfigure(self._log_writer, log.format, log.level, addresses=log.addresses)

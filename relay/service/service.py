@@ -246,6 +246,7 @@ class Service:
         self.metrics.observing.set(self._settings.dedup.mode == "observe")
         self.metrics.in_flight_limit_bytes.set(self._memory.size)
         self._reporter.messages = MessageLog(addresses=self._settings.log.addresses)
+        self.warnings.show_addresses(self._settings.log.addresses)
 
     async def _renew_certificate(self) -> None:
         """Replaces a self-signed certificate before it expires."""

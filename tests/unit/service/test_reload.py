@@ -324,6 +324,20 @@ async def test_what_needs_a_restart_is_named_and_the_rest_is_used(
     assert "settings that need a restart have changed" in caplog.text
 
 
+async def test_another_password_of_the_store_needs_a_restart(peer: ScriptedPeer, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("open sesame\n")
+    redis = {"store.url": "redis://127.0.0.1:1", "store.password_file": str(password)}
+    async with servers.relay(peer.url, redis) as relay:
+        assert await relay.reload()
+        assert relay.service.restart_to_change == ()
+        await asyncio.to_thread(password.write_text, "sesame\n")
+        for _ in "ab":
+            assert await relay.reload()
+            assert relay.service.restart_to_change == ("store.password_file",)
+        assert "sesame" not in repr(relay.service.prepared)
+
+
 async def test_a_certificate_stays_as_long_as_clients_begin_with_tls(peer: ScriptedPeer, authority: Authority) -> None:
     tls = {"tls.certificate": str(authority.issue()), "listen.tls_address": "127.0.0.1:0"}
     async with servers.relay(peer.url, tls) as relay:
