@@ -34,7 +34,8 @@ COPY packaging/container.toml /etc/smtp-dedup-relay/relay.toml
 ENV PATH=/opt/smtp-dedup-relay/bin:$PATH \
     STATE_DIRECTORY=/var/lib/smtp-dedup-relay \
     RELAY_LISTEN__ADDRESS=0.0.0.0:2525 \
-    RELAY_HTTP__ADDRESS=0.0.0.0:9625
+    RELAY_HTTP__ADDRESS=0.0.0.0:9625 \
+    RELAY_ADMIN__SOCKET=/tmp/admin.sock
 # A number, with which Kubernetes' runAsNonRoot can see that it is not root.
 USER 12525:12525
 VOLUME /var/lib/smtp-dedup-relay

@@ -7,17 +7,20 @@ import errno
 import grp
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
 from relay import __version__
 from relay.admin.protocol import API, API_FIELD, LARGEST_ANSWER, VERSION_FIELD
 from relay.core.errors import AdminError, NoRelayError
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
+
+T = TypeVar("T")
 
 _AWAY = {errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -57,6 +60,12 @@ class RunningRelay:
         version = str(self.process.get("version", ""))
         return "" if version == __version__ else version
 
+    @property
+    def description(self) -> str:
+        """Which relay answers, for people."""
+        version, pid, user = (printable(str(self.process.get(name))) for name in ("version", "pid", "user"))
+        return f"version {version}, pid {pid}, user {user}"
+
     async def introduce(self, limit: float) -> None:
         """Asks which relay this is."""
         self.process = await self._object("GET", "/", limit, {})
@@ -80,12 +89,15 @@ class RunningRelay:
             raise self._not_a_relay()
         return found
 
-    async def value(self, method: str, path: str, limit: float, name: str, **request: Any) -> Any:
-        """Returns one value of the object that the relay answers."""
+    async def read(
+        self, method: str, path: str, limit: float, decode: Callable[[Mapping[str, Any]], T], **request: Any
+    ) -> T:
+        """Returns what `decode` makes of the object that the relay answers."""
         found = await self.json(method, path, limit, **request)
-        if not isinstance(found.get(name), int | float | str):
-            raise self._not_a_relay()
-        return found[name]
+        try:
+            return decode(found)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise self._not_a_relay() from None
 
     async def lines(self, path: str, limit: float, longest: int, most: int) -> AsyncIterator[str]:
         """Yields the lines of an answer: at most `longest` bytes in each, and `most` in all."""

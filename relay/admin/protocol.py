@@ -22,3 +22,7 @@ STORE_LIMIT = 120.0
 LONGEST_LINE = 16 * 1024 * 1024
 MOST_RECORDS = 512 * 1024 * 1024
 """Bytes of one record, and of all in one answer."""
+RELEASE_LIMIT = 1800.0
+"""Seconds for the release of a copy: `upstream.dot_timeout` is 9 minutes by default, and comes last."""
+CHECK_LIMIT = 240.0
+"""Seconds for a check. Each test has a shorter limit."""

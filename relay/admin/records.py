@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from relay.admin.protocol import FILES_LIMIT, LONGEST_LINE, MOST_RECORDS, STORE_LIMIT
@@ -24,7 +23,7 @@ from relay.settings.sources import default_secret_file
 from relay.settings.urls import MemoryUrl, SqliteUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from relay.admin.client import RunningRelay
@@ -172,26 +171,35 @@ class AskedRecords:
 
     async def forget(self, selection: Selection) -> int:
         """Frees the selected acceptances, and returns their number."""
-        return int(await self._relay.value("POST", "/forget", STORE_LIMIT, "number", data=selection.encode()))
+        return await self._count("/forget", selection)
 
     async def preview(self, selection: Selection) -> int:
         """Returns the number of selected acceptances."""
-        return int(await self._relay.value("POST", "/forget/preview", STORE_LIMIT, "number", data=selection.encode()))
+        return await self._count("/forget/preview", selection)
+
+    async def _count(self, path: str, selection: Selection) -> int:
+        def decode(found: Mapping[str, Any]) -> int:
+            return int(found["number"])
+
+        return await self._relay.read("POST", path, STORE_LIMIT, decode, data=selection.encode())
 
     async def keep_for(self) -> float:
         """Returns the relay's `record.keep_for`."""
-        return float(await self._relay.value("GET", "/records/keep_for", FILES_LIMIT, "seconds"))
+        return await self._relay.read("GET", "/records/keep_for", FILES_LIMIT, lambda found: float(found["seconds"]))
 
     async def find(self, written: str) -> Addressed:
         """Returns an address as the relay's records contain it."""
-        data = json.dumps({"address": written})
-        found = await self._relay.json("POST", "/records/address", FILES_LIMIT, data=data)
-        return Addressed(frozenset(map(str, found.get("names", ()))), bool(found.get("hashed")))
+
+        def decode(found: Mapping[str, Any]) -> Addressed:
+            return Addressed(frozenset(map(str, found["names"])), bool(found["hashed"]))
+
+        request = {"address": written}
+        return await self._relay.read("POST", "/records/address", FILES_LIMIT, decode, json=request)
 
     async def describe_copy(self, record: str, kept: str) -> str:
         """Returns where the copy of a record is, on the relay's host."""
         path = f"/copies/{quote(record)}?kept={quote(kept)}"
-        return printable(str(await self._relay.value("GET", path, FILES_LIMIT, "text")))
+        return printable(await self._relay.read("GET", path, FILES_LIMIT, lambda found: str(found["text"])))
 
 
 def memory_without_relay(settings: Settings, socket: Path | None) -> AdminError | None:

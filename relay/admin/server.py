@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from aiohttp import web
 
 from relay import __version__
+from relay.admin.actions_api import ActionsApi
 from relay.admin.protocol import ANSWER_LIMIT, API, API_FIELD, LARGEST_REQUEST, VERSION_FIELD
 from relay.admin.records_api import RecordsApi
 from relay.admin.status import Status
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.service import Service
+    from relay.settings import Loaded
 
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
     AddPath: TypeAlias = Callable[[str, str, Handler, float], None]
@@ -41,7 +43,8 @@ _AFTER_ANSWER = 30.0
 class AdminServer:
     """Serves the commands of one service. Mail does not depend on it: if it cannot listen, it logs a warning."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, load: Callable[[], Loaded]) -> None:
+        """`load` reads the settings as they are on disk now."""
         self._path = service.loaded.settings.admin.socket
         self._status = Status(service)
         self._connections = HttpConnections()
@@ -61,6 +64,7 @@ class AdminServer:
         self._add_path("GET", "/", self._get_process, ANSWER_LIMIT)
         self._add_path("GET", "/status", self._get_status, ANSWER_LIMIT)
         RecordsApi(service, self._add_path)
+        ActionsApi(service, load, self._add_path)
 
     def _add_path(self, method: str, path: str, handler: Handler, limit: float) -> None:
         """Adds a path, whose requests may take `limit` seconds."""

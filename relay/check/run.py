@@ -19,7 +19,7 @@ from relay.service.build import build_target
 from relay.settings.urls import MaildirUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from relay.check.upstream import TrialAddresses
     from relay.settings import Settings
@@ -44,23 +44,26 @@ class Checked:
     error: BaseException | None = None
 
 
-async def check(settings: Settings, password: str | None, trial: TrialAddresses, *own: Finding) -> Checked:
+async def check(
+    settings: Settings, password: str | None, trial: TrialAddresses, held: Mapping[str, Finding] | None = None
+) -> Checked:
     """Tests the settings, with the upstream's password.
 
-    `own` is what a running relay says about the addresses that it holds; without it they are tested too.
+    `held` has the findings about the addresses on which this process listens. The others are tested.
     """
-    tests = [*_tests(settings, password, trial)]
-    if not own:
-        tests[:0] = _address_tests(settings)
+    tests = [*_address_tests(settings, held or {}), *_tests(settings, password, trial)]
     results = await asyncio.gather(*tests, return_exceptions=True)
     findings = [finding for result in results if not isinstance(result, BaseException) for finding in result]
     errors = (result for result in results if isinstance(result, BaseException))
-    return Checked([*own, *findings], next(errors, None))
+    return Checked([*(held or {}).values(), *findings], next(errors, None))
 
 
-def _address_tests(settings: Settings) -> Iterator[Coroutine[None, None, Iterable[Finding]]]:
+def _address_tests(
+    settings: Settings, held: Mapping[str, Finding]
+) -> Iterator[Coroutine[None, None, Iterable[Finding]]]:
     for key, address in addresses(settings).items():
-        yield _in_thread(key, partial(_check_address, key, address, settings))
+        if key not in held:
+            yield _in_thread(key, partial(_check_address, key, address, settings))
 
 
 def _tests(

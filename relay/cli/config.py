@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli.options import settings_options
+from relay.cli.asking import asked_relay
+from relay.cli.exit_status import run
+from relay.cli.options import Target, print_warnings, settings_target_options
+from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from relay.settings import Loaded
+    from collections.abc import Mapping
 
 
 @click.command(
@@ -18,15 +21,36 @@ if TYPE_CHECKING:
 Examples:
   relay config
   relay config -c /etc/smtp-dedup-relay/relay.toml --set dedup.window=1h
-  RELAY_UPSTREAM__URL=smtps://user@mail.example.com relay config
+  RELAY_UPSTREAM__URL=smtps://user@mail.example.com relay config --set admin.socket=
 Exit status: 0 the settings are valid, 78 they are wrong.""",
 )
-@settings_options
-def config(loaded: Loaded) -> None:
-    """Show the effective settings as TOML, each with its source. Passwords are masked.
+@settings_target_options
+def config(target: Target) -> None:
+    """Show the settings of the running relay as TOML, each with its source. Passwords are masked.
 
-    Rules and ignores follow at the end, in the order in which they are tried. Those of presets are comments.
+    If none runs, or with flags for settings, these are the settings that relay serve would have here. Rules and ignores
+    follow at the end, in the order in which they are tried. Those of presets are comments.
     """
+    run(_show(target))
+
+
+async def _show(target: Target) -> bool:
+    from relay.admin.protocol import FILES_LIMIT
     from relay.settings.render import effective_toml
 
-    click.echo(effective_toml(loaded), nl=False)
+    async with asked_relay(target) as relay:
+        if relay is None:
+            print_warnings(target.loaded)
+            click.echo(effective_toml(target.loaded), nl=False)
+            return True
+        toml, remarks = await relay.read("GET", "/config", FILES_LIMIT, _decode)
+    for remark in remarks:
+        click.echo(f"note: {printable(remark)}", err=True)
+    click.echo(f"# In force in the running relay, {relay.description}.")
+    for line in toml.splitlines():
+        click.echo(printable(line))
+    return True
+
+
+def _decode(found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    return str(found["toml"]), list(map(str, found["remarks"]))

@@ -65,20 +65,6 @@ _SHORTHANDS = [
 ]
 
 
-def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the flags for settings to a command, and passes the loaded settings as its first argument.
-
-    Warnings about the settings go to stderr. Wrong settings raise `SettingsError`.
-    """
-
-    @functools.wraps(command)
-    def warned(loaded: Loaded, **options: Any) -> None:
-        print_warnings(loaded)
-        command(loaded, **options)
-
-    return _add(warned, [_CONFIG, *_SHORTHANDS, _SET])
-
-
 def print_warnings(loaded: Loaded) -> None:
     """Prints the warnings about settings to stderr."""
     for warning in loaded.warnings:
@@ -91,17 +77,12 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def reloadable_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the same flags as `settings_options`, and passes a function that reads the settings, again and again."""
+    """Adds all flags for settings, and passes a function that reads the settings, again and again."""
 
     def find(config_file: Path | None, flags: Mapping[str, str]) -> Callable[[], Loaded]:
         return functools.partial(_load, config_file, flags)
 
     return _add(command, [_CONFIG, *_SHORTHANDS, _SET], find)
-
-
-def store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds `-c`, `--store` and `--set`, and prints no warnings: for commands that read the store of a relay."""
-    return _add(command, [_CONFIG, _STORE, _SET])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +102,30 @@ class Target:
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds `-c`, `--store` and `--set`, and passes a `Target`: for commands that ask the running relay.
+    """Adds `-c`, `--store` and `--set`, and passes a `Target`: for commands about the store of a relay."""
+    return _add(command, [_CONFIG, _STORE, _SET], _find_target)
+
+
+def settings_target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds all flags for settings, and passes a `Target`: for commands about the settings of a relay."""
+    return _add(command, [_CONFIG, *_SHORTHANDS, _SET], _find_target)
+
+
+def _find_target(config_file: Path | None, flags: Mapping[str, str]) -> Target:
+    """Returns the relay that a command is about.
 
     If nothing names other settings, wrong ones do not stop the command: what this shell lacks, such as a password, the
     running relay may have.
     """
+    from relay.settings.sources import FILE_VARIABLE, default_socket
 
-    def find(config_file: Path | None, flags: Mapping[str, str]) -> Target:
-        from relay.settings import load
-        from relay.settings.sources import FILE_VARIABLE, default_socket
-
-        try:
-            loaded = load(config_file, flags, os.environ)
-        except SettingsError as error:
-            if config_file or flags or FILE_VARIABLE in os.environ:
-                raise
-            return Target(default_socket(os.environ), error)
-        return Target(loaded.running_relay, loaded)
-
-    return _add(command, [_CONFIG, _STORE, _SET], find)
+    try:
+        loaded = _load(config_file, flags)
+    except SettingsError as error:
+        if config_file or flags or FILE_VARIABLE in os.environ:
+            raise
+        return Target(default_socket(os.environ), error)
+    return Target(loaded.running_relay, loaded)
 
 
 def _load(config_file: Path | None, flags: Mapping[str, str]) -> Loaded:

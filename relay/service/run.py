@@ -49,7 +49,7 @@ async def serve(
     load: Callable[[], Loaded],
     ready: Callable[[Service], None],
     log_writer: LogWriter,
-    make_admin: Callable[[Service], Companion],
+    make_admin: Callable[[Service, Callable[[], Loaded]], Companion],
 ) -> NoReturn:
     """Runs until SIGTERM or SIGINT, then drains and ends the process. A second signal ends it at once.
 
@@ -63,7 +63,7 @@ async def serve(
     raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     service = Service(loaded)
-    admin = make_admin(service)
+    admin = make_admin(service, load)
     log_writer.start(service.metrics.log_lines_dropped.inc)
 
     reloads = Reloads(service, load, manager, log_writer)

@@ -108,10 +108,11 @@ def in_force_after(running: Loaded, new: Loaded) -> Loaded:
 
 def changed_keys(before: Settings, after: Settings) -> list[str]:
     """Returns the keys of the settings that differ, in the order of the reference page."""
-    changed = [key for key in KEYS if _value(before, key) != _value(after, key)]
+    changed = [key for key in KEYS if value(before, key) != value(after, key)]
     return changed + [name for name in TABLES if getattr(before, name) != getattr(after, name)]
 
 
-def _value(settings: Settings, key: str) -> object:
+def value(settings: Settings, key: str) -> object:
+    """Returns the value of a setting by its dotted key."""
     section, _, name = key.partition(".")
     return getattr(getattr(settings, section), name)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import pwd
+import re
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,12 +17,13 @@ import redis
 from click.testing import CliRunner, Result
 from parts.admin_sockets import PROCESS, answer_of, listening
 from parts.client import send
-from parts.ports import HOST
+from parts.ports import HOST, free_port
 from parts.redis_server import RedisServer
 from parts.shared_relay import SharedRelay
 
 from relay.admin.client import running_relay
 from relay.cli import main
+from relay.cli.check import other_user
 from relay.core.errors import AdminError
 from relay.records.selection import Selection
 from relay.settings import sources
@@ -237,3 +242,106 @@ async def test_too_large_a_request_is_refused(service: SharedRelay) -> None:
     writer.transport.abort()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+# Its files, its upstream, its settings
+
+
+def test_release_is_done_by_the_relay(service: SharedRelay) -> None:
+    record = records(service)[0]["id"]
+    shown = call(service, "release", record, "--to", "alice@example.test")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("alice@example.test  250 ")
+    shown = call(service, "release", record)
+    assert (shown.exit_code, shown.stdout.partition(" ")[0]) == (0, "bob@example.test")
+    assert shown.stderr == "note: alice@example.test got it by an earlier release; not sent again\n"
+    shown = call(service, "release", record)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr == f"error: {record} was released before; relay release {record} --again sends it once more\n"
+    assert "kept, and released already" in call(service, "why", record).stdout
+    shown = call(service, "release", "0123456789ab")
+    assert shown.stderr.startswith(f"error: no copy of 0123456789ab is kept in {service.state}/kept; ")
+
+
+def test_config_shows_the_settings_in_force_without_passwords(service: SharedRelay) -> None:
+    shown = call(service, "config")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("# In force in the running relay, version ")
+    assert PASSWORD not in shown.stdout
+    store = tomllib.loads(shown.stdout)["store"]["url"]
+    assert (store.startswith("redis://"), "# environment RELAY_STORE__URL" in shown.stdout) == (True, True)
+    shown = call(service, "config", "--set", "dedup.window=1h")
+    assert tomllib.loads(shown.stdout)["store"]["url"].startswith("sqlite:")
+
+
+def test_check_tests_what_the_relay_uses(service: SharedRelay) -> None:
+    shown = call(service, "check")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    keys = [line[6:].partition(":")[0] for line in shown.stdout.splitlines() if line[:4].strip() in {"ok", "warn"}]
+    assert keys[:3] == ["admin.socket", "listen.address", "http.address"]
+    assert {"upstream.url", "store.url", "record.keep", "record.secret_file"} <= {*keys}
+    assert f"ok    upstream.url: maildir:{service.state}/mail can be written\n" in shown.stdout
+    assert f"ok    listen.address: the running relay listens on {HOST}:{service.port}\n" in shown.stdout
+    assert re.search(r"^ok    store.url: redis://\S+ answers$", shown.stdout, re.MULTILINE)
+    assert PASSWORD not in shown.stdout
+
+
+def test_check_without_a_relay_tests_what_this_shell_sees(service: SharedRelay, tmp_path: Path) -> None:
+    addresses = {"RELAY_LISTEN__ADDRESS": f"{HOST}:{free_port()}", "RELAY_HTTP__ADDRESS": ""}
+    mail = {"RELAY_UPSTREAM__URL": f"maildir:{tmp_path}/mail", "STATE_DIRECTORY": str(tmp_path)}
+    shown = call(service, "check", RUNTIME_DIRECTORY=str(tmp_path), **addresses, **mail)
+    assert shown.exit_code == 0
+    assert shown.stderr.startswith(f"note: no relay listens on admin.socket {tmp_path}/admin.sock; using the settings")
+    assert "is free\n" in shown.stdout
+
+
+def test_check_names_the_user_of_the_service() -> None:
+    other = next(user.pw_name for user in pwd.getpwall() if user.pw_uid != os.geteuid())
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    assert other_user(other) == f"checked as {own}; the service runs as {other}: sudo -u {other} relay check"
+    assert other_user(own) == ""
+    assert other_user("nobody-of-this-name") == ""
+
+
+def test_a_settings_file_that_has_changed_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[dedup]\nwindow = "10m"\n')
+    relay = serving("memory:")
+    relay.arguments += ["-c", str(file)]
+    with relay:
+        assert call(relay, "config").stderr == ""
+        file.write_text(f'[dedup]\nwindow = "1h"\n[auth]\nmode = "file"\nusers_file = "{tmp_path}/absent"\n')
+        changed = f"{file} has changed since the relay read it: auth.mode, auth.users_file, dedup.window"
+        shown = call(relay, "config")
+        assert shown.stderr == f"note: {changed}; reload (systemctl reload smtp-dedup-relay)\n"
+        assert tomllib.loads(shown.stdout)["dedup"]["window"] == "10m"
+        shown = call(relay, "check")
+        assert shown.exit_code == 1
+        assert f"warn  settings: {changed}\n      to fix: reload (systemctl reload smtp-dedup-relay)" in shown.stdout
+        assert f"FAIL  auth.users_file: {tmp_path}/absent: No such file or directory\n" in shown.stdout
+        file.write_text('[store]\ntimeout = "2s"\n[dedup]\nwindow = "1h"\n')
+        assert call(relay, "config").stderr.endswith(
+            "reload (systemctl reload smtp-dedup-relay), and restart (systemctl restart smtp-dedup-relay) for "
+            "store.timeout\n"
+        )
+        file.write_text("[dedup]\nwindw = 1\n")
+        shown = call(relay, "check")
+        assert shown.exit_code == 78
+        assert f"error: dedup.windw (file {file}): " in shown.stderr
+        assert "ok    store.url" in shown.stdout
+        assert "note: the settings on disk are wrong, and not in force: dedup.windw" in call(relay, "config").stderr
+
+
+@pytest.mark.parametrize("path", ["/check", "/release"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"[" * 100_000, b'{"mail_from": "a> SIZE=1", "rcpt_to": null}'])
+async def test_wrong_actions_are_refused(service: SharedRelay, path: str, body: bytes) -> None:
+    assert await status_of(service, "POST", path, body) == 400
+
+
+@pytest.mark.parametrize("command", ["check", "config", "release 0123456789ab"])
+def test_a_wrong_answer_to_an_action_is_reported(service: SharedRelay, command: str) -> None:
+    path = service.state / "other.sock"
+    with listening(path, PROCESS, answer_of(b"{}")):
+        shown = call(service, *command.split(), "--set", f"admin.socket={path}")
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "does not answer as a relay does" in shown.stderr

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from relay.core.delivery import NotSent, Unclear
+from relay.core.envelope import Envelope
+from relay.core.reply import UNREACHABLE
+from relay.service.build import build_upstream, plan_upstream
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from relay.core.delivery import Unclear
     from relay.core.record import SuppressedCopy
     from relay.core.reply import Reply
     from relay.settings import Settings
@@ -28,11 +32,6 @@ async def resend(
     sends them no second copy. Calls it with none when it is certain that the upstream accepted nothing. What `mark`
     raises ends the delivery.
     """
-    from relay.core.delivery import NotSent, Unclear
-    from relay.core.envelope import Envelope
-    from relay.core.reply import UNREACHABLE
-    from relay.service import build_upstream, plan_upstream
-
     upstream = build_upstream(plan_upstream(settings, password))
     envelope = Envelope(copy.reverse_path, copy.parameters)
     envelope.note_content(copy.content)
