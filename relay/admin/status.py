@@ -52,6 +52,8 @@ class Status:
             "store": str(settings.store.url),
             "mode": settings.dedup.mode,
             "window_seconds": settings.dedup.window,
+            "reload_problem": service.reload_problem,
+            "restart_to_change": service.restart_to_change,
             **service.load(),
             "last_minute": self.rates.within(_MINUTE),
             "last_5_minutes": self.rates.within(LONGEST),

@@ -76,6 +76,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield _row("sends to", printable(", ".join(found["upstream"])))
     yield _row("claims in", printable(found["store"]))
     yield _row("mode", f"{printable(found['mode'])}, window {duration(found['window_seconds'])}")
+    if problem := found.get("reload_problem"):
+        yield _row("reload", f"failed: {printable(problem)}")
+    if keys := found.get("restart_to_change"):
+        yield _row("restart", f"to change: {printable(', '.join(keys))}")
     yield _row("sessions", f"{found['sessions']:d}, with {found['upstream_connections']:d} upstream connections")
     yield _row("claims", f"{found['claims']:d} held, {found['waiting_twins']:d} messages wait for a first copy")
     yield _row("memory", f"{found['memory_bytes'] / _MIB:.1f} of {found['memory_limit_bytes'] / _MIB:.0f} MiB")

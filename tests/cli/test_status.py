@@ -56,6 +56,17 @@ def test_for_programs_it_is_one_object(relay: SharedRelay) -> None:
     assert found["parts"] == {"listener": "listening", "upstream": "up", "store": "up"}
 
 
+def test_it_names_a_reload_that_failed_and_what_needs_a_restart(relay: SharedRelay) -> None:
+    found = json.loads(status(relay, "--json").stdout)
+    assert (found["reload_problem"], found["restart_to_change"]) == ("", [])
+    changed = {"reload_problem": "dedup.window: no unit", "restart_to_change": ["store.url", "http.address"]}
+    path = relay.state / "other.sock"
+    with listening(path, PROCESS, answer_of(json.dumps(found | changed).encode())):
+        shown = status(relay, "--set", f"admin.socket={path}").stdout
+    assert "  reload       failed: dedup.window: no unit\n" in shown
+    assert "  restart      to change: store.url, http.address\n" in shown
+
+
 def test_only_user_and_group_of_the_service_may_connect(relay: SharedRelay) -> None:
     found = Path(relay.state, "admin.sock").stat()
     assert stat.S_IMODE(found.st_mode) == 0o660
