@@ -121,6 +121,13 @@ def test_no_file_names_the_folder_of_the_build(contents: Path) -> None:
     assert (found.returncode, found.stdout) == (1, "")
 
 
+def test_the_pages_are_there_with_their_pictures(contents: Path) -> None:
+    folder = contents / "usr/share/doc" / _NAME
+    for page in ("README.md", "docs/README.md"):
+        assert (folder / page).is_file()
+    assert {path.suffix for path in (folder / "docs/pictures").iterdir()} == {".svg"}, "not compressed"
+
+
 def test_neither_pip_nor_build_tools_are_installed(contents: Path) -> None:
     (libraries,) = (contents / "usr/lib" / _NAME / "lib").glob("python3*/site-packages")
     present = {path.name.partition("-")[0] for path in libraries.iterdir()}

@@ -86,7 +86,7 @@ def test_the_image_lets_clients_of_container_networks_send() -> None:
     environ = dict(re.findall(r"(RELAY_\w+)=(\S+)", _DOCKERFILE))
     listen = load(_TREE / "packaging" / "container.toml", {}, environ).settings.listen
     assert str(listen.address) == "0.0.0.0:2525"
-    for client in ("127.0.0.1", "172.17.0.2", "172.18.0.3", "10.88.0.5", "192.168.16.3", "fd00::2"):
+    for client in ("127.0.0.1", "172.17.0.2", "172.18.0.3", "172.21.1.5", "10.88.0.5", "192.168.16.3", "fd00::2"):
         assert any(ipaddress.ip_address(client) in network for network in listen.networks)
     for client in ("198.51.100.1", "100.64.0.1", "2001:db8::1"):
         assert not any(ipaddress.ip_address(client) in network for network in listen.networks)
