@@ -77,7 +77,16 @@ def read_message(
 
     If `reverse_path` is None, the Return-Path field gives it. Raises `UnreadableError`.
     """
-    content = _read_content(path, limit)
+    return analyse_content(path, _read_content(path, limit), judge, recipient=recipient, reverse_path=reverse_path)
+
+
+def analyse_content(
+    path: Path, content: bytes, judge: Judge, *, recipient: str | None, reverse_path: bytes | None
+) -> ExplainedMessage:
+    """Analyses the content of a message, which is called `path`.
+
+    If `reverse_path` is None, the Return-Path field gives it.
+    """
     has_lf_line_ends = b"\r\n" not in content and b"\n" in content
     if has_lf_line_ends:
         # A file with local line ends; on the wire lines end with CRLF.

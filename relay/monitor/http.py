@@ -27,6 +27,8 @@ _SERVER = "smtp-dedup-relay"
 """The value of the `Server` field, by which `relay check` recognises a running relay."""
 _LAST_ANSWERS = 1.0
 """Seconds for which shutdown waits for running requests."""
+LARGEST_REQUEST = 4 * 1024 * 1024
+"""Bytes of the body of a request: two messages of 1 MiB in a form, and the rest of it."""
 OPEN_PATHS = ("/metrics", "/livez", "/readyz")
 """What everyone who reaches the server may read, by default."""
 _HEADER = {
@@ -73,7 +75,7 @@ class HttpServer:
         self._metrics = metrics
         self._state = state
         self._connections = connections or HttpConnections()
-        app = web.Application(middlewares=[self._connections.note_request])
+        app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[self._connections.note_request])
         self._page = page
         handlers = (self._get_metrics, self._get_livez, self._get_readyz)
         for path, handler in zip(OPEN_PATHS, handlers, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -61,22 +62,7 @@ class Metrics:
             registry=registry,
         )
         self._messages = {reply: messages.labels(reply) for reply in (*_REPLIES.values(), ABORTED)}
-        repeats = Counter(
-            "smtp_dedup_repeats",
-            "Recipients of repeats, by the rule that matched and by outcome.",
-            ["rule", "outcome"],
-            registry=registry,
-        )
-        interrupted = Counter(
-            "smtp_dedup_interrupted_repeats",
-            "Recipients of equal messages that are no repeats because another mail of the sender came in between, by "
-            "the consecutive rule that matched.",
-            ["rule"],
-            registry=registry,
-        )
-        self._repeats_of_rules, self._interrupted_of_rules = repeats, interrupted
-        self._repeats: dict[tuple[str, Outcome], Counter] = {}
-        self._interrupted: dict[str, Counter] = {}
+        self._create_counters_of_rules(registry)
         self.add_rules(rules)
         self.duplicate_age = Histogram(
             "smtp_dedup_duplicate_age_seconds",
@@ -202,9 +188,34 @@ class Metrics:
             "smtp_dedup_upstream_up", "1 if the last attempt to reach the upstream succeeded.", registry=registry
         )
 
+    def _create_counters_of_rules(self, registry: CollectorRegistry) -> None:
+        self._repeats_of_rules = Counter(
+            "smtp_dedup_repeats",
+            "Recipients of repeats, by the rule that matched and by outcome.",
+            ["rule", "outcome"],
+            registry=registry,
+        )
+        self._recipients_of_rules = Counter(
+            "smtp_dedup_rule_recipients",
+            "Recipients of judged messages, by the rule that matched.",
+            ["rule"],
+            registry=registry,
+        )
+        self._interrupted_of_rules = Counter(
+            "smtp_dedup_interrupted_repeats",
+            "Recipients of equal messages that are no repeats because another mail of the sender came in between, by "
+            "the consecutive rule that matched.",
+            ["rule"],
+            registry=registry,
+        )
+        self._repeats: dict[tuple[str, Outcome], Counter] = {}
+        self._interrupted: dict[str, Counter] = {}
+        self._matched: dict[str, Counter] = {}
+
     def add_rules(self, rules: Iterable[str]) -> None:
         """Adds the label sets of rules. Those of rules that are gone stay: counters go on until the end."""
         for rule in rules:
+            self._matched[rule] = self._recipients_of_rules.labels(rule)
             for outcome in (outcome for outcome in Outcome if outcome in REPEATS):
                 self._repeats[rule, outcome] = self._repeats_of_rules.labels(rule, outcome.value)
             if rule != DEFAULT:
@@ -222,6 +233,9 @@ class Metrics:
         self.message_seconds.observe(report.seconds)
         for outcome, count in report.counts().items():
             self._recipients[outcome].inc(count)
+        for rule, count in collections.Counter(ruling.rule for ruling in report.rulings.values()).items():
+            if rule in self._matched:  # else it is the reason of an exemption, such as a null reverse-path
+                self._matched[rule].inc(count)
         for recipient, result in report.results.items():
             if result.outcome in REPEATS:
                 self._repeats[report.rulings[recipient].rule, result.outcome].inc()
@@ -239,6 +253,10 @@ class Metrics:
     def repeats(self) -> dict[tuple[str, str], int]:
         """Returns the counts of recipients of repeats, by rule and outcome."""
         return {(rule, outcome.value): _count(counter) for (rule, outcome), counter in self._repeats.items()}
+
+    def matched(self) -> dict[str, int]:
+        """Returns the counts of recipients by the rule that matched."""
+        return {rule: _count(counter) for rule, counter in self._matched.items()}
 
     def page_login(self, outcome: LoginOutcome) -> None:
         """Counts a login to the page."""

@@ -33,6 +33,7 @@ ADVICE = {
     "messages": "`4xx`: clients try again; find the cause in `rcpt_refused` and the log. `aborted`: clients or a "
     "network that break off; compare with the time that the upstream takes.",
     "repeats": "A rule with far more repeats than before: try it with `relay explain` on two copies.",
+    "rule_recipients": "A rule that never matches although its mail came: try it with `relay explain`.",
     "interrupted_repeats": "Nothing. Many of them in one rule: its senders repeat states, as `consecutive` intends.",
     "duplicate_age_seconds": "Ages near `dedup.window`: later repeats pass. Lengthen the window, or that of the rule.",
     "message_seconds": "Slow replies: compare with `upstream_step_seconds`; the rest is the relay or its store.",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from relay.core.errors import StoreError
+from relay.monitor.http import LARGEST_REQUEST
 from relay.page.access import VISITOR, Refused
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-LARGEST_FORM = 4 * 1024 * 1024
+LARGEST_FORM = LARGEST_REQUEST
 """Bytes of the body of a request."""
 LOGIN = "/login"
 TOKEN_FIELD = "token"  # noqa: S105 - the name of a field

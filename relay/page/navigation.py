@@ -12,4 +12,9 @@ class Entry(NamedTuple):
     title: str
 
 
-ENTRIES = (Entry("/", "Overview"), Entry("/settings", "Settings"))
+ENTRIES = (
+    Entry("/", "Overview"),
+    Entry("/messages", "Messages"),
+    Entry("/rules", "Rules"),
+    Entry("/settings", "Settings"),
+)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
 from relay.logins.limits import LoginLimits
-from relay.page import live, overview, settings_page, static_files
+from relay.page import live, message, messages, overview, rules, settings_page, static_files
+from relay.page.access import Refused
 from relay.page.guard import LOGIN, Guard
 from relay.page.login import LoginPages
 from relay.page.rendering import Renderer
 from relay.page.sessions import Sessions
 from relay.page.tokens import FormTokens
+from relay.runtime.executor import Executor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from relay.logins.users import FileAuthenticator
     from relay.page.access import Access
     from relay.page.guard import Handler
     from relay.page.sources import Sources
 
-_PAGES = (overview, live, settings_page, static_files)
+_PAGES = (overview, live, messages, message, rules, settings_page, static_files)
 """Modules with a function `routes(site)`."""
+LONGEST_WORK = 10.0
+"""Seconds for a job outside the event loop, the wait for the jobs before it included."""
+T = TypeVar("T")
 
 
 class Site:
@@ -45,6 +50,7 @@ class Site:
         self._users = users
         tokens = FormTokens()
         sessions = Sessions(sources.clock)
+        self._thread = Executor("page", 1, LONGEST_WORK)
         self.renderer = Renderer(tokens, sources.host, needs_login=users is not None)
         self.guard = Guard(access, users, sessions, tokens, self.renderer)
         self._logins = (
@@ -65,8 +71,18 @@ class Site:
         """Returns a handler that only visitors of the page reach."""
         return self.guard.protect(handler)
 
+    async def work(self, job: Callable[[], T]) -> T:
+        """Runs a job outside the event loop, one at a time. Raises `Refused` if it takes too long."""
+        try:
+            return await self._thread.run(job)
+        except TimeoutError:
+            raise Refused(
+                f"This takes longer than {LONGEST_WORK:g} s.", "Use the command on the relay's host.", status=503
+            ) from None
+
     def close(self) -> None:
-        """Ends the streams of events, and the threads of logins."""
+        """Ends the streams of events, and the threads."""
         self.live.close()
+        self._thread.close()
         if self._users:
             self._users.close()

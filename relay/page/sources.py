@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from relay.core.trace import TraceStore
+    from relay.judge.judge import Judge
     from relay.monitor.metrics import Metrics
     from relay.monitor.recent_lines import RecentLines
+    from relay.records.pseudonyms import Pseudonyms
     from relay.settings import Loaded
 
 _T = TypeVar("_T")
@@ -28,6 +30,8 @@ class Sources:
 
     loaded: Callable[[], Loaded]
     """The settings in force."""
+    judge: Callable[[], Judge]
+    """The rules in force."""
     state: Callable[[], tuple[bool, Mapping[str, object]]]
     """Whether mail can flow, and the state of each part, as in `/readyz`."""
     load: Callable[[], Mapping[str, int]]
@@ -36,6 +40,8 @@ class Sources:
     warnings: RecentLines
     traces: TraceStore | None
     """None if no traces are kept."""
+    pseudonyms: Callable[[], Pseudonyms]
+    """How traces name addresses."""
     host: str
     """The name of this host."""
     now: Callable[[], float]

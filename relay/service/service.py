@@ -158,11 +158,13 @@ class Service:
     def _sources(self) -> Sources:
         return Sources(
             loaded=lambda: self.loaded,
+            judge=lambda: self.prepared.judge,
             state=self.state,
             load=self.load,
             metrics=self.metrics,
             warnings=self.warnings,
             traces=None,
+            pseudonyms=lambda: self.prepared.pseudonyms,
             host=hostname(),
             now=time.time,
             clock=time.monotonic,

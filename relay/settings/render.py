@@ -69,9 +69,7 @@ def effective_values(loaded: Loaded) -> Iterator[EffectiveValue]:
             # "240s" would become "4m": keep what the operator wrote.
             text = loaded.written.get(key, KEYS[key].default if value == defaults[section][name] else value)
             if value is not None or key != PASSWORD:
-                yield EffectiveValue(
-                    section, name, _toml(text), _one_line(loaded.provenance.get(key, "default")), _description(key)
-                )
+                yield EffectiveValue(section, name, _toml(text), _one_line(loaded.provenance[key]), _description(key))
 
 
 def effective_toml(loaded: Loaded) -> str:
@@ -94,12 +92,13 @@ def _effective_tables(loaded: Loaded) -> Iterator[str]:
         for each in found:
             source = f"preset {each.preset}" if each.preset else loaded.provenance.get(kind, "")
             source += f", in place of that of preset {each.replaces}" if each.replaces else ""
-            lines = [f"[[{kind}]]  # {_one_line(source)}", *_table_lines(each.table)]
+            lines = [f"[[{kind}]]  # {_one_line(source)}", *table_lines(each.table)]
             yield ""
             yield from (f"# {line}" if each.preset else line for line in lines)
 
 
-def _table_lines(table: RuleTable | IgnoreTable) -> Iterator[str]:
+def table_lines(table: RuleTable | IgnoreTable) -> Iterator[str]:
+    """Yields the keys of a rule or an ignore as TOML, without the line that begins its table."""
     for key, value in _given(table).items():
         if isinstance(value, dict):
             yield from (f"{key}.{_bare_key(name)} = {_toml_value(texts)}" for name, texts in value.items())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.errors import StoreError
 from relay.core.trace import RecipientTrace, Step, Trace, TraceCounts, TraceOutcome, TracePage, TraceQuery
+from relay.records.selection import bare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ class ListedTraces:
     def __init__(self, *traces: Trace) -> None:
         self.traces = list(traces)
         self.broken = ""
+        self.damaged = 0
         self.limits: list[int] = []
         """The limit of each call of `find`."""
         self.questions = 0
@@ -35,7 +37,7 @@ class ListedTraces:
         found = [trace for trace in sorted(self.traces, key=lambda each: -each.at) if _matches(trace, query)]
         first = int(start or 0)
         rest = len(found) > first + limit
-        return TracePage(tuple(found[first : first + limit]), str(first + limit) if rest else "")
+        return TracePage(tuple(found[first : first + limit]), str(first + limit) if rest else "", self.damaged)
 
     async def counts(self, since: float, step: float) -> Sequence[TraceCounts]:
         self._check()
@@ -56,7 +58,9 @@ class ListedTraces:
 
 
 def _matches(trace: Trace, query: TraceQuery) -> bool:
-    names = {trace.id, trace.message_id, trace.sender, *(each.recipient for each in trace.recipients)}
+    names = {trace.id, bare(trace.message_id), trace.sender, *(each.recipient for each in trace.recipients)}
+    for each in trace.recipients:
+        names.update((each.original.id, bare(each.original.message_id)) if each.original else ())
     return (
         (not query.names or bool(names & query.names))
         and (not query.outcomes or any(each.outcome in query.outcomes for each in trace.recipients))

@@ -18,6 +18,8 @@ from relay.monitor.recent_lines import RecentLines
 from relay.page.access import Access
 from relay.page.site import Site
 from relay.page.sources import Sources
+from relay.records.pseudonyms import Pseudonyms
+from relay.settings.rules import build_judge
 from relay.settings.sources import load
 
 if TYPE_CHECKING:
@@ -37,9 +39,11 @@ class PageServer:
     traces: ListedTraces = field(default_factory=ListedTraces)
     metrics: Metrics = field(default_factory=Metrics)
     warnings: RecentLines = field(default_factory=lambda: RecentLines(addresses=True))
+    pseudonyms: Pseudonyms = field(default_factory=lambda: Pseudonyms(b"secret", plain=False))
     ready: bool = True
     parts: dict[str, object] = field(default_factory=lambda: {"listener": "listening", "upstream": "up", "store": "up"})
     now: float = NOW
+    longest_query: float = 5.0
     port: int = 0
     client: aiohttp.ClientSession = None  # type: ignore[assignment]
     site: Site = None  # type: ignore[assignment]
@@ -48,10 +52,12 @@ class PageServer:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    def sources(self, flags: Mapping[str, str], environ: Mapping[str, str]) -> Sources:
-        loaded = load(None, flags, environ, user_id=0)
+    def sources(self, flags: Mapping[str, str], environ: Mapping[str, str], settings: Path | None = None) -> Sources:
+        loaded = load(settings, flags, environ, user_id=0)
+        judge = build_judge(loaded.settings)
         return Sources(
             loaded=lambda: loaded,
+            judge=lambda: judge,
             state=lambda: (self.ready, self.parts),
             load=lambda: {
                 "sessions": 3,
@@ -64,9 +70,11 @@ class PageServer:
             metrics=self.metrics,
             warnings=self.warnings,
             traces=self.traces,
+            pseudonyms=lambda: self.pseudonyms,
             host="relay.example.com",
             now=lambda: self.now,
             clock=lambda: self.now,
+            longest_query=self.longest_query,
         )
 
     async def get(self, path: str, **options: Any) -> tuple[int, str]:
@@ -87,13 +95,16 @@ async def page_server(
     environ: Mapping[str, str] | None = None,
     open_paths: tuple[str, ...] = ("/metrics", "/livez", "/readyz"),
     live_every: float = 3600,
+    settings_file: Path | None = None,
+    traces: ListedTraces | None = None,
+    longest_query: float = 5.0,
     **access: Any,
 ) -> AsyncIterator[PageServer]:
     """Starts a page. `users_file` gets the user `ada` with `PASSWORD`."""
-    page = PageServer()
+    page = PageServer(traces=traces or ListedTraces(), longest_query=longest_query)
     users = _authenticator(users_file) if users_file else None
     access_rules = Access(users is not None, **access)
-    page.site = site = Site(page.sources(flags or {}, environ or {}), access_rules, users, live_every)
+    page.site = site = Site(page.sources(flags or {}, environ or {}, settings_file), access_rules, users, live_every)
     server = HttpServer(page.metrics, lambda: (page.ready, page.parts), page=site, open_paths=open_paths)
     page.port = await server.start(HOST, 0)
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 THROUGH_PROXY = {"X-Forwarded-For": "198.51.100.9", "X-Forwarded-Proto": "https"}
-PAGES = ("/", "/settings")
+PAGES = ("/", "/messages", "/messages/0000000000a1", "/rules", "/settings")
 
 
 @pytest.fixture
