@@ -198,7 +198,7 @@ class AskedRecords:
 
     async def describe_copy(self, record: str, kept: str) -> str:
         """Returns where the copy of a record is, on the relay's host."""
-        path = f"/copies/{quote(record)}?kept={quote(kept)}"
+        path = f"/copies/{quote(record, safe='')}?kept={quote(kept, safe='')}"
         return printable(await self._relay.read("GET", path, FILES_LIMIT, lambda found: str(found["text"])))
 
 

@@ -103,7 +103,17 @@ class Target:
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds `-c`, `--store` and `--set`, and passes a `Target`: for commands about the store of a relay."""
-    return _add(command, [_CONFIG, _STORE, _SET], _find_target)
+
+    def find(config_file: Path | None, flags: Mapping[str, str]) -> Target:
+        from relay.settings.urls import MemoryUrl
+
+        target = _find_target(config_file, flags)
+        if isinstance(target.read, SettingsError) or not isinstance(target.read.settings.store.url, MemoryUrl):
+            return target
+        # Only a running relay has the store, even if a flag names it.
+        return Target(target.read.running_relay, target.read)
+
+    return _add(command, [_CONFIG, _STORE, _SET], find)
 
 
 def settings_target_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -125,7 +135,7 @@ def _find_target(config_file: Path | None, flags: Mapping[str, str]) -> Target:
         if config_file or flags or FILE_VARIABLE in os.environ:
             raise
         return Target(default_socket(os.environ), error)
-    return Target(loaded.running_relay, loaded)
+    return Target(None if loaded.is_of_flags else loaded.running_relay, loaded)
 
 
 def _load(config_file: Path | None, flags: Mapping[str, str]) -> Loaded:

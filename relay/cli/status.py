@@ -46,7 +46,8 @@ async def _show(target: Target, as_json: bool) -> bool:
 
     if target.socket is None:
         raise UnavailableError(
-            "these settings name no running relay: admin.socket is empty; name it with --set admin.socket=PATH"
+            "these settings name no running relay: admin.socket is empty, or a flag sets something else; name its "
+            "socket with --set admin.socket=PATH"
         )
     try:
         async with running_relay(target.socket) as relay:

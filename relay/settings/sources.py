@@ -16,7 +16,7 @@ from relay.core.errors import SettingsError
 from relay.settings import errors as problems
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
 from relay.settings.secret_files import secret_file_warnings
-from relay.settings.urls import MemoryUrl, SqliteUrl, has_password
+from relay.settings.urls import SqliteUrl, has_password
 from relay.settings.warnings import warnings
 
 if TYPE_CHECKING:
@@ -77,16 +77,16 @@ class Loaded:
     """The settings file that was read."""
 
     @property
-    def running_relay(self) -> Path | None:
-        """The socket of the running relay that has these settings; None if there is none to ask.
+    def is_of_flags(self) -> bool:
+        """Whether a flag sets anything but `admin.socket`: then the user means no running relay."""
+        return any(source.startswith("flag") for key, source in self.provenance.items() if key != ADMIN_SOCKET)
 
-        A flag asks for other settings than those of the running relay, except for claims in its memory. So does a file
-        that is not the service's, unless it sets `admin.socket`.
+    @property
+    def running_relay(self) -> Path | None:
+        """The socket of the running relay, if there is one to ask.
+
+        A file that is not the service's names another relay, and one without a socket unless it sets `admin.socket`.
         """
-        if not isinstance(self.settings.store.url, MemoryUrl) and any(
-            source.startswith("flag") for key, source in self.provenance.items() if key != ADMIN_SOCKET
-        ):
-            return None
         named = self.settings.admin.socket
         if named or self.provenance[ADMIN_SOCKET] != "default" or self.file not in {None, DEFAULT_FILE}:
             return named

@@ -272,6 +272,8 @@ def test_config_shows_the_settings_in_force_without_passwords(service: SharedRel
     assert (store.startswith("redis://"), "# environment RELAY_STORE__URL" in shown.stdout) == (True, True)
     shown = call(service, "config", "--set", "dedup.window=1h")
     assert tomllib.loads(shown.stdout)["store"]["url"].startswith("sqlite:")
+    shown = call(service, "config", "--store", "memory:")
+    assert tomllib.loads(shown.stdout)["store"]["url"] == "memory:"
 
 
 def test_check_tests_what_the_relay_uses(service: SharedRelay) -> None:

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 from parts.counted_relay import addresses
 from parts.logged import wait_messages
-from parts.ports import HOST
 from parts.relay_process import Finished
 from parts.waiting import until_told
 
@@ -39,18 +38,16 @@ class Installation:
         self.store = store
         self.folder = folder
         self.settings: dict[str, object] = {"record.secret_file": f"{folder}/record.key", "store.timeout": "20s"}
-        self.http = ""
+        if store == "memory:":
+            self.settings["admin.socket"] = f"{folder}/admin.sock"
 
     async def start_relay(self) -> CountedRelay:
-        relay = await self._start_counted(upstream=self._peer.url, store=self.store, settings=self.settings)
-        self.http = f"{HOST}:{relay.process.http_port}"
-        return relay
+        return await self._start_counted(upstream=self._peer.url, store=self.store, settings=self.settings)
 
     async def run(self, command: str, *arguments: str) -> Finished:
         """Runs a command in a thread of this process, which is faster than a process."""
         settings = self.settings | {
             "store.url": self.store,
-            "http.address": self.http,
             "upstream.url": self._peer.url,
             "upstream.patience": "0s",
         }
