@@ -4,6 +4,8 @@
 # mmdebstrap, and .venv. Prints one line for each test. MIRROR= names another mirror than Debian's.
 set -eu
 cd "$(dirname "$0")/../.."
+# Mounts of its own, which end with it.
+[ "${HOST_TEST_MOUNTS:-}" ] || exec env HOST_TEST_MOUNTS=own unshare --mount "$0" "$@"
 
 for needed in systemd-nspawn mmdebstrap; do
     command -v "$needed" >/dev/null || {
@@ -13,12 +15,15 @@ for needed in systemd-nspawn mmdebstrap; do
 done
 mkdir -p build
 group=/sys/fs/cgroup/cpu/smtp-dedup-relay-host-test.$$
+# In memory: a disk that other programs keep busy would be measured, not the relay.
 work=$(mktemp -d)
+mount -t tmpfs -o size=3g none "$work"
 end() {
-    rm -rf "$work"
+    umount "$work" && rmdir "$work"
     [ ! -e "$group" ] || find "$group" -depth -type d -exec rmdir {} +
 }
 trap end EXIT
+trap 'exit 1' INT TERM HUP
 
 # Writes the package of the first argument to the second one, under a version that is lower than any other.
 make_older() {

@@ -127,6 +127,8 @@ class RunningRelay:
     async def _check(self, answer: aiohttp.ClientResponse) -> None:
         """Raises `AdminError` unless a relay with the same API answers, and does what was asked."""
         api = answer.headers.get(API_FIELD)
+        if api is None and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise AdminError(f"{self._name} answers too many commands at this moment; try again")
         if api is None:
             raise self._not_a_relay()
         if api != API or answer.status == HTTPStatus.NOT_FOUND:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import Envelope
 from relay.core.reply import UNREACHABLE
-from relay.service.build import build_upstream, plan_upstream
+from relay.service.build_upstream import build_upstream, plan_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,7 +15,7 @@ from relay.check.listening import addresses, bind_error, held_by_relay, listen_r
 from relay.check.store import check_store
 from relay.check.upstream import UpstreamTest
 from relay.runtime.executor import Executor
-from relay.service.build import build_target
+from relay.service.build_upstream import build_target
 from relay.settings.urls import MaildirUrl
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,17 +28,26 @@ Examples:
   relay user add avideo --file /var/lib/smtp-dedup-relay/users
   echo 'the password' | relay user add avideo --from @example.org
   relay user list
+  relay user add ada --page
 Exit status: 0 done, 1 there is no such user or the file cannot be used,
 78 the settings are wrong.""",
 )
 def user() -> None:
-    """Manage the users who may log in with auth.mode = "file". A running relay uses a changed file at once.
+    """Manage the users who may log in with auth.mode = "file", and with --page those who may open the web page.
+
+    A running relay uses a changed file at once.
 
     The file holds argon2 hashes, not passwords. A new one has mode 600 and, if root writes it, the owner of its folder.
     """
 
 
 def _file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that name a users file, and passes its path as `file`."""
+
+    @functools.wraps(command)
+    def with_file(path: Path | None, config_file: Path | None, *, page: bool, **options: Any) -> None:
+        command(file=path or _named_file(config_file, "http.users_file" if page else "auth.users_file"), **options)
+
     config = click.option(
         "-c",
         "--config",
@@ -49,7 +59,11 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
     users = click.option(
         "--file", "path", metavar="FILE", type=click.Path(path_type=Path), help="The users file.  [auth.users_file]"
     )
-    return users(config(command))
+    page = click.option("--page", is_flag=True, help="The users of the web page: the file in http.users_file.")
+    decorated: Callable[..., None] = with_file
+    for option in (page, users, config):
+        decorated = option(decorated)
+    return decorated
 
 
 @user.command(epilog="\b\nExample:\n  relay user add avideo --file /var/lib/smtp-dedup-relay/users --from @example.org")
@@ -62,7 +76,7 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
     help="A sender address that the user may use, or a domain. Can be repeated.  [default: those before, else all]",
 )
 @_file_options
-def add(name: str, senders: tuple[str, ...], config_file: Path | None, path: Path | None) -> None:
+def add(name: str, senders: tuple[str, ...], file: Path) -> None:
     """Add a user, or change the password of one.
 
     Asks for the password on a terminal, else reads it from the first line of stdin. No flag takes it, because every
@@ -77,7 +91,6 @@ def add(name: str, senders: tuple[str, ...], config_file: Path | None, path: Pat
             check_sender(sender)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    file = _users_file(path, config_file)
     hashed = hash_password(_password())
     existed = False
 
@@ -94,9 +107,8 @@ def add(name: str, senders: tuple[str, ...], config_file: Path | None, path: Pat
 @user.command(epilog="\b\nExample:\n  relay user remove avideo --file /var/lib/smtp-dedup-relay/users")
 @click.argument("name")
 @_file_options
-def remove(name: str, config_file: Path | None, path: Path | None) -> None:
+def remove(name: str, file: Path) -> None:
     """Remove a user. Sessions that have logged in already go on."""
-    file = _users_file(path, config_file)
 
     def change(users: dict[str, User]) -> None:
         if users.pop(name, None) is None:
@@ -109,11 +121,10 @@ def remove(name: str, config_file: Path | None, path: Path | None) -> None:
 @user.command("list", epilog="\b\nExample:\n  relay user list --file /var/lib/smtp-dedup-relay/users")
 @click.argument("name", required=False)
 @_file_options
-def list_users(name: str | None, config_file: Path | None, path: Path | None) -> None:
+def list_users(name: str | None, file: Path) -> None:
     """List the users and the sender addresses of each."""
     from relay.logins.users_file import read_users
 
-    file = _users_file(path, config_file)
     try:
         users = read_users(file)
     except (OSError, ValueError) as error:
@@ -125,17 +136,16 @@ def list_users(name: str | None, config_file: Path | None, path: Path | None) ->
             click.echo(f"{printable(each.name)}  {', '.join(each.senders) or 'any sender'}")
 
 
-def _users_file(path: Path | None, config_file: Path | None) -> Path:
-    """Returns the file that `--file` names, else the one in the settings."""
-    if path is not None:
-        return path
+def _named_file(config_file: Path | None, key: str) -> Path:
+    """Returns the users file that a setting names."""
     import os
 
     from relay.settings import load
 
-    named = load(config_file, {}, os.environ).settings.auth.users_file
+    settings = load(config_file, {}, os.environ).settings
+    named = settings.http.users_file if key.startswith("http") else settings.auth.users_file
     if named is None:
-        raise click.UsageError("No users file: give --file FILE, or set auth.users_file.")
+        raise click.UsageError(f"No users file: give --file FILE, or set {key}.")
     return named
 
 

@@ -33,6 +33,13 @@ NO_COMMANDS = Event(
     {"path": "the socket"} | ERROR_FIELD,
 )
 DRAINING = Event("draining", INFO, _LOG, "Nothing. Running transactions may finish, for `limits.drain` at most.")
+ENDED_AT_ONCE = Event(
+    "ended at once by a second signal",
+    WARNING,
+    _LOG,
+    "Send one signal, and wait for `limits.drain`: clients in the middle of a message must send it again.",
+    {"signal": "the second one"},
+)
 ENDED = Event("ended", INFO, _LOG, "Nothing.")
 PART_TIMED_OUT = Event(
     "a part did not end in time",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -17,7 +18,6 @@ from relay.service.service import Service
 from relay.service.signals import handled_signals
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from relay.monitor.log_writer import LogWriter
@@ -68,7 +68,11 @@ async def serve(
 
     reloads = Reloads(service, load, manager, log_writer)
     background = Tasks()
-    with handled_signals(lambda: service.loaded.settings.limits.drain + _FORCE_AFTER, reloads.request) as stop:
+
+    def drain_limit() -> float:
+        return service.loaded.settings.limits.drain + _FORCE_AFTER
+
+    with handled_signals(drain_limit, reloads.request, log_writer.stop) as stop:
         try:
             await service.start(inherited)
             await admin.start(inherited.get("admin", ()))
@@ -99,6 +103,11 @@ def _inherited_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
         raise SettingsError(
             'the service manager passed a socket "smtps", which needs tls.certificate or tls.self_signed = true; set '
             "one of them, or stop that socket unit"
+        )
+    if any(each.family != socket.AF_UNIX for each in found.get("admin", ())):
+        raise SettingsError(
+            'the service manager passed a socket "admin" that is no Unix socket, so everyone who can connect could '
+            "command the relay; write ListenStream= with a path, and SocketMode=0660, in its socket unit"
         )
     return found
 

@@ -10,12 +10,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.events.service import SIGNAL_IGNORED
+from relay.events.service import ENDED_AT_ONCE, SIGNAL_IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _END = (signal.SIGTERM, signal.SIGINT)
+_LAST_WORDS = 0.2
+"""Seconds for the log line of a second signal. The reader of the log may have stalled."""
 _LOGGED_ONLY = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -26,19 +28,25 @@ def ignore_other_signals() -> None:
 
 
 @contextlib.contextmanager
-def handled_signals(limit: Callable[[], float], reload: Callable[[], None]) -> Iterator[asyncio.Event]:
+def handled_signals(
+    limit: Callable[[], float], reload: Callable[[], None], write_log: Callable[[float], None]
+) -> Iterator[asyncio.Event]:
     """Handles signals in a `with` block of the running loop. Yields the event that SIGTERM and SIGINT set.
 
     The process ends at once, with status 1, at a second one of them, at any after the block, and as many seconds after
-    the first one as `limit` returns then. SIGHUP calls `reload` in the loop. SIGUSR1 and SIGUSR2 are only logged.
+    the first one as `limit` returns then. A second one is logged: `write_log` writes the lines that wait, for so many
+    seconds at most. SIGHUP calls `reload` in the loop. SIGUSR1 and SIGUSR2 are only logged.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     ending = False
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object) -> None:
         nonlocal ending
         if ending:
+            _end_by_force(_LAST_WORDS)
+            ENDED_AT_ONCE.log(signal=signal.Signals(number).name)
+            write_log(_LAST_WORDS)
             os._exit(1)
         ending = True
         _end_by_force(limit())

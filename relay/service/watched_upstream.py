@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from relay.core.errors import LoginRefused, UpstreamError
 from relay.events.upstream import UPSTREAM_DOWN, UPSTREAM_SILENT, UPSTREAM_UP
 from relay.runtime.tasks import run_within
-from relay.service.build import build_upstream
+from relay.service.build_upstream import build_upstream
 from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
     from relay.monitor.metrics import Metrics
-    from relay.service.build import UpstreamPlan
+    from relay.service.build_upstream import UpstreamPlan
 
 _FIRST_PROBE = 5.0
 """Seconds within which a new upstream should say what it offers, before clients use it."""

@@ -69,7 +69,9 @@ def effective_values(loaded: Loaded) -> Iterator[EffectiveValue]:
             # "240s" would become "4m": keep what the operator wrote.
             text = loaded.written.get(key, KEYS[key].default if value == defaults[section][name] else value)
             if value is not None or key != PASSWORD:
-                yield EffectiveValue(section, name, _toml(text), _one_line(loaded.provenance[key]), _description(key))
+                yield EffectiveValue(
+                    section, name, _toml(text), _one_line(loaded.provenance.get(key, "default")), _description(key)
+                )
 
 
 def effective_toml(loaded: Loaded) -> str:

@@ -48,6 +48,10 @@ def test_systemd_restarts_it_always_unless_the_settings_are_wrong() -> None:
     assert values["RestartPreventExitStatus"] == str(EX_CONFIG)
 
 
+def test_no_start_of_a_process_makes_the_shared_socket_block_the_others() -> None:
+    assert unit()["NonBlocking"] == "yes"
+
+
 def test_systemd_waits_for_every_drain_without_a_warning() -> None:
     assert int(unit()["TimeoutStopSec"]) > LONG_DRAIN
 

@@ -47,6 +47,10 @@ def test_the_file_is_that_of_the_settings(file: Path, tmp_path: Path) -> None:
     settings.write_text(f'[auth]\nmode = "file"\nusers_file = "{file}"\n')
     assert call("add", "anna", "-c", str(settings), stdin="x\n").exit_code == 0
     assert list(read_users(file)) == ["anna"]
+    of_page = tmp_path / "page"
+    settings.write_text(f'[http]\nusers_file = "{of_page}"\n')
+    assert call("add", "ada", "--page", "-c", str(settings), stdin="x\n").exit_code == 0
+    assert list(read_users(of_page)) == ["ada"]
     settings.write_text("[auth]\nmode = 3\n")
     assert call("list", "-c", str(settings)).exit_code == 78
 
@@ -75,6 +79,7 @@ def test_without_a_file_the_command_says_what_to_give() -> None:
     result = call("list")
     assert result.exit_code == 2
     assert "give --file FILE, or set auth.users_file" in result.stderr
+    assert "give --file FILE, or set http.users_file" in call("list", "--page").stderr
 
 
 @pytest.mark.parametrize("command", [[], ["add"], ["remove"], ["list"]])

@@ -131,6 +131,14 @@ async def test_a_log_whose_reader_has_stalled(peer: ScriptedPeer) -> None:
         assert await ends_within(relay, DRAIN) == 0
 
 
+async def test_a_second_signal_leaves_a_line_in_the_log(start_relay: StartRelay, peer: ScriptedPeer) -> None:
+    relay = await start_relay(upstream=peer.url)
+    for number in (signal.SIGTERM, signal.SIGINT):  # two equal ones would be one if they are at once
+        os.kill(relay.pid, number)
+    assert await relay.wait() == 1
+    assert '"event": "ended at once by a second signal", "signal": "SIG' in relay.stderr()
+
+
 async def test_a_second_signal_while_the_reader_of_the_log_has_stalled(peer: ScriptedPeer) -> None:
     async with stalled_reader(peer, **{"limits.drain": "60s"}) as (relay, _):
         peer.on(Step.DOT, hang(), times=None)

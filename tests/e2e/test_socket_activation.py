@@ -18,6 +18,8 @@ from parts.ports import HOST, free_port
 from parts.relay_process import RelayProcess
 from parts.waiting import LONGEST, until
 
+from relay.admin.client import running_relay
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -155,6 +157,8 @@ async def test_each_socket_is_served_by_its_name(peer: ScriptedPeer, tmp_path: P
     path = str(tmp_path / "smtp.sock")
     sockets = [("smtp", listening()), ("smtp", listening(path)), ("smtps", listening()), ("http", listening())]
     ports = [each.getsockname()[1] for _, each in (sockets[0], *sockets[2:])]
+    admin = tmp_path / "admin.sock"
+    sockets.append(("admin", listening(str(admin))))
     flags = ("--upstream", peer.url, "--set", "tls.self_signed=true")
     async with Managed(tmp_path, sockets, *flags) as relay:
         assert (await send(ports[0], b"a@example.test", [b"b@example.test"], mail(1))).final.code == 250
@@ -166,6 +170,8 @@ async def test_each_socket_is_served_by_its_name(peer: ScriptedPeer, tmp_path: P
             assert client.greeting.code == 220
         async with aiohttp.ClientSession() as web, web.get(f"http://{HOST}:{ports[2]}/livez") as response:
             assert response.status == 200
+        async with running_relay(admin) as found:
+            assert (await found.json("GET", "/status", 10.0))["listening"]["admin"] == str(admin)
         await until(lambda: "serving" in relay.log.read_text(), "the line in the log")
         text = relay.log.read_text()
         assert f'"listen": "{HOST}:{ports[0]}, unix:{path}"' in text
@@ -182,6 +188,7 @@ async def test_each_socket_is_served_by_its_name(peer: ScriptedPeer, tmp_path: P
             'is called "relay.socket"; write FileDescriptorName= in its socket unit, with one of smtp, smtps',
         ),
         ("smtps", 'passed a socket "smtps", which needs tls.certificate'),
+        ("admin", 'passed a socket "admin" that is no Unix socket'),
     ],
 )
 async def test_a_socket_that_cannot_be_served_is_an_error(

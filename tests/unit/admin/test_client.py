@@ -117,3 +117,8 @@ async def test_a_user_who_may_not_connect_hears_what_to_do(path: Path) -> None:
     assert error.startswith(
         f"admin.socket {path}: permission denied; use sudo, or join the group {group} (usermod -aG "
     )
+
+
+async def test_a_command_too_many_hears_that_it_may_try_again(path: Path) -> None:
+    with listening(path, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"):
+        assert "answers too many commands at this moment; try again" in await error_of(path)

@@ -130,3 +130,10 @@ def test_a_process_ends_while_a_thread_hangs() -> None:
         [sys.executable, "-c", _HANGS_AND_ENDS], capture_output=True, text=True, timeout=20, check=True
     )
     assert ended.stdout == "gave up\n"
+
+
+async def test_work_that_comes_after_the_close_is_done_all_the_same() -> None:
+    executor = Executor("test", 1)
+    assert await executor.run(lambda: 1) == 1
+    executor.close()
+    assert [await executor.run(lambda: 2), await executor.run(lambda: 3)] == [2, 3]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.core.errors import SettingsError
-from relay.service.build import build_target
+from relay.service.build_upstream import build_target
 from relay.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from parts.peer import ScriptedPeer
 from parts.ports import HOST
 
 from relay.core.errors import UpstreamDown, UpstreamRefused
-from relay.service.build import public_name
+from relay.service.build_upstream import public_name
 from relay.upstream.connect import Target, connect
 
 if TYPE_CHECKING:
