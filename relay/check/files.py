@@ -64,25 +64,25 @@ def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], reme
 
 
 def check_users(settings: Settings) -> Iterator[Finding]:
-    """Tests the file against which logins are verified, if there is one."""
+    """Tests the files against which logins of clients, and to the web page, are verified."""
+    if settings.auth.users_file and settings.auth.mode == "file":
+        yield _check_users("auth.users_file", settings.auth.users_file, "client")
+    if settings.http.users_file:
+        yield _check_users("http.users_file", settings.http.users_file, "visitor")
+
+
+def _check_users(key: str, path: Path, who: str) -> Finding:
     from relay.logins.users_file import read_users
 
-    path = settings.auth.users_file
-    if path is None or settings.auth.mode != "file":
-        return
     try:
         users = read_users(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         remedy = f"write it with relay user add NAME --file {path}, readable for the relay's user"
-        yield Finding("auth.users_file", f"{path}: {reason}", remedy)
-        return
+        return Finding(key, f"{path}: {reason}", remedy)
     if users:
-        yield Finding("auth.users_file", f"{path} has {len(users)} {'user' if len(users) == 1 else 'users'}")
-    else:
-        yield Caution(
-            "auth.users_file", f"{path} has no users, so no client can log in", "relay user add NAME adds one"
-        )
+        return Finding(key, f"{path} has {len(users)} {'user' if len(users) == 1 else 'users'}")
+    return Caution(key, f"{path} has no users, so no {who} can log in", f"relay user add NAME --file {path} adds one")
 
 
 def check_secret(settings: Settings) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def size(octets: float) -> str:
     """Returns a number of bytes with its unit, such as `1.5 MiB`."""
     for unit, name in _SIZES:
         if octets >= unit:
-            return f"{octets / unit:.1f} {name}"
+            return f"{octets / unit:.1f}".removesuffix(".0") + f" {name}"
     return f"{octets:.0f} B"
 
 

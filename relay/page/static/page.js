@@ -56,5 +56,7 @@ function follow(root) {
 }
 
 showLocalTimes(document);
+document.querySelector("[data-zone]").textContent =
+  `Times are in your zone, ${Intl.DateTimeFormat().resolvedOptions().timeZone}. Point at one for UTC.`;
 const live = document.querySelector("[data-live]");
 if (live) follow(live);

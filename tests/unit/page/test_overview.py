@@ -120,6 +120,6 @@ def test_numbers_have_units() -> None:
     assert [duration(each) for each in (0, 0.034, 1.5, 34, 90, 7200, 200000)] == [
         *("0 s", "34 ms", "1.5 s", "34 s", "1.5 min", "2 h", "2.3 d")
     ]
-    assert [size(each) for each in (12, 1536, 5 * 1024**2)] == ["12 B", "1.5 KiB", "5.0 MiB"]
+    assert [size(each) for each in (12, 1536, 5 * 1024**2)] == ["12 B", "1.5 KiB", "5 MiB"]
     assert [share(*each) for each in ((0, 0), (0, 4), (1, 3), (3, 3))] == ["none", "0 %", "33.3 %", "100 %"]
     assert count(1234567) == "1,234,567"
