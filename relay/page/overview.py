@@ -51,6 +51,7 @@ async def present_values(sources: Sources) -> dict[str, Any]:
     return {
         "ready": ready,
         "parts": parts,
+        "listening": sources.listening(),
         "load": sources.load(),
         "settings": sources.loaded().settings,
         "rules": top_rules(sources),

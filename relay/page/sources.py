@@ -34,6 +34,8 @@ class Sources:
     """The rules in force."""
     state: Callable[[], tuple[bool, Mapping[str, object]]]
     """Whether mail can flow, and the state of each part, as in `/readyz`."""
+    listening: Callable[[], str]
+    """The address for SMTP clients."""
     load: Callable[[], Mapping[str, int]]
     """What the relay holds now: `Service.load`."""
     metrics: Metrics

@@ -160,6 +160,7 @@ class Service:
             loaded=lambda: self.loaded,
             judge=lambda: self.prepared.judge,
             state=self.state,
+            listening=lambda: self.address,
             load=self.load,
             metrics=self.metrics,
             warnings=self.warnings,

@@ -59,6 +59,7 @@ class PageServer:
             loaded=lambda: loaded,
             judge=lambda: judge,
             state=lambda: (self.ready, self.parts),
+            listening=lambda: "127.0.0.1:2525",
             load=lambda: {
                 "sessions": 3,
                 "upstream_connections": 1,
