@@ -57,6 +57,17 @@ def service() -> Iterator[SharedRelay]:
             yield started
 
 
+@pytest.fixture(scope="module")
+def in_memory() -> Iterator[SharedRelay]:
+    """A relay with its store in memory, and a settings file."""
+    relay = serving("memory:")
+    file = relay.state / "relay.toml"
+    file.write_text('[dedup]\nwindow = "10m"\n')
+    relay.arguments += ["-c", str(file)]
+    with relay:
+        yield relay
+
+
 async def suppress(relay: SharedRelay, content: bytes) -> None:
     for _ in range(2):
         assert (await send(relay.port, b"s@example.test", [ALICE, BOB], content)).ok
@@ -101,17 +112,16 @@ def test_forget_frees_acceptances_in_its_store(service: SharedRelay) -> None:
     assert call(service, "forget", "--all").stdout == "forgot 3 acceptances\n"
 
 
-def test_a_store_in_memory_is_reached_through_the_relay_only() -> None:
-    with serving("memory:") as relay:
-        asyncio.run(suppress(relay, b"Subject: m\r\n\r\nx\r\n"))
-        for flags in ((), ("--store", "memory:")):
-            assert len(call(relay, "suppressed", *flags).stdout.splitlines()) == 1
-        assert call(relay, "forget", "--all").stdout == "forgot 2 acceptances\n"
-        assert asyncio.run(relay.get("/records?age=60"))[0] == 404
-    shown = call(relay, "suppressed", "--store", "memory:")
+def test_a_store_in_memory_is_reached_through_the_relay_only(in_memory: SharedRelay, tmp_path: Path) -> None:
+    asyncio.run(suppress(in_memory, b"Subject: m\r\n\r\nx\r\n"))
+    for flags in ((), ("--store", "memory:")):
+        assert len(call(in_memory, "suppressed", *flags).stdout.splitlines()) == 1
+    assert call(in_memory, "forget", "--all").stdout == "forgot 2 acceptances\n"
+    assert asyncio.run(in_memory.get("/records?age=60"))[0] == 404
+    shown = call(in_memory, "suppressed", "--store", "memory:", RUNTIME_DIRECTORY=str(tmp_path))
     assert shown.exit_code == 1
     assert shown.stderr.endswith(
-        f"error: store.url memory: is in the memory of a running relay, and none answers on admin.socket {relay.state}"
+        f"error: store.url memory: is in the memory of a running relay, and none answers on admin.socket {tmp_path}"
         "/admin.sock; start it, or name its socket with --set admin.socket=PATH\n"
     )
     shown = CliRunner().invoke(main, ["suppressed", "--store", "memory:"])
@@ -305,33 +315,29 @@ def test_check_names_the_user_of_the_service() -> None:
     assert other_user("nobody-of-this-name") == ""
 
 
-def test_a_settings_file_that_has_changed_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "relay.toml"
-    file.write_text('[dedup]\nwindow = "10m"\n')
-    relay = serving("memory:")
-    relay.arguments += ["-c", str(file)]
-    with relay:
-        assert call(relay, "config").stderr == ""
-        file.write_text(f'[dedup]\nwindow = "1h"\n[auth]\nmode = "file"\nusers_file = "{tmp_path}/absent"\n')
-        changed = f"{file} has changed since the relay read it: auth.mode, auth.users_file, dedup.window"
-        shown = call(relay, "config")
-        assert shown.stderr == f"note: {changed}; reload (systemctl reload smtp-dedup-relay)\n"
-        assert tomllib.loads(shown.stdout)["dedup"]["window"] == "10m"
-        shown = call(relay, "check")
-        assert shown.exit_code == 1
-        assert f"warn  settings: {changed}\n      to fix: reload (systemctl reload smtp-dedup-relay)" in shown.stdout
-        assert f"FAIL  auth.users_file: {tmp_path}/absent: No such file or directory\n" in shown.stdout
-        file.write_text('[store]\ntimeout = "2s"\n[dedup]\nwindow = "1h"\n')
-        assert call(relay, "config").stderr.endswith(
-            "reload (systemctl reload smtp-dedup-relay), and restart (systemctl restart smtp-dedup-relay) for "
-            "store.timeout\n"
-        )
-        file.write_text("[dedup]\nwindw = 1\n")
-        shown = call(relay, "check")
-        assert shown.exit_code == 78
-        assert f"error: dedup.windw (file {file}): " in shown.stderr
-        assert "ok    store.url" in shown.stdout
-        assert "note: the settings on disk are wrong, and not in force: dedup.windw" in call(relay, "config").stderr
+def test_a_settings_file_that_has_changed_is_named(in_memory: SharedRelay) -> None:
+    relay, file = in_memory, in_memory.state / "relay.toml"
+    assert call(relay, "config").stderr == ""
+    file.write_text(f'[dedup]\nwindow = "1h"\n[auth]\nmode = "file"\nusers_file = "{relay.state}/absent"\n')
+    changed = f"{file} has changed since the relay read it: auth.mode, auth.users_file, dedup.window"
+    shown = call(relay, "config")
+    assert shown.stderr == f"note: {changed}; reload (systemctl reload smtp-dedup-relay)\n"
+    assert tomllib.loads(shown.stdout)["dedup"]["window"] == "10m"
+    shown = call(relay, "check")
+    assert shown.exit_code == 1
+    assert f"warn  settings: {changed}\n      to fix: reload (systemctl reload smtp-dedup-relay)" in shown.stdout
+    assert f"FAIL  auth.users_file: {relay.state}/absent: No such file or directory\n" in shown.stdout
+    file.write_text('[store]\ntimeout = "2s"\n[dedup]\nwindow = "1h"\n')
+    assert call(relay, "config").stderr.endswith(
+        "reload (systemctl reload smtp-dedup-relay), and restart (systemctl restart smtp-dedup-relay) for "
+        "store.timeout\n"
+    )
+    file.write_text("[dedup]\nwindw = 1\n")
+    shown = call(relay, "check")
+    assert shown.exit_code == 78
+    assert f"error: dedup.windw (file {file}): " in shown.stderr
+    assert "ok    store.url" in shown.stdout
+    assert "note: the settings on disk are wrong, and not in force: dedup.windw" in call(relay, "config").stderr
 
 
 @pytest.mark.parametrize("path", ["/check", "/release"])
