@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from relay.core.login import Authenticator
     from relay.core.report import Reporter
     from relay.judge.judge import Judge
+    from relay.records.copy_keeper import CopyKeeper
     from relay.records.pseudonyms import Pseudonyms
-    from relay.records.writer import RecordWriter
     from relay.runtime.executor import Executor
     from relay.runtime.memory import MemoryBudget
+    from relay.trace.writer import TraceWriter
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Policy:
     hostname: str
     received_field: bool
     """Whether to add a `Received` field."""
+    traces_all: bool = True
+    """Whether messages leave a trace that are no repeats."""
+    traces_subjects: bool = False
+    """Whether traces contain subjects."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,10 @@ class Dependencies:
     executors: Executors
     memory: MemoryBudget
     """Shared by the content of all messages."""
-    records: RecordWriter
+    traces: TraceWriter | None
+    """None if no traces are kept."""
+    copies: CopyKeeper | None
+    """None if suppressed copies are not kept."""
     pseudonyms: Pseudonyms
     loop_ids: Sequence[str]
     """Random ids that our `Received` fields have carried, by which mail loops are recognised; the last is in use."""

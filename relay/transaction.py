@@ -2,7 +2,7 @@
 
 `rcpt` passes each recipient to the upstream and returns the upstream's reply. After the final dot `data` runs the steps
 of `_run`, in the order of this file: judge, follow, claim, deliver and settle, wait for claims of others. Then it
-writes the record and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
+hands over the trace and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
 
 A block under `self._guard(step)` reports an exception and ends; the code after the block says what holds then.
 """
@@ -32,9 +32,10 @@ from relay.core.reply import (
     Reply,
 )
 from relay.core.report import Report
+from relay.core.trace import Step
 from relay.judge.judgement import Judgement, judge_recipients
-from relay.records.build import record_of
 from relay.runtime.guard import Guard
+from relay.trace.build import Passage, Unfinished, compare, trace_of, unfinished_trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +58,8 @@ LONGEST_REPLY = 100
 recipient."""
 LARGE = 64 * 1024
 """Bytes. A thread searches larger content for lone dots (`Content.safe_wire`)."""
+MOST_REFUSED = 1000
+"""Recipients refused at RCPT that the trace of a transaction names."""
 SLOW_JUDGEMENT = "judgement took too long"
 """The reason, in the log, why a message is exempt if its judgement exceeds the limit of `Executors.judging`."""
 
@@ -94,6 +97,12 @@ class Transaction:
         self._results: dict[Recipient, Result] = {}
         self._sending: Sequence[Recipient] = ()
         """The recipients of the content that is being sent."""
+        self._refused: dict[Recipient, Reply] = {}
+        """The recipients refused at RCPT."""
+        self._subject = ""
+        self._at, self._lap_at = dependencies.now(), dependencies.clock()
+        self._steps: dict[Step, float] = {}
+        """The seconds of each step, for the trace."""
 
     @property
     def has_recipients(self) -> bool:
@@ -106,19 +115,24 @@ class Transaction:
         if recipient in self._replies:
             return self._replies[recipient]
         if len(self._paths) >= self._shared.policy.recipients:
-            self._shared.reporter.recipient_refused(self.id, self._peer, recipient, TOO_MANY_RECIPIENTS)
-            return TOO_MANY_RECIPIENTS
+            return self.refuse_recipient(recipient, TOO_MANY_RECIPIENTS)
         reply = (await self._delivery.rcpt(path)).for_client()
         self._replies[recipient] = reply
         if reply.positive:
             self._paths[recipient] = path
-        else:
-            self._shared.reporter.recipient_refused(self.id, self._peer, recipient, reply)
+            return reply
+        return self.refuse_recipient(recipient, reply)
+
+    def refuse_recipient(self, recipient: Recipient, reply: Reply) -> Reply:
+        """Reports a recipient that is refused at RCPT. Returns the reply."""
+        if len(self._refused) < MOST_REFUSED:
+            self._refused[recipient] = reply
+        self._shared.reporter.recipient_refused(self.id, self._peer, recipient, reply)
         return reply
 
     async def data(self, content: Content) -> Reply:
         """Runs all steps from the final dot to the reply."""
-        started = self._shared.clock()
+        started = self._lap(Step.UPLOAD)
         try:
             with self._guard("transaction"):
                 await self._run(content, started + self._shared.policy.wait)
@@ -134,8 +148,8 @@ class Transaction:
                 await self._delivery.finish()
             report = self._report(len(content), self._shared.clock() - started)
             try:
-                await self._record(report, content)
-            finally:  # the end of the service may cancel the record, but not the report
+                await self._trace(report, content)
+            finally:  # the end of the service may cancel the trace, but not the report
                 with self._guard("report"):
                     self._shared.reporter.message(report)
         return report.reply
@@ -144,7 +158,9 @@ class Transaction:
         """Ends the message without judging its content, for example because it is too large. `size` in bytes."""
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, decision.answered(reply))
+        self._lap(Step.UPLOAD)
         report = self._report(size, 0.0)
+        await self._trace(report)
         self._shared.reporter.message(report)
         return report.reply
 
@@ -155,6 +171,13 @@ class Transaction:
     async def abandon(self) -> None:
         """Ends the transaction before its final dot. Nothing was claimed or forwarded."""
         await self._delivery.finish()
+        shared, named = self._shared, len(self._paths) + len(self._refused)
+        if named and shared.traces and shared.policy.traces_all:
+            self._lap(Step.UPLOAD)
+            accepted = {to: self._replies[to] for to in self._paths}
+            ended = Unfinished(self.id, self._peer, self._login, self._envelope.reverse_path, accepted)
+            build = partial(unfinished_trace, ended, self._passage(), shared.pseudonyms)
+            shared.traces.add_unfinished(build, named)
 
     # The steps
 
@@ -162,6 +185,7 @@ class Transaction:
         if len(content) > LARGE:
             await self._shared.executors.content.run(lambda: content.safe_wire)  # computed once, and kept by `content`
         await self._judge(content)
+        self._lap(Step.JUDGE)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
             return
@@ -169,6 +193,7 @@ class Transaction:
         in_time = True
         while undecided := self._undecided():
             verdicts = await self._claim(undecided)
+            self._lap(Step.CLAIM)
             plan = decision.plan(verdicts, self._judgement.observed())
             explain = self._shared.policy.explain_repeats
             self._results |= {
@@ -176,11 +201,13 @@ class Transaction:
             }
             await self._deliver(plan, content)
             await self._delivery.finish()
+            self._lap(Step.DELIVER)
             if plan.wait and not in_time:
                 self._defer(plan.wait, FIRST_COPY_IN_PROGRESS)
             elif plan.wait:
                 # False at the deadline. Then the loop claims once more, because the owners may just have finished.
                 in_time = await self._wait(plan.wait, deadline)
+                self._lap(Step.WAIT)
 
     async def _judge(self, content: Content) -> None:
         """Decides the ruling and the fingerprint of each recipient.
@@ -206,6 +233,8 @@ class Transaction:
     def _analyse(self, content: Content) -> MessageAnalysis:
         shared = self._shared
         analysis = shared.judge(content.plain, self._envelope.reverse_path, len(self._paths), shared.now())
+        if shared.policy.traces_subjects:
+            self._subject = analysis.subject()
         analysis.drop_message()
         return analysis
 
@@ -337,23 +366,57 @@ class Transaction:
         keys = [self._judgement.fingerprints[recipient] for recipient in recipients]
         return left > 0 and await self._shared.claims.wait_for_change(keys, left)
 
-    async def _record(self, report: Report, content: Content) -> None:
-        """Writes the record of a suppression before the client hears the reply. A fault loses the record only."""
+    async def _trace(self, report: Report, content: Content | None = None) -> None:
+        """Hands the trace over. That of a suppression is stored before the client hears the reply.
+
+        A fault loses the trace only.
+        """
         shared, analysis = self._shared, self._judgement.analysis
-        with self._guard("record"):
-            record = record_of(report, analysis, shared.pseudonyms, shared.now()) if analysis else None
-            if record:
-                suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
-                paths = tuple(self._paths[to] for to in suppressed)
-                envelope = self._envelope
-                copy = SuppressedCopy(envelope.reverse_path, paths, content, envelope.parameters) if paths else None
-                await shared.records.note(record, copy)
+        if shared.traces is None:
+            return
+        with self._guard("trace"):
+            build = partial(trace_of, report, self._passage(), shared.pseudonyms)
+            recipients = len(report.results) + len(self._refused)
+            if not report.has_repeats or analysis is None:
+                if shared.policy.traces_all:
+                    shared.traces.add(build, recipients)
+                return
+            comparison = compare(report, analysis, shared.pseudonyms)
+            kept = await self._keep_copy(content) if content and shared.copies else ""
+            await shared.traces.write(partial(build, comparison, kept), recipients)
+
+    async def _keep_copy(self, content: Content) -> str:
+        """Saves the copy of a suppressed message, and returns its file name; empty if it is not kept."""
+        suppressed = [to for to, result in self._results.items() if result.outcome is Outcome.SUPPRESSED]
+        if not suppressed or self._shared.copies is None:
+            return ""
+        paths, envelope = tuple(self._paths[to] for to in suppressed), self._envelope
+        copy = SuppressedCopy(envelope.reverse_path, paths, content, envelope.parameters)
+        return await self._shared.copies.save(self.id, copy)
 
     # What the steps share
 
     def _guard(self, step: str) -> Guard:
         """Reports a fault in the block, with the step's name. The code after the block says what holds then."""
         return Guard(lambda error: self._shared.reporter.fault(self.id, step, error))
+
+    def _lap(self, step: Step) -> float:
+        """Counts the time since the step before as that of this step. Returns the time now."""
+        now, before = self._shared.clock(), self._lap_at
+        self._steps[step] = self._steps.get(step, 0.0) + now - before
+        self._lap_at = now
+        return now
+
+    def _passage(self) -> Passage:
+        return Passage(
+            self._at,
+            self._shared.policy.hostname,
+            self._helo,
+            self._delivery.upstream,
+            self._subject,
+            self._steps,
+            self._refused,
+        )
 
     def _undecided(self) -> list[Recipient]:
         """Returns the recipients without a result."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
@@ -12,15 +13,17 @@ from urllib.parse import quote
 from relay.admin.protocol import FILES_LIMIT, LONGEST_LINE, MOST_RECORDS, STORE_LIMIT
 from relay.check.store_remedies import store_remedy
 from relay.core.errors import AdminError, StoreError
+from relay.core.trace import REPEATS, TraceQuery
 from relay.records.kept_copies import KeptCopies
 from relay.records.pseudonyms import Pseudonyms, address
 from relay.records.secret import find_secret
 from relay.records.selection import count
 from relay.runtime.executor import Executor
 from relay.runtime.terminal import printable
-from relay.service.build import build_store
+from relay.service.build import build_store, build_trace_store
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MemoryUrl, SqliteUrl
+from relay.trace.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
 
     from relay.admin.client import RunningRelay
     from relay.core.store import Store
+    from relay.core.trace import TraceStore
     from relay.records.selection import Selection
     from relay.settings import Settings
+
+_PAGE = 500
+"""Traces that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +98,26 @@ class RecordFiles:
 class OpenRecords(RecordFiles):
     """The records in a store that this process has opened."""
 
-    def __init__(self, settings: Settings, thread: Executor, store: Store) -> None:
+    def __init__(self, settings: Settings, thread: Executor, store: Store, traces: TraceStore | None) -> None:
         super().__init__(settings, thread)
         self._store = store
-        self.lines = store.records
+        self._traces = traces
         self.forget = store.forget
+
+    async def lines(self, age: float) -> AsyncIterator[str]:
+        """Yields the traces of suppressions, newest first. An empty line stands for a damaged one."""
+        if self._traces is None:
+            return
+        query, start = TraceQuery(outcomes=REPEATS, since=time.time() - age), ""
+        while True:
+            page = await self._traces.find(query, _PAGE, start)
+            for trace in page.traces:
+                yield encode(trace)
+            for _ in range(page.damaged):
+                yield ""
+            if not page.next:
+                return
+            start = page.next
 
     async def preview(self, selection: Selection) -> int:
         """Returns the number of selected acceptances."""
@@ -128,8 +150,13 @@ def _describe_copy(folder: Path, record: str, kept: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_records(settings: Settings, thread: Executor, memory: Store | None = None) -> AsyncIterator[OpenRecords]:
-    """Opens the store of the settings, or uses the `memory` of this process. Creates nothing. Raises `AdminError`."""
+async def open_records(
+    settings: Settings, thread: Executor, memory: Store | None = None, own_traces: TraceStore | None = None
+) -> AsyncIterator[OpenRecords]:
+    """Opens the stores of the settings. Uses the `memory` and the `own_traces` of this process if they are given.
+
+    Creates no claims. Raises `AdminError`.
+    """
     url = settings.store.url
     if isinstance(url, SqliteUrl):
         try:
@@ -140,14 +167,17 @@ async def open_records(settings: Settings, thread: Executor, memory: Store | Non
                 "and run this as a user who may read it"
             ) from None
     store = memory or build_store(settings)
+    traces = own_traces or build_trace_store(settings)
     limit = settings.store.timeout * 3
     try:
         try:
             async with asyncio.timeout(limit):
                 await store.open()
+                if traces:
+                    await traces.open()
         except TimeoutError:
             raise StoreError(f"no answer within {limit:g} s") from None
-        yield OpenRecords(settings, thread, store)
+        yield OpenRecords(settings, thread, store, traces)
     except StoreError as error:
         if isinstance(url, SqliteUrl):
             reason, remedy = str(error).removeprefix(f"{url.path}: "), "repair it, or correct store.url"
@@ -157,6 +187,8 @@ async def open_records(settings: Settings, thread: Executor, memory: Store | Non
     finally:
         if store is not memory:
             await store.close()
+        if traces and traces is not own_traces:
+            await traces.close()
 
 
 class AskedRecords:

@@ -43,8 +43,9 @@ class RecordsApi:
 
     @contextlib.asynccontextmanager
     async def _records(self) -> AsyncIterator[OpenRecords]:
-        settings, memory = self._service.loaded.settings, self._service.memory_store
-        async with self._turns, open_records(settings, self._thread, memory) as records:
+        service = self._service
+        settings, memory, traces = service.loaded.settings, service.memory_store, service.trace_store
+        async with self._turns, open_records(settings, self._thread, memory, traces) as records:
             yield records
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from relay.admin.client import RunningRelay
     from relay.admin.records import Records
     from relay.cli.options import Target
-    from relay.core.record import Record
+    from relay.core.trace import Trace
 
 MAX_AGE = 3650 * 86400.0
 """Seconds: longer than any record is kept."""
@@ -61,9 +61,9 @@ async def open_records(target: Target) -> AsyncIterator[Records]:
             yield opened
 
 
-async def read_records(source: Records, age: float) -> AsyncIterator[Record]:
-    """Yields the records that are at most `age` seconds old, newest first. Reports damaged ones on stderr."""
-    from relay.records.codec import decode
+async def read_records(source: Records, age: float) -> AsyncIterator[Trace]:
+    """Yields the traces of suppressions of the last `age` seconds, newest first. Reports damaged ones on stderr."""
+    from relay.trace.codec import decode
 
     damaged = 0
     async for line in source.lines(age):

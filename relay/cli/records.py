@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from relay.admin.records import Records
     from relay.core.claim import Original
-    from relay.core.record import Record, Repeat
+    from relay.core.trace import RecipientTrace, Trace
 
 _ID = re.compile(r"[0-9a-fA-F]{12}")
 # RFC 5321 section 4.1.1.3: postmaster is the one address that needs no domain.
@@ -77,11 +77,11 @@ class Query:
         found = await source.find(written)
         return cls(written, "", bare(written), found.names, found.hashed)
 
-    def matches_recipient(self, repeat: Repeat) -> bool:
+    def matches_recipient(self, repeat: RecipientTrace) -> bool:
         """Returns whether this recipient was asked for."""
         return repeat.recipient in self.recipients
 
-    def matches_record(self, record: Record) -> bool:
+    def matches_record(self, record: Trace) -> bool:
         """Returns whether the suppressed message was asked for, by its ID or Message-ID."""
         return self._matches(record.id, record.message_id)
 
@@ -116,7 +116,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def json_line(record: Record) -> str:
+def json_line(record: Trace) -> str:
     """Formats a record as one line of JSON, for programs."""
     import json
 

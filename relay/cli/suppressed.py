@@ -15,7 +15,7 @@ from relay.runtime.terminal import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from relay.core.record import Record
+    from relay.core.trace import Trace
 
 
 @click.command(
@@ -65,14 +65,14 @@ async def _list(target: Target, since: float, json_lines: bool) -> bool:
     return True
 
 
-def _table(found: Sequence[Record]) -> Iterator[str]:
+def _table(found: Sequence[Trace]) -> Iterator[str]:
     rows = [_cells(record) for record in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _cells(record: Record) -> tuple[str, ...]:
+def _cells(record: Trace) -> tuple[str, ...]:
     originals = {repeat.original.id: repeat.age for repeat in record.repeats if repeat.original}
     if originals:
         original, age = next(iter(originals.items()))

@@ -13,14 +13,14 @@ from relay.cli.asking import MAX_AGE, open_records, read_records
 from relay.cli.exit_status import run
 from relay.cli.options import Target, target_options
 from relay.cli.records import Query, counted, duration, json_line, parse_query, timestamp
-from relay.core.outcome import Outcome
+from relay.core.trace import TraceOutcome
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from relay.core.claim import Original
-    from relay.core.record import Record, Repeat
+    from relay.core.trace import RecipientTrace, Trace
 
 _WIDTH = 110
 _MOST_NAMED = 5
@@ -70,7 +70,7 @@ async def _explain(target: Target, what: str, json_lines: bool) -> bool:
     return True
 
 
-def _asked(record: Record, query: Query) -> list[Repeat]:
+def _asked(record: Trace, query: Query) -> list[RecipientTrace]:
     """Returns the part of a record that was asked for: all, what repeats one message, or what one recipient missed."""
     if query.matches_record(record):
         return list(record.repeats)
@@ -93,7 +93,9 @@ def _report_none(keep_for: float, query: Query) -> None:
         )
 
 
-def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, copies: Mapping[str, str]) -> Iterator[str]:
+def _paragraphs(
+    found: Sequence[tuple[Trace, list[RecipientTrace]]], query: Query, copies: Mapping[str, str]
+) -> Iterator[str]:
     originals = dict.fromkeys(
         repeat.original for _, repeats in found for repeat in repeats if query.matches_original(repeat.original)
     )
@@ -105,7 +107,9 @@ def _paragraphs(found: Sequence[tuple[Record, list[Repeat]]], query: Query, copi
         yield "\n".join(_record_lines(record, repeats, query, copies))
 
 
-def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, copies: Mapping[str, str]) -> Iterator[str]:
+def _record_lines(
+    record: Trace, repeats: Sequence[RecipientTrace], query: Query, copies: Mapping[str, str]
+) -> Iterator[str]:
     title = click.style(f"{printable(record.id)}  {timestamp(record.at)}", bold=True)
     yield f"{title}  {duration(max(0.0, time.time() - record.at))} ago"
     yield _row("message", f"{_message_id(record.message_id)}, from {printable(record.sender) or '<>'}")
@@ -121,14 +125,14 @@ def _record_lines(record: Record, repeats: Sequence[Repeat], query: Query, copie
     yield _row("copy", copies[record.id])
 
 
-def _decision(repeat: Repeat) -> tuple[str, str, str]:
+def _decision(repeat: RecipientTrace) -> tuple[str, str, str]:
     return repeat.outcome.value, repeat.rule, repeat.original.id if repeat.original else ""
 
 
-def _decision_lines(same: Sequence[Repeat], query: Query) -> Iterator[str]:
+def _decision_lines(same: Sequence[RecipientTrace], query: Query) -> Iterator[str]:
     first = same[0]
     recipients = f"{counted(len(same), 'recipient')}: {_recipients(same, query)}"
-    if first.outcome is Outcome.SUPPRESSED:
+    if first.outcome is TraceOutcome.SUPPRESSED:
         yield _row("suppressed", f"for {recipients}")
     else:
         yield _row("forwarded", f"all the same, because it was only observed, to {recipients}")
@@ -163,7 +167,7 @@ def _message_id(message_id: str) -> str:
     return f"Message-ID {printable(message_id)}" if message_id else "no Message-ID"
 
 
-def _recipients(repeats: Sequence[Repeat], query: Query) -> str:
+def _recipients(repeats: Sequence[RecipientTrace], query: Query) -> str:
     named = [
         printable(query.written if query.matches_recipient(repeat) else repeat.recipient)
         for repeat in repeats[:_MOST_NAMED]

@@ -33,6 +33,8 @@ class Delivery(Protocol):
 
     dot_sent: bool
     """Whether the final dot of the last `send` may have left. Without it nothing was delivered."""
+    upstream: str
+    """The MTA that the last `send` went to, as `Upstream.states` names it; empty before that."""
 
     async def rcpt(self, path: bytes) -> Reply:
         """Passes a recipient on and returns the upstream's reply. The first recipient opens the transaction."""

@@ -55,6 +55,11 @@ class Report:
         """The recipients for which the message is no repeat because another mail of its sender came in between."""
         return [to for to in self.interrupted if self.results[to].outcome not in REPEATS]
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether the message is a repeat for some recipient."""
+        return any(result.outcome in REPEATS for result in self.results.values())
+
     def counts(self) -> Counter[Outcome]:
         """Returns the number of recipients by outcome."""
         return Counter(result.outcome for result in self.results.values())

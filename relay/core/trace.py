@@ -31,6 +31,10 @@ class TraceOutcome(enum.StrEnum):
     """The client ended the transaction before its final dot, or disconnected."""
 
 
+REPEATS = frozenset({TraceOutcome.SUPPRESSED, TraceOutcome.WOULD_SUPPRESS})
+"""The outcomes of a repeat."""
+
+
 class Step(enum.StrEnum):
     """A step of a transaction whose time a trace holds."""
 
@@ -99,13 +103,18 @@ class Trace:
     recipients: tuple[RecipientTrace, ...]
     """A store keeps those together that have the same outcome, reply and rule."""
     steps: Mapping[Step, float] = field(default_factory=dict)
-    """Seconds."""
+    """Seconds. A store drops steps that took no time."""
     forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For repeats: the fields that were compared, by rule name, each with a digest: `("Subject 1c9f03a2", …)`."""
     ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For repeats: the names of the ignores that applied, by rule name."""
     kept: str = ""
     """The file name of the kept copy, or empty."""
+
+    @property
+    def repeats(self) -> tuple[RecipientTrace, ...]:
+        """The recipients for whom the message was suppressed, or would have been."""
+        return tuple(to for to in self.recipients if to.outcome in REPEATS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,49 @@
-"""Events of the records of suppressions and of kept copies."""
+"""Events of the traces of messages and of kept copies."""
 
 from __future__ import annotations
 
-from logging import WARNING, getLogger
+from logging import INFO, WARNING, getLogger
 
 from relay.events.event import ERROR_FIELD, Event
 
 _LOG = getLogger("relay.records")
-_RECORDS_FIELD = {"records": "how many since the last such line, a minute ago or more"}
+_TRACES_FIELD = {"traces": "how many since the last such line, a minute ago or more"}
 
 TEMPORARY_SECRET = Event(
-    "records use a temporary secret for pseudonyms, so they cannot be searched by address after a restart",
+    "traces have a temporary secret for pseudonyms, so they cannot be searched by address after a restart",
     WARNING,
     _LOG,
     "Name a file that the relay may create in `record.secret_file`.",
     ERROR_FIELD,
 )
-RECORD_LOST = Event(
-    "a record could not be kept", WARNING, _LOG, "`relay why` cannot explain it.", ERROR_FIELD | _RECORDS_FIELD
-)
-RECORDS_DROPPED = Event(
-    "too many records wait for the store; the oldest are dropped",
+TRACE_DOWN = Event(
+    "trace store unavailable",
     WARNING,
     _LOG,
-    "`relay why` cannot explain these. The store was away for too long: `relay check`.",
-    _RECORDS_FIELD,
+    "Mail flows. Up to some thousand traces wait for it. For SQLite look at the disk, for Redis `relay check`.",
+    ERROR_FIELD,
 )
-RECORDS_LOST = Event(
-    "records of suppressions are lost, because the store did not answer before the end",
+TRACE_UP = Event("trace store is back", INFO, _LOG, "Nothing. It receives the traces that waited.")
+TRACE_LOST = Event(
+    "traces could not be written",
     WARNING,
     _LOG,
-    "`relay why` cannot explain these. Start the store before the relay is stopped.",
-    {"records": "how many"},
+    "`relay why` cannot explain these messages.",
+    ERROR_FIELD | _TRACES_FIELD,
+)
+TRACES_DROPPED = Event(
+    "too many traces wait for the store; the oldest are dropped",
+    WARNING,
+    _LOG,
+    "`relay why` cannot explain these messages. The store was away for too long, or is too slow.",
+    _TRACES_FIELD,
+)
+TRACES_LOST = Event(
+    "traces are lost, because the store did not answer before the end",
+    WARNING,
+    _LOG,
+    "`relay why` cannot explain these messages. Start the store before the relay is stopped.",
+    {"traces": "how many"},
 )
 COPY_LOST = Event(
     "a copy could not be kept",

@@ -119,11 +119,7 @@ class Metrics:
         self.exempt = Counter(
             "smtp_dedup_exempt_messages", "Messages that are exempt for all recipients.", registry=registry
         )
-        self.records_lost = Counter(
-            "smtp_dedup_records_lost",
-            "Records of suppressions, or kept copies, that could not be written.",
-            registry=registry,
-        )
+        self._add_traces(registry)
         self.claims_lost = Counter(
             "smtp_dedup_claims_lost",
             "Claims that another process took while this process was delivering.",
@@ -226,6 +222,22 @@ class Metrics:
         self.reload_successful.set(now is not None)
         if now is not None:
             self.reload_time.set(now)
+
+    def _add_traces(self, registry: CollectorRegistry) -> None:
+        self.records_lost = Counter(
+            "smtp_dedup_records_lost",
+            "Traces of messages, or kept copies, that could not be written.",
+            registry=registry,
+        )
+        self.traces_skipped = Counter(
+            "smtp_dedup_traces_skipped",
+            "Transactions without a message that left no trace, because there were too many of them.",
+            registry=registry,
+        )
+        self.traces_waiting = Gauge(
+            "smtp_dedup_traces_waiting", "Traces that are not written to their store yet.", registry=registry
+        )
+        self.trace_up = Gauge("smtp_dedup_trace_up", "1 if the store of traces took the last ones.", registry=registry)
 
     def message(self, report: Report) -> None:
         """Counts a message and each of its recipients once."""

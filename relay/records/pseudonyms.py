@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.core.envelope import fold
@@ -22,6 +23,8 @@ class Pseudonyms:
         # BLAKE2b keys are limited to 64 bytes; the secret may have any length.
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"relay-records").digest()
         self._plain = plain
+        # Claim, trace and a sender's other mails ask for the same pseudonym.
+        self._hashed = lru_cache(maxsize=1000)(self._hash)
 
     def __call__(self, recipient: str) -> str:
         """Returns the pseudonym of a folded address. The null reverse-path stays empty."""
@@ -45,7 +48,7 @@ class Pseudonyms:
         recipient = address(written)
         return frozenset((recipient, self._hashed(recipient)))
 
-    def _hashed(self, recipient: str) -> str:
+    def _hash(self, recipient: str) -> str:
         octets = recipient.encode("utf-8", "surrogatepass")
         return "h:" + hashlib.blake2b(octets, digest_size=8, key=self._key).hexdigest()
 

@@ -28,14 +28,20 @@ from relay.settings.urls import MemoryUrl, RedisUrl, SqliteUrl
 from relay.smtp.certificate import ServerCertificate
 from relay.smtp.self_signed import SelfSignedCertificate
 from relay.smtp.session_table import SessionLimits
+from relay.trace.memory import MemoryTraceStore
+from relay.trace.redis import RedisTraceStore
+from relay.trace.segments import Limits
+from relay.trace.sqlite import SqliteTraceStore
 from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from relay.claims.redis.servers import RedisServers
     from relay.core.delivery import Upstream
     from relay.core.login import Authenticator
     from relay.core.store import Store
+    from relay.core.trace import TraceStore
     from relay.page.sources import Sources
     from relay.settings import Settings
 
@@ -53,10 +59,29 @@ def build_store(settings: Settings) -> Store:
             return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
         case MemoryUrl():
             return MemoryStore()
-        case RedisUrl(_, servers):
-            password = store_password(settings) or servers.password
-            servers = replace(servers, password=password, namespace=settings.store.namespace)
-            return RedisStore(servers, timeout=settings.store.timeout)
+        case RedisUrl() as url:
+            return RedisStore(_redis_servers(settings, url), timeout=settings.store.timeout)
+
+
+def build_trace_store(settings: Settings) -> TraceStore | None:
+    """Returns the store of traces, not opened yet; None if none are kept. Raises `SettingsError` as `build_store`."""
+    if not settings.record.keep_for:
+        return None
+    limits = Limits(settings.record.keep_for, settings.record.size)
+    match settings.store.url:
+        case SqliteUrl(path):
+            file = path.with_name(f"{path.stem}.trace.db")
+            return SqliteTraceStore(file, limits, busy_timeout=settings.store.timeout * 0.8)
+        case MemoryUrl():
+            return MemoryTraceStore(limits)
+        case RedisUrl() as url:
+            return RedisTraceStore(_redis_servers(settings, url), limits, timeout=settings.store.timeout)
+
+
+def _redis_servers(settings: Settings, url: RedisUrl) -> RedisServers:
+    """Returns the servers of a URL with what other settings say of them."""
+    password = store_password(settings) or url.servers.password
+    return replace(url.servers, password=password, namespace=settings.store.namespace)
 
 
 def build_pseudonyms(settings: Settings) -> Pseudonyms:
@@ -89,6 +114,8 @@ def build_policy(settings: Settings) -> Policy:
         recipients=settings.limits.recipients,
         hostname=hostname(),
         received_field=settings.upstream.received_field,
+        traces_all=settings.record.trace == "all",
+        traces_subjects=settings.record.subjects,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
 from relay.claims.store_client import BatchingStoreClient
-from relay.core.errors import SettingsError
+from relay.core.errors import SettingsError, StoreError
 from relay.core.ruling import DEFAULT
+from relay.core.trace import TraceQuery
 from relay.dependencies import Dependencies
 from relay.events.service import CERTIFICATE_NOT_RENEWED, CERTIFICATE_RENEWED, PART_FAILED, PART_TIMED_OUT
 from relay.monitor.http import HttpServer
@@ -22,8 +24,8 @@ from relay.monitor.metrics import Metrics
 from relay.monitor.recent_lines import RecentLines
 from relay.monitor.reporter import LogAndMetricsReporter
 from relay.page.sources import Sources
+from relay.records.copy_keeper import CopyKeeper
 from relay.records.kept_copies import KeptCopies
-from relay.records.writer import RecordWriter
 from relay.runtime.memory import MemoryBudget
 from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import (
@@ -33,12 +35,15 @@ from relay.service.build import (
     build_session_limits,
     build_site,
     build_store,
+    build_trace_store,
     hostname,
 )
 from relay.service.listening import listen
 from relay.service.prepared import prepare
 from relay.service.watched_upstream import WatchedUpstream
 from relay.smtp.listener import Listener
+from relay.trace.takeover import take_over
+from relay.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
     import socket
@@ -85,12 +90,10 @@ class Service:
             on_lost=self.metrics.claims_lost.inc,
             on_beyond_bound=lambda bound, count: self.metrics.claims_beyond_bound[bound].inc(count),
         )
-        self.records = RecordWriter(
-            self.store,
-            settings.record.keep_for,
-            KeptCopies(settings.record.keep.path) if settings.record.keep else None,
-            on_lost=self.metrics.records_lost.inc,
-        )
+        self.trace_store = build_trace_store(settings)
+        """None if no traces are kept."""
+        self._traces = self._build_traces()
+        self._copies = self._build_copies()
         self._loop_ids = [secrets.token_hex(8)]
         self._executors = build_executors()
         self._memory = MemoryBudget(self.prepared.memory_size)
@@ -141,7 +144,8 @@ class Service:
             judge=prepared.judge,
             executors=self._executors,
             memory=self._memory,
-            records=self.records,
+            traces=self._traces,
+            copies=self._copies,
             pseudonyms=prepared.pseudonyms,
             loop_ids=self._loop_ids,
             new_id=lambda: secrets.token_hex(6),
@@ -155,6 +159,22 @@ class Service:
             raise RuntimeError("http.tls without a certificate")
         return self._tls
 
+    def _build_traces(self) -> TraceWriter | None:
+        if self.trace_store is None:
+            return None
+        return TraceWriter(
+            self.trace_store,
+            limit=self._settings.store.timeout,
+            on_lost=self.metrics.records_lost.inc,
+            on_skipped=self.metrics.traces_skipped.inc,
+        )
+
+    def _build_copies(self) -> CopyKeeper | None:
+        record = self._settings.record
+        if record.keep is None or not record.keep_for:
+            return None
+        return CopyKeeper(KeptCopies(record.keep.path), record.keep_for, on_lost=self.metrics.records_lost.inc)
+
     def _sources(self) -> Sources:
         return Sources(
             loaded=lambda: self.loaded,
@@ -164,7 +184,7 @@ class Service:
             load=self.load,
             metrics=self.metrics,
             warnings=self.warnings,
-            traces=None,
+            traces=self.trace_store,
             pseudonyms=lambda: self.prepared.pseudonyms,
             host=hostname(),
             now=time.time,
@@ -185,13 +205,26 @@ class Service:
         await self.store.start()
         self._on_store_change(self.store.up)
         self.claims.start()
-        self.records.start()
+        if self._traces:
+            await self._traces.start()
+            await self._take_over_records()
+        if self._copies:
+            self._copies.start()
         self._tasks.start_loop(self._probe_upstream, "probe upstream")
         self._tasks.start(self._upstream.learn_fallbacks(), "learn extensions")
         self._tasks.start_loop(self._renew_certificate, "renew certificate")
         self.address, self.tls_address, self.http_address = await listen(
             self._settings, self.listener, self._http, inherited or {}
         )
+
+    async def _take_over_records(self) -> None:
+        """Begins to copy what version 0.1 has recorded, if there are no traces yet."""
+        traces, record = self.trace_store, self._settings.record
+        with contextlib.suppress(StoreError, TimeoutError):  # tried again at the next start
+            async with asyncio.timeout(self._settings.store.timeout):
+                if traces and not self.memory_store and not (await traces.find(TraceQuery(), 1)).traces:
+                    records = build_store(self._settings)
+                    self._tasks.start(take_over(records, traces, record.keep_for), "take over records")
 
     @property
     def summary(self) -> str:
@@ -276,7 +309,8 @@ class Service:
         await _close(
             limit * 3 / 8,
             claims=self.claims.close(),
-            records=self.records.close(),
+            **({"traces": self._traces.close()} if self._traces else {}),
+            **({"copies": self._copies.close()} if self._copies else {}),
             upstream=self.upstream.close(),
             http=self._http.close(),
             tasks=self._tasks.cancel(),
@@ -301,6 +335,8 @@ class Service:
             "upstream": "up" if self._upstream.up else "down",
             "store": "up" if self.store.up else "degraded",
         }
+        if self._traces:
+            parts["trace"] = "up" if self._traces.up else "degraded"
         states = self.upstream.states()
         if len(states) > 1:
             parts["upstreams"] = {name: "up" if used else "down" for name, used in states.items()}
@@ -311,13 +347,15 @@ class Service:
         self.metrics.claims.set_function(lambda: self.claims.held)
         self.metrics.waiting_twins.set_function(lambda: self.claims.waiting)
         self.metrics.in_flight_bytes.set_function(lambda: self._memory.used)
+        if traces := self._traces:
+            self.metrics.trace_up.set_function(lambda: traces.up)
+            self.metrics.traces_waiting.set_function(lambda: traces.waiting)
 
     def _on_store_change(self, up: bool) -> None:
         self.metrics.set_store(up)
         if up:
             self._use_loop_id(self.store.identity)
             self.claims.store_returned()
-            self.records.store_returned()
 
     def _use_loop_id(self, loop_id: str | None) -> None:
         """Uses the store's id from now on. Messages that left with an earlier id are still recognised as loops."""

@@ -34,6 +34,7 @@ RESTART = frozenset(
         "store.namespace",
         # Where records and copies are that were written before.
         "record.keep_for",
+        "record.size",
         "record.keep",
     }
 )
@@ -73,6 +74,8 @@ RELOAD = frozenset(
         "dedup.key_header",
         "dedup.on_uncertain",
         "dedup.reply",
+        "record.trace",
+        "record.subjects",
         "record.secret_file",
         "record.addresses",
         "limits.message_size",

@@ -216,7 +216,7 @@ class Session:
             return passed_on
         reply = self._recipient_refusal()
         if reply is not None:
-            self._relay.reporter.recipient_refused(self._transaction.id, self.peer, fold(path), reply)
+            self._transaction.refuse_recipient(fold(path), reply)
         else:
             if passed_on and len(self._envelope.recipient_parameters) < self._relay.policy.recipients + _MOST_REFUSALS:
                 self._envelope.recipient_parameters.setdefault(path, passed_on)

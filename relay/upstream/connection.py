@@ -35,6 +35,8 @@ class Connection:
         """Seconds of the event loop's clock."""
         self.rank = 0
         """The position of its upstream in the order of preference, from 0."""
+        self.upstream = ""
+        """Its upstream as `host:port`."""
         self.identity: Credentials | None = None
         """The client's credentials with which it is logged in; None if it is not logged in as a client."""
         self.transactions = 0

@@ -85,6 +85,7 @@ class SmtpDelivery:
         self._failure: Reply | None = None
         """The reply to everything that follows, once it is known."""
         self.dot_sent = False
+        self.upstream = ""
 
     async def log_in(self) -> Reply:
         """Connects with the client's credentials and checks the connection in. Returns 235 or the refusal."""
@@ -139,6 +140,7 @@ class SmtpDelivery:
         if checkout is None or not checkout.awaits_content:
             raise RuntimeError("send before a positive prepare")
         connection = checkout.connection
+        self.upstream = connection.upstream
         if connection.rank and len(content) > (extensions.size_limit(connection.extensions) or len(content)):
             # A fallback upstream would refuse for good what the preferred one takes.
             self._discard()

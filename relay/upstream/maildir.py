@@ -71,6 +71,7 @@ class MaildirDelivery:
         self._envelope = envelope
         self._recipients: list[bytes] = []
         self.dot_sent = False
+        self.upstream = f"maildir:{path}"
 
     async def rcpt(self, path: bytes) -> Reply:
         """Accepts any recipient."""

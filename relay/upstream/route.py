@@ -149,7 +149,7 @@ class Route:
             connection = await breaker.login.run(lambda: self._connect(breaker.target), self._clock)
         else:
             connection = await self._connect(breaker.target)
-        connection.rank = rank
+        connection.rank, connection.upstream = rank, str(breaker.target)
         connection.identity = identity
         return connection
 

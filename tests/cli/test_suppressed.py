@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 
 from parts.store_folder import OTHER, StoreFolder, record, repeat
 
-from relay.core.claim import Note, Original
+from relay.core.claim import Original
 from relay.core.outcome import Outcome
 
 
@@ -61,7 +63,12 @@ def test_nothing_suppressed_is_reported_and_no_error(folder: StoreFolder) -> Non
 
 
 def test_a_damaged_record_is_counted_and_left_out(folder: StoreFolder) -> None:
-    folder.fill(record("000000000001", repeat("h:a")), sent=[Note("x", '{"id":', 60.0), Note("y", "", 60.0)])
+    folder.fill(record("000000000001", repeat("h:a")))
+    damaged = f'\n[{time.time() * 1000:.0f},"x",["suppressed",'.encode()
+    with sqlite3.connect(folder.path / "relay.trace.db") as connection:
+        connection.execute("UPDATE batches SET lines = CAST(lines || ? AS BLOB)", (damaged * 2,))
+        connection.execute("UPDATE segments SET entries = entries + 2, last_at = 9e9")
+    connection.close()
     result = folder.call("suppressed")
     assert len(result.stdout.splitlines()) == 1
     assert result.stderr.startswith("warning: 2 damaged records are left out\n")

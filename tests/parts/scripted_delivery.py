@@ -68,6 +68,7 @@ class ScriptedDelivery:
         self._accepted: dict[bytes, Reply] = {}
         self._ready: tuple[bytes, ...] = ()
         self.dot_sent = False
+        self.upstream = ""
 
     async def rcpt(self, path: bytes) -> Reply:
         reply = self._upstream.offer(path)
@@ -94,6 +95,7 @@ class ScriptedDelivery:
             run, self._upstream.during_upload = self._upstream.during_upload, None
             await run()
         self.dot_sent = True
+        self.upstream = "mta.example.test:25"
         if self._upstream.after_dot:
             run, self._upstream.after_dot = self._upstream.after_dot, None
             await run()

@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 
 from relay.claims.sqlite.store import SqliteStore
 from relay.cli import main
-from relay.core.claim import Confirm, Fingerprint, Note, Original
+from relay.core.claim import Confirm, Fingerprint, Original
 from relay.core.envelope import fold
-from relay.core.outcome import Outcome
-from relay.core.record import Record, Repeat
-from relay.records.codec import encode
+from relay.core.trace import RecipientTrace, Trace, TraceOutcome
 from relay.records.kept_copies import KeptCopies
 from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
+from relay.trace.segments import Limits
+from relay.trace.sqlite import SqliteTraceStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from relay.core.claim import Command
     from relay.core.store import Store
+    from relay.core.trace import TraceStore
 
 DAY = 86400.0
 NOW = time.time()
@@ -32,19 +33,24 @@ FIRST = Original("aaaaaaaaaaaa", "<first@example.test>", "2.0.0 Ok: queued as 4X
 OTHER = Original("bbbbbbbbbbbb", "<other@example.test>", "2.0.0 Ok: queued as 5XYZ", NOW - 220)
 
 
-def repeat(name: str, original: Original | None = FIRST, **more: Any) -> Repeat:
-    values = {"outcome": Outcome.SUPPRESSED, "rule": "default", "fingerprint": f"v1:{name}", "age": 34.0}
-    return Repeat(recipient=name, original=original, **(values | more))
+def repeat(name: str, original: Original | None = FIRST, **more: Any) -> RecipientTrace:
+    values = {"outcome": "suppressed", "rule": "default", "fingerprint": f"v1:{name}", "age": 34.0} | more
+    reply = original.reply if original else ""
+    values["outcome"] = TraceOutcome(values["outcome"])
+    return RecipientTrace(recipient=name, original=original, reply=reply, **values)
 
 
-def record(id_: str, *repeats: Repeat, at: float = NOW - 120, **more: Any) -> Record:
-    values = {
+def record(id_: str, *repeats: RecipientTrace, at: float = NOW - 120, **more: Any) -> Trace:
+    """Returns the trace of a suppressed message."""
+    values = dict.fromkeys(("host", "peer", "helo", "login", "subject", "upstream", "reply"), "") | {
+        "seconds": 0.0,
+        "size": 0,
         "message_id": f"<{id_}@example.test>",
         "sender": "h:1111111111111111",
         "forms": {"default": ("Subject 1c9f03a2", "text/html 00112233")},
         "ignored": {"default": ("avideo: cache value of a thumbnail",)},
     }
-    return Record(id=id_, at=at, repeats=repeats, **(values | more))
+    return Trace(id=id_, at=at, recipients=repeats, **(values | more))
 
 
 class StoreFolder:
@@ -60,9 +66,12 @@ class StoreFolder:
         """Return an address as records contain it."""
         return self.names(fold(address.encode()))
 
-    def fill(self, *records: Record, sent: Sequence[Command] = ()) -> None:
-        notes = [Note(one.id, encode(one), 30 * DAY) for one in records]
-        asyncio.run(_fill(SqliteStore(self.path / "relay.db"), [*notes, *sent]))
+    def fill(self, *records: Trace, sent: Sequence[Command] = ()) -> None:
+        asyncio.run(_fill(SqliteStore(self.path / "relay.db"), sent, self.traces(), records))
+
+    def traces(self) -> SqliteTraceStore:
+        """Returns the store of traces."""
+        return SqliteTraceStore(self.path / "relay.trace.db", Limits(30 * DAY, 100 << 20))
 
     def sent(self, key: str, original: Original = FIRST, *, to: str = "", age: float = 100.0) -> Command:
         return Confirm(Fingerprint(key), original, 600.0, age, self.name(to))
@@ -73,7 +82,10 @@ class StoreFolder:
         return CliRunner().invoke(main, given, prog_name="relay", env={"STATE_DIRECTORY": str(self.path)})
 
 
-async def _fill(store: Store, commands: Sequence[Command]) -> None:
+async def _fill(store: Store, commands: Sequence[Command], traces: TraceStore, records: Sequence[Trace]) -> None:
     await store.open()
     await store.execute(commands)
     await store.close()
+    await traces.open()
+    await traces.append(records)
+    await traces.close()

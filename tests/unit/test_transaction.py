@@ -19,17 +19,18 @@ from relay.core.content import Content
 from relay.core.delivery import NotSent, Unclear
 from relay.core.envelope import Envelope, fold
 from relay.core.outcome import Outcome
-from relay.core.record import Record, SuppressedCopy
+from relay.core.record import SuppressedCopy
 from relay.core.redact import without_addresses
 from relay.core.reply import FIRST_COPY_IN_PROGRESS, MAIL_LOOP, OUTCOME_UNKNOWN, TOO_MANY_RECIPIENTS, UNREACHABLE, Reply
 from relay.core.ruling import Action, Repeats
+from relay.core.trace import Step, Trace, TraceOutcome
 from relay.dependencies import Dependencies, Executors, Policy
 from relay.judge.judge import Judge, MessageAnalysis
 from relay.judge.rules.pattern import Pattern
 from relay.judge.rules.rule import Condition, MatchTarget, Rule
-from relay.records.codec import decode, encode
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget
+from relay.trace.codec import decode, encode
 from relay.transaction import LONGEST_REPLY, SLOW_JUDGEMENT, Transaction
 
 if TYPE_CHECKING:
@@ -141,21 +142,39 @@ class RecordingReporter:
 
 
 class RecordingWriter:
-    """Keeps what it is told."""
+    """Keeps traces and copies."""
 
     def __init__(self) -> None:
-        self.noted: list[tuple[Record, SuppressedCopy | None]] = []
+        self.noted: list[tuple[Trace, SuppressedCopy | None]] = []
+        """The traces of suppressions, each with the copy."""
+        self.added: list[Trace] = []
+        """The traces of other messages."""
+        self.unfinished: list[Trace] = []
+        self._copy: SuppressedCopy | None = None
         self.fault = False
         self.hang = False
         self.hangs = asyncio.Event()
 
-    async def note(self, record: Record, copy: SuppressedCopy | None) -> None:
+    def add(self, build: Callable[[], Trace], recipients: int) -> None:
+        self.added.append(build())
+        assert len(self.added[-1].recipients) == recipients
+
+    def add_unfinished(self, build: Callable[[], Trace], recipients: int) -> None:
+        self.unfinished.append(build())
+        assert len(self.unfinished[-1].recipients) == recipients
+
+    async def save(self, record: str, copy: SuppressedCopy) -> str:
+        self._copy = copy
+        return f"copy of {record}"
+
+    async def write(self, build: Callable[[], Trace], recipients: int) -> None:
         if self.fault:
             raise ValueError("a fault")
         if self.hang:
             self.hangs.set()
             await asyncio.Event().wait()
-        self.noted.append((record, copy))
+        copy, self._copy = self._copy, None
+        self.noted.append((build(), copy))
 
 
 class ReadablePseudonyms:
@@ -220,7 +239,8 @@ class Relay:
             judge=self.judge,
             executors=self.executors,
             memory=self.memory,
-            records=self.records,
+            traces=self.records,
+            copies=self.records,
             pseudonyms=self.pseudonyms,
             loop_ids=["fedcba9876543210", "0123456789abcdef"],
             new_id=lambda: f"id{next(self._ids)}",
@@ -379,7 +399,7 @@ async def test_a_record_that_cannot_be_kept_costs_no_mail(relay: Relay) -> None:
     relay.records.fault = True
     assert await relay.send(A) == QUEUED
     assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
-    assert relay.reporter.faults == ["record"]
+    assert relay.reporter.faults == ["trace"]
     assert relay.outcomes() == {A: Outcome.SUPPRESSED}
 
 
@@ -393,7 +413,8 @@ async def test_a_fault_before_the_claims_are_settled_leaves_none_claimed(relay: 
 async def test_a_reply_that_cannot_be_redacted_costs_its_text_and_not_the_acceptance(relay: Relay) -> None:
     relay.pseudonyms.fault = "redact"
     assert await relay.send(A) == QUEUED
-    assert relay.reporter.faults == ["redact"]
+    assert relay.reporter.faults == ["redact", "trace"]
+    relay.pseudonyms.fault = ""
     assert (await relay.send(A)).text.startswith("2.0.0 Ok: duplicate, ")
     ((record, _),) = relay.records.noted
     assert record.repeats[0].original.reply == ""
@@ -468,7 +489,10 @@ async def test_a_message_that_takes_long_to_judge_leaves_the_event_loop(
 
 @pytest.mark.parametrize(("rules", "recipients", "thread"), [(3, 10, "MainThread"), (300, 100, "judging")])
 async def test_many_rules_for_many_recipients_leave_the_event_loop(rules: int, recipients: int, thread: str) -> None:
-    relay = Relay(rules=[rule(Action.EXEMPT, f"^user{number}@", what=MatchTarget.RECIPIENT) for number in range(rules)])
+    relay = Relay(
+        rules=[rule(Action.EXEMPT, f"^user{number}@", what=MatchTarget.RECIPIENT) for number in range(rules)],
+        traces_all=False,
+    )
     assert await relay.send(*(b"someone%d@example.test" % number for number in range(recipients))) == QUEUED
     assert relay.pseudonyms.threads == {thread}
     await close(relay)
@@ -760,7 +784,7 @@ async def test_a_repeat_leaves_a_record_of_what_it_repeats(relay: Relay) -> None
     assert [name.rpartition(" ")[0] for name in record.forms["default"]] == [
         *("Subject", "Date (missing)", "reverse-path", "part", "text"),
     ]
-    assert decode(encode(record)) == record
+    assert decode(encode(record)) == without_idle_steps(record)
     assert copy == SuppressedCopy(b"sender@example.test", (B,), again)
 
 
@@ -796,6 +820,109 @@ async def test_what_is_only_observed_leaves_a_record_and_no_copy() -> None:
     assert [repeat.outcome for repeat in record.repeats] == [Outcome.WOULD_SUPPRESS]
     assert copy is None
     await close(relay)
+
+
+# Traces
+
+
+def without_idle_steps(trace: Trace) -> Trace:
+    """Returns the trace as a store gives it back."""
+    return dataclasses.replace(trace, steps={step: seconds for step, seconds in trace.steps.items() if seconds})
+
+
+async def test_a_forwarded_message_leaves_a_trace_with_the_reply_of_the_upstream(relay: Relay) -> None:
+    relay.upstream.recipients[B] = [Reply.of(550, "5.1.1 <b@example.test> unknown")]
+    assert await relay.send(A, B) == QUEUED
+    (trace,) = relay.records.added
+    report = relay.reporter.reports[-1]
+    assert (trace.id, trace.at, trace.peer, trace.helo) == (
+        report.id,
+        1_700_000_000.0,
+        "127.0.0.1",
+        "tube.example.test",
+    )
+    assert (trace.host, trace.sender) == ("relay.example.test", "SENDER@EXAMPLE.TEST")
+    assert (trace.message_id, trace.size) == ("<one@tube.example.test>", len(MAIL))
+    assert (trace.upstream, trace.reply) == ("mta.example.test:25", "250 said: Ok: queued as 1X1")
+    assert [(to.recipient, to.outcome, to.reply, to.rule) for to in trace.recipients] == [
+        ("A@EXAMPLE.TEST", TraceOutcome.FORWARDED, "250 said: Ok: queued as 1X1", "default"),
+        ("B@EXAMPLE.TEST", TraceOutcome.RCPT_REFUSED, "550 5.1.1 <address> unknown", ""),
+    ]
+    assert trace.steps.keys() == {Step.UPLOAD, Step.JUDGE, Step.CLAIM, Step.DELIVER}
+    assert trace.subject == ""
+    assert decode(encode(trace)) == without_idle_steps(trace)
+
+
+async def test_a_trace_has_the_subject_if_that_is_wanted() -> None:
+    relay = Relay(traces_subjects=True)
+    await relay.send(A, content=Content(b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n.\r\n"))
+    await relay.send(A, content=Content(b"Subject: " + b"x" * 500 + b"\r\n\r\n.\r\n"))
+    assert [trace.subject for trace in relay.records.added] == ["Grüße", "x" * 200]
+    await close(relay)
+
+
+async def test_with_traces_of_repeats_only_other_messages_leave_none() -> None:
+    relay = Relay(traces_all=False)
+    await relay.send(A)
+    await relay.send(A)
+    transaction = relay.begin()
+    await transaction.rcpt(A)
+    await transaction.abandon()
+    assert (relay.records.added, relay.records.unfinished, len(relay.records.noted)) == ([], [], 1)
+    await close(relay)
+
+
+async def test_the_steps_of_a_message_are_timed(relay: Relay) -> None:
+    async def pass_time() -> None:
+        relay.clock.now += 5.0
+
+    transaction = relay.begin()
+    await transaction.rcpt(A)
+    relay.clock.now += 3.0
+    relay.upstream.after_dot = pass_time
+    await transaction.data(MAIL)
+    (trace,) = relay.records.added
+    assert trace.steps == {Step.UPLOAD: 3.0, Step.JUDGE: 0.0, Step.CLAIM: 0.0, Step.DELIVER: 5.0}
+    assert trace.seconds == 5.0
+
+
+async def test_a_transaction_that_is_aborted_leaves_a_trace(relay: Relay) -> None:
+    relay.upstream.recipients[B] = [Reply.of(450, "4.2.0 later")]
+    transaction = relay.begin()
+    await transaction.rcpt(A)
+    await transaction.rcpt(B)
+    transaction.refuse_recipient(fold(C), TOO_MANY_RECIPIENTS)
+    await transaction.abandon()
+    (trace,) = relay.records.unfinished
+    assert [(to.recipient, to.outcome, to.reply) for to in trace.recipients] == [
+        ("A@EXAMPLE.TEST", TraceOutcome.ABORTED, "250 2.1.5 Ok"),
+        ("B@EXAMPLE.TEST", TraceOutcome.RCPT_REFUSED, "450 4.2.0 later"),
+        ("C@EXAMPLE.TEST", TraceOutcome.RCPT_REFUSED, "452 4.5.3 Too many recipients"),
+    ]
+    assert (trace.reply, trace.size, trace.upstream) == ("", 0, "")
+    assert decode(encode(trace)) == without_idle_steps(trace)
+
+
+async def test_a_transaction_without_recipients_leaves_no_trace(relay: Relay) -> None:
+    await relay.begin().abandon()
+    assert relay.records.unfinished == []
+
+
+async def test_a_trace_names_a_thousand_refused_recipients_at_most(relay: Relay) -> None:
+    transaction = relay.begin()
+    for number in range(1_500):
+        transaction.refuse_recipient(fold(b"%d@example.test" % number), TOO_MANY_RECIPIENTS)
+    await transaction.abandon()
+    assert len(relay.records.unfinished[0].recipients) == 1_000
+
+
+async def test_a_message_that_is_refused_unread_leaves_a_trace(relay: Relay) -> None:
+    transaction = relay.begin()
+    await transaction.rcpt(A)
+    await transaction.refuse(MAIL_LOOP, 12)
+    (trace,) = relay.records.added
+    assert (trace.size, trace.reply) == (12, "554 5.4.6 Too many hops, this message goes round in circles")
+    assert [to.outcome for to in trace.recipients] == [TraceOutcome.REFUSED]
 
 
 # Exempt

@@ -115,9 +115,9 @@ class MessageView:
             case MatchTarget.LINK | MatchTarget.IMAGE:
                 return self._text_matches.values(condition.target)
             case MatchTarget.CODE:
-                codes = find_codes(self._header("subject"), self._texts)
+                codes = find_codes(self.header("subject"), self._texts)
                 if codes and self._is_bulk():
-                    codes = find_named_codes(self._header("subject"), self._texts)
+                    codes = find_named_codes(self.header("subject"), self._texts)
                 return [] if codes and self._has_file() else codes
             case MatchTarget.TOKEN_LINK:
                 links = find_token_links(self._texts)
@@ -125,9 +125,9 @@ class MessageView:
             case MatchTarget.REVERSE_PATH:
                 return (self._reverse_path,)
             case _:
-                return self._header(condition.header or condition.target.value)
+                return self.header(condition.header or condition.target.value)
 
-    def _header(self, name: str) -> Sequence[bytes]:
+    def header(self, name: str) -> Sequence[bytes]:
         """Returns the values of a field as a reader sees them, or raw where decoding is uncertain."""
         values = []
         for raw in field_values(self._message.fields, name):
@@ -136,7 +136,7 @@ class MessageView:
         return values
 
     def _is_bulk(self) -> bool:
-        return any(map(self._header, _BULK_FIELDS))
+        return any(map(self.header, _BULK_FIELDS))
 
     def _has_file(self) -> bool:
         return self._message.root is not None and _has_file(self._message.root)

@@ -9,7 +9,7 @@ from relay.settings import value_types
 from relay.settings.presets import parse_presets
 from relay.settings.sections.base import Section, setting
 from relay.settings.urls import RedisUrl
-from relay.settings.value_types import KeepOrNone, PathOrNone, Seconds, Switch, Timeout
+from relay.settings.value_types import Bytes, KeepOrNone, PathOrNone, Seconds, Switch, Timeout
 
 Presets: TypeAlias = Annotated[
     tuple[str, ...],
@@ -105,25 +105,33 @@ class StoreSection(Section):
 
 
 class RecordSection(Section):
-    """What the relay keeps about suppressed messages."""
+    """What the relay keeps about messages: their traces, and copies of suppressed ones."""
 
-    keep_for: Seconds = setting(
-        "30d",
-        "How long records of suppressions are kept; `relay suppressed` and `relay why` read them. They hold no "
-        "content. 0 = no records.",
+    trace: Literal["all", "repeats"] = setting(
+        "all",
+        'Which messages leave a trace, which `relay why` and the page show: "all" of them, or only "repeats".',
     )
+    keep_for: Seconds = setting(
+        "30d", "How long traces are kept. They contain no content; docs/records.md says what they do. 0 = no traces."
+    )
+    size: Annotated[Bytes, value_types.size_at_least(1024 * 1024)] = setting(
+        "100MiB",
+        "Size of all traces; beyond it the oldest are deleted. 100MiB are some 300,000 messages. For Redis it is "
+        "memory of the server.",
+    )
+    subjects: Switch = setting(False, "Whether traces contain the subjects of messages.")
     keep: KeepOrNone = setting(
         "",
-        "maildir:PATH keeps the suppressed messages themselves as long as their records, so that `relay release` can "
+        "maildir:PATH keeps the suppressed messages themselves as long as their traces, so that `relay release` can "
         'send one. The folder holds whole mails: only the relay should be able to read it. "" = not kept.',
     )
     secret_file: PathOrNone = setting(
         "",
-        "File whose first line (32 characters or more) is the key that hashes mail addresses in records; created if "
+        "File whose first line (32 characters or more) is the key that hashes mail addresses in traces; created if "
         "missing. All hosts of one store need the same key. "
         '"" = record.key beside the file of a sqlite: store, else in the state folder.',
     )
     addresses: Switch = setting(
         False,
-        "Whether records contain mail addresses. If not, they contain a hash, by which `relay why ADDRESS` finds them.",
+        "Whether traces contain mail addresses. If not, they contain a hash, by which `relay why ADDRESS` finds them.",
     )

@@ -124,12 +124,13 @@ async def test_readiness_follows_the_upstream(start_relay: StartRelay, peer: Scr
     await wait_upstream(relay, "up")
     status, kind, body = await get(relay, "/readyz")
     assert (status, kind) == (200, "application/json; charset=utf-8")
-    assert json.loads(body) == {"ready": True, "listener": "listening", "upstream": "up", "store": "up"}
+    up = {"listener": "listening", "upstream": "up", "store": "up", "trace": "up"}
+    assert json.loads(body) == {"ready": True, **up}
     await peer.stop()
     assert not (await send(relay.port, b"s@example.test", [b"a@example.test"], b"")).ok
     status, _, body = await get(relay, "/readyz")
     assert status == 503
-    assert json.loads(body) == {"ready": False, "listener": "listening", "upstream": "down", "store": "up"}
+    assert json.loads(body) == {"ready": False, **up, "upstream": "down"}
     assert (await relay.metrics()).value("smtp_dedup_upstream_up") == 0
     assert (await get(relay, "/livez"))[0] == 200
     await peer.start()
@@ -147,6 +148,7 @@ async def test_a_relay_without_its_store_is_ready_and_says_so(
     assert (status, json.loads(body)["store"]) == (200, "degraded")
     metrics = await relay.metrics()
     assert (metrics.value("smtp_dedup_store_up"), metrics.value("smtp_dedup_store_degraded")) == (0, 1)
+    assert (json.loads(body)["trace"], metrics.value("smtp_dedup_trace_up")) == ("degraded", 0)
 
 
 async def test_any_other_path_is_not_found_and_nothing_is_changed_here(relay: RelayProcess) -> None:

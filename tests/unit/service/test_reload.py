@@ -139,6 +139,8 @@ def rows() -> dict[str, tuple[dict[str, object], Callable[[Service], object]]]:
     row("dedup.key_header", ["X-Key"], lambda s: used(s).judge.key_headers == {"x-key"})
     row("dedup.on_uncertain", "keep", lambda s: used(s).policy.keep_uncertain)
     row("dedup.reply", "explain", lambda s: used(s).policy.explain_repeats)
+    row("record.trace", "repeats", lambda s: not used(s).policy.traces_all)
+    row("record.subjects", True, lambda s: used(s).policy.traces_subjects)
     row("record.addresses", True, lambda s: used(s).pseudonyms("a@example.test") == "a@example.test")
     row("limits.message_size", "3MiB", lambda s: limits(s).message_size == 3 << 20)
     row("limits.memory", "8MiB", lambda s: used(s).memory.size == limits(s).message_size == 8 << 20)
