@@ -48,9 +48,11 @@ has_restarted() { # unit, number of restarts before
     [ "$(property NRestarts "$1")" -gt "$2" ] && active "$1"
 }
 
-# The kernel's weights of control groups, where the machine has version 1 and mounts them read-only.
+# Control groups of version 1 are mounted read-only. systemd sets weights only where it can write to both of these.
 if [ -d /sys/fs/cgroup/cpu ]; then
-    mount -o remount,bind,rw /sys/fs/cgroup/cpu && systemctl daemon-reexec
+    mount -o remount,bind,rw /sys/fs/cgroup/cpu
+    mount -o remount,bind,rw /sys/fs/cgroup/cpuacct
+    systemctl daemon-reexec
 fi
 ip link set lo up
 postconf -e 'mydestination = localhost' 'inet_interfaces = loopback-only' 'in_flow_delay = 0'
@@ -209,7 +211,7 @@ repeats() { # weight of the relay, mails per second, seconds that the slowest ma
 median() { # weight of the relay; of 100 repeats at once, in seconds
     repeats "$1" 1000 100 | sed 's/.*median \([0-9.]*\).*/\1/'
 }
-if grep -q cpu /sys/fs/cgroup/cgroup.controllers || [ -d /sys/fs/cgroup/cpu/system.slice ]; then
+if grep -q cpu /sys/fs/cgroup/cgroup.controllers || [ -d /sys/fs/cgroup/cpu/system.slice/$unit.service ]; then
     idle=$(median 1000)
     for each in $(seq 16); do
         systemd-run --quiet --unit "burner-$each" sh -c 'while :; do :; done'

@@ -14,13 +14,15 @@ for needed in systemd-nspawn mmdebstrap; do
     }
 done
 mkdir -p build
-group=/sys/fs/cgroup/cpu/smtp-dedup-relay-host-test.$$
+group=smtp-dedup-relay-host-test.$$
 # In memory: a disk that other programs keep busy would be measured, not the relay.
 work=$(mktemp -d)
 mount -t tmpfs -o size=3g none "$work"
 end() {
     umount "$work" && rmdir "$work"
-    [ ! -e "$group" ] || find "$group" -depth -type d -exec rmdir {} +
+    for each in /sys/fs/cgroup/cpu /sys/fs/cgroup/cpuacct; do
+        [ ! -e "$each/$group" ] || find "$each/$group" -depth -type d -exec rmdir {} +
+    done
 }
 trap end EXIT
 trap 'exit 1' INT TERM HUP
@@ -52,9 +54,11 @@ boot() { # suite, package
     rm -f "$root/etc/resolv.conf" "$root/etc/systemd/system/multi-user.target.wants/redis-server.service"
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
     ln -s ../guest.service "$root/etc/systemd/system/multi-user.target.wants/"
-    # With control groups of version 1 the system gets a group of its own, in which it can set weights.
-    [ ! -d "${group%/*}" ] || mkdir -p "$group"
-    timeout 1500 sh -c '[ ! -d "$1" ] || echo $$ >"$1/cgroup.procs"
+    # With control groups of version 1 the system gets groups of its own, in which it can set weights.
+    timeout 1500 sh -c '
+        for each in /sys/fs/cgroup/cpu /sys/fs/cgroup/cpuacct; do
+            [ ! -d "$each" ] || { mkdir -p "$each/$1" && echo $$ >"$each/$1/cgroup.procs"; }
+        done
         exec systemd-nspawn --quiet -D "$2" -b --private-network --register=no --keep-unit' sh "$group" "$root" \
         >"build/host-test-$1.boot.log" 2>&1 || true # a bare system powers itself off
     cp "$root/root/log" "build/host-test-$1.log" 2>/dev/null || {
@@ -71,7 +75,7 @@ for suite in "$@"; do
     echo "$suite: booting with $package; it takes some minutes"
     boot "$suite" "$package" || passed=no
     log=build/host-test-$suite.log
-    grep -E '^(ok|FAIL)  [^:]*$|^(figures|with|without|not run|# )' "$log" | sed "s/^/$suite: /"
+    grep -a -E '^(ok|FAIL)  [^:]*$|^(figures|with|without|not run|# )' "$log" | sed "s/^/$suite: /"
     grep -q '^ok    all tests have run$' "$log" && ! grep -q '^FAIL' "$log" || {
         echo "failed; see $log" >&2
         passed=no
