@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -24,11 +24,26 @@ LIMIT = 60.0
     epilog="""\b
 Example:
   relay demo
+  relay demo --page
 Exit status: 0 every count is right, 1 a count is wrong. Leaves nothing behind.""",
 )
-def demo() -> None:
+@click.option("--page", is_flag=True, help="Go on sending mail, and serve a web page to look at, until Ctrl-C.")
+def demo(*, page: bool) -> None:
     """Start a relay and an upstream that counts, send what AVideo sends under load, and show the result."""
+    if page:
+        _run_page()
     sys.exit(0 if run_demo() else 1)
+
+
+def _run_page() -> NoReturn:
+    from relay.demo.living import run_living
+
+    def show(url: str) -> None:
+        click.echo(f"The page, with a made-up day before now and mail that goes on: {url}", err=True)
+        click.echo("Ctrl-C ends it.", err=True)
+
+    asyncio.run(run_living(show))
+    raise AssertionError("it runs until Ctrl-C")
 
 
 def run_demo(limit: float = LIMIT) -> bool:

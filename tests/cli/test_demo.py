@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 from parts.relay_process import run_relay
 from parts.waiting import LONGEST
 
@@ -51,6 +53,28 @@ async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_pa
     assert files_in(tmp_path) == []
     assert processes_of(str(tmp_path)) == []
     assert "".join(f"    {line}\n" for line in lines) in (_TREE / "README.md").read_text()
+
+
+async def test_with_page_it_goes_on_until_ctrl_c(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "demo", "--page"), stderr=asyncio.subprocess.PIPE, env=environment, cwd=_TREE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(LONGEST):
+        address = (await process.stderr.readline()).decode().rpartition(" ")[2].strip()
+        async with aiohttp.ClientSession(address) as client:
+            recipients = 0
+            while not recipients:
+                async with client.get("/metrics") as response:
+                    found = re.findall(r'recipients_total{outcome="forwarded"} ([0-9.]+)', await response.text())
+                recipients = int(float(found[0]))
+            async with client.get("/") as response:
+                assert "Mail flows" in await response.text()
+        process.send_signal(signal.SIGINT)
+        _, rest = await process.communicate()
+    assert (process.returncode, b"Traceback" in rest) == (130, False), rest.decode()
+    assert files_in(tmp_path) == []
 
 
 def test_its_lines_are_in_order_where_both_streams_are_one() -> None:
