@@ -20,6 +20,7 @@ from relay.settings.render import effective_toml
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from relay.admin.release import Released
     from relay.admin.server import AddPath
     from relay.service import Service
     from relay.settings import Loaded
@@ -80,10 +81,12 @@ class ActionsApi:
 
     async def _post_release(self, request: web.Request) -> web.Response:
         """Releases a copy, and returns what the upstream answers."""
-        wanted = await _decoded(request, ReleaseRequest.decode)
+        return web.json_response((await self.release(await _decoded(request, ReleaseRequest.decode))).encode())
+
+    async def release(self, wanted: ReleaseRequest) -> Released:
+        """Releases a copy. Raises `AdminError` or `SettingsError`."""
         settings = self._service.loaded.settings
-        result = await self._releasing.run(lambda: asyncio.run(release(settings, wanted)))
-        return web.json_response(result.encode())
+        return await self._releasing.run(lambda: asyncio.run(release(settings, wanted)))
 
 
 async def _decoded(request: web.Request, decode: Callable[[Mapping[str, object]], T]) -> T:

@@ -94,9 +94,12 @@ class RecordsApi:
 
     async def _post_forget(self, request: web.Request) -> web.Response:
         """Frees the selected acceptances, and returns their number."""
-        selection = await _selection(request)
+        return web.json_response({"number": await self.forget(await _selection(request))})
+
+    async def forget(self, selection: Selection) -> int:
+        """Frees the selected acceptances, and returns their number. Raises `AdminError` or `StoreError`."""
         async with self._records() as records:
-            return web.json_response({"number": await records.forget(selection)})
+            return await records.forget(selection)
 
     async def _post_preview(self, request: web.Request) -> web.Response:
         """Returns the number of selected acceptances."""

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from relay import __version__
 from relay.admin.actions_api import ActionsApi
+from relay.admin.page_commands import PageCommands
 from relay.admin.protocol import ANSWER_LIMIT, API, API_FIELD, LARGEST_REQUEST, VERSION_FIELD
 from relay.admin.records_api import RecordsApi
 from relay.admin.status import Status
@@ -63,8 +64,8 @@ class AdminServer:
         """The path of its socket; empty before `start`, or if there is none."""
         self._add_path("GET", "/", self._get_process, ANSWER_LIMIT)
         self._add_path("GET", "/status", self._get_status, ANSWER_LIMIT)
-        RecordsApi(service, self._add_path)
-        ActionsApi(service, load, self._add_path)
+        records, actions = RecordsApi(service, self._add_path), ActionsApi(service, load, self._add_path)
+        service.commands = PageCommands(records, actions)
 
     def _add_path(self, method: str, path: str, handler: Handler, limit: float) -> None:
         """Adds a path, whose requests may take `limit` seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logging import INFO, WARNING, getLogger
 
-from relay.events.event import ERROR_FIELD, Event
+from relay.events.event import ERROR_FIELD, PEER_FIELD, RECORD_FIELD, Event
 
 _LOG = getLogger("relay.records")
 _TRACES_FIELD = {"traces": "how many since the last such line, a minute ago or more"}
@@ -58,4 +58,13 @@ COPIES_NOT_REMOVED = Event(
     _LOG,
     "Look at the permissions of `record.keep`. The relay tries again in an hour.",
     ERROR_FIELD,
+)
+PAGE_FEEDBACK = Event(
+    "a user of the page says that a message was no repeat",
+    INFO,
+    _LOG,
+    "Add the rule that the page offered, if more such mail is to come.",
+    RECORD_FIELD
+    | PEER_FIELD
+    | {"user": "who logged in to the page; empty without `http.users_file`", "result": "what was done"},
 )

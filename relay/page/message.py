@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from relay.core.trace import Step, TraceOutcome, TraceQuery
+from relay.page.kept import Kept, read_kept
 from relay.page.sources import within
 from relay.trace.story import find_stories
 from relay.trace.timeline import same_decisions, timeline
@@ -104,6 +105,17 @@ class Shown:
         return len({event.trace.id for event in self.events})
 
     @property
+    def other_kept(self) -> Trace | None:
+        """Another message of the time line of which a copy was kept, if one of this message was kept too."""
+        others = (event.trace for event in self.events if event.trace.kept and event.trace.id != self.trace.id)
+        return next(others, None) if self.trace.kept else None
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Whether the message was withheld from at least one recipient."""
+        return any(to.outcome is TraceOutcome.SUPPRESSED for to in self.trace.recipients)
+
+    @property
     def is_repeat(self) -> bool:
         """Whether the message is a repeat for at least one recipient."""
         return any(to.outcome in REPEATS for to in self.trace.recipients)
@@ -119,7 +131,12 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         if shown is None:
             return site.renderer.page(request, "message_unknown.html", status=404, name=name[:100], settings=settings)
         return site.renderer.page(
-            request, "message.html", shown=shown, settings=settings, most_recipients=MOST_RECIPIENTS
+            request,
+            "message.html",
+            shown=shown,
+            kept=await site.work(lambda: read_kept(settings, name)) if shown.is_repeat else Kept(),
+            settings=settings,
+            most_recipients=MOST_RECIPIENTS,
         )
 
     return [web.get("/messages/{id}", site.guard.protect(get))]

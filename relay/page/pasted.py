@@ -28,10 +28,15 @@ class PastedError(Exception):
 class Pasted:
     """What a form holds: up to two messages, and the addresses of their envelope."""
 
-    contents: Sequence[bytes] = ()
+    by_name: Mapping[str, bytes] = field(default_factory=dict)
     envelope: Envelope = field(default_factory=Envelope)
     texts: Mapping[str, str] = field(default_factory=dict)
     """What was pasted, by the name of its field, to show it again."""
+
+    @property
+    def contents(self) -> Sequence[bytes]:
+        """The messages, the first one first."""
+        return [*self.by_name.values()]
 
     def text(self, name: str) -> str:
         """Returns what was pasted into a field."""
@@ -39,18 +44,13 @@ class Pasted:
 
 
 def read_pasted(form: MultiMapping[str | bytes | bytearray | FileField], *, least: int = 1) -> Pasted:
-    """Returns the messages of a form with `least` messages. Raises `PastedError`."""
-    found = {name: _content(form, name) for name in NAMES}
-    contents = [content for content in found.values() if content]
-    if not found["first"] or len(contents) < least:
-        raise PastedError(
-            "There is no message. Paste its source, with header and body, or choose its file."
-            if least == 1
-            else "Two messages are needed. Paste the source of each, with header and body, or choose its file."
-        )
+    """Returns the messages of a form, of which the first `least` must be there. Raises `PastedError`."""
+    found = {name: content for name in NAMES if (content := _content(form, name))}
+    if any(name not in found for name in NAMES[:least]):
+        raise PastedError("There is no message. Paste its source, with header and body, or choose its file.")
     recipient, sender = (str(form.get(name, "")).strip()[:_LONGEST_ADDRESS] for name in ("recipient", "sender"))
     texts = {name: _LINE_END.sub("\n", text) for name in NAMES if isinstance(text := form.get(name), str)}
-    return Pasted(contents, Envelope(recipient.removeprefix("<").removesuffix(">"), sender), texts)
+    return Pasted(found, Envelope(recipient.removeprefix("<").removesuffix(">"), sender), texts)
 
 
 def _content(form: MultiMapping[str | bytes | bytearray | FileField], name: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from relay.logins.limits import LoginLimits
-from relay.page import live, message, messages, overview, rules, settings_page, static_files
+from relay.page import compare, feedback, live, message, messages, overview, rules, settings_page, static_files
 from relay.page.access import Refused
 from relay.page.guard import LOGIN, Guard
 from relay.page.login import LoginPages
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.page.guard import Handler
     from relay.page.sources import Sources
 
-_PAGES = (overview, live, messages, message, rules, settings_page, static_files)
+_PAGES = (overview, live, messages, message, feedback, compare, rules, settings_page, static_files)
 """Modules with a function `routes(site)`."""
 LONGEST_WORK = 10.0
 """Seconds for a job outside the event loop, the wait for the jobs before it included."""

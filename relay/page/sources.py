@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.judge.judge import Judge
     from relay.monitor.metrics import Metrics
     from relay.monitor.recent_lines import RecentLines
+    from relay.page.commands import Commands
     from relay.records.pseudonyms import Pseudonyms
     from relay.settings import Loaded
 
@@ -44,6 +45,8 @@ class Sources:
     """None if no traces are kept."""
     pseudonyms: Callable[[], Pseudonyms]
     """How traces name addresses."""
+    commands: Callable[[], Commands | None]
+    """None if the process has no commands."""
     host: str
     """The name of this host."""
     now: Callable[[], float]

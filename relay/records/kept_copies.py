@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import os
 import re
 import secrets
@@ -36,6 +37,7 @@ MOST_SWEPT = 5_000
 class KeptFile:
     """A kept copy in the Maildir."""
 
+    record: str
     path: Path
     at: int
     """Seconds since the Unix epoch."""
@@ -74,8 +76,13 @@ class KeptCopies:
         """Returns the copy of a record, or None. Raises `OSError` if the folders cannot be read."""
         for path, name in self._files("new", "cur"):
             if name["record"] == record:
-                return KeptFile(path, int(name["at"]), "P" in (name["flags"] or ""))
+                return _kept_file(path, name)
         return None
+
+    def newest(self, most: int) -> list[KeptFile]:
+        """Returns the newest copies, newest first. Raises `OSError` if the folders cannot be read."""
+        found = (_kept_file(path, name) for path, name in self._files("new", "cur"))
+        return heapq.nlargest(most, found, key=lambda each: each.at)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -98,7 +105,7 @@ class KeptCopies:
         to_all = set(paths) >= set(copy.paths)
         path = self.path / "cur" / f"{name}:2,PS" if to_all else self.path / "new" / name
         found.path.rename(path)
-        return KeptFile(path, found.at, to_all)
+        return KeptFile(record, path, found.at, to_all)
 
     def sweep(self, before: float, most: int = MOST_SWEPT) -> int:
         """Removes copies kept before this time (seconds since the epoch). Returns their number. Raises `OSError`."""
@@ -122,6 +129,10 @@ class KeptCopies:
                 for entry in entries:
                     if name := _NAME.fullmatch(entry.name):
                         yield Path(entry.path), name
+
+
+def _kept_file(path: Path, name: re.Match[str]) -> KeptFile:
+    return KeptFile(name["record"], path, int(name["at"]), "P" in (name["flags"] or ""))
 
 
 def _require_space(path: Path, size: int) -> None:

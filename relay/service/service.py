@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from relay.core.delivery import Upstream
+    from relay.page.commands import Commands
     from relay.service.prepared import Prepared
     from relay.settings import Loaded, Settings
     from relay.smtp.certificate import ServerCertificate
@@ -109,6 +110,8 @@ class Service:
             open_paths=settings.http.open_paths,
         )
         self._tasks = Tasks()
+        self.commands: Commands | None = None
+        """What the page uses of the admin API, which sets it."""
         self.address = ""
         """HOST:PORT on which it listens; empty before `start`."""
         self.tls_address = ""
@@ -186,6 +189,7 @@ class Service:
             warnings=self.warnings,
             traces=self.trace_store,
             pseudonyms=lambda: self.prepared.pseudonyms,
+            commands=lambda: self.commands,
             host=hostname(),
             now=time.time,
             clock=time.monotonic,

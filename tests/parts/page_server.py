@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from relay.page.commands import Commands
+
 NOW = 1_790_000_000.0
 """The time of the page: 2026-09-21 14:13:20 UTC."""
 PASSWORD = "correct horse battery staple"
@@ -40,6 +42,7 @@ class PageServer:
     metrics: Metrics = field(default_factory=Metrics)
     warnings: RecentLines = field(default_factory=lambda: RecentLines(addresses=True))
     pseudonyms: Pseudonyms = field(default_factory=lambda: Pseudonyms(b"secret", plain=False))
+    commands: Commands | None = None
     ready: bool = True
     parts: dict[str, object] = field(default_factory=lambda: {"listener": "listening", "upstream": "up", "store": "up"})
     now: float = NOW
@@ -72,6 +75,7 @@ class PageServer:
             warnings=self.warnings,
             traces=self.traces,
             pseudonyms=lambda: self.pseudonyms,
+            commands=lambda: self.commands,
             host="relay.example.com",
             now=lambda: self.now,
             clock=lambda: self.now,

@@ -11,12 +11,16 @@ from parts.listed_traces import trace
 from parts.mail_stories import COPY, FIRST, hostile_mail, mail_with_copies
 from parts.page_server import NOW, PageServer, page_server
 
+from relay.core.errors import AdminError
 from relay.core.trace import TraceOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import Browser, ViewportSize
+
+    from relay.page.commands import Released
+    from relay.records.selection import Selection
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,10 +31,23 @@ PATHS = (
     f"/messages/{COPY}",
     "/messages/000000000bad",
     "/rules",
+    f"/compare?first={FIRST}&second={COPY}",
+    f"/compare?first={COPY}&second=000000000bad",
 )
 NARROW: ViewportSize = {"width": 360, "height": 740}
 WIDE: ViewportSize = {"width": 1920, "height": 1080}
 MAIL = "From: Shop <shop@example.com>\nSubject: Hello\n\nThis is number {number}.\n"
+
+
+class NoClaims:
+    """Commands of a relay that remembers nothing."""
+
+    async def release_copy(self, record: str) -> Released:
+        raise AdminError(record)
+
+    async def forget(self, selection: Selection) -> int:
+        del selection
+        return 0
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -110,6 +127,31 @@ async def test_pasted_messages_are_tried(chromium: Browser, page: PageServer) ->
         await opened.get_by_label("Second message").fill("")
         await opened.get_by_role("button", name="Try").click()
         await opened.get_by_role("heading", name="What would happen").wait_for()
+        assert await barriers(opened) == []
+
+
+async def test_a_copy_is_said_to_be_no_repeat(chromium: Browser, page: PageServer) -> None:
+    page.commands = NoClaims()
+    async with tab(chromium, page.url) as opened:
+        await opened.goto(f"/messages/{COPY}")
+        await opened.get_by_role("button", name="Let the next copy through").click()
+        await opened.get_by_text("no claim is left, so that the next copy goes through").wait_for()
+        assert "reverse_path = '^contact@videos\\.example$'" in await opened.locator(".toml").inner_text()
+        assert await barriers(opened) == []
+
+
+async def test_two_messages_are_compared(chromium: Browser, page: PageServer) -> None:
+    async with tab(chromium, page.url) as opened:
+        await opened.goto(f"/messages/{FIRST}")
+        await opened.get_by_label("Id of the other message").fill(COPY)
+        await opened.get_by_role("button", name="Compare").click()
+        for number, name in enumerate((FIRST, COPY)):
+            await opened.get_by_label(f"message, {name}").fill(
+                MAIL.replace("This is", "The ticket").format(number=number)
+            )
+        await opened.get_by_role("button", name="Compare").click()
+        await opened.get_by_text("With this in the settings file the two are equal.").wait_for()
+        assert "(?P<ignored>[0-9]+)" in await opened.locator(".toml").inner_text()
         assert await barriers(opened) == []
 
 

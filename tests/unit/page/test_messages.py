@@ -55,7 +55,7 @@ async def test_the_newest_messages_come_first_with_their_outcomes(page: PageServ
     assert (status, rows(text)) == (200, ["000000000002", "000000000001", "000000000003"])
     shown = words(text)
     assert "3 messages. Recipients: forwarded 2 suppressed 1 refused 1" in shown
-    assert "000000000001 forwarded 2 refused 1 contact@videos.example 192.0.2.7 4.0 KiB default 250 2.0.0" in shown
+    assert "000000000001 forwarded 2 refused 1 contact@videos.example 192.0.2.7 4 KiB default 250 2.0.0" in shown
     assert "000000000002 Your digest suppressed 1" in shown
     assert "000000000003 none <> 192.0.2.7" in shown
 
@@ -204,7 +204,7 @@ async def test_a_repeat_is_shown_beside_its_original(page: PageServer) -> None:
     shown = words((await page.get(f"/messages/{COPY}"))[1])
     assert "Beside its original 0000000000a1" in shown
     assert "Message-ID <second@videos.example> <first@videos.example> yes, and did not count" in shown
-    assert "Size 4.0 KiB (4,100 B) 4.0 KiB (4,096 B) yes, and did not count" in shown
+    assert "Size 4 KiB (4,100 B) 4 KiB (4,096 B) yes, and did not count" in shown
     assert "Client 192.0.2.7 192.0.2.7 no" in shown
     assert "HELO other.example.com app.example.com yes" in shown
     assert "Equal in Subject 1c9f03a2 From 77aa0011 text 0badcafe Ignored avideo: image cache" in shown
@@ -216,7 +216,7 @@ async def test_an_original_without_a_trace_is_shown_as_far_as_it_is_known(page: 
     shown = words((await page.get(f"/messages/{COPY}"))[1])
     assert "There is no trace of the original any more." in shown
     assert "Message-ID <second@videos.example> <first@videos.example> yes" in shown
-    assert "Size 4.0 KiB (4,100 B) not known not known" in shown
+    assert "Size 4 KiB (4,100 B) not known not known" in shown
 
 
 async def test_steps_have_times_and_bars(page: PageServer) -> None:

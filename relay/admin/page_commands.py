@@ -1,0 +1,50 @@
+"""The commands that the web page uses (`relay.page.commands`), by the code of the admin API."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.admin.release import ReleaseRequest
+from relay.core.errors import AdminError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from relay.admin.actions_api import ActionsApi
+    from relay.admin.records_api import RecordsApi
+    from relay.admin.release import Released
+    from relay.records.selection import Selection
+
+
+T = TypeVar("T")
+
+
+_LONGEST = 20.0
+"""Seconds that a browser waits. Less than `http_connections.REQUEST_EVERY`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageCommands:
+    """Releases copies and frees acceptances."""
+
+    records: RecordsApi
+    actions: ActionsApi
+
+    async def release_copy(self, record: str) -> Released:
+        """Sends a kept copy to those who did not get it. Raises `RelayError`; a slow release goes on."""
+        remedy = "the release goes on; open the message later: its page says whether the copy was released"
+        return await _within_limit(self.actions.release(ReleaseRequest(record)), remedy)
+
+    async def forget(self, selection: Selection) -> int:
+        """Frees the selected acceptances, and returns their number. Raises `RelayError`."""
+        return await _within_limit(self.records.forget(selection), "try again, or use relay forget")
+
+
+async def _within_limit(work: Awaitable[T], remedy: str) -> T:
+    try:
+        async with asyncio.timeout(_LONGEST):
+            return await work
+    except TimeoutError:
+        raise AdminError(f"no result within {_LONGEST:g} s; {remedy}") from None
