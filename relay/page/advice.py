@@ -79,6 +79,8 @@ def reasons(pair: Pair, settings: Settings) -> Iterator[str]:
     if not shared:
         yield "No recipient is in both. A message repeats an earlier one only for the same recipient."
         return
+    if any(to.original and to.original.id == pair.first.id for to in pair.second.recipients):
+        yield "The second is a repeat of the first for at least one recipient."
     if not any(first[name].outcome in _ACCEPTED for name in shared):
         yield "The first was not accepted for any recipient of both, so that the second was sent in its place."
     tables = {each.table.name: each.table for each in effective.rules(settings)}

@@ -9,7 +9,7 @@ from aiohttp import web
 from relay.explain.differences import location_of
 from relay.page.access import Refused
 from relay.page.advice import Pair, advise, contents_of, digests, reasons
-from relay.page.kept import read_kept
+from relay.page.kept import kept_copy
 from relay.page.message import find_message
 from relay.page.pasted import NAMES, Pasted, PastedError, read_pasted
 from relay.page.trial import LARGEST, MOST_FIELDS
@@ -67,8 +67,7 @@ async def _pair(site: Site, written: Iterable[str]) -> Pair:
     if len(traces) == 1:
         raise Refused("Both ids are the same.", "Write the id of another message.", status=400)
     first, second = sorted(traces.values(), key=lambda trace: trace.at)
-    kept = await site.work(lambda: (read_kept(settings, first.id), read_kept(settings, second.id)))
-    return Pair(first, second, dict(zip(NAMES, kept, strict=True)))
+    return Pair(first, second, {"first": await kept_copy(site, first.id), "second": await kept_copy(site, second.id)})
 
 
 def _page(

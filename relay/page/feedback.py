@@ -12,7 +12,7 @@ from relay.core.trace import TraceOutcome
 from relay.events.records import PAGE_FEEDBACK
 from relay.explain.suggested_rule import conditions_of_content, exempting_rule
 from relay.page.access import VISITOR, Refused
-from relay.page.kept import Kept, read_kept
+from relay.page.kept import Kept, kept_copy
 from relay.page.message import find_message
 from relay.records.selection import Selection
 from relay.settings.render import table_lines
@@ -48,7 +48,7 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         if commands is None:
             raise Refused("This process has no commands.", "Use relay release or relay forget.", status=503)
         trace, settings = shown.trace, site.sources.loaded().settings
-        kept = await site.work(lambda: read_kept(settings, trace.id))
+        kept = await kept_copy(site, trace.id)
         done = await _undo(commands, trace, kept)
         visitor = request[VISITOR]
         PAGE_FEEDBACK.log(record=trace.id, result=done.summary, peer=visitor.client, user=visitor.user)

@@ -95,7 +95,17 @@ class Guard:
         _check_origin(request)
         if request.content_length is None or request.content_length > LARGEST_FORM:
             raise Refused("The form is too large.", f"Send at most {LARGEST_FORM // 1024**2} MiB.", status=413)
-        form = await request.post()
+        try:
+            form = await request.post()
+        except (ValueError, LookupError):  # for example octets that are not in the charset that it names
+            raise Refused(
+                "The form cannot be read.", "Open its page again, and send it from there.", status=400
+            ) from None
+        except OSError as error:  # files are put into a temporary one
+            reason = error.strerror or str(error)
+            raise Refused(
+                f"The form cannot be taken: {reason}.", "Paste texts in place of files.", status=503
+            ) from None
         if not self._tokens.is_valid(form.get(TOKEN_FIELD), request[VISITOR].session):
             raise Refused("The form is out of date.", "Open its page again, and send it from there.")
 

@@ -1,16 +1,18 @@
-"""The kept copies of suppressed messages, as far as the page reads them. These functions block: use `Site.work`."""
+"""The kept copies of suppressed messages, as far as the page reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relay.page.access import Refused
 from relay.page.trial import LARGEST
 from relay.records.copy_format import DamagedError, decode
 from relay.records.kept_copies import KeptCopies
 
 if TYPE_CHECKING:
     from relay.core.record import SuppressedCopy
+    from relay.page.site import Site
     from relay.settings import Settings
 
 
@@ -25,8 +27,16 @@ class Kept:
     """Why it cannot be read; empty if it can be, or if there is none."""
 
 
-def read_kept(settings: Settings, record: str) -> Kept:
-    """Returns the kept copy of a message."""
+async def kept_copy(site: Site, record: str) -> Kept:
+    """Returns the kept copy of a message. The page goes without if the disk hangs."""
+    settings = site.sources.loaded().settings
+    try:
+        return await site.work(lambda: _read(settings, record))
+    except Refused as refused:
+        return Kept(problem=refused.reason)
+
+
+def _read(settings: Settings, record: str) -> Kept:
     if settings.record.keep is None:
         return Kept()
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from relay.core.trace import Step, TraceOutcome, TraceQuery
-from relay.page.kept import Kept, read_kept
+from relay.page.kept import Kept, kept_copy
 from relay.page.sources import within
 from relay.trace.story import find_stories
 from relay.trace.timeline import same_decisions, timeline
@@ -134,7 +134,7 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
             request,
             "message.html",
             shown=shown,
-            kept=await site.work(lambda: read_kept(settings, name)) if shown.is_repeat else Kept(),
+            kept=await kept_copy(site, name) if shown.is_repeat else Kept(),
             settings=settings,
             most_recipients=MOST_RECIPIENTS,
         )

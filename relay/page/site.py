@@ -50,7 +50,7 @@ class Site:
         self._users = users
         tokens = FormTokens()
         sessions = Sessions(sources.clock)
-        self._thread = Executor("page", 1, LONGEST_WORK)
+        self._thread = Executor("page", 2, LONGEST_WORK)
         self.renderer = Renderer(tokens, sources.host, needs_login=users is not None)
         self.guard = Guard(access, users, sessions, tokens, self.renderer)
         self._logins = (
@@ -72,7 +72,7 @@ class Site:
         return self.guard.protect(handler)
 
     async def work(self, job: Callable[[], T]) -> T:
-        """Runs a job outside the event loop, one at a time. Raises `Refused` if it takes too long."""
+        """Runs a job outside the event loop, two at a time. Raises `Refused` if it takes too long."""
         try:
             return await self._thread.run(job)
         except TimeoutError:

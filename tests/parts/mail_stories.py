@@ -63,7 +63,7 @@ def hostile_mail(at: float) -> Trace:
         recipients=(recipient,),
         forms={HOSTILE: (HOSTILE, f"{HOSTILE} 12345678")},
         ignored={HOSTILE: (HOSTILE,)},
-        **dict.fromkeys(names, HOSTILE),
+        **dict.fromkeys(names, f"{HOSTILE}\udce4"),
     )
 
 

@@ -127,6 +127,15 @@ async def test_an_empty_list_says_what_to_do(page: PageServer, fields: dict[str,
     assert (status, answer in words(text)) == (200, True)
 
 
+async def test_an_empty_list_names_the_setting_that_keeps_it_empty() -> None:
+    async with page_server(flags={"record.trace": "repeats"}) as page:
+        assert "No repeat yet, and other messages leave no trace (record.trace)" in (
+            words((await page.get("/messages"))[1]).replace("( ", "(").replace(" )", ")")
+        )
+        for path in ("/messages?q=nobody", f"/messages/{FIRST}"):
+            assert "record.trace" in (await page.get(path))[1]
+
+
 async def test_a_trace_store_that_fails_or_hangs_is_told(page: PageServer) -> None:
     page.traces.broken = "disk I/O error <b>"
     for path in ("/messages", f"/messages/{FIRST}"):

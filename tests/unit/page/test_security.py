@@ -260,6 +260,28 @@ async def test_large_forms_are_refused_unread(users: Path) -> None:
                 assert response.status == 413
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="first"\r\n\r\n\xff\r\n--b--\r\n',
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\nContent-Type: text/a; charset=no\r\n\r\nx\r\n--b--',
+        ),
+        ("multipart/form-data; boundary=b", b"nonsense"),
+        ("application/x-www-form-urlencoded; charset=no", b"x=%ff"),
+    ],
+)
+async def test_forms_that_cannot_be_read_are_refused(content_type: str, body: bytes) -> None:
+    async with page_server() as page:
+        headers = {"Content-Type": content_type}
+        async with page.client.post(page.url + "/rules", data=body, headers=headers) as response:
+            assert (response.status, "The form cannot be read" in await response.text()) == (400, True)
+
+
 async def test_get_changes_nothing(users: Path) -> None:
     async with page_server(users) as page:
         await log_in(page)
