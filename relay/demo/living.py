@@ -36,7 +36,7 @@ _TITLES = (
     "The last tram",
     "Rain on the roof",
 )
-_LEAST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
+_LEAST_PAUSE, _LONGEST_PAUSE = 1.0, 8.0
 """Seconds between two things that happen."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DAY = 86400
-_MESSAGES = 2500
+_MESSAGES = 3500
 _OUTCOMES = {
     TraceOutcome.FORWARDED: 70,
     TraceOutcome.SUPPRESSED: 24,
