@@ -31,20 +31,21 @@ class PageCommands:
 
     records: RecordsApi
     actions: ActionsApi
+    longest: float = _LONGEST
 
     async def release_copy(self, record: str) -> Released:
         """Sends a kept copy to those who did not get it. Raises `RelayError`; a slow release goes on."""
         remedy = "the release goes on; open the message later: its page says whether the copy was released"
-        return await _within_limit(self.actions.release(ReleaseRequest(record)), remedy)
+        return await _within(self.longest, self.actions.release(ReleaseRequest(record)), remedy)
 
     async def forget(self, selection: Selection) -> int:
         """Frees the selected acceptances, and returns their number. Raises `RelayError`."""
-        return await _within_limit(self.records.forget(selection), "try again, or use relay forget")
+        return await _within(self.longest, self.records.forget(selection), "try again, or use relay forget")
 
 
-async def _within_limit(work: Awaitable[T], remedy: str) -> T:
+async def _within(limit: float, work: Awaitable[T], remedy: str) -> T:
     try:
-        async with asyncio.timeout(_LONGEST):
+        async with asyncio.timeout(limit):
             return await work
     except TimeoutError:
-        raise AdminError(f"no result within {_LONGEST:g} s; {remedy}") from None
+        raise AdminError(f"no result within {limit:g} s; {remedy}") from None

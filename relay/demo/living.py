@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import aiosmtplib
 
+from relay.admin.server import AdminServer
 from relay.demo.messages import SITE, notification, recovery
 from relay.demo.past import past_traces
 from relay.demo.scenario import SUBSCRIBERS, CountingUpstream
@@ -134,6 +135,7 @@ async def run_living(ready: Callable[[str], None]) -> None:
         upstream = LivingUpstream()
         port = await upstream.start()
         service = Service(Loaded(_settings(port, Path(folder))))
+        AdminServer(service, lambda: service.loaded)  # for the buttons of the page; its own socket is not opened
         await service.start()
         try:
             if service.trace_store is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.admin.page_commands import PageCommands
 from relay.admin.server import AdminServer
 from relay.core.content import Content
 from relay.core.errors import AdminError
@@ -16,19 +19,25 @@ from relay.service import Service
 from relay.settings.sources import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from relay.page.commands import Commands
 
 ID = "3f9c0a1b2c4d"
 
 
-def commands(tmp_path: Path, **flags: str) -> Commands:
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """The port of a server that accepts connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def commands(tmp_path: Path, **flags: str) -> PageCommands:
     own = {"store.url": "memory:", "upstream.url": f"maildir:{tmp_path / 'mail'}", "record.addresses": "true"}
     loaded = load(None, own | flags, {}, user_id=0)
     service = Service(loaded)
     AdminServer(service, lambda: loaded)
-    assert service.commands
+    assert isinstance(service.commands, PageCommands)
     return service.commands
 
 
@@ -40,6 +49,15 @@ async def test_a_kept_copy_is_sent_once(tmp_path: Path) -> None:
     assert (released.errors, released.done) == ([], "the upstream accepted the copy for 1 of 1")
     assert len([*(tmp_path / "mail" / "new").iterdir()]) == 1
     with pytest.raises(AdminError, match="was released before"):
+        await page.release_copy(ID)
+
+
+async def test_an_upstream_that_does_not_answer_is_left_alone(tmp_path: Path, silent_server: int) -> None:
+    copies = KeptCopies(tmp_path / "kept")
+    copies.save(ID, SuppressedCopy(b"a@example.com", (b"ada@example.org",), Content.from_plain(b"Subject: x\r\n\r\n")))
+    keep = {"record.keep": f"maildir:{copies.path}", "upstream.url": f"smtp://127.0.0.1:{silent_server}"}
+    page = replace(commands(tmp_path, **keep), longest=0.05)
+    with pytest.raises(AdminError, match=r"no result within 0\.05 s; the release goes on"):
         await page.release_copy(ID)
 
 
