@@ -99,19 +99,6 @@ class RunningRelay:
         except (LookupError, TypeError, ValueError, AttributeError):
             raise self._not_a_relay() from None
 
-    async def lines(self, path: str, limit: float, longest: int, most: int) -> AsyncIterator[str]:
-        """Yields the lines of an answer: at most `longest` bytes in each, and `most` in all."""
-        begun, received = bytearray(), 0
-        async with self._answer("GET", path, limit + _MARGIN, {}) as answer:
-            async for chunk in answer.content.iter_any():
-                received += len(chunk)
-                *ended, rest = (begun + chunk).split(b"\n")
-                begun = bytearray(rest)
-                if received > most or len(begun) > longest:
-                    raise AdminError(f"{self._name} answers with more than {most} bytes; restart it")
-                for line in ended:
-                    yield line.decode("utf-8", "replace")
-
     @contextlib.asynccontextmanager
     async def _answer(
         self, method: str, path: str, limit: float, request: dict[str, Any]

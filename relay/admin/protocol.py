@@ -1,4 +1,4 @@
-"""What both sides of the admin API agree on: HTTP/1.1 on a Unix socket, answers as JSON or as lines of text."""
+"""What both sides of the admin API agree on: HTTP/1.1 on a Unix socket, answers as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ LARGEST_REQUEST = 16 * 1024 * 1024
 FILES_LIMIT = 10.0
 """Seconds for an answer from small files."""
 STORE_LIMIT = 120.0
-"""Seconds for an answer from the store. A full one holds 100 MB of records."""
-LONGEST_LINE = 16 * 1024 * 1024
-MOST_RECORDS = 512 * 1024 * 1024
-"""Bytes of one record, and of all in one answer."""
+"""Seconds for an answer from the store."""
+MOST_TRACES = 100
+"""Traces in one answer."""
 RELEASE_LIMIT = 1800.0
 """Seconds for the release of a copy: `upstream.dot_timeout` is 9 minutes by default, and comes last."""
 CHECK_LIMIT = 240.0

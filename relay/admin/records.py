@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from relay.admin.protocol import FILES_LIMIT, LONGEST_LINE, MOST_RECORDS, STORE_LIMIT
+from relay.admin.protocol import FILES_LIMIT, MOST_TRACES, STORE_LIMIT
 from relay.check.store_remedies import store_remedy
 from relay.core.errors import AdminError, StoreError
-from relay.core.trace import REPEATS, TraceQuery
+from relay.core.trace import TracePage
 from relay.records.kept_copies import KeptCopies
-from relay.records.pseudonyms import Pseudonyms, address
+from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import find_secret
 from relay.records.selection import count
 from relay.runtime.executor import Executor
@@ -23,7 +22,8 @@ from relay.runtime.terminal import printable
 from relay.service.build import build_store, build_trace_store
 from relay.settings.sources import default_secret_file
 from relay.settings.urls import MemoryUrl, SqliteUrl
-from relay.trace.codec import encode
+from relay.trace.codec import decode
+from relay.trace.search import encode_query, names_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -31,28 +31,25 @@ if TYPE_CHECKING:
 
     from relay.admin.client import RunningRelay
     from relay.core.store import Store
-    from relay.core.trace import TraceStore
+    from relay.core.trace import TraceQuery, TraceStore
     from relay.records.selection import Selection
     from relay.settings import Settings
 
-_PAGE = 500
-"""Traces that are read at a time."""
-
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
-    """A mail address as records may contain it."""
+class Names:
+    """The names that a text may mean (`relay.trace.search.names_for`)."""
 
     names: frozenset[str]
     hashed: bool
-    """Whether `names` has its hash. Without the secret only records with unhashed addresses are found."""
+    """Whether there is a hash among them. Without the secret only traces with unhashed addresses are found."""
 
 
 class Records(Protocol):
     """What the commands use of a store. Methods raise `AdminError` or `StoreError`."""
 
-    def lines(self, age: float) -> AsyncIterator[str]:
-        """Yields the records that are at most `age` seconds old, as stored, newest first."""
+    async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
+        """Returns at most `limit` traces, and at most `MOST_TRACES`, newest first. See `TraceStore.find`."""
 
     async def forget(self, selection: Selection) -> int:
         """Frees the selected acceptances, and returns their number."""
@@ -63,8 +60,8 @@ class Records(Protocol):
     async def keep_for(self) -> float:
         """Returns for how many seconds the relay keeps records."""
 
-    async def find(self, written: str) -> Addressed:
-        """Returns an address as the records here may contain it. Raises `SettingsError` if the secret is unusable."""
+    async def names(self, written: str) -> Names:
+        """Returns the names that a text may mean here. Raises `SettingsError` if the secret is unusable."""
 
     async def describe_copy(self, record: str, kept: str) -> str:
         """Returns where the copy of a record is, for people. `kept` is its file name in the record, or empty."""
@@ -81,9 +78,9 @@ class RecordFiles:
         """Returns `record.keep_for`."""
         return self._settings.record.keep_for
 
-    async def find(self, written: str) -> Addressed:
-        """Returns an address as the records here may contain it."""
-        return await self._thread.run(lambda: _find(self._settings, written))
+    async def names(self, written: str) -> Names:
+        """Returns the names that a text may mean."""
+        return await self._thread.run(lambda: _names(self._settings, written))
 
     async def describe_copy(self, record: str, kept: str) -> str:
         """Returns where the copy of a record is."""
@@ -104,20 +101,11 @@ class OpenRecords(RecordFiles):
         self._traces = traces
         self.forget = store.forget
 
-    async def lines(self, age: float) -> AsyncIterator[str]:
-        """Yields the traces of suppressions, newest first. An empty line stands for a damaged one."""
+    async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
+        """Returns traces, newest first; none if no traces are kept."""
         if self._traces is None:
-            return
-        query, start = TraceQuery(outcomes=REPEATS, since=time.time() - age), ""
-        while True:
-            page = await self._traces.find(query, _PAGE, start)
-            for trace in page.traces:
-                yield encode(trace)
-            for _ in range(page.damaged):
-                yield ""
-            if not page.next:
-                return
-            start = page.next
+            return TracePage(())
+        return await self._traces.find(query, min(limit, MOST_TRACES), start)
 
     async def preview(self, selection: Selection) -> int:
         """Returns the number of selected acceptances."""
@@ -129,12 +117,11 @@ def files_thread() -> Executor:
     return Executor("records", 1, FILES_LIMIT)
 
 
-def _find(settings: Settings, written: str) -> Addressed:
+def _names(settings: Settings, written: str) -> Names:
     record = settings.record
     secret = find_secret(record.secret_file, default_secret_file(settings, os.environ))
-    if secret is None:
-        return Addressed(frozenset((str(address(written)),)), hashed=False)
-    return Addressed(Pseudonyms(secret, plain=record.addresses).find(written), hashed=True)
+    pseudonyms = Pseudonyms(secret, plain=record.addresses) if secret else None
+    return Names(names_for(written, pseudonyms), hashed=secret is not None)
 
 
 def _describe_copy(folder: Path, record: str, kept: str) -> str:
@@ -197,9 +184,16 @@ class AskedRecords:
     def __init__(self, relay: RunningRelay) -> None:
         self._relay = relay
 
-    def lines(self, age: float) -> AsyncIterator[str]:
-        """Yields the records as stored, newest first."""
-        return self._relay.lines(f"/records?age={age}", STORE_LIMIT, LONGEST_LINE, MOST_RECORDS)
+    async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
+        """Returns traces, newest first."""
+
+        def read(found: Mapping[str, Any]) -> TracePage:
+            traces = [decode(str(line)) for line in found["lines"]]
+            readable = tuple(trace for trace in traces if trace is not None)
+            return TracePage(readable, str(found["next"]), int(found["damaged"]) + len(traces) - len(readable))
+
+        request = {"query": encode_query(query), "limit": limit, "start": start}
+        return await self._relay.read("POST", "/traces", STORE_LIMIT, read, json=request)
 
     async def forget(self, selection: Selection) -> int:
         """Frees the selected acceptances, and returns their number."""
@@ -217,16 +211,15 @@ class AskedRecords:
 
     async def keep_for(self) -> float:
         """Returns the relay's `record.keep_for`."""
-        return await self._relay.read("GET", "/records/keep_for", FILES_LIMIT, lambda found: float(found["seconds"]))
+        return await self._relay.read("GET", "/traces/keep_for", FILES_LIMIT, lambda found: float(found["seconds"]))
 
-    async def find(self, written: str) -> Addressed:
-        """Returns an address as the relay's records contain it."""
+    async def names(self, written: str) -> Names:
+        """Returns the names that a text may mean to the relay."""
 
-        def decode(found: Mapping[str, Any]) -> Addressed:
-            return Addressed(frozenset(map(str, found["names"])), bool(found["hashed"]))
+        def read(found: Mapping[str, Any]) -> Names:
+            return Names(frozenset(map(str, found["names"])), bool(found["hashed"]))
 
-        request = {"address": written}
-        return await self._relay.read("POST", "/records/address", FILES_LIMIT, decode, json=request)
+        return await self._relay.read("POST", "/names", FILES_LIMIT, read, json={"text": written})
 
     async def describe_copy(self, record: str, kept: str) -> str:
         """Returns where the copy of a record is, on the relay's host."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,6 +12,8 @@ from aiohttp import web
 from relay.admin.protocol import FILES_LIMIT, STORE_LIMIT
 from relay.admin.records import RecordFiles, files_thread, open_records
 from relay.records.selection import Selection
+from relay.trace.codec import encode
+from relay.trace.search import decode_query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _MOST_AT_ONCE = 2
 """Requests that use a store at once; further ones wait, so that commands do not take what mail needs."""
-_PIECE = 64 * 1024
-"""Bytes that are sent at once."""
 
 
 class RecordsApi:
@@ -34,9 +33,9 @@ class RecordsApi:
         self._service = service
         self._thread = files_thread()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
-        add_path("GET", "/records", self._get_records, STORE_LIMIT)
-        add_path("GET", "/records/keep_for", self._get_keep_for, FILES_LIMIT)
-        add_path("POST", "/records/address", self._post_address, FILES_LIMIT)
+        add_path("POST", "/traces", self._post_traces, STORE_LIMIT)
+        add_path("GET", "/traces/keep_for", self._get_keep_for, FILES_LIMIT)
+        add_path("POST", "/names", self._post_names, FILES_LIMIT)
         add_path("GET", "/copies/{record}", self._get_copy, FILES_LIMIT)
         add_path("POST", "/forget", self._post_forget, STORE_LIMIT)
         add_path("POST", "/forget/preview", self._post_preview, STORE_LIMIT)
@@ -52,39 +51,31 @@ class RecordsApi:
     def _files(self) -> RecordFiles:
         return RecordFiles(self._service.loaded.settings, self._thread)
 
-    async def _get_records(self, request: web.Request) -> web.StreamResponse:
-        """Returns the records up to `age` seconds old, newest first, one JSON object a line."""
+    async def _post_traces(self, request: web.Request) -> web.Response:
+        """Returns a page of traces as lines of JSON, newest first."""
         try:
-            age = float(request.query["age"])
-        except (KeyError, ValueError):
-            age = math.nan
-        if not age >= 0:
-            raise web.HTTPBadRequest(text="age: a number of seconds is missing\n")
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        piece = bytearray()
+            fields = json.loads(await request.read())
+            query, limit, start = decode_query(fields["query"]), int(fields["limit"]), str(fields["start"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise web.HTTPBadRequest(text="the query is missing\n") from None
         async with self._records() as records:
-            async for line in records.lines(age):
-                piece += line.encode() + b"\n"
-                if len(piece) >= _PIECE:
-                    # Not before there is something to send: until then an error has a status of its own.
-                    await _send(request, response, piece)
-        await _send(request, response, piece)
-        await response.write_eof()
-        return response
+            page = await records.find(query, max(limit, 1), start)
+        lines = [encode(trace) for trace in page.traces]
+        return web.json_response({"lines": lines, "next": page.next, "damaged": page.damaged})
 
     async def _get_keep_for(self, request: web.Request) -> web.Response:
         del request
         return web.json_response({"seconds": await self._files.keep_for()})
 
-    async def _post_address(self, request: web.Request) -> web.Response:
-        """Returns an address as records contain it."""
+    async def _post_names(self, request: web.Request) -> web.Response:
+        """Returns the names that a text may mean."""
         try:
-            written = json.loads(await request.read())["address"]
+            written = json.loads(await request.read())["text"]
         except (ValueError, LookupError, TypeError, RecursionError):
             written = None
         if not isinstance(written, str):
-            raise web.HTTPBadRequest(text="the address is missing\n")
-        found = await self._files.find(written)
+            raise web.HTTPBadRequest(text="the text is missing\n")
+        found = await self._files.names(written)
         return web.json_response({"names": sorted(found.names), "hashed": found.hashed})
 
     async def _get_copy(self, request: web.Request) -> web.Response:
@@ -106,13 +97,6 @@ class RecordsApi:
         selection = await _selection(request)
         async with self._records() as records:
             return web.json_response({"number": await records.preview(selection)})
-
-
-async def _send(request: web.Request, response: web.StreamResponse, piece: bytearray) -> None:
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write(bytes(piece))
-    piece.clear()
 
 
 async def _selection(request: web.Request) -> Selection:

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from relay.admin.client import RunningRelay
     from relay.admin.records import Records
     from relay.cli.options import Target
-    from relay.core.trace import Trace
-
-MAX_AGE = 3650 * 86400.0
-"""Seconds: longer than any record is kept."""
+    from relay.core.trace import Trace, TraceQuery
 
 
 @contextlib.asynccontextmanager
@@ -47,7 +44,7 @@ async def asked_relay(target: Target) -> AsyncIterator[RunningRelay | None]:
 
 @contextlib.asynccontextmanager
 async def open_records(target: Target) -> AsyncIterator[Records]:
-    """Yields the records of the running relay, or those in the store of the settings. Raises `AdminError`."""
+    """Yields what the running relay, or the store of the settings, knows of messages. Raises `AdminError`."""
     from relay.admin import records as found
 
     async with asked_relay(target) as relay:
@@ -61,16 +58,19 @@ async def open_records(target: Target) -> AsyncIterator[Records]:
             yield opened
 
 
-async def read_records(source: Records, age: float) -> AsyncIterator[Trace]:
-    """Yields the traces of suppressions of the last `age` seconds, newest first. Reports damaged ones on stderr."""
-    from relay.trace.codec import decode
+async def all_traces(source: Records, query: TraceQuery) -> AsyncIterator[Trace]:
+    """Yields all traces that match, newest first. Reports damaged ones on stderr."""
+    from relay.admin.protocol import MOST_TRACES
+    from relay.cli.records import counted
 
-    damaged = 0
-    async for line in source.lines(age):
-        record = decode(line)
-        if record is None:
-            damaged += 1
-        else:
-            yield record
+    start, damaged = "", 0
+    while True:
+        page = await source.find(query, MOST_TRACES, start)
+        damaged += page.damaged
+        for trace in page.traces:
+            yield trace
+        if not page.next:
+            break
+        start = page.next
     if damaged:
-        click.echo(f"warning: {damaged} damaged records are left out", err=True)
+        click.echo(f"warning: {counted(damaged, 'trace')} cannot be read and are left out", err=True)

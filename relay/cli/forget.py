@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.asking import MAX_AGE, open_records, read_records
+from relay.cli.asking import all_traces, open_records
 from relay.cli.exit_status import CommandError, after_work, run
 from relay.cli.options import Target, target_options
-from relay.cli.records import Query, counted, parse_duration, parse_query
+from relay.cli.records import counted, parse_duration, parse_query
 
 if TYPE_CHECKING:
     from relay.admin.records import Records
@@ -38,7 +38,7 @@ def forget(target: Target, what: str | None, since: float | None, everything: bo
     """Forget that messages were accepted: the relay forwards the next copy of each. Running relays obey at once.
 
     The ID or Message-ID of an accepted message frees it for all its recipients. That of a suppressed message frees
-    what it repeats, for the recipients who did not get it. Records stay. An acceptance is one message for one
+    what it repeats, for the recipients who did not get it. Traces stay. An acceptance is one message for one
     recipient.
     """
     if (what is not None) + (since is not None) + everything != 1:
@@ -64,16 +64,12 @@ async def _forget(target: Target, what: str | None, within: float | None, dry_ru
 
 
 async def _select(source: Records, what: str) -> Selection:
-    from relay.records.selection import Selection
+    from relay.core.trace import TraceQuery
+    from relay.records.selection import Selection, bare
 
-    query = await Query.parse(what, source)
+    names = (await source.names(what)).names
     keys: set[str] = set()
-    async for record in read_records(source, MAX_AGE):
-        if query.matches_record(record):
-            keys.update(repeat.fingerprint for repeat in record.repeats)
-    return Selection(
-        records=frozenset((query.record,)) - {""},
-        message_ids=frozenset((query.message_id,)) - {""},
-        recipients=query.recipients,
-        keys=frozenset(keys),
-    )
+    async for trace in all_traces(source, TraceQuery(names=names)):
+        if not names.isdisjoint((trace.id, bare(trace.message_id))):
+            keys.update(repeat.fingerprint for repeat in trace.repeats)
+    return Selection(records=names, message_ids=names, recipients=names, keys=frozenset(keys))

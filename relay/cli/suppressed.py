@@ -1,15 +1,18 @@
-"""`relay suppressed`: lists the records, one per line."""
+"""`relay suppressed`: lists the repeats, one per line."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.asking import open_records, read_records
+from relay.cli.asking import all_traces, open_records
 from relay.cli.exit_status import run
 from relay.cli.options import Target, target_options
-from relay.cli.records import counted, duration, json_line, parse_duration, timestamp
+from relay.cli.records import counted, duration, parse_duration, timestamp
+from relay.cli.trace_json import json_line
+from relay.core.trace import REPEATS, TraceQuery
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ Exit status: 0 also if nothing was suppressed, 1 the store cannot be read,
     show_default=True,
     help="How far to look back.",
 )
-@click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole record.")
+@click.option("--json", "json_lines", is_flag=True, help="Write one JSON object per line, with the whole trace.")
 def suppressed(target: Target, since: float, json_lines: bool) -> None:
     """List the messages that were suppressed, or would have been if the relay only observes. The latest is last.
 
@@ -48,7 +51,8 @@ def suppressed(target: Target, since: float, json_lines: bool) -> None:
 
 async def _list(target: Target, since: float, json_lines: bool) -> bool:
     async with open_records(target) as source:
-        found = [record async for record in read_records(source, since)]
+        query = TraceQuery(outcomes=REPEATS, since=time.time() - since)
+        found = [trace async for trace in all_traces(source, query)]
         keep_for = await source.keep_for()
     found.reverse()
     for line in map(json_line, found) if json_lines else _table(found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -42,9 +41,8 @@ def encode_query(query: TraceQuery) -> dict[str, object]:
     }
 
 
-def decode_query(text: str | bytes) -> TraceQuery:
-    """Returns the query that the JSON text describes. Raises `ValueError`."""
-    fields = json.loads(text)
+def decode_query(fields: object) -> TraceQuery:
+    """Returns the query that an object of JSON describes. Raises `ValueError`."""
     if not isinstance(fields, dict):
         raise ValueError("not a query")  # noqa: TRY004 - what callers catch
     names, outcomes, until = fields.get("names", []), fields.get("outcomes", []), fields.get("until")

@@ -40,7 +40,8 @@ async def find_stories(finder: Finder, query: TraceQuery, most: int = MOST_TRACE
     page = await finder.find(query, most)
     related = frozenset(name for trace in page.traces for name in (trace.id, *originals_of(trace)))
     copies = await finder.find(TraceQuery(names=related), most) if related else page
-    traces = {trace.id: trace for trace in (*page.traces, *copies.traces)}
+    # Oldest first, so that those of one moment stay in their order.
+    traces = {trace.id: trace for trace in (*reversed(copies.traces), *reversed(page.traces))}
     return Stories(
         stories=_grouped(traces.values()),
         more=bool(page.next or copies.next),

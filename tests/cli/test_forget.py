@@ -1,4 +1,4 @@
-"""`relay forget` on stores that the tests have filled, and the arguments that it shares with `relay why`."""
+"""`relay forget` on stores that the tests have filled."""
 
 from __future__ import annotations
 
@@ -56,28 +56,25 @@ def test_exactly_one_selection_is_accepted(folder: StoreFolder, arguments: str) 
     assert folder.call("forget", "--all").stdout == "forgot 1 acceptance\n"
 
 
-@pytest.mark.parametrize("command", ["why", "forget"])
 @pytest.mark.parametrize("what", ["", " "])
-def test_an_empty_argument_is_an_error(folder: StoreFolder, command: str, what: str) -> None:
-    result = folder.call(command, what)
+def test_an_empty_argument_is_an_error(folder: StoreFolder, what: str) -> None:
+    result = folder.call("forget", what)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "it is empty; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["why", "forget"])
-def test_an_argument_of_no_known_form_is_an_error(folder: StoreFolder, command: str) -> None:
-    result = folder.call(command, "not-an-address")
+def test_an_argument_of_no_known_form_is_an_error(folder: StoreFolder) -> None:
+    result = folder.call("forget", "not-an-address")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "'not-an-address' is no address, id or Message-ID; write NAME@DOMAIN" in result.stderr
-    assert folder.call(command, "postmaster").exit_code == 1
-    assert folder.call(command, "<of-an-odd-sender>").exit_code == 1
+    assert folder.call("forget", "postmaster").exit_code == 1
+    assert folder.call("forget", "<of-an-odd-sender>").exit_code == 1
 
 
-@pytest.mark.parametrize("command", ["why", "forget"])
-def test_control_characters_in_arguments_are_escaped(folder: StoreFolder, command: str) -> None:
+def test_control_characters_in_arguments_are_escaped(folder: StoreFolder) -> None:
     folder.fill(sent=[folder.sent("k1")])
     for what, status in (("\x1b]0;x\x07", 2), ("\x1b]0;x\x07@", 1)):
-        result = folder.call(command, what)
+        result = folder.call("forget", what)
         assert result.exit_code == status
         assert "\\x1b]0;x\\x07" in result.stderr
 

@@ -22,9 +22,11 @@ from parts.redis_server import RedisServer
 from parts.shared_relay import SharedRelay
 
 from relay.admin.client import running_relay
+from relay.admin.records import AskedRecords
 from relay.cli import main
 from relay.cli.check import other_user
 from relay.core.errors import AdminError
+from relay.core.trace import REPEATS, TracePage, TraceQuery
 from relay.records.selection import Selection
 from relay.settings import sources
 
@@ -92,15 +94,15 @@ def test_suppressed_and_why_see_its_store(service: SharedRelay) -> None:
     assert shown.stderr == "4 messages to 8 recipients in the last 24 h\n"
     shown = call(service, "why", records(service)[0]["id"])
     assert (shown.exit_code, shown.stderr) == (0, "")
-    assert "  suppressed  for 2 recipients: h:" in shown.stdout
-    assert "  copy        kept; to deliver it after all: relay release " in shown.stdout
+    assert "  suppressed for h:" in shown.stdout
+    assert "  copy      kept; to deliver it after all: relay release " in shown.stdout
 
 
 def test_why_finds_an_address_by_the_secret_of_the_service(service: SharedRelay) -> None:
     shown = call(service, "why", "Alice@EXAMPLE.test")
-    assert (shown.exit_code, shown.stdout.count("\n  suppressed  ")) == (0, 4)
+    assert (shown.exit_code, shown.stdout.count("  suppressed for Alice@EXAMPLE.test, h:")) == (0, 4)
     assert call(service, "why", "carol@example.test").exit_code == 1
-    assert "records are kept for 30d." in call(service, "why", "carol@example.test").stderr
+    assert "traces are kept for 30d" in call(service, "why", "carol@example.test").stderr
 
 
 def test_forget_frees_acceptances_in_its_store(service: SharedRelay) -> None:
@@ -117,7 +119,7 @@ def test_a_store_in_memory_is_reached_through_the_relay_only(in_memory: SharedRe
     for flags in ((), ("--store", "memory:")):
         assert len(call(in_memory, "suppressed", *flags).stdout.splitlines()) == 1
     assert call(in_memory, "forget", "--all").stdout == "forgot 2 acceptances\n"
-    assert asyncio.run(in_memory.get("/records?age=60"))[0] == 404
+    assert asyncio.run(in_memory.get("/traces"))[0] == 404
     shown = call(in_memory, "suppressed", "--store", "memory:", RUNTIME_DIRECTORY=str(tmp_path))
     assert shown.exit_code == 1
     assert shown.stderr.endswith(
@@ -129,14 +131,14 @@ def test_a_store_in_memory_is_reached_through_the_relay_only(in_memory: SharedRe
 
 
 def test_many_commands_at_once_are_all_answered(service: SharedRelay) -> None:
-    async def ask() -> list[str]:
+    async def ask() -> TracePage:
         async with running_relay(service.state / "admin.sock") as found:
-            return [line async for line in found.lines("/records?age=3600", 60.0, 10**6, 10**7)]
+            return await AskedRecords(found).find(TraceQuery(outcomes=REPEATS), 10)
 
-    async def ask_often() -> list[list[str]]:
+    async def ask_often() -> list[TracePage]:
         return await asyncio.gather(*(ask() for _ in range(100)))
 
-    assert {len(lines) for lines in asyncio.run(ask_often())} == {4}
+    assert {len(page.traces) for page in asyncio.run(ask_often())} == {4}
 
 
 # Other stores
@@ -191,7 +193,7 @@ def test_settings_that_only_the_service_can_read_do_not_stop_a_command(
 
 def test_another_version_is_named_once(service: SharedRelay) -> None:
     path = service.state / "other.sock"
-    with listening(path, PROCESS, answer_of(b""), answer_of(b'{"seconds": 5}')):
+    with listening(path, PROCESS, answer_of(b'{"lines": [], "next": "", "damaged": 0}'), answer_of(b'{"seconds": 5}')):
         shown = call(service, "suppressed", "--set", f"admin.socket={path}")
     assert shown.exit_code == 0
     assert shown.stderr.count("has version 9.9.9") == 1
@@ -206,20 +208,36 @@ def test_a_wrong_number_is_reported(service: SharedRelay, answers: list[bytes]) 
     assert "does not answer as a relay does" in shown.stderr
 
 
-async def test_records_without_an_end_are_cut(service: SharedRelay) -> None:
+async def test_traces_without_an_end_are_cut(service: SharedRelay) -> None:
     path = service.state / "other.sock"
     with listening(path, PROCESS, answer_of(b"", length=10**12), endless=b"x" * 65536):
         async with running_relay(path) as relay:
-            with pytest.raises(AdminError, match="answers with more than 1000000 bytes"):
-                [line async for line in relay.lines("/records?age=1", 10.0, 100_000, 10**6)]
+            with pytest.raises(AdminError, match="answers with more than 16777216 bytes"):
+                await AskedRecords(relay).find(TraceQuery(), 10)
 
 
-async def test_records_that_break_off_are_no_full_list(service: SharedRelay) -> None:
+async def test_traces_that_break_off_are_no_full_list(service: SharedRelay) -> None:
     path = service.state / "other.sock"
-    with listening(path, PROCESS, answer_of(b"{}\n", length=100), closes=True):
+    with listening(path, PROCESS, answer_of(b"{}", length=100), closes=True):
         async with running_relay(path) as relay:
             with pytest.raises(AdminError, match="broke off its answer; try again"):
-                [line async for line in relay.lines("/records?age=1", 10.0, 100_000, 10**6)]
+                await AskedRecords(relay).find(TraceQuery(), 10)
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"lines": 5}', b'{"lines": [], "next": "", "damaged": "many"}'])
+async def test_wrong_traces_are_reported(service: SharedRelay, answer: bytes) -> None:
+    path = service.state / "other.sock"
+    with listening(path, PROCESS, answer_of(answer)):
+        async with running_relay(path) as relay:
+            with pytest.raises(AdminError, match="does not answer as a relay does"):
+                await AskedRecords(relay).find(TraceQuery(), 10)
+
+
+async def test_damaged_lines_are_counted(service: SharedRelay) -> None:
+    path = service.state / "other.sock"
+    with listening(path, PROCESS, answer_of(b'{"lines": ["x", 5, null], "next": "", "damaged": 2}')):
+        async with running_relay(path) as relay:
+            assert (await AskedRecords(relay).find(TraceQuery(), 10)).damaged == 5
 
 
 async def status_of(relay: SharedRelay, method: str, path: str, body: bytes = b"") -> int:
@@ -236,12 +254,8 @@ async def status_of(relay: SharedRelay, method: str, path: str, body: bytes = b"
 )
 async def test_wrong_requests_are_refused(service: SharedRelay, body: bytes) -> None:
     assert await status_of(service, "POST", "/forget", body) == 400
-    assert await status_of(service, "POST", "/records/address", body) == 400
-
-
-@pytest.mark.parametrize("age", ["", "?age=", "?age=soon", "?age=-1", "?age=nan"])
-async def test_a_wrong_age_is_refused(service: SharedRelay, age: str) -> None:
-    assert await status_of(service, "GET", f"/records{age}") == 400
+    assert await status_of(service, "POST", "/names", body) == 400
+    assert await status_of(service, "POST", "/traces", body) == 400
 
 
 async def test_too_large_a_request_is_refused(service: SharedRelay) -> None:

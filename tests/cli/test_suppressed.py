@@ -71,7 +71,7 @@ def test_a_damaged_record_is_counted_and_left_out(folder: StoreFolder) -> None:
     connection.close()
     result = folder.call("suppressed")
     assert len(result.stdout.splitlines()) == 1
-    assert result.stderr.startswith("warning: 2 damaged records are left out\n")
+    assert result.stderr.startswith("warning: 2 traces cannot be read and are left out\n")
 
 
 def test_control_characters_in_records_are_escaped(folder: StoreFolder) -> None:

@@ -6,73 +6,150 @@ import json
 import re
 
 import pytest
-from parts.store_folder import OTHER, StoreFolder, record, repeat
+from parts.store_folder import FIRST, NOW, OTHER, StoreFolder, record, repeat
 
 from relay.core.content import Content
 from relay.core.outcome import Outcome
 from relay.core.record import SuppressedCopy
+from relay.core.trace import RecipientTrace, Step, Trace, TraceOutcome
 
 
-@pytest.mark.parametrize("what", ["000000000001", "<000000000001@example.test>", "000000000001@example.test"])
-def test_a_suppressed_message_is_explained(folder: StoreFolder, what: str) -> None:
+def accepted(id_: str = FIRST.id, *recipients: str, reply: str = "250 2.0.0 Ok: queued as 4XYZ") -> Trace:
+    """Returns the trace of a message that the upstream accepted."""
+    names = recipients or ("h:a",)
+    forwarded = tuple(RecipientTrace(name, TraceOutcome.FORWARDED, reply, "default") for name in names)
+    return record(
+        id_,
+        *forwarded,
+        at=NOW - 155,
+        message_id=FIRST.message_id,
+        reply=reply,
+        upstream="mta:25",
+        seconds=1.0,
+        size=4213,
+    )
+
+
+NAMES = ["000000000001", "000000000001 ", "<000000000001@example.test>", "000000000001@example.test"]
+NAMES_OF_THE_FIRST = ["aaaaaaaaaaaa", "AAAAAAAAAAAA", "first@example.test", "<first@example.test>", "4XYZ"]
+
+
+@pytest.mark.parametrize("what", [*NAMES, *NAMES_OF_THE_FIRST])
+def test_the_time_line_has_the_first_copy_and_its_repeats(folder: StoreFolder, what: str) -> None:
     folder.fill(
-        record("000000000001", repeat("h:a"), repeat("h:b"), repeat("h:c", OTHER, rule="codes")),
-        record("000000000002", repeat("h:a")),
+        accepted(),
+        record("000000000001", repeat("h:a"), repeat("h:b")),
+        record("000000000002", repeat("h:a"), at=NOW - 60),
+        record("000000000003", repeat("h:c", OTHER)),
     )
     result = folder.call("why", what)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("000000000001  20")
-    assert re.search(r"Z  \d+ min ago$", lines[0])
-    rest = "\n".join(lines[1:])
-    assert "  message     Message-ID <000000000001@example.test>, from h:1111111111111111\n" in rest
-    assert "  suppressed  for 2 recipients: h:a, h:b\n  repeats     aaaaaaaaaaaa, 34 s older, accepted by" in rest
-    assert "              Message-ID <first@example.test>; the upstream said: 2.0.0 Ok: queued as 4XYZ\n" in rest
-    assert "  suppressed  for 1 recipient: h:c\n  repeats     bbbbbbbbbbbb, " in rest
-    assert "  rule        codes\n" in rest
-    assert "  equal in    Subject 1c9f03a2, text/html 00112233 (rule default)\n" in rest
-    assert "  ignored     avideo: cache value of a thumbnail (rule default)\n" in rest
-    assert lines[-1] == "  copy        not kept"
-    assert "000000000002" not in result.stdout
+    assert lines[0] == "Message-ID <first@example.test>, from h:1111111111111111"
+    events = [line.split(maxsplit=1)[1].strip() for line in lines[1:] if line.startswith("  20")]
+    assert events == [
+        "aaaaaaaaaaaa  came from an unknown client, 4.2 kB, for 1 recipient",
+        "+1 s      aaaaaaaaaaaa  forwarded to h:a",
+        "+35 s     000000000001  came from an unknown client, 0 bytes, for 2 recipients",
+        "+35 s     000000000001  suppressed for h:a, h:b",
+        "+95 s     000000000002  came from an unknown client, 0 bytes, for 1 recipient",
+        "+95 s     000000000002  suppressed for h:a",
+    ]
+    details = [line.strip() for line in lines if line.startswith(" " * 48)]
+    assert details[:8] == [
+        "reply     250 2.0.0 Ok: queued as 4XYZ (from mta:25)",
+        "rule      default",
+        "repeats   aaaaaaaaaaaa, accepted 34 s before",
+        "reply     2.0.0 Ok: queued as 4XYZ (to aaaaaaaaaaaa)",
+        "equal in  Subject 1c9f03a2, text/html 00112233",
+        "ignored   avideo: cache value of a thumbnail",
+        "rule      default",
+        "copy      not kept",
+    ]
 
 
-@pytest.mark.parametrize("what", ["aaaaaaaaaaaa", "AAAAAAAAAAAA", "first@example.test", "<first@example.test>"])
-def test_an_accepted_message_lists_its_suppressed_copies(folder: StoreFolder, what: str) -> None:
-    folder.fill(
-        record("000000000001", repeat("h:a"), repeat("h:c", OTHER)),
-        record("000000000002", repeat("h:a")),
-        record("000000000003", repeat("h:a", OTHER)),
-    )
-    result = folder.call("why", what)
-    head, one, two = result.stdout.split("\n\n")
-    assert head.startswith("aaaaaaaaaaaa was accepted by the upstream at 20")
-    assert head.endswith("the upstream said: 2.0.0 Ok: queued as 4XYZ\nIts copies were suppressed:")
-    assert [text.split()[0] for text in (one, two)] == ["000000000001", "000000000002"]
-    assert "bbbbbbbbbbbb" not in result.stdout
+def test_a_repeat_whose_first_copy_has_no_trace_is_explained(folder: StoreFolder) -> None:
+    folder.fill(record("000000000001", repeat("h:a")))
+    result = folder.call("why", "000000000001")
+    assert "  repeats   aaaaaaaaaaaa, accepted 34 s before\n" in result.stdout
+    assert "  reply     2.0.0 Ok: queued as 4XYZ (to aaaaaaaaaaaa)\n" in result.stdout
 
 
-def test_an_address_is_found_in_any_spelling_and_no_other_is_shown(folder: StoreFolder) -> None:
+def test_an_address_is_found_in_any_spelling_and_called_as_written(folder: StoreFolder) -> None:
     names = [folder.name(f"{who}@xn--bcher-kva.example") for who in ("alice", "bob")]
     folder.fill(
-        record("000000000001", *map(repeat, names)),
-        record("000000000002", repeat(names[1])),
-        record("000000000003", repeat("alice@xn--bcher-kva.example")),
+        accepted("00000000000a", names[1], names[0]),
+        accepted("00000000000b", names[1]),
+        accepted("00000000000c", "alice@xn--bcher-kva.example"),
     )
     result = folder.call("why", "Alice@Bücher.example")
-    assert [text.split()[0] for text in result.stdout.split("\n\n")] == ["000000000001", "000000000003"]
-    assert result.stdout.count("  suppressed  for 1 recipient: Alice@Bücher.example\n") == 2
-    assert folder.call("why", names[0]).stdout.startswith("000000000001")
+    assert re.findall(r"0000000000\w\w  forwarded.*", result.stdout) == [
+        f"00000000000a  forwarded to Alice@Bücher.example, {names[1]}",
+        "00000000000c  forwarded to Alice@Bücher.example",
+    ]
+    assert folder.call("why", names[0]).stdout.count("forwarded to") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reply", "line", "detail"),
+    [
+        ("refused", "550 5.1.1 unknown", "refused for h:a", "reply     550 5.1.1 unknown (from mta:25)"),
+        ("deferred", "451 4.4.1 later", "deferred for h:a", "reply     451 4.4.1 later"),
+        ("uncertain", "451 4.4.2 unknown", "uncertain for h:a", "reply     451 4.4.2 unknown"),
+        ("rcpt_refused", "550 5.1.1 no", "refused at RCPT: h:a", "reply     550 5.1.1 no"),
+        ("aborted", "250 2.1.5 Ok", "ended by the client before the content, for h:a", ""),
+    ],
+)
+def test_other_outcomes_are_told_with_their_replies(
+    folder: StoreFolder, outcome: str, reply: str, line: str, detail: str
+) -> None:
+    folder.fill(record("000000000001", RecipientTrace("h:a", TraceOutcome(outcome), reply), upstream="mta:25"))
+    lines = folder.call("why", "000000000001").stdout.splitlines()
+    assert lines[2].endswith(f"000000000001  {line}")
+    assert [each.strip() for each in lines[3:]] == ([detail] if detail else [])
 
 
 def test_an_observed_repeat_is_shown_as_forwarded(folder: StoreFolder) -> None:
     seen = {"outcome": Outcome.WOULD_SUPPRESS}
     folder.fill(record("000000000001", *(repeat(f"h:{number}", None, **seen) for number in range(7))))
     result = folder.call("why", "000000000001").stdout
-    assert (
-        "forwarded   all the same, because it was only observed, to 7 recipients: h:0, h:1, h:2, h:3, h:4 and 2"
-        in result
-    )
-    assert "  repeats     a message that was under way at that moment\n" in result
+    assert "  forwarded, because it was only observed, to h:0, h:1, h:2, h:3, h:4 and" in result
+    assert "  repeats   a message that was under way at that moment\n" in result
+
+
+def test_slow_steps_are_named(folder: StoreFolder) -> None:
+    steps = {Step.WAIT: 12.3, Step.JUDGE: 0.001, Step.DELIVER: 4.0}
+    folder.fill(record("000000000001", RecipientTrace("h:a", TraceOutcome.DEFERRED, "451 4.4.5"), steps=steps))
+    shown = folder.call("why", "000000000001").stdout
+    assert "  took      wait for an equal message 12.3 s, upstream 4.0 s\n" in shown
+
+
+def test_the_latest_of_many_mails_are_shown(folder: StoreFolder) -> None:
+    folder.fill(*(accepted(f"{number:012x}", "h:a") for number in range(30)))
+    lines = folder.call("why", "h:a").stdout.splitlines()
+    assert lines[0] == "The latest 20; relay log --to ADDRESS lists all."
+    assert sum("forwarded to" in line for line in lines) == 20
+
+
+def test_control_characters_are_escaped(folder: StoreFolder) -> None:
+    hostile = "\x1b]0;x\x07\u202e"
+    traced = RecipientTrace(hostile, TraceOutcome.REFUSED, f"550 {hostile}", hostile)
+    folder.fill(record("000000000001", traced, message_id=hostile, sender=hostile, helo=hostile, subject=hostile))
+    shown = folder.call("why", "000000000001").stdout
+    assert shown.count("\\x1b]0;x\\x07") == 7
+    assert not {"\x1b", "\x07", "\u202e"} & {*shown}
+    assert "\x1b" not in folder.call("log", "--since", "1d").stdout
+    result = folder.call("why", hostile)
+    assert result.exit_code == 0
+    result = folder.call("why", "\x1b]0;y")
+    assert result.stderr.startswith("error: no message \\x1b]0;y is known; ")
+
+
+@pytest.mark.parametrize("what", ["", " ", "x" * 1001])
+def test_an_empty_or_endless_argument_is_an_error(folder: StoreFolder, what: str) -> None:
+    result = folder.call("why", what)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "; write an address, an id, a <MESSAGE-ID> or a queue id" in result.stderr
 
 
 def test_json_is_one_object_per_line(folder: StoreFolder) -> None:
@@ -86,7 +163,7 @@ def test_a_missing_record_is_reported_with_how_long_records_stay(folder: StoreFo
     folder.fill(record("000000000001", repeat("h:a"), message_id=""))
     result = folder.call("why", "--set", "record.keep_for=7d", what)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: no suppression of {what} is recorded; records are kept for 7d. ")
+    assert result.stderr.startswith(f"error: no message {what} is known; traces are kept for 7d")
     result = folder.call("why", "--set", "record.keep_for=0", what)
     assert "record.keep_for is 0: none are kept" in result.stderr
 
@@ -111,15 +188,17 @@ def test_a_secret_that_cannot_be_read_ends_with_78(folder: StoreFolder) -> None:
 
 def test_the_state_of_the_kept_copy_is_shown(folder: StoreFolder) -> None:
     name = folder.keep.save("000000000001", SuppressedCopy(b"", (b"a@example.test",), Content(b"x\r\n")))
-    folder.fill(record("000000000001", repeat("h:a"), kept=name), record("000000000002", repeat("h:a"), kept="gone"))
+    folder.fill(
+        record("000000000001", repeat("h:a"), kept=name), record("000000000002", repeat("h:a", OTHER), kept="gone")
+    )
 
     def copy(id_: str, *flags: str) -> str:
-        return folder.call("why", *flags, id_).stdout.splitlines()[-1].removeprefix("  copy        ")
+        return folder.call("why", *flags, id_).stdout.splitlines()[-1].strip().removeprefix("copy      ")
 
     assert copy("000000000001") == "kept; to deliver it after all: relay release 000000000001"
     assert copy("000000000002") == "was kept as gone and is gone"
     off = ("--set", "record.keep=")
-    assert copy("000000000001", *off).endswith("record.keep no longer names where")
+    assert copy("000000000001", *off).endswith("no longer names where")
     found = folder.keep.find("000000000001")
     assert found
     folder.keep.mark_released(

@@ -102,12 +102,13 @@ async def test_one_id_leads_from_the_reply_to_the_original(installation: Install
     for what in (record, "2@tube.example.test", "<1@tube.example.test>", first["record"], TWO[0].decode().upper()):
         told = await installation.run("why", what)
         assert told.status == 0, told
-        assert re.search(
-            rf"\n  repeats     {first['record']}, \d+ s older, accepted by the upstream at 20", told.stdout
-        )
-        assert "Message-ID <1@tube.example.test>; the upstream said: 2.0.0 Ok: queued as " in told.stdout
-        assert "\n  equal in    Subject " in told.stdout
-        assert "\n  copy        not kept (record.keep is off)" in told.stdout
+        assert told.stdout.startswith("Message-ID <1@tube.example.test>, from h:")
+        assert f"  {first['record']}  forwarded to " in told.stdout
+        assert f"  {record}  suppressed for " in told.stdout
+        assert re.search(rf" repeats   {first['record']}, accepted \d+ s before\n", told.stdout)
+        assert " reply     250 2.0.0 Ok: queued as " in told.stdout
+        assert " equal in  Subject " in told.stdout
+        assert " copy      not kept (record.keep is off)\n" in told.stdout
 
 
 async def test_a_record_contains_no_address_and_no_word_of_the_mail(
@@ -148,7 +149,7 @@ async def test_what_is_only_observed_is_forwarded_and_recorded(
     listed = (await sqlite_installation.run("suppressed")).stdout
     assert "  would_suppress  rule " in listed
     told = (await sqlite_installation.run("why", listed.split()[1])).stdout
-    assert "\n  forwarded   all the same, because it was only observed, to 2 recipients: h:" in told
+    assert "  forwarded, because it was only observed, to h:" in told
 
 
 async def test_with_keep_for_0_nothing_is_recorded(sqlite_installation: Installation, peer: ScriptedPeer) -> None:

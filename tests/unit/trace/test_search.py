@@ -44,7 +44,7 @@ QUERIES = [
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_query_survives_json(query: TraceQuery) -> None:
-    assert decode_query(json.dumps(encode_query(query))) == query
+    assert decode_query(json.loads(json.dumps(encode_query(query)))) == query
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_query_survives_json(query: TraceQuery) -> None:
 )
 def test_other_json_is_no_query(fields: object) -> None:
     with pytest.raises(ValueError, match=r"."):
-        decode_query(json.dumps(fields))
+        decode_query(fields)
