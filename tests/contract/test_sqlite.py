@@ -928,3 +928,30 @@ def test_four_processes_with_200_000_acceptances_do_not_keep_each_other_down(pat
         for process in processes:
             process.kill()
             process.communicate()
+
+
+_READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+connection.close()
+"""
+
+
+async def test_a_second_connection_of_the_process_leaves_the_locks_of_the_first(tmp_path: Path) -> None:
+    """POSIX locks end when a process closes any descriptor of the file: another process would delete the -wal."""
+    path = tmp_path / "relay.db"
+
+    def read_elsewhere() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", _READER, path], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.strip()
+
+    mine, other = SqliteStore(path), SqliteStore(path)
+    await mine.execute([CLAIM])
+    await other.open()
+    await other.close()
+    assert read_elsewhere() == "1"
+    await mine.execute([Claim(Fingerprint("v1:second"), TOKEN, 30, 600)])
+    assert read_elsewhere() == "2"
+    await mine.close()

@@ -118,8 +118,7 @@ class SqliteFile:
         if self._connection is None:
             if not self._path.parent.exists():
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite would create it with the umask's permissions. The -wal and -shm files get those of the file.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
+            _create(self._path)
             before, self._opened = self._opened, _device_and_inode(self._path)
             self.changes += before not in (None, self._opened)
             self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
@@ -211,6 +210,17 @@ class SqliteFile:
                 f"{self._path}: written by a newer relay (schema {version}; this one knows {known}). "
                 "Start that version, or give this one another file."
             )
+
+
+def _create(path: Path) -> None:
+    """Creates an empty file if there is none.
+
+    SQLite would create it with the umask's permissions. The -wal and -shm files get those of the file. An existing
+    file is not opened: to close it would end all locks that other connections of this process have on it. Then a
+    process that closes the file last deletes the -wal that this process goes on to use, and what it writes is lost.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
 
 
 def _device_and_inode(path: Path) -> tuple[int, int] | None:
