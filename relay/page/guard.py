@@ -86,8 +86,11 @@ class Guard:
 
     async def _is_current(self, session: Session) -> bool:
         """Ends the session of a user who was removed, or who has another password now."""
-        if self._users and await self._users.mark(session.user) == session.mark:
-            return True
+        try:
+            if self._users and await self._users.mark(session.user) == session.mark:
+                return True
+        except TimeoutError:
+            raise Refused("The users file could not be read in time.", "Try again.", status=503) from None
         self._sessions.end(session.id)
         return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -180,3 +182,12 @@ async def test_a_terminal_without_utf8_shows_escapes() -> None:
     result = await run_relay("explain", *PAIR, environment={"PYTHONIOENCODING": "latin-1"})
     assert (result.status, result.stderr) == (1, "")
     assert "f00dfeed01 \\u2192 \\u2026" in result.stdout
+
+
+async def test_commands_start_without_what_only_the_page_needs() -> None:
+    code = (
+        "import sys; import relay.cli, relay.cli.serve, relay.cli.check, relay.settings; print('jinja2' in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    stdout, _ = await process.communicate()
+    assert stdout == b"False\n"

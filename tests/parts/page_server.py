@@ -50,6 +50,7 @@ class PageServer:
     port: int = 0
     client: aiohttp.ClientSession = None  # type: ignore[assignment]
     site: Site = None  # type: ignore[assignment]
+    users: FileAuthenticator | None = None
 
     @property
     def url(self) -> str:
@@ -107,7 +108,7 @@ async def page_server(
 ) -> AsyncIterator[PageServer]:
     """Starts a page. `users_file` gets the user `ada` with `PASSWORD`."""
     page = PageServer(traces=traces or ListedTraces(), longest_query=longest_query)
-    users = _authenticator(users_file) if users_file else None
+    page.users = users = _authenticator(users_file) if users_file else None
     access_rules = Access(users is not None, **access)
     page.site = site = Site(page.sources(flags or {}, environ or {}, settings_file), access_rules, users, live_every)
     server = HttpServer(page.metrics, lambda: (page.ready, page.parts), page=site, open_paths=open_paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import threading
 from io import BytesIO
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from relay.logins.passwords import hash_password
 from relay.page.access import Access, Refused
 from relay.page.guard import LARGEST_FORM
 from relay.page.sessions import LONGEST_PAUSE, LONGEST_SESSION, Sessions
+from relay.runtime.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -317,3 +319,19 @@ async def test_static_files_are_not_sent_again() -> None:
     async with page_server() as page, page.client.get(page.url + "/static/page.css") as first:
         assert first.headers["Content-Type"] == "text/css; charset=utf-8"
         assert (await page.get("/static/page.css", headers={"If-None-Match": first.headers["ETag"]}))[0] == 304
+
+
+async def test_while_the_users_file_hangs_the_page_says_so(users: Path) -> None:
+    async with page_server(users) as page:
+        await log_in(page)
+        assert page.users is not None
+        page.users.close()
+        page.users._trusted = Executor("hung", 1, 0.01)
+        release = threading.Event()
+        try:
+            with pytest.raises(TimeoutError):
+                await page.users._trusted.run(release.wait)
+            status, text = await page.get("/")
+            assert (status, "could not be read in time" in text) == (503, True)
+        finally:
+            release.set()
