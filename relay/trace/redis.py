@@ -51,9 +51,9 @@ _MOST_BATCHES = 100
 """Batches of one reply."""
 
 # ARGV: writer, batch, now and keep_for (ms); entries, bytes and time (ms) of a full segment; bytes of all; the number
-# of traces, the times of the oldest and the newest, their lines; the number of buckets; bucket and hashes of each;
-# minute, outcome and recipients of each count. A segment in the hash: entries, bytes, when it began (ms), the times of
-# its oldest and its newest trace, when it was written (ms).
+# of traces, the times of the oldest and the newest, their lines, the hashes of their words; minute, outcome and
+# recipients of each count. A segment in the hash: entries, bytes, when it began (ms), the times of its oldest and its
+# newest trace, when it was written (ms).
 _APPEND = """
 local prefix, now, keep = string.sub(KEYS[1], 1, -9), tonumber(ARGV[3]), tonumber(ARGV[4])
 local writer = prefix .. 'writer:' .. ARGV[1]
@@ -83,12 +83,16 @@ if not values or full or now - values[3] >= tonumber(ARGV[7]) then
   current = {last, values}
   segments[#segments + 1] = current
 end
-local key, at, size = prefix .. current[1], 14, #ARGV[12]
+local key, at, size = prefix .. current[1], 14, #ARGV[12] + #ARGV[13]
 redis.call('RPUSH', key .. ':lines', values[1] .. '\\n' .. ARGV[12])
-for _ = 1, tonumber(ARGV[13]) do
-  redis.call('HSET', key .. ':words', ARGV[at], (redis.call('HGET', key .. ':words', ARGV[at]) or '') .. ARGV[at + 1])
-  size = size + #ARGV[at + 1]
-  at = at + 2
+local hashes, first = ARGV[13], 1
+for i = 5, #hashes + 1, 4 do
+  local bucket = string.byte(hashes, first)
+  if string.byte(hashes, i) ~= bucket then
+    local before = redis.call('HGET', key .. ':words', bucket) or ''
+    redis.call('HSET', key .. ':words', bucket, before .. string.sub(hashes, first, i - 1))
+    first = i
+  end
 end
 redis.call('PEXPIREAT', key .. ':lines', now + keep)
 redis.call('PEXPIREAT', key .. ':words', now + keep)
@@ -221,11 +225,9 @@ class RedisTraceStore:
     def _append(self, name: str, batch: Batch, counts: Mapping[tuple[int, str], int]) -> _Write:
         """Returns the request that stores a batch."""
         limits = self.limits
-        hashes = [(bucket, found) for bucket, found in hashes_of([batch.text]).items() if found]
-        values: list[str | bytes | int] = [len(batch.lines), repr(batch.first_at), repr(batch.last_at), batch.text]
-        values.append(len(hashes))
-        for bucket, found in hashes:
-            values += (bucket, found)
+        text = batch.text
+        values: list[str | bytes | int] = [len(batch.lines), repr(batch.first_at), repr(batch.last_at), text]
+        values.append(hashes_of([text]))
         for (minute, outcome), number in counts.items():
             values += (minute, outcome, number)
 

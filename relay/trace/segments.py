@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import struct
-from bisect import bisect_left as bisect
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -33,7 +32,6 @@ PARTS = 16
 MINUTE = 60
 BUCKETS = 256
 HASH_BYTES = 4
-_BUCKET_SHIFT = 24
 
 # Every end of a name is the end of a word: in a line, names are between quotes and other characters than these.
 _WORD = re.compile(rb"[\w+-]{4,}")
@@ -153,16 +151,22 @@ class Needles:
         return all(any(text in line for text in texts) for texts in self.texts)
 
 
-def hashes_of(texts: Iterable[bytes]) -> dict[int, bytes]:
-    """Returns the hashes of the words in texts, by bucket."""
+def hashes_of(texts: Iterable[bytes]) -> bytes:
+    """Returns the hashes of the words in texts, in ascending order."""
     words: set[bytes] = set()
     for text in texts:
         words.update(_WORD.findall(text))
     # A stronger hash would cost more, and a collision only the reading of a segment.
     hashes = sorted({crc32(word) for word in words})
-    packed = struct.pack(f">{len(hashes)}I", *hashes)
-    ends = [bisect(hashes, bucket << _BUCKET_SHIFT) * HASH_BYTES for bucket in range(BUCKETS + 1)]
-    return {bucket: packed[ends[bucket] : ends[bucket + 1]] for bucket in range(BUCKETS)}
+    return struct.pack(f">{len(hashes)}I", *hashes)
+
+
+def by_bucket(hashes: bytes) -> dict[int, bytes]:
+    """Divides hashes in ascending order into their buckets."""
+    buckets: dict[int, list[bytes]] = {}
+    for at in range(0, len(hashes), HASH_BYTES):
+        buckets.setdefault(hashes[at], []).append(hashes[at : at + HASH_BYTES])
+    return {bucket: b"".join(some) for bucket, some in buckets.items()}
 
 
 def counts_of(traces: Iterable[Trace]) -> Counter[tuple[int, str]]:

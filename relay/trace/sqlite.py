@@ -23,6 +23,7 @@ from relay.trace.segments import (
     Limits,
     Line,
     Segment,
+    by_bucket,
     counts_of,
     find,
     hashes_of,
@@ -220,5 +221,5 @@ def _finish(connection: sqlite3.Connection, segment: int) -> None:
         connection.execute("DELETE FROM batches WHERE number >= ? AND number < ?", (first, first + _ENTRIES))
         rows = [(first + number * _MOST_LINES, text) for number, text in enumerate(texts)]
         connection.executemany("INSERT INTO batches VALUES (?, ?)", rows)
-    hashes = [(segment * BUCKETS + bucket, found) for bucket, found in hashes_of(texts).items()]
+    hashes = [(segment * BUCKETS + bucket, found) for bucket, found in by_bucket(hashes_of(texts)).items()]
     connection.executemany("INSERT INTO words VALUES (?, ?)", hashes)
