@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.trace.segments import MINUTE, Batch, Limits, Line, Segment, counts_of, find, sum_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from relay.core.trace import Trace, TraceCounts, TracePage, TraceQuery
     from relay.trace.segments import Needles
@@ -79,13 +79,18 @@ class MemoryTraceStore:
             for number, each in reversed(self._segments.items())
         ]
 
-    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
+    async def indexes(
+        self, segments: Sequence[Segment], buckets: Sequence[int]
+    ) -> Sequence[Mapping[int, bytes] | None]:
         """Returns None for each: the lines are in memory."""
         del buckets
         return [None] * len(segments)
 
-    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
+    async def lines(
+        self, segment: Segment, needles: Needles, pieces: Collection[int] | None, below: int, most: int
+    ) -> Sequence[Line]:
         """See `SegmentReader`."""
+        del pieces
         found = self._segments.get(segment.number)
         return list(islice(found.matching(needles, below), most)) if found else []
 

@@ -2,7 +2,7 @@
 
     smtp-dedup:{trace}:segments       a hash: of each segment its entries, bytes and times; `last`: its number
     smtp-dedup:{trace}:N:lines        a list: the batches of segment N, each the number of its first trace and its lines
-    smtp-dedup:{trace}:N:words        a hash: the hashes of the words in segment N, by bucket
+    smtp-dedup:{trace}:N:words        a hash: the index of segment N, by bucket; a piece is an element of the list
     smtp-dedup:{trace}:counts:DAY     a hash: recipients, by minute and outcome
     smtp-dedup:{trace}:writer:NAME    the last batch of one relay, by which a repetition is recognised
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.claims.redis.commands import Keys
@@ -33,7 +34,7 @@ from relay.trace.segments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from relay.claims.redis.commands import Request
     from relay.claims.redis.server_clock import ServerClock
@@ -83,15 +84,18 @@ if not values or full or now - values[3] >= tonumber(ARGV[7]) then
   current = {last, values}
   segments[#segments + 1] = current
 end
-local key, at, size = prefix .. current[1], 14, #ARGV[12] + #ARGV[13]
+local key, at, size = prefix .. current[1], 14, #ARGV[12] + #ARGV[13] * 1.5
 redis.call('RPUSH', key .. ':lines', values[1] .. '\\n' .. ARGV[12])
-local hashes, first = ARGV[13], 1
-for i = 5, #hashes + 1, 4 do
-  local bucket = string.byte(hashes, first)
-  if string.byte(hashes, i) ~= bucket then
+local piece = redis.call('LLEN', key .. ':lines') - 1
+piece = string.char(math.floor(piece / 256), piece % 256)
+local hashes, records = ARGV[13], {}
+for i = 1, #hashes, 4 do
+  records[#records + 1] = string.sub(hashes, i, i + 3) .. piece
+  local bucket = string.byte(hashes, i)
+  if string.byte(hashes, i + 4) ~= bucket then
     local before = redis.call('HGET', key .. ':words', bucket) or ''
-    redis.call('HSET', key .. ':words', bucket, before .. string.sub(hashes, first, i - 1))
-    first = i
+    redis.call('HSET', key .. ':words', bucket, before .. table.concat(records))
+    records = {}
   end
 end
 redis.call('PEXPIREAT', key .. ':lines', now + keep)
@@ -188,28 +192,34 @@ class RedisTraceStore:
         found = (_read_segment(*pair) for pair in _pairs(reply))
         return sorted((each for each in found if each), key=lambda each: -each.number)
 
-    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
+    async def indexes(
+        self, segments: Sequence[Segment], buckets: Sequence[int]
+    ) -> Sequence[Mapping[int, bytes] | None]:
         """See `SegmentReader`."""
         replies = await self._reading.ask([("HMGET", self._key(each.number, "words"), *buckets) for each in segments])
         return [
-            {bucket: hashes for bucket, hashes in zip(buckets, reply, strict=True) if isinstance(hashes, bytes)}
+            {bucket: records for bucket, records in zip(buckets, reply, strict=True) if isinstance(records, bytes)}
             if isinstance(reply, list)
             else {}
             for reply in replies
         ]
 
-    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
+    async def lines(
+        self, segment: Segment, needles: Needles, pieces: Collection[int] | None, below: int, most: int
+    ) -> Sequence[Line]:
         """See `SegmentReader`."""
         found: list[Line] = []
         key = self._key(segment.number, "lines")
+        if pieces is not None:
+            replies = await self._reading.ask([("LINDEX", key, piece) for piece in sorted(pieces, reverse=True)])
+            batches = [_read_batch(reply) for reply in replies if isinstance(reply, bytes)]
+            return [*islice(_lines_below(needles, batches, below), most)]
         while len(found) < most:
             number = min(most - len(found), _MOST_BATCHES)
             first_texts = needles.texts[0] if needles.texts else []
             [reply] = await self._reading.ask([("EVAL", _SEARCH, 1, key, below, number, *first_texts)])
             batches = [_read_batch(each) for each in reply] if isinstance(reply, list) else []
-            for first, text in batches:
-                lines = needles.lines_in(text)
-                found += [Line(first + entry, line) for entry, line in lines if first + entry < below]
+            found += _lines_below(needles, batches, below)
             if len(batches) < number:
                 break
             below = batches[-1][0]
@@ -227,7 +237,7 @@ class RedisTraceStore:
         limits = self.limits
         text = batch.text
         values: list[str | bytes | int] = [len(batch.lines), repr(batch.first_at), repr(batch.last_at), text]
-        values.append(hashes_of([text]))
+        values.append(hashes_of(text))
         for (minute, outcome), number in counts.items():
             values += (minute, outcome, number)
 
@@ -293,6 +303,13 @@ def _read_segment(number: bytes, value: bytes) -> Segment | None:
 def _read_batch(element: bytes) -> tuple[int, bytes]:
     first, _, text = element.partition(b"\n")
     return (int(first), text) if first.isdigit() else (0, b"")
+
+
+def _lines_below(needles: Needles, batches: Iterable[tuple[int, bytes]], below: int) -> Iterator[Line]:
+    for first, text in batches:
+        for entry, line in needles.lines_in(text):
+            if first + entry < below:
+                yield Line(first + entry, line)
 
 
 def _read_counts(reply: object) -> Iterator[tuple[int, str, int]]:

@@ -1,10 +1,11 @@
 """How stores keep traces: in segments of some thousand lines, which are searched as text.
 
 A segment fills up, and is deleted as a whole when it is too old or the store too large, so that nothing is searched for
-to be deleted. To read one segment takes a millisecond. For each segment a store keeps the hashes of the words in it: a
-search reads only segments that have all words of what is searched for, a few of the 120 of a million traces.
+to be deleted. Its lines are in pieces of up to some hundred. For each word a store keeps in which pieces it is: a
+search reads only pieces that have all words of what is searched for, a few of the 10,000 of a million traces.
 
-The hashes of a segment are divided into buckets by their first byte.
+The index of a segment is bytes: for each word of each piece a record, of the word's hash and the number of the piece.
+It is divided into buckets by the first byte of the hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from relay.trace.codec import decode, encode, time_of
 from relay.trace.names import matches, needles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from relay.core.trace import Trace, TraceQuery
 
@@ -32,11 +33,13 @@ PARTS = 16
 MINUTE = 60
 BUCKETS = 256
 HASH_BYTES = 4
+RECORD_BYTES = HASH_BYTES + 2
+"""A hash and the number of a piece."""
 
 # Every end of a name is the end of a word: in a line, names are between quotes and other characters than these.
 _WORD = re.compile(rb"[\w+-]{4,}")
 _MOST_SEGMENTS = 32
-"""Segments whose words are read together. The first read is of one segment, the next of twice as many."""
+"""Segments whose indexes are read together. The first read is of one segment, the next of twice as many."""
 _OUTCOMES = frozenset(TraceOutcome)
 
 
@@ -105,11 +108,18 @@ class SegmentReader(Protocol):
     async def segments(self) -> Sequence[Segment]:
         """Returns the segments, the newest first."""
 
-    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
-        """Returns the hashes in these buckets of each segment; None if only its lines can say what is in it."""
+    async def indexes(
+        self, segments: Sequence[Segment], buckets: Sequence[int]
+    ) -> Sequence[Mapping[int, bytes] | None]:
+        """Returns the records in these buckets of each segment; None if only its lines can say what is in it."""
 
-    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
-        """Returns at most `most` lines that match, the newest first, of entries below a number."""
+    async def lines(
+        self, segment: Segment, needles: Needles, pieces: Collection[int] | None, below: int, most: int
+    ) -> Sequence[Line]:
+        """Returns at most `most` lines that match, the newest first, of entries below a number.
+
+        They are in these pieces; None: in any.
+        """
 
 
 class Needles:
@@ -120,23 +130,32 @@ class Needles:
         self._hashes = [[_hashes_in(text) for text in texts] for texts in self.texts]
         self.buckets = sorted({found[0] for texts in self._hashes for hashes in texts for found in hashes})
 
-    def may_be_in(self, hashes: Mapping[int, bytes] | None) -> bool:
-        """Returns whether a segment with these hashes may have lines that match."""
-        return hashes is None or all(
-            any(all(_has(hashes.get(each[0], b""), each) for each in words) for words in texts)
-            for texts in self._hashes
-        )
+    def pieces(self, index: Mapping[int, bytes] | None) -> Collection[int] | None:
+        """Returns the pieces of a segment with this index that may have lines that match; None if any may."""
+        if index is None:
+            return None
+        found: set[int] | None = None
+        for texts in self._hashes:
+            if not all(texts):
+                continue  # a text without a word may be anywhere
+            some = set().union(*(_pieces_with_all(index, words) for words in texts))
+            found = some if found is None else found & some
+        return found
 
     def lines_in(self, text: bytes) -> Iterator[Line]:
         """Yields the lines of a text that match, the newest first."""
+        if not self.texts:
+            lines = text.split(b"\n")
+            yield from map(Line, range(len(lines) - 1, -1, -1), reversed(lines))
+            return
         end = len(text)
         # Where each of the first texts is found last. Searched again only behind that: one may be in no line.
-        last = dict.fromkeys(self.texts[0] if self.texts else (), end)
+        last = dict.fromkeys(self.texts[0], end)
         while end > 0:
             for each, at in last.items():
                 if at >= end:
                     last[each] = text.rfind(each, 0, end)
-            at = max(last.values(), default=end - 1)
+            at = max(last.values())
             if at < 0:
                 return
             start = text.rfind(b"\n", 0, at) + 1
@@ -151,21 +170,20 @@ class Needles:
         return all(any(text in line for text in texts) for texts in self.texts)
 
 
-def hashes_of(texts: Iterable[bytes]) -> bytes:
-    """Returns the hashes of the words in texts, in ascending order."""
-    words: set[bytes] = set()
-    for text in texts:
-        words.update(_WORD.findall(text))
-    # A stronger hash would cost more, and a collision only the reading of a segment.
-    hashes = sorted({crc32(word) for word in words})
+def hashes_of(text: bytes) -> bytes:
+    """Returns the hashes of the words in a text, in ascending order."""
+    # A stronger hash would cost more, and a collision only the reading of a piece.
+    hashes = sorted({crc32(word) for word in set(_WORD.findall(text))})
     return struct.pack(f">{len(hashes)}I", *hashes)
 
 
-def by_bucket(hashes: bytes) -> dict[int, bytes]:
-    """Divides hashes in ascending order into their buckets."""
+def index_of(pieces: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Returns the index of a segment by bucket. `pieces` are the texts of its pieces by number."""
     buckets: dict[int, list[bytes]] = {}
-    for at in range(0, len(hashes), HASH_BYTES):
-        buckets.setdefault(hashes[at], []).append(hashes[at : at + HASH_BYTES])
+    for number, text in pieces.items():
+        hashes, piece = hashes_of(text), number.to_bytes(RECORD_BYTES - HASH_BYTES, "big")
+        for at in range(0, len(hashes), HASH_BYTES):
+            buckets.setdefault(hashes[at], []).append(hashes[at : at + HASH_BYTES] + piece)
     return {bucket: b"".join(some) for bucket, some in buckets.items()}
 
 
@@ -202,20 +220,23 @@ async def find(reader: SegmentReader, query: TraceQuery, limit: int, start: str,
         ]
     size = 1
     while some := segments[:size]:
-        hashes = await reader.hashes(some, needles.buckets) if needles.buckets else [None] * len(some)
-        for segment, found in zip(some, hashes, strict=True):
-            if needles.may_be_in(found) and await _read(reader, segment, needles, page):
+        indexes = await reader.indexes(some, needles.buckets) if needles.buckets else [None] * len(some)
+        for segment, index in zip(some, indexes, strict=True):
+            pieces = needles.pieces(index)
+            if pieces != set() and await _read(reader, segment, needles, pieces, page):
                 return page.full(segment.number)
         segments = segments[size:]
         size = min(size * 2, _MOST_SEGMENTS)
     return page.ended()
 
 
-async def _read(reader: SegmentReader, segment: Segment, needles: Needles, page: _Page) -> bool:
+async def _read(
+    reader: SegmentReader, segment: Segment, needles: Needles, pieces: Collection[int] | None, page: _Page
+) -> bool:
     """Adds to the page what matches. Returns whether it is full."""
     below, most = segment.entries, page.room
     while below > 0:
-        lines = await reader.lines(segment, needles, below, most)
+        lines = await reader.lines(segment, needles, pieces, below, most)
         for line in lines:
             if page.add(line):
                 return True
@@ -272,8 +293,18 @@ def _hashes_in(text: bytes) -> list[bytes]:
     return [crc32(word).to_bytes(HASH_BYTES, "big") for word in _WORD.findall(text)]
 
 
-def _has(hashes: bytes, one: bytes) -> bool:
-    at = hashes.find(one)
-    while at >= 0 and at % HASH_BYTES:
-        at = hashes.find(one, at + 1)
-    return at >= 0
+def _pieces_with_all(index: Mapping[int, bytes], words: Sequence[bytes]) -> set[int]:
+    """Returns the pieces that have all of these words, which are given by their hashes."""
+    return set.intersection(*(set(_pieces(index.get(each[0], b""), each)) for each in words))
+
+
+def _pieces(records: bytes, word: bytes) -> Iterator[int]:
+    """Yields the pieces in which a word is."""
+    at = records.find(word)
+    while at >= 0:
+        if at % RECORD_BYTES:
+            at += 1
+        else:
+            yield int.from_bytes(records[at + HASH_BYTES : at + RECORD_BYTES], "big")
+            at += RECORD_BYTES
+        at = records.find(word, at)

@@ -1,7 +1,7 @@
 """Traces in an SQLite file of their own, beside that of the claims: claims never wait for traces.
 
-A batch is one row. When a segment is full, the hashes of its words are written: a row for each word would cost ten
-times as much.
+A batch is one row, and a piece of its segment. When a segment is full, its index is written: a row for each word would
+cost ten times as much.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from relay.trace.segments import (
     Limits,
     Line,
     Segment,
-    by_bucket,
     counts_of,
     find,
-    hashes_of,
+    index_of,
     sum_up,
 )
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from relay.core.trace import Trace, TraceCounts, TracePage, TraceQuery
@@ -51,9 +50,9 @@ CREATE TABLE batches (
     number INTEGER PRIMARY KEY, -- of the first entry
     lines BLOB NOT NULL
 );
-CREATE TABLE words (            -- of all segments but the newest
+CREATE TABLE words (            -- the indexes of all segments but the newest
     number INTEGER PRIMARY KEY, -- of the bucket
-    hashes BLOB NOT NULL
+    records BLOB NOT NULL
 );
 CREATE TABLE minutes (
     minute INTEGER,
@@ -66,7 +65,7 @@ _SCHEMA = Schema((_TABLES,), b"CREATE TABLE batches", TRACES_SET_ASIDE)
 
 _ENTRIES = 1 << 16
 """Numbers of entries that a segment reserves: its own number is in the bits above. More than a batch takes it to."""
-_MOST_LINES = 250
+_MOST_LINES = 100
 """Lines of one row."""
 _MOST_ROWS = 200
 """Rows of a segment that is full. More are written again as fewer, because each is read by itself."""
@@ -89,8 +88,11 @@ _COUNT = """
 INSERT INTO minutes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
 """
 _LINES = "SELECT number, lines FROM batches WHERE number >= ? AND number < ? ORDER BY number DESC"
+_PIECES = """
+SELECT number, lines FROM batches WHERE number IN (SELECT value FROM json_each(?)) ORDER BY number DESC
+"""
 _WORDS = """
-SELECT number, hashes FROM words WHERE number IN (SELECT value FROM json_each(?))
+SELECT number, records FROM words WHERE number IN (SELECT value FROM json_each(?))
 """
 _DELETIONS = (
     ("DELETE FROM batches WHERE number IN (SELECT number FROM batches WHERE number < ? LIMIT ?)", _ENTRIES),
@@ -142,31 +144,40 @@ class SqliteTraceStore:
         """See `SegmentReader`."""
         return [Segment(*row) for row in await self._read(_SEGMENTS)]
 
-    async def hashes(self, segments: Sequence[Segment], buckets: Sequence[int]) -> Sequence[Mapping[int, bytes] | None]:
+    async def indexes(
+        self, segments: Sequence[Segment], buckets: Sequence[int]
+    ) -> Sequence[Mapping[int, bytes] | None]:
         """See `SegmentReader`."""
-        return await self._reading.run(lambda: self._hashes([each.number for each in segments], buckets))
+        return await self._reading.run(lambda: self._indexes([each.number for each in segments], buckets))
 
-    async def lines(self, segment: Segment, needles: Needles, below: int, most: int) -> Sequence[Line]:
+    async def lines(
+        self, segment: Segment, needles: Needles, pieces: Collection[int] | None, below: int, most: int
+    ) -> Sequence[Line]:
         """See `SegmentReader`."""
-        return await self._reading.run(lambda: list(islice(self._lines(segment.number, needles, below), most)))
+        return await self._reading.run(lambda: list(islice(self._lines(segment.number, needles, pieces, below), most)))
 
     async def _read(self, statement: str, *values: object) -> list[Any]:
         return await self._reading.run(lambda: self._read_file.open().execute(statement, values).fetchall())
 
     # The methods below run in a thread.
 
-    def _hashes(self, segments: Sequence[int], buckets: Sequence[int]) -> list[Mapping[int, bytes] | None]:
+    def _indexes(self, segments: Sequence[int], buckets: Sequence[int]) -> list[Mapping[int, bytes] | None]:
         connection = self._read_file.open()
         newest = (connection.execute(_NEWEST).fetchone() or _NO_SEGMENT)[0]
         numbers = [segment * BUCKETS + bucket for segment in segments for bucket in buckets]
         found: dict[int, dict[int, bytes]] = {segment: {} for segment in segments}
-        for number, hashes in connection.execute(_WORDS, (str(numbers),)):
-            found[number // BUCKETS][number % BUCKETS] = hashes
+        for number, records in connection.execute(_WORDS, (str(numbers),)):
+            found[number // BUCKETS][number % BUCKETS] = records
         return [found[segment] if segment < newest else None for segment in segments]
 
-    def _lines(self, segment: int, needles: Needles, below: int) -> Iterator[Line]:
-        first = segment * _ENTRIES
-        for number, lines in self._read_file.open().execute(_LINES, (first, first + below)):
+    def _lines(self, segment: int, needles: Needles, pieces: Collection[int] | None, below: int) -> Iterator[Line]:
+        first, connection = segment * _ENTRIES, self._read_file.open()
+        if pieces is None:
+            rows = connection.execute(_LINES, (first, first + below))
+        else:
+            chosen = [first + piece for piece in pieces if piece < below]
+            rows = connection.execute(_PIECES, (str(chosen),))
+        for number, lines in rows:
             for entry, text in needles.lines_in(lines):
                 if number - first + entry < below:
                     yield Line(number - first + entry, text)
@@ -212,14 +223,15 @@ def _write(connection: sqlite3.Connection, segment: int, taken: int, batch: Batc
 
 
 def _finish(connection: sqlite3.Connection, segment: int) -> None:
-    """Writes the hashes of a full segment, and its lines in fewer rows if there were many small batches."""
+    """Writes the index of a full segment, and its lines in fewer rows if there were many small batches."""
     first = segment * _ENTRIES
-    texts = [text for _, text in connection.execute(_LINES, (first, first + _ENTRIES))][::-1]
-    if len(texts) > _MOST_ROWS:
-        lines = b"\n".join(texts).split(b"\n")
-        texts = [b"\n".join(lines[at : at + _MOST_LINES]) for at in range(0, len(lines), _MOST_LINES)]
+    rows = connection.execute(_LINES, (first, first + _ENTRIES)).fetchall()[::-1]
+    pieces = {number - first: text for number, text in rows}
+    if len(pieces) > _MOST_ROWS:
+        lines = b"\n".join(pieces.values()).split(b"\n")
+        pieces = {at: b"\n".join(lines[at : at + _MOST_LINES]) for at in range(0, len(lines), _MOST_LINES)}
         connection.execute("DELETE FROM batches WHERE number >= ? AND number < ?", (first, first + _ENTRIES))
-        rows = [(first + number * _MOST_LINES, text) for number, text in enumerate(texts)]
+        rows = [(first + number, text) for number, text in pieces.items()]
         connection.executemany("INSERT INTO batches VALUES (?, ?)", rows)
-    hashes = [(segment * BUCKETS + bucket, found) for bucket, found in by_bucket(hashes_of(texts)).items()]
-    connection.executemany("INSERT INTO words VALUES (?, ?)", hashes)
+    index = [(segment * BUCKETS + bucket, records) for bucket, records in index_of(pieces).items()]
+    connection.executemany("INSERT INTO words VALUES (?, ?)", index)

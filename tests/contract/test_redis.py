@@ -842,7 +842,7 @@ def test_the_documented_acl_is_the_one_that_is_tested() -> None:
 
 REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat", "xadd", "xtrim"]
 
-FOR_TRACES = ["rpush", "lrange", "llen", "hget", "hmget", "hset", "hgetall", "hdel", "hincrby"]
+FOR_TRACES = ["rpush", "lrange", "lindex", "llen", "hget", "hmget", "hset", "hgetall", "hdel", "hincrby"]
 
 
 @pytest.mark.parametrize("lacking", ["", *REQUIRED, "xrevrange", "scan", "ping", *FOR_TRACES])

@@ -65,9 +65,9 @@ async def test_a_full_segment_has_the_hashes_of_its_words_and_few_rows(store: Sq
     assert rows(path, "batches") == segments.MOST_ENTRIES / 16
     assert rows(path, "words") == 0
     await store.append(numbered(10_000))
-    assert rows(path, "batches") == segments.MOST_ENTRIES // 250 + 2
+    assert rows(path, "batches") == segments.MOST_ENTRIES // 100 + 2
     assert rows(path, "words") == 256
-    for number in (0, 249, 250, 8191, 10_000):
+    for number in (0, 99, 100, 8191, 10_000):
         assert await ids(store, trace(number).id) == [trace(number).id]
     page = await store.find(TraceQuery(), 9_000)
     assert page.traces == (*numbered(10_000), *reversed(numbered(*range(segments.MOST_ENTRIES))))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ACL = (
     "~smtp-dedup* resetchannels -@all +eval +get +getrange +set +del +exists +pttl +pexpire +pexpireat +time "
-    "+xadd +xtrim +xrevrange +rpush +lrange +llen +hget +hmget +hset +hgetall +hdel +hincrby "
+    "+xadd +xtrim +xrevrange +rpush +lrange +lindex +llen +hget +hmget +hset +hgetall +hdel +hincrby "
     "+scan +ping +info +role +select +config|get"
 )
 """The rules of a user who may do all that the relay does, on one server or the primary of Sentinel."""
@@ -44,6 +44,7 @@ def requests(keys: Keys) -> Sequence[Request]:
         ("PEXPIRE", stream, 1),
         ("RPUSH", lines, "x"),
         ("LRANGE", lines, 0, 0),
+        ("LINDEX", lines, 0),
         ("LLEN", lines),
         ("DEL", lines),
         ("HSET", words, "x", "1"),

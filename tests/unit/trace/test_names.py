@@ -8,7 +8,7 @@ from parts.traces import repeat
 from relay.core.trace import TraceQuery
 from relay.trace.codec import encode
 from relay.trace.names import names_of, queue_ids
-from relay.trace.segments import Needles, by_bucket, hashes_of
+from relay.trace.segments import Needles, index_of
 
 REPLIES = {
     "250 2.0.0 Ok: queued as 4XYZ12": "4XYZ12",
@@ -38,20 +38,21 @@ def test_other_words_are_no_queue_ids(reply: str) -> None:
 def test_each_name_leads_to_the_segment_and_to_the_line() -> None:
     made = repeat(1)
     line = encode(made).encode()
-    hashes = by_bucket(hashes_of([line]))
+    index = index_of({7: line})
     for name in names_of(made):
         needles = Needles(TraceQuery(names=frozenset({name})))
-        assert needles.may_be_in(hashes), name
+        assert needles.pieces(index) == (None if name in {"h:bb", "h:cc"} else {7}), name
         assert needles.match(line), name
 
 
 @pytest.mark.parametrize(("reply", "queue_id"), REPLIES.items())
 def test_each_queue_id_leads_to_the_segment(reply: str, queue_id: str) -> None:
-    assert Needles(TraceQuery(names=frozenset({queue_id}))).may_be_in(by_bucket(hashes_of([f'"{reply}"'.encode()])))
+    index = index_of({3: f'"{reply}"'.encode(), 4: b"other"})
+    assert Needles(TraceQuery(names=frozenset({queue_id}))).pieces(index) == {3}
 
 
 def test_a_segment_without_a_word_of_the_name_is_not_read() -> None:
-    hashes = by_bucket(hashes_of([encode(repeat(1)).encode()]))
+    index = index_of({0: encode(repeat(1)).encode()})
     for name in ("h:1111111111111111", "alice@elsewhere.test", "4OTHER99"):
-        assert not Needles(TraceQuery(names=frozenset({name}))).may_be_in(hashes)
-    assert Needles(TraceQuery(names=frozenset({"x"}))).may_be_in(hashes), "too short to say"
+        assert Needles(TraceQuery(names=frozenset({name}))).pieces(index) == set()
+    assert Needles(TraceQuery(names=frozenset({"x"}))).pieces(index) is None, "too short to say"
