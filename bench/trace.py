@@ -128,7 +128,7 @@ def opened(kind: str) -> Iterator[TraceStore]:
             return
         port = free_port()
         server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "", "--dir", folder, "--loglevel", "nothing"]
+            ["redis-server", "--port", str(port), "--save", "", "--dir", folder, "--loglevel", "warning"]
         )
         time.sleep(1)
         try:

@@ -27,6 +27,8 @@ class Outcome(enum.StrEnum):
     UNCERTAIN = "uncertain"
     """The upstream connection ended between the final dot and its reply (RFC 1047)."""
 
+    __hash__ = str.__hash__  # that of `Enum` is ten times slower
+
 
 DONE = frozenset({Outcome.FORWARDED, Outcome.SUPPRESSED, Outcome.WOULD_SUPPRESS})
 """The outcomes after which the client need not retry."""

@@ -27,7 +27,7 @@ _LONGEST_REPLY, _LONGEST_NAME = 300, 255
 _OUTCOMES = {outcome.value: outcome for outcome in TraceOutcome}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Passage:
     """What a transaction notes for its trace, besides its report."""
 

@@ -37,7 +37,7 @@ RECORD_BYTES = HASH_BYTES + 2
 """A hash and the number of a piece."""
 
 # Every end of a name is the end of a word: in a line, names are between quotes and other characters than these.
-_WORD = re.compile(rb"[\w+-]{4,}")
+_WORD = re.compile(rb"[\w+-][\w.+-]{2,}[\w+-]")
 _MOST_SEGMENTS = 32
 """Segments whose indexes are read together. The first read is of one segment, the next of twice as many."""
 _OUTCOMES = frozenset(TraceOutcome)

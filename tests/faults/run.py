@@ -233,8 +233,12 @@ class Run(Servers):
 
     async def store_is(self, state: str) -> None:
         """Waits until every relay reports its store as "up" or "degraded"."""
+        await self.part_is("store", state)
+
+    async def part_is(self, part: str, state: str) -> None:
+        """Waits until every relay reports this state of a part."""
         for relay in self.relays:
-            await _until_ready(relay, "store", state)
+            await _until_ready(relay, part, state)
 
     def note(self, text: str) -> None:
         """Adds a remark to the report."""

@@ -67,6 +67,7 @@ GROUPS = (
     "Redis fails",
     "Redis at scale fails",
     "SQLite fails",
+    "The store of traces fails",
     "TLS and logins of clients fail",
     "A resource runs out",
     "Storms",

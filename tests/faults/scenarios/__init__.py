@@ -14,6 +14,7 @@ from faults.scenarios import (
     starved,
     storms,
     tls_and_logins,
+    traces_fail,
     upstream_fails,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "starved",
     "storms",
     "tls_and_logins",
+    "traces_fail",
     "upstream_fails",
 ]

@@ -145,7 +145,7 @@ async def read_only(run: Run) -> None:
 @_fails("locked by another process")
 async def locked(run: Run) -> None:
     async def fail() -> None:
-        with _lock(run.sqlite):
+        with lock_file(run.sqlite):
             await asyncio.sleep(run.chance.uniform(1.5, 3))
 
     await _again_and_again(run, fail, "another process keeps it locked")
@@ -172,7 +172,7 @@ async def shared(run: Run) -> None:
         for point in run.points(4, run.messages - run.done):
             await run.reached(point)
             async with run.outage():
-                with _lock(run.sqlite):
+                with lock_file(run.sqlite):
                     await asyncio.sleep(run.chance.uniform(1.5, 3))
             begun = time.monotonic()
             await run.store_is("up")
@@ -183,7 +183,8 @@ async def shared(run: Run) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock_file(path: Path) -> Iterator[None]:
+    """Holds the lock of an SQLite file."""
     connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,0 +1,94 @@
+"""The store of traces fails: locked, full, refused by Redis. Mail does not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+from parts.waiting import until
+
+from faults.scenario import scenario
+from faults.scenarios.sqlite_fails import lock_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from faults.run import Run
+
+GROUP = "The store of traces fails"
+DEGRADED = "`trace_up` 0 meanwhile, `/readyz` 200 with `trace` degraded; one log line; no trace is lost"
+SIZE = 1 << 20
+
+
+def _fails(name: str, store: str, **rest: object) -> Callable[..., object]:
+    return scenario(
+        f"traces: {name}", **{"group": GROUP, "hears": "250 as ever", "sees": DEGRADED, "store": store, **rest}
+    )
+
+
+@_fails("the file is locked by another process", "sqlite")
+async def locked(run: Run) -> None:
+    path = _traces(run)
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(3):
+            await run.reached(point)
+            with lock_file(path):
+                await asyncio.sleep(run.chance.uniform(1.5, 3))
+    await _check_recovered(run)
+    await until(lambda: _count(path) >= run.done, "a trace of each message", seconds=20)
+
+
+@_fails("Redis refuses them", "redis")
+async def refused(run: Run) -> None:
+    key = "smtp-dedup:{trace}:segments"
+    async with run.load(copies=2, repeats=1):
+        await run.reached(run.messages // 3)
+        with run.redis.client() as client:
+            client.rename(key, key + ":kept")
+            client.set(key, "not a hash")
+        await asyncio.sleep(2)
+        with run.redis.client() as client:
+            client.rename(key + ":kept", key)
+    await _check_recovered(run)
+
+
+@_fails(
+    "they reach their size under load",
+    "sqlite",
+    sees="the file stays at its size; the newest traces are found",
+    messages=2_000,
+    settings={"record.size": "1MiB"},
+)
+async def full(run: Run) -> None:
+    path = _traces(run)
+    async with run.load(copies=2, repeats=1):
+        pass
+    size = path.stat().st_size
+    run.note(f"{size / 2**20:.1f} MiB with {_count(path):,} traces")
+    if size > 3 * SIZE:
+        run.complain(f"the file of traces has {size} bytes")
+
+
+async def _check_recovered(run: Run) -> None:
+    relay = run.relays[0]
+    await run.part_is("trace", "up")
+    if "trace store unavailable" not in relay.stderr():
+        run.complain("the log does not say that the traces were not stored")
+    if "store unavailable, working without it" in relay.stderr():
+        run.complain("the store of claims was affected")
+    lost = (await relay.metrics()).value("smtp_dedup_records_lost_total")
+    if lost:
+        run.complain(f"{lost:g} traces were lost")
+
+
+def _traces(run: Run) -> Path:
+    return run.sqlite.with_name(f"{run.sqlite.stem}.trace.db")
+
+
+def _count(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        found: int = connection.execute("SELECT coalesce(sum(entries), 0) FROM segments").fetchone()[0]
+        return found
