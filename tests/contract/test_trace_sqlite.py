@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +116,16 @@ async def test_a_locked_file_is_an_error_and_reading_goes_on(store: SqliteTraceS
     other.close()
     await store.append([trace(2)])
     assert await ids(store) == [trace(2).id, trace(1).id]
+
+
+async def test_another_process_that_closes_the_file_leaves_it_to_the_relay(store: SqliteTraceStore, path: Path) -> None:
+    """Closing a descriptor ends all locks of a process on a file: the other one would delete the -wal in use."""
+    await store.append([trace(1)])
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM segments'); c.close()"
+    for number in range(2, 5):
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)  # noqa: ASYNC221 - at once
+        await store.append([trace(number)])
+    assert rows(path, "batches") == 4
 
 
 async def test_a_full_disk_is_an_error_and_loses_only_what_is_new(store: SqliteTraceStore) -> None:
