@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -245,7 +244,10 @@ class Metrics:
         self.message_seconds.observe(report.seconds)
         for outcome, count in report.counts().items():
             self._recipients[outcome].inc(count)
-        for rule, count in collections.Counter(ruling.rule for ruling in report.rulings.values()).items():
+        matched: dict[str, int] = {}  # not a `Counter`, which takes 3 us more for one recipient
+        for ruling in report.rulings.values():
+            matched[ruling.rule] = matched.get(ruling.rule, 0) + 1
+        for rule, count in matched.items():
             if rule in self._matched:  # else it is the reason of an exemption, such as a null reverse-path
                 self._matched[rule].inc(count)
         for recipient, result in report.results.items():

@@ -81,10 +81,10 @@ def test_only_those_that_are_needed_are_suggested() -> None:
     both = b"Content-Type: multipart/alternative; boundary=b\r\n"
     body = (
         b"--b\r\nContent-Type: text/plain\r\n\r\nYour ticket number is %d today.\r\n"
-        b"--b\r\nContent-Type: text/html\r\n\r\n<p>Your ticket number is %d today.</p>\r\n--b--"
+        b"--b\r\nContent-Type: text/html\r\n\r\n<p>Your <b>ticket number is %d</b> today.</p>\r\n--b--"
     )
     suggestion = suggest(mail(body % (1, 1), both), mail(body % (2, 2), both))
-    assert toml(suggestion) == [r"text = 'Your\s+ticket\s+number\s+is\s+(?P<ignored>[0-9]+)'"]
+    assert toml(suggestion) == [r"text = 'ticket\s+number\s+is\s+(?P<ignored>[0-9]+)'"]
     assert suggestion.comparison.equal
 
 
