@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -42,8 +43,9 @@ def _run_page() -> NoReturn:
         click.echo(f"The page, with a made-up day before now and mail that goes on: {url}", err=True)
         click.echo("Ctrl-C ends it.", err=True)
 
-    asyncio.run(run_living(show))
-    raise AssertionError("it runs until Ctrl-C")
+    with contextlib.suppress(asyncio.CancelledError):  # by SIGTERM
+        asyncio.run(run_living(show))
+    raise KeyboardInterrupt
 
 
 def run_demo(limit: float = LIMIT) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import signal
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,7 +131,9 @@ class LivingSite:
 
 
 async def run_living(ready: Callable[[str], None]) -> None:
-    """Runs until it is cancelled. `ready` receives the address of the page."""
+    """Runs until it is cancelled, or SIGTERM cancels it. `ready` receives the address of the page."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         upstream = LivingUpstream()
         port = await upstream.start()
@@ -157,6 +160,7 @@ def _settings(upstream_port: int, folder: Path) -> Settings:
             "upstream": {"url": f"smtp://127.0.0.1:{upstream_port}", "patience": 0},
             "store": {"url": f"sqlite:{folder / 'relay.db'}"},
             "http": {"address": "127.0.0.1:0"},
+            "limits": {"drain": "2s"},  # Ctrl-C may cut a mail of the demo, which leaves its session open
             "record": {"addresses": True, "subjects": True, "keep": f"maildir:{folder / 'kept'}"},
         }
     )

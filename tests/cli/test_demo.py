@@ -9,17 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import aiohttp
+import pytest
 from parts.relay_process import run_relay
 from parts.waiting import LONGEST
 
 from relay.cli.demo import LIMIT, show_results
 from relay.demo.scenario import StepResult
-
-if TYPE_CHECKING:
-    import pytest
 
 _TREE = Path(__file__).parents[2]
 RIGHT = StepResult("a new video", received=100, forwarded=50, suppressed=50, expected=50, why="twins")
@@ -55,7 +52,8 @@ async def test_it_shows_what_came_in_and_what_went_out_and_leaves_nothing(tmp_pa
     assert "".join(f"    {line}\n" for line in lines) in (_TREE / "README.md").read_text()
 
 
-async def test_with_page_it_goes_on_until_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+async def test_with_page_it_goes_on_until_ctrl_c_and_leaves_nothing(tmp_path: Path, end: signal.Signals) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "demo", "--page"), stderr=asyncio.subprocess.PIPE, env=environment, cwd=_TREE
@@ -71,7 +69,7 @@ async def test_with_page_it_goes_on_until_ctrl_c(tmp_path: Path) -> None:
                 recipients = int(float(found[0]))
             async with client.get("/") as response:
                 assert "Mail flows" in await response.text()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, rest = await process.communicate()
     assert (process.returncode, b"Traceback" in rest) == (130, False), rest.decode()
     assert files_in(tmp_path) == []
