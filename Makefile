@@ -67,6 +67,7 @@ fix: $(VENV)/dev ## format, fix what ruff can fix, write the generated pages aga
 bench: $(VENV)/dev ## measure speed, as ratios within one run
 	$(BIN)/python bench/fingerprint.py
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/throughput.py traces
 
 bench-against: needs $(VENV)/dev ## compare the speed with that of a commit: REF=main BENCH='--rounds 8'
 	$(BIN)/python bench/against.py $(REF) $(BENCH)

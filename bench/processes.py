@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 BENCH = Path(__file__).parent
 TREE = BENCH.parent
@@ -19,6 +19,9 @@ from parts.environment import isolated  # noqa: E402
 from parts.ports import HOST, answers, free_port  # noqa: E402
 from parts.redis_server import RedisServer  # noqa: E402
 from parts.waiting import block_until  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["HOST", "TREE", "RedisServer", "Server", "Speed", "start", "start_relay"]
 
@@ -76,10 +79,11 @@ def start(script: str, *arguments: str) -> Server:
     return Server(process, int(process.stdout.readline()))
 
 
-def start_relay(upstream: int, *, store: str = "memory:", tree: Path = TREE) -> Server:
+def start_relay(upstream: int, *, store: str = "memory:", tree: Path = TREE, settings: Sequence[str] = ()) -> Server:
     """Starts the relay whose source is in `tree`. Nothing of the host's settings and state reaches it."""
     port = free_port()
     flags = ["--listen", f"{HOST}:{port}", "--http", "", "--store", store, "--upstream", f"smtp://{HOST}:{upstream}"]
+    flags += [word for setting in settings for word in ("--set", setting)]
     state = Path(tempfile.mkdtemp(dir=STATE.name))
     log = state / "log"
     with log.open("w") as output:

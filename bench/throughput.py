@@ -1,6 +1,7 @@
 """How many messages a second one relay process takes, as a ratio to a naive relay in the same run.
 
     python bench/throughput.py [MESSAGES [ROUNDS [CLIENTS]]]
+    python bench/throughput.py traces     what the traces of all messages cost, beside those of repeats only
 
 10 KB notifications, all different, with one recipient, on a connection each. Relays, sink and clients are separate
 processes. CPU per message is the better measure on a machine that does other work.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+import tempfile
 from contextlib import ExitStack
 
 from processes import HOST, Speed, start, start_relay
@@ -58,8 +60,28 @@ def main(messages: int = 3000, rounds: int = 3, clients: int = 20) -> None:
           f"{middle['naive'].cpu / middle['relay'].cpu:.1f} times less CPU")  # fmt: skip
 
 
+def compare_traces(messages: int = 3000, rounds: int = 5) -> None:
+    """Prints the CPU of a message with traces of all messages and of repeats only, on a store in SQLite."""
+    found: dict[str, list[float]] = {"all": [], "repeats": []}
+    with ExitStack() as servers:
+        sink = servers.enter_context(start("traffic.py", "sink"))
+        relays = {}
+        for name in found:
+            settings = [f"record.trace={name}"]
+            store = f"sqlite:{servers.enter_context(tempfile.TemporaryDirectory())}/relay.db"
+            relays[name] = servers.enter_context(start_relay(sink.port, store=store, settings=settings))
+            relays[name].measure(messages // 10, clients=20, per_connection=50)
+        for _ in range(rounds):
+            for name, relay in relays.items():
+                found[name].append(relay.measure(messages, clients=20, per_connection=50).cpu)
+    most, least = (statistics.median(found[name]) for name in ("all", "repeats"))
+    print(f"traces of all messages {most:.3f} ms of CPU a message, of repeats {least:.3f} ms: {most / least - 1:+.1%}")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["traces"]:
+            compare_traces()
         case ["naive", port]:
             asyncio.run(naive(int(port)))
         case numbers:
