@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -43,8 +42,7 @@ def _run_page() -> NoReturn:
         click.echo(f"The page, with a made-up day before now and mail that goes on: {url}", err=True)
         click.echo("Ctrl-C ends it.", err=True)
 
-    with contextlib.suppress(asyncio.CancelledError):  # by SIGTERM
-        asyncio.run(run_living(show))
+    asyncio.run(run_living(show))
     raise KeyboardInterrupt
 
 

@@ -77,11 +77,13 @@ class LivingSite:
         self._random = random.Random()  # noqa: S311 - not a secret
         self._number = 0
 
-    async def go_on(self) -> None:
+    async def go_on(self, stop: asyncio.Event) -> None:
         """Does something, and pauses."""
         deeds = (self._upload, self._upload, self._recover, self._write_to_former, self._write_to_busy, self._break)
         await self._random.choice(deeds)()
-        await asyncio.sleep(self._random.uniform(_LEAST_PAUSE, _LONGEST_PAUSE))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._random.uniform(_LEAST_PAUSE, _LONGEST_PAUSE)):
+                await stop.wait()
 
     async def _upload(self) -> None:
         """Two processes send the notice of a video at once, and sometimes a third sends it again later."""
@@ -131,9 +133,11 @@ class LivingSite:
 
 
 async def run_living(ready: Callable[[str], None]) -> None:
-    """Runs until it is cancelled, or SIGTERM cancels it. `ready` receives the address of the page."""
-    if task := asyncio.current_task():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    """Runs until SIGINT or SIGTERM. `ready` receives the address of the page."""
+    # Cancelling would not do: Python 3.11's `wait_for`, in the mail client, can lose a cancellation.
+    stop = asyncio.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         upstream = LivingUpstream()
         port = await upstream.start()
@@ -145,8 +149,8 @@ async def run_living(ready: Callable[[str], None]) -> None:
                 await service.trace_store.append(list(past_traces(datetime.now(UTC).timestamp())))
             ready(f"http://{service.http_address}/")
             site = LivingSite(int(service.address.rpartition(":")[2]))
-            while True:
-                await site.go_on()
+            while not stop.is_set():
+                await site.go_on(stop)
         finally:
             await service.drain()
             await service.close()
