@@ -29,7 +29,7 @@ demo: $(VENV)/run ## everything in one go, on this machine alone
 run: $(VENV)/run ## serve on 127.0.0.1:2525; UPSTREAM=smtp://HOST, default a Maildir in var/mail
 	@mkdir -p var
 	@echo "Send mail to 127.0.0.1:2525; what is accepted goes to $(UPSTREAM)$(if $(filter maildir:%,$(UPSTREAM)), (look into $(UPSTREAM:maildir:%=%)/new))."
-	@echo "Figures: http://127.0.0.1:9625/metrics. Ctrl-C ends it."
+	@echo "What happens, as a page: http://127.0.0.1:9625/. Ctrl-C ends it."
 	@echo "What was suppressed, from another terminal: $(BIN)/relay suppressed --store $(STORE)"
 	exec $(BIN)/relay serve --upstream "$(UPSTREAM)" --store "$(STORE)"
 

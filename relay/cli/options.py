@@ -36,7 +36,7 @@ _SET = click.option(
 _STORE = click.option(
     "--store",
     metavar="URL",
-    help="Where the relay stores claims and records: sqlite:PATH, redis://HOST or memory:. For Sentinel and Cluster "
+    help="Where the relay stores claims and traces: sqlite:PATH, redis://HOST or memory:. For Sentinel and Cluster "
     "see docs/settings.md.  [store.url]",
 )
 _SHORTHANDS = [

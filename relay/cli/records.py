@@ -26,10 +26,10 @@ def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 def parse_record_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Returns the ID of a record in lower case."""
+    """Returns the ID of a trace in lower case."""
     del ctx, param
     if not _ID.fullmatch(value.strip()):
-        raise click.BadParameter("not the id of a record, which has 12 hexadecimal digits; relay suppressed lists them")
+        raise click.BadParameter("not the id of a trace, which has 12 hexadecimal digits; relay suppressed lists them")
     return value.strip().lower()
 
 
@@ -41,7 +41,7 @@ def parse_query(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is None or _QUERY.fullmatch(value.strip()):
         return value
     fault = f"'{printable(value)}' is no address, id or Message-ID" if value.strip() else "it is empty"
-    raise click.BadParameter(f"{fault}; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>")
+    raise click.BadParameter(f"{fault}; write NAME@DOMAIN, the 12 hexadecimal digits of a trace, or <MESSAGE-ID>")
 
 
 def parse_search(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

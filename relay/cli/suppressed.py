@@ -63,7 +63,7 @@ async def _list(target: Target, since: float, json_lines: bool) -> bool:
         summary = f"{counted(len(found), 'message')} to {counted(recipients, 'recipient')} {period}"
     else:
         summary = f"nothing was suppressed {period}" + (
-            "" if keep_for else "; record.keep_for is 0, so nothing is recorded"
+            "" if keep_for else "; record.keep_for is 0, so no traces are kept"
         )
     click.echo(summary, err=True)
     return True

@@ -1,7 +1,7 @@
 """The trace of a message: what happened to it from MAIL to its reply, for each recipient. Stores keep it for searches.
 
 A trace holds no content, and a subject only with `record.subjects`. Addresses are pseudonyms unless `record.addresses`
-is on. The record of a suppression is the trace of its message.
+is on.
 """
 
 from __future__ import annotations

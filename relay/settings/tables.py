@@ -207,7 +207,7 @@ class IgnoreTable(_Table):
 class RuleTable(_Table):
     """Defines what happens to repeats of some messages. All conditions must match; the first matching rule wins."""
 
-    name: RuleName = _key(..., "Its name in log, metrics and records. It replaces a preset's rule of the same name.")
+    name: RuleName = _key(..., "Its name in log, metrics and traces. It replaces a preset's rule of the same name.")
     subject: Patterns = _key((), "Matches the decoded Subject.")
     from_: Patterns = _key((), "Matches the decoded From with its display name.", alias="from")
     reverse_path: Patterns = _key((), "Matches the envelope's reverse-path.")

@@ -60,7 +60,7 @@ def test_exactly_one_selection_is_accepted(folder: StoreFolder, arguments: str) 
 def test_an_empty_argument_is_an_error(folder: StoreFolder, what: str) -> None:
     result = folder.call("forget", what)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "it is empty; write NAME@DOMAIN, the 12 hexadecimal digits of a record, or <MESSAGE-ID>" in result.stderr
+    assert "it is empty; write NAME@DOMAIN, the 12 hexadecimal digits of a trace, or <MESSAGE-ID>" in result.stderr
 
 
 def test_an_argument_of_no_known_form_is_an_error(folder: StoreFolder) -> None:

@@ -33,7 +33,7 @@ def test_a_missing_copy_is_explained(folder: StoreFolder) -> None:
     assert result.stderr.startswith("error: record.keep is off, so no copy is kept; ")
     result = folder.call("release", "a@example.test")
     assert result.exit_code == 2
-    assert "not the id of a record" in result.stderr
+    assert "not the id of a trace" in result.stderr
 
 
 def test_a_changed_copy_is_not_sent(folder: StoreFolder) -> None:

@@ -59,7 +59,7 @@ def test_nothing_suppressed_is_reported_and_no_error(folder: StoreFolder) -> Non
     result = folder.call("suppressed", "--since", "90s")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing was suppressed in the last 90 s\n")
     result = folder.call("suppressed", "--set", "record.keep_for=0", "--set", "record.keep=")
-    assert result.stderr == "nothing was suppressed in the last 24 h; record.keep_for is 0, so nothing is recorded\n"
+    assert result.stderr == "nothing was suppressed in the last 24 h; record.keep_for is 0, so no traces are kept\n"
 
 
 def test_a_damaged_record_is_counted_and_left_out(folder: StoreFolder) -> None:

@@ -1,4 +1,4 @@
-"""The sections about repeats: what counts as one, and where claims and records are stored."""
+"""The sections about repeats: what counts as one, and where claims and traces are stored."""
 
 # Without `from __future__ import annotations`, because pydantic evaluates the annotations when a class is created.
 from typing import Annotated, Literal, Self, TypeAlias
@@ -61,13 +61,13 @@ class DedupSection(Section):
         "same",
         'What the client of a suppressed repeat receives: "same" = the words that the first copy received (without '
         'addresses, at most 100 characters); "explain" = "250 2.0.0 Ok: duplicate, record ID, first sent 34 s ago", '
-        "which tells every client what others have sent (docs/security.md). Log, metrics and records name repeats in "
+        "which tells every client what others have sent (docs/security.md). Log, metrics and traces name repeats in "
         "both cases.",
     )
 
 
 class StoreSection(Section):
-    """Where the relay stores claims and records."""
+    """Where the relay stores claims and traces."""
 
     url: value_types.Store = setting(
         "sqlite:/var/lib/smtp-dedup-relay/relay.db",
@@ -90,7 +90,7 @@ class StoreSection(Section):
     namespace: value_types.Namespace = setting(
         "",
         "Separates relays that share one Redis server, such as staging and production: 32 letters, digits, _ and - at "
-        "most. All relays of one namespace share their claims and records.",
+        "most. All relays of one namespace share their claims and traces.",
     )
 
     @model_validator(mode="after")
