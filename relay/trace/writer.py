@@ -163,7 +163,9 @@ class TraceWriter:
         self._add(_Waiting(build, _BASIC_WEIGHT + _RECIPIENT_WEIGHT * recipients, written))
         if self.up:
             self._urgent.set()
-            await asyncio.wait((written,), timeout=self._limit)
+            _, late = await asyncio.wait((written,), timeout=self._limit)
+            if late:  # a disk that hangs raises nothing; only the first client waits for it
+                self._set_down(StoreError(f"no answer within {self._limit:g} s"))
 
     def _add(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)

@@ -192,6 +192,22 @@ async def test_a_suppression_waits_for_a_store_that_hangs_no_longer_than_the_lim
 
 
 @in_virtual_time
+async def test_only_the_first_suppressions_wait_for_a_store_that_hangs() -> None:
+    async with writing(limit=3.0) as made:
+        clock = asyncio.get_running_loop().time
+        made.store.hangs.clear()
+        await made.write(1)
+        assert not made.writer.up
+        before = clock()
+        await made.write(2)
+        assert clock() == before
+        made.store.hangs.set()
+        await asyncio.sleep(2)
+        assert made.writer.up
+        assert await made.store.ids() == ids(1, 2)
+
+
+@in_virtual_time
 async def test_so_many_bytes_wait_and_the_oldest_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     async with writing(most_waiting=25_000) as made:
         made.store.away = True
