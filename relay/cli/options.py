@@ -55,7 +55,9 @@ _SHORTHANDS = [
         help="How long a message suppresses its repeats, such as 10m; 0 = off.  [dedup.window]",
     ),
     click.option(
-        "--http", metavar="HOST:PORT", help='Where metrics and health checks are served; "" = off.  [http.address]'
+        "--http",
+        metavar="HOST:PORT",
+        help='Where the web page, metrics and health checks are served; "" = off.  [http.address]',
     ),
     click.option(
         "--observe",

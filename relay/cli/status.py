@@ -11,7 +11,7 @@ import click
 from relay.cli.exit_status import UnavailableError, run
 from relay.cli.options import Target, target_options
 from relay.cli.records import duration, timestamp
-from relay.core.errors import AdminError
+from relay.core.errors import AdminError, NoRelayError
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ async def _show(target: Target, as_json: bool) -> bool:
     try:
         async with running_relay(target.socket) as relay:
             found = await relay.json("GET", "/status", ANSWER_LIMIT)
+    except NoRelayError as error:
+        raise UnavailableError(
+            f"{error}; start it, or name the socket of a running one: --set admin.socket=PATH"
+        ) from error
     except AdminError as error:
         raise UnavailableError(*error.args) from error
     try:

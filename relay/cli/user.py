@@ -108,7 +108,7 @@ def add(name: str, senders: tuple[str, ...], file: Path) -> None:
 @click.argument("name")
 @_file_options
 def remove(name: str, file: Path) -> None:
-    """Remove a user. Sessions that have logged in already go on."""
+    """Remove a user. SMTP sessions that have logged in already go on; those of the web page end."""
 
     def change(users: dict[str, User]) -> None:
         if users.pop(name, None) is None:

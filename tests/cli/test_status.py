@@ -53,7 +53,7 @@ def test_for_programs_it_is_one_object(relay: SharedRelay) -> None:
     found = json.loads(shown.stdout)
     assert (shown.exit_code, found["ready"], found["store"]) == (0, True, "memory:")
     assert found["memory_limit_bytes"] > 0
-    assert found["parts"] == {"listener": "listening", "upstream": "up", "store": "up"}
+    assert found["parts"] == {"listener": "listening", "upstream": "up", "store": "up", "trace": "up"}
 
 
 def test_it_names_a_reload_that_failed_and_what_needs_a_restart(relay: SharedRelay) -> None:
@@ -75,7 +75,10 @@ def test_only_user_and_group_of_the_service_may_connect(relay: SharedRelay) -> N
 def test_without_a_relay_it_ends_with_69(relay: SharedRelay) -> None:
     shown = status(relay, RUNTIME_DIRECTORY="/nowhere")
     assert (shown.exit_code, shown.stdout) == (69, "")
-    assert shown.stderr == "error: no relay listens on admin.socket /nowhere/admin.sock\n"
+    assert shown.stderr == (
+        "error: no relay listens on admin.socket /nowhere/admin.sock; start it, or name the socket of a running one: "
+        "--set admin.socket=PATH\n"
+    )
     shown = status(relay, "--set", "admin.socket=")
     assert shown.exit_code == 69
     assert shown.stderr.startswith("error: these settings name no running relay: admin.socket is empty")
