@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.core.claim import (
     MOST_CLAIMS,
-    MOST_RECORDS,
     AskGeneration,
     Claim,
     Confirm,
@@ -21,7 +19,6 @@ from relay.core.claim import (
     Full,
     Generation,
     Held,
-    Note,
     Peek,
     Release,
     Renew,
@@ -57,13 +54,6 @@ class _SentEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredRecord:
-    note: Note
-    at: float
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
 class _StoredSequence:
     state: SequenceState
     until: float
@@ -73,23 +63,19 @@ _Entry: TypeAlias = _HeldEntry | _SentEntry
 
 
 class MemoryStore:
-    """Claims by the table in `relay.core.life_cycle`, and records."""
+    """Claims by the table in `relay.core.life_cycle`."""
 
     restarts = 0
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        most_records: int = MOST_RECORDS,
         most_claims: int = MOST_CLAIMS,
     ) -> None:
         self._clock = clock
         self._entries: dict[Fingerprint, _Entry] = {}
         self._sequences: dict[SequenceName, _StoredSequence] = {}
-        self._records: OrderedDict[str, _StoredRecord] = OrderedDict()
-        self._most_records = most_records
         self._most_claims = most_claims
-        self._weight = 0
         self._identity = secrets.token_hex(8)
         self._generation = ""
         self._until_sweep = _SWEEP_AFTER
@@ -107,13 +93,6 @@ class MemoryStore:
     async def identity(self) -> str:
         """Returns the random id of this object."""
         return self._identity
-
-    async def records(self, age: float) -> AsyncIterator[str]:
-        """Yields the records that are stored now."""
-        now = self._clock()
-        for record in reversed(list(self._records.values())):
-            if now - record.at <= age and now < record.until:
-                yield record.note.text
 
     async def sent(self) -> AsyncIterator[Entry]:
         """Yields the acceptances that are stored now."""
@@ -140,12 +119,8 @@ class MemoryStore:
         ]
 
     def _execute_one(self, command: Command, now: float) -> Answer:
-        match command:
-            case AskGeneration():
-                return Generation(self._generation)
-            case Note():
-                self._note(command, now)
-                return Done()
+        if isinstance(command, AskGeneration):
+            return Generation(self._generation)
         is_full = len(self._entries) + len(self._sequences) >= self._most_claims
         if isinstance(command, Follow):
             return self._follow(command, now, is_full=is_full)
@@ -180,22 +155,13 @@ class MemoryStore:
                 return entry
         return None
 
-    def _note(self, note: Note, now: float) -> None:
-        before = self._records.pop(note.record_id, None)
-        self._records[note.record_id] = _StoredRecord(note, now, now + note.keep_for)
-        self._weight += note.weight - (before.note.weight if before else 0)
-        while self._weight > self._most_records and len(self._records) > 1:
-            self._weight -= self._records.popitem(last=False)[1].note.weight
-
     def _sweep(self, executed: int, now: float) -> None:
         """Removes expired entries now and then. Otherwise keys that are asked for only once would stay for ever."""
         self._until_sweep -= executed
         if self._until_sweep <= 0:
             self._entries = {key: entry for key, entry in self._entries.items() if now < entry.until}
             self._sequences = {name: stored for name, stored in self._sequences.items() if now < stored.until}
-            self._records = OrderedDict((name, record) for name, record in self._records.items() if now < record.until)
-            self._weight = sum(record.note.weight for record in self._records.values())
-            self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._sequences) + len(self._records))
+            self._until_sweep = max(_SWEEP_AFTER, len(self._entries) + len(self._sequences))
 
 
 def _state(entry: _Entry | None) -> State:

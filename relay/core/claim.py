@@ -133,32 +133,13 @@ class AskGeneration:
     """Reads the store's `Generation`. In front of other commands of a batch, it is not newer than their answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Stores a record for `keep_for` seconds. Replaces an earlier record with the same id."""
-
-    record_id: str
-    text: str
-    """One line of ASCII, in the format of `core.record`."""
-    keep_for: float
-
-    @property
-    def weight(self) -> int:
-        """The number of records it counts as: one for each KiB begun. A record of many recipients is long."""
-        return 1 + len(self.text) // 1024
-
-
-MOST_RECORDS = 100_000
-"""The total weight of the records that a store keeps, about 100 MB. The oldest beyond that are deleted, whatever their
-`keep_for`. A store may count roughly."""
-
 MOST_CLAIMS = 1_000_000
 """Claims and sequences that a store holds, or on Redis that one process writes, about 500 MB. Mail beyond that is
 forwarded without a claim. A store may count roughly."""
 
 KeyCommand: TypeAlias = Claim | Peek | Confirm | Renew | Release
 """A command about one key."""
-Command: TypeAlias = KeyCommand | Follow | AskGeneration | Note
+Command: TypeAlias = KeyCommand | Follow | AskGeneration
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,16 +44,10 @@ class Store(Protocol):
     async def identity(self) -> str:
         """Returns the store's random id, which the first caller generates. It marks our mail against loops."""
 
-    def records(self, age: float) -> AsyncIterator[str]:
-        """Yields the records that are at most `age` seconds old by the store's clock, newest first.
-
-        Reads page by page, without a lock between two pages. Raises `StoreError`.
-        """
-
     def sent(self) -> AsyncIterator[Entry]:
         """Yields the acceptances within their windows, in no order. One that moves meanwhile may be yielded twice.
 
-        Reads page by page, like `records`. Raises `StoreError`.
+        Reads page by page, without a lock between two pages. Raises `StoreError`.
         """
 
     async def forget(self, matches: Callable[[Entry], bool]) -> int:
@@ -61,6 +55,19 @@ class Store(Protocol):
 
         Begins a new generation before and another one after. The first stops relays from writing forgotten acceptances
         back; it stays if this fails. The second begins when all are free: a relay that reads it finds them free.
+        """
+
+    async def close(self) -> None:
+        """Closes all connections and files. Never raises."""
+
+
+class OldRecords(Protocol):
+    """The records of suppressions that version 0.1 wrote into a store of claims."""
+
+    def records(self, age: float) -> AsyncIterator[str]:
+        """Yields the records that are at most `age` seconds old by the store's clock, newest first.
+
+        Reads page by page, without a lock between two pages. Raises `StoreError`.
         """
 
     async def close(self) -> None:

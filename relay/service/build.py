@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from relay.claims.redis.servers import RedisServers
     from relay.core.delivery import Upstream
     from relay.core.login import Authenticator
-    from relay.core.store import Store
+    from relay.core.store import OldRecords, Store
     from relay.core.trace import TraceStore
     from relay.page.sources import Sources
     from relay.settings import Settings
@@ -53,12 +53,21 @@ _LONGEST_JUDGEMENT = 30.0
 
 def build_store(settings: Settings) -> Store:
     """Returns the store, not opened yet. Raises `SettingsError` if its password cannot be read."""
+    return _build_lasting_store(settings) or MemoryStore()
+
+
+def build_old_records(settings: Settings) -> OldRecords | None:
+    """Returns the store as the reader of what version 0.1 recorded, or None if nothing survives a restart."""
+    return _build_lasting_store(settings)
+
+
+def _build_lasting_store(settings: Settings) -> SqliteStore | RedisStore | None:
     match settings.store.url:
         case SqliteUrl(path):
             # Shorter than the store client's limit, so that a locked file is reported as locked and not as hanging.
             return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
         case MemoryUrl():
-            return MemoryStore()
+            return None
         case RedisUrl() as url:
             return RedisStore(_redis_servers(settings, url), timeout=settings.store.timeout)
 

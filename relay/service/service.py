@@ -31,6 +31,7 @@ from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import (
     build_authenticator,
     build_executors,
+    build_old_records,
     build_policy,
     build_session_limits,
     build_site,
@@ -226,8 +227,9 @@ class Service:
         traces, record = self.trace_store, self._settings.record
         with contextlib.suppress(StoreError, TimeoutError):  # tried again at the next start
             async with asyncio.timeout(self._settings.store.timeout):
-                if traces and not self.memory_store and not (await traces.find(TraceQuery(), 1)).traces:
-                    records = build_store(self._settings)
+                if not traces or (await traces.find(TraceQuery(), 1)).traces:
+                    return
+                if records := build_old_records(self._settings):
                     self._tasks.start(take_over(records, traces, record.keep_for), "take over records")
 
     @property

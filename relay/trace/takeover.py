@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from relay.records.old_records import decode
 
 if TYPE_CHECKING:
-    from relay.core.store import Store
+    from relay.core.store import OldRecords
     from relay.core.trace import TraceStore
 
 _BATCH = 100
 
 
-async def take_over(records: Store, traces: TraceStore, keep_for: float) -> None:
+async def take_over(records: OldRecords, traces: TraceStore, keep_for: float) -> None:
     """Copies records that are not older than `keep_for` seconds, and closes their store. Raises `StoreError`.
 
     The records stay where they are until they expire, so that version 0.1 finds them if it is started again.

@@ -127,7 +127,7 @@ async def test_a_missing_socket_is_no_matter_of_tcp(tmp_path: Path) -> None:
             "command",
         ),
         ("u:p@", ("u", "on", ">p", "~*", "+@all", "-del"), "trial that releases a claim", "allow the user", "command"),
-        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-xadd"), "this user may not run XADD on", "allow th", "command"),
+        ("u:p@", ("u", "on", ">p", "~*", "+@all", "-rpush"), "this user may not run RPUSH on", "allow th", "command"),
     ],
 )
 async def test_a_user_without_the_rights_fails(

@@ -24,7 +24,6 @@ from relay.core.claim import (
     Fingerprint,
     Generation,
     Held,
-    Note,
     Original,
     Peek,
     Token,
@@ -372,12 +371,11 @@ def evals(cluster: RedisCluster) -> int:
     return total
 
 
-async def test_a_record_that_has_no_node_costs_no_claim(store: RedisStore, cluster: RedisCluster) -> None:
+async def test_old_records_that_have_no_node_cost_no_claim(store: RedisStore, cluster: RedisCluster) -> None:
     records = cluster.node_of("smtp-dedup:records")
     where = by_node(cluster)
     records.kill()
-    noted, *answers = await store.execute([Note("rec-1", "{}", 600), *claims()])
-    assert isinstance(noted, Unknown)
+    answers = await store.execute(claims())
     assert sum(answer == Won() for answer in answers) == len(KEYS) - len(where[records.port])
     with pytest.raises(StoreError, match="connection refused"):
         [text async for text in store.records(600)]

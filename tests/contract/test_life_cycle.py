@@ -21,7 +21,6 @@ from relay.core.claim import (
     Free,
     Generation,
     Held,
-    Note,
     Original,
     Peek,
     Release,
@@ -85,7 +84,6 @@ class LifeCycle(RuleBasedStateMachine):
         self.now = 0.0
         self.model: dict[Fingerprint, _Entry] = {}
         self.generation = ""
-        self.records: dict[str, tuple[str, float]] = {}
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
@@ -183,21 +181,6 @@ class LifeCycle(RuleBasedStateMachine):
     @rule()
     def ask_generation(self) -> None:
         assert self.ask(AskGeneration()) == Generation(self.generation)
-
-    @rule(record=st.sampled_from(["r1", "r2", "r3"]), text=st.sampled_from(["{}", '{"id":""}']))
-    def note(self, record: str, text: str) -> None:
-        self.records.pop(record, None)
-        self.records[record] = (text, self.now)
-        assert self.ask(Note(record, text, KEEP_FOR)) == Done()
-
-    @rule(age=ends)
-    def records_are_read(self, age: float) -> None:
-        async def read() -> list[str]:
-            return [text async for text in self.store.records(age)]
-
-        oldest = self.now - min(age, KEEP_FOR)
-        expected = [text for text, at in reversed(self.records.values()) if at >= oldest]
-        assert self.runner.run(read()) == expected
 
 
 @pytest.mark.parametrize("name", store_backends.NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.claims.memory import MemoryStore
-from relay.core.claim import Claim, Fingerprint, Held, Note, Peek, Token
+from relay.core.claim import Claim, Fingerprint, Held, Peek, Token
 
 TOKEN = Token("mine")
 
@@ -22,7 +22,7 @@ async def test_expired_entries_are_removed_and_others_kept() -> None:
     await store.execute([Claim(kept, TOKEN, 1e6, 600)])
     for number in range(20_000):
         clock.now += 1
-        await store.execute([Claim(Fingerprint(f"v1:{number}"), TOKEN, 30, 600), Note(f"rec-{number}", "{}", 30)])
-        assert len(store._entries) + len(store._records) <= 1_200
+        await store.execute([Claim(Fingerprint(f"v1:{number}"), TOKEN, 30, 600)])
+        assert len(store._entries) <= 1_200
     (answer,) = await store.execute([Peek(kept, 600)])
     assert isinstance(answer, Held)

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 from parts.counted_relay import addresses
+from parts.old_records import OldRecord, write_to_redis
 from parts.ports import free_port
 from parts.redis_scripted import bulk, closed, listening, saying
 from parts.redis_server import RedisServer, redis_servers, redis_store
@@ -42,7 +43,6 @@ from relay.core.claim import (
     Full,
     Generation,
     Held,
-    Note,
     Original,
     Peek,
     Release,
@@ -92,11 +92,9 @@ async def test_no_key_is_without_expiry(store: RedisStore, redis_server: RedisSe
     await store.execute(
         [Claim(second, MINE, 30, 600), Confirm(second, ORIGINAL, 600), Confirm(third, ORIGINAL, 600, 599)]
     )
-    await store.execute([Note("rec-1", "{}", 5_000), Note("rec-2", "{}", 3_000)])
     await store.forget(lambda _: False)
     left = redis_server.keys()
-    assert len(left) == 6
-    assert 2_990_000 < left["smtp-dedup:records"] <= 3_000_000, "it begins anew with each record"
+    assert len(left) == 5
     assert 30_000 < left[NAME] <= 40_000
     assert 590_000 < left["smtp-dedup:" + second] <= 600_000
     assert 0 < left["smtp-dedup:" + third] <= 1_000
@@ -517,7 +515,6 @@ async def test_a_unix_socket() -> None:
 
 # Records and forgetting
 
-NOTE = Note("rec-1", "{}", 600)
 STREAM, GENERATION = "smtp-dedup:records", "smtp-dedup:generation"
 
 
@@ -525,41 +522,23 @@ async def texts_of_records(store: RedisStore) -> list[str]:
     return [text async for text in store.records(600)]
 
 
-async def test_records_that_cannot_be_kept_cost_no_claim(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_old_records_that_cannot_be_read_cost_no_claim(store: RedisStore, redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.set(STREAM, "x")
         client.set(GENERATION, "x")
         client.delete(GENERATION)
         client.rpush(GENERATION, "x")
-    generation, claimed, noted = await store.execute([AskGeneration(), CLAIM, NOTE])
+    generation, claimed = await store.execute([AskGeneration(), CLAIM])
     assert isinstance(generation, Unknown)
     assert claimed == Won()
-    assert isinstance(noted, Unknown)
-    assert isinstance((await store.execute([NOTE]))[0], Unknown)
     with pytest.raises(StoreError, match=r"redis at .*WRONGTYPE"):
         await texts_of_records(store)
 
 
-async def test_a_user_who_may_not_write_records_can_still_claim(store: RedisStore, redis_server: RedisServer) -> None:
-    with redis_server.client() as client:
-        client.execute_command("ACL", "SETUSER", "default", "-xadd")
-        try:
-            (noted,) = await store.execute([NOTE])
-            assert isinstance(noted, Unknown)
-            assert await store.execute([CLAIM]) == [Won()]
-        finally:
-            client.execute_command("ACL", "SETUSER", "default", "+xadd")
-    assert await store.execute([NOTE]) == [Done()]
-
-
-async def test_a_record_of_a_broken_batch_is_read_once(redis_server: RedisServer) -> None:
-    async with cutting(redis_server.port, after=MIDWAY, cuts=1) as port:
-        store = redis_store(at(port))
-        await store.execute([NOTE, *MANY * 2])
-        with redis_server.client() as client:
-            assert client.xlen(STREAM) == 2
-        assert await texts_of_records(store) == ["{}"]
-        await store.close()
+async def test_an_old_record_that_was_written_twice_is_read_once(store: RedisStore, redis_server: RedisServer) -> None:
+    now = time.time()
+    write_to_redis(redis_server, [OldRecord("rec-1", "first", now - 2, 600), OldRecord("rec-1", "last", now - 1, 600)])
+    assert await texts_of_records(store) == ["last"]
 
 
 async def test_what_no_relay_wrote_into_the_stream_is_skipped(store: RedisStore, redis_server: RedisServer) -> None:
@@ -572,16 +551,8 @@ async def test_what_no_relay_wrote_into_the_stream_is_skipped(store: RedisStore,
     with redis_server.client() as client:
         for fields in strange:
             client.xadd(STREAM, fields)
-    await store.execute([NOTE])
+    write_to_redis(redis_server, [OldRecord("rec-1", "{}", time.time() + 1, 600)])
     assert await texts_of_records(store) == ["{}", "\N{REPLACEMENT CHARACTER}", "long"]
-
-
-async def test_records_older_than_they_are_kept_leave_the_stream(store: RedisStore, redis_server: RedisServer) -> None:
-    with redis_server.client() as client:
-        for number in range(500):
-            client.xadd(STREAM, {"record": "r", "keep": "1", "text": "{}"}, id=f"{1000 + number}-0")
-        await store.execute([NOTE])
-        assert client.xlen(STREAM) <= 100
 
 
 async def test_an_entry_of_an_earlier_version_names_no_recipient(store: RedisStore, redis_server: RedisServer) -> None:
@@ -788,13 +759,13 @@ async def test_namespaces_on_one_server_share_nothing(redis_server: RedisServer)
     stores = [RedisStore(replace(redis_servers(redis_server.url), namespace=name)) for name in ("", "staging", "stag")]
     for number, store in enumerate(stores):
         assert await store.execute([CLAIM]) == [Won()]
-        await store.execute(
-            [Confirm(KEY, replace(ORIGINAL, id=f"rec-{number}"), 600), Note(f"rec-{number}", "{}", 600)]
-        )
+        await store.execute([Confirm(KEY, replace(ORIGINAL, id=f"rec-{number}"), 600)])
+        old = OldRecord(f"rec-{number}", f"{number}", time.time(), 600)
+        write_to_redis(redis_server, [old], store._keys.records)
     assert len({await store.identity() for store in stores}) == 3
     for number, store in enumerate(stores):
         assert [entry.original.id async for entry in store.sent()] == [f"rec-{number}"]
-        assert len([text async for text in store.records(600)]) == 1
+        assert await texts_of_records(store) == [f"{number}"]
     assert await stores[0].forget(lambda _: True) == 1
     assert await stores[1].execute([AskGeneration()]) == [Generation("")]
     for store in stores[1:]:
@@ -840,7 +811,7 @@ def test_the_documented_acl_is_the_one_that_is_tested() -> None:
     assert documented_acl(cluster=True) == permissions.CLUSTER_ACL
 
 
-REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat", "xadd", "xtrim"]
+REQUIRED = ["eval", "get", "getrange", "set", "del", "exists", "pttl", "pexpire", "pexpireat"]
 
 FOR_TRACES = ["rpush", "lrange", "lindex", "llen", "hget", "hmget", "hset", "hgetall", "hdel", "hincrby"]
 
@@ -859,11 +830,12 @@ async def test_the_documented_acl_suffices_and_a_missing_command_is_found(
             assert await store.refused_commands() == ([lacking.upper()] if lacking else [])
             client_of_store = BatchingStoreClient(redis_store(url), limit=20)
             await client_of_store.start()
-            assert client_of_store.up is (lacking not in set(REQUIRED) - {"xadd", "xtrim", "getrange", "exists"})
+            assert client_of_store.up is (lacking not in set(REQUIRED) - {"getrange", "exists"})
             if not lacking:
-                assert await store.execute([AskGeneration(), CLAIM, NOTE]) == [Generation(""), Won(), Done()]
+                assert await store.execute([AskGeneration(), CLAIM]) == [Generation(""), Won()]
                 assert await store.forget(lambda _: True) == 0
-                assert [text async for text in store.records(600)] == [NOTE.text]
+                write_to_redis(redis_server, [OldRecord("rec-1", "{}", time.time(), 600)])
+                assert await texts_of_records(store) == ["{}"]
                 assert store._servers.restarts == 0
                 traces = RedisTraceStore(redis_servers(url), Limits(600.0, 1 << 20))
                 await traces.append([trace(1, at=time.time())])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from parts.logged import events
+from parts.old_records import OldRecord, write_to_sqlite
 
 from relay.claims.sqlite.boot import Boot
 from relay.claims.sqlite.commands import _RECORDS, _SWEEPS
@@ -34,7 +35,6 @@ from relay.core.claim import (
     Free,
     Full,
     Held,
-    Note,
     Original,
     Peek,
     Release,
@@ -463,7 +463,7 @@ async def test_a_file_of_an_earlier_version_is_brought_up_to_date(store: SqliteS
         connection.execute(insert, (held, TOKEN, None, clock.now, clock.now + 30))
     assert await store.execute([PEEK, Peek(held, 600)]) == [Sent(ORIGINAL, 10.0), Held(30.0)]
     assert await store.identity() == "0123456789abcdef"
-    assert await store.execute([Note("rec-2", "{}", 600)]) == [Done()]
+    write_to_sqlite(path, [OldRecord("rec-2", "{}", clock.now, 600)])
     assert [text async for text in store.records(600)] == ["{}"]
     assert await store.forget(lambda entry: entry.recipient == "") == 1
     with other(path) as connection:
@@ -601,7 +601,7 @@ async def test_records_are_read_and_deleted_without_a_scan(store: SqliteStore, p
     await store.open()
     statements = [
         (_RECORDS, dict.fromkeys(("at", "id", "earliest", "now", "rows"), 1)),
-        *((sweep, dict.fromkeys(("now", "rows", "most"), 1)) for sweep in _SWEEPS),
+        *((sweep, dict.fromkeys(("now", "rows"), 1)) for sweep in _SWEEPS),
     ]
     with other(path) as connection:
         for statement, given in statements:
@@ -610,11 +610,14 @@ async def test_records_are_read_and_deleted_without_a_scan(store: SqliteStore, p
 
 
 async def test_records_that_ran_out_leave_the_file(store: SqliteStore, path: Path, clock: Clock) -> None:
-    await store.execute([Note(f"rec-{number}", "{}", 30) for number in range(700)])
+    await store.open()
+    write_to_sqlite(path, [OldRecord(f"rec-{number}", "{}", clock.now, 30) for number in range(1_700)])
+    write_to_sqlite(path, [OldRecord("kept", "{}", clock.now, 32)])
     clock.now += 31
-    await store.execute([PEEK] * 500)
-    with other(path) as connection:
-        assert connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    for left in (701, 1, 1):
+        await store.execute([PEEK] * 500)
+        with other(path) as connection:
+            assert connection.execute("SELECT count(*) FROM records").fetchone() == (left,), "a sweep is bounded"
 
 
 async def test_forgetting_waits_for_a_relay_that_writes(path: Path, clock: Clock) -> None:
@@ -630,8 +633,11 @@ async def test_forgetting_waits_for_a_relay_that_writes(path: Path, clock: Clock
     await store.close()
 
 
-async def test_a_slow_reader_of_records_and_writers_do_not_lock_each_other(store: SqliteStore, path: Path) -> None:
-    await store.execute([Note(f"rec-{number}", "{}", 600) for number in range(1_200)])
+async def test_a_slow_reader_of_records_and_writers_do_not_lock_each_other(
+    store: SqliteStore, path: Path, clock: Clock
+) -> None:
+    await store.open()
+    write_to_sqlite(path, [OldRecord(f"rec-{number}", "{}", clock.now, 600) for number in range(1_200)])
     telling = store.records(600)
     await anext(telling)
     with other(path) as connection:
@@ -779,7 +785,7 @@ async def test_a_damaged_sequence_begins_anew(store: SqliteStore, path: Path, da
 
 
 async def test_sequences_are_swept_and_count_against_the_bound(path: Path, clock: Clock) -> None:
-    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000, most_records=0)
+    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000)
 
     def follow(number: int) -> Follow:
         return Follow(SequenceName(f"q4:{number:040x}"), Fingerprint(f"v4:{number:040x}"), f"{number:016x}", 600)
@@ -803,7 +809,7 @@ async def test_sequences_are_swept_and_count_against_the_bound(path: Path, clock
 
 
 async def test_a_full_file_takes_no_new_claim_and_keeps_the_others(path: Path, clock: Clock) -> None:
-    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000, most_records=0)
+    store = SqliteStore(path, clock=clock, boot=clock.boot, most_claims=1_000)
     batches = [[Fingerprint(f"v1:{batch:032x}{number:032x}") for number in range(500)] for batch in range(10)]
     for batch in batches:
         await store.execute([Confirm(key, ORIGINAL, 600) for key in batch])

@@ -20,7 +20,6 @@ from relay.core.claim import (
     Free,
     Generation,
     Held,
-    Note,
     Original,
     Peek,
     Release,
@@ -254,100 +253,6 @@ async def test_a_store_can_be_opened_and_closed_twice(backend: Backend) -> None:
     await store.close()
 
 
-# Records
-
-
-def note(number: int, *, keep_for: float = 1000.0, text: str = "", size: int = 0) -> Note:
-    return Note(f"rec-{number}", text or f'{{"id":"rec-{number}"}}'.ljust(size), keep_for)
-
-
-async def read_records(store: Store, age: float = 1e6) -> list[str]:
-    return [text async for text in store.records(age)]
-
-
-async def test_a_new_store_has_no_records(store: Store) -> None:
-    assert await read_records(store) == []
-
-
-async def test_records_are_read_newest_first_up_to_an_age(store: Store, backend: Backend) -> None:
-    for number in range(3):
-        assert await one(store, note(number)) == Done()
-        backend.advance(100)
-    assert await read_records(store) == [note(number).text for number in (2, 1, 0)]
-    assert await read_records(store, 250) == [note(number).text for number in (2, 1)]
-    assert await read_records(store, 50) == []
-
-
-async def test_a_record_replaces_an_earlier_one_with_the_same_id(store: Store, backend: Backend) -> None:
-    await store.execute([note(1), note(2)])
-    backend.advance(100)
-    await store.execute([note(1, text="better known")])
-    assert await read_records(store) == ["better known", note(2).text]
-    assert await read_records(store, 50) == ["better known"]
-
-
-async def test_a_record_is_kept_for_its_time(store: Store, backend: Backend) -> None:
-    await one(store, note(1))
-    backend.advance(700)
-    await one(store, note(2))
-    backend.advance(301)
-    assert await read_records(store) == [note(2).text]
-    backend.advance(700)
-    assert await read_records(store) == []
-
-
-async def test_many_records_are_read_page_by_page(store: Store) -> None:
-    numbers = range(1_700)
-    await store.execute([note(number) for number in numbers])
-    reading = store.records(1e6)
-    assert [await anext(reading) for _ in range(3)] == [note(number).text for number in (1_699, 1_698, 1_697)]
-    # A slow reader blocks no other caller, and new records do not shift what it reads.
-    await store.execute([claim(), note(9_999)])
-    assert [text async for text in reading] == [note(number).text for number in numbers[-4::-1]]
-    assert len(await read_records(store)) == 1_701
-
-
-async def test_the_oldest_of_too_many_records_are_deleted(backend: Backend) -> None:
-    store = backend.store(most_records=1_000)
-    await store.open()
-    for start in range(0, 3_000, 500):
-        await store.execute([note(number) for number in range(start, start + 500)])
-    left = await read_records(store)
-    assert left == [note(number).text for number in range(2_999, 2_999 - len(left), -1)]
-    assert 1_000 <= len(left) <= 1_100
-    await store.close()
-
-
-async def test_a_long_record_counts_as_several(backend: Backend) -> None:
-    store = backend.store(most_records=1_000)
-    await store.open()
-    for start in range(0, 600, 100):
-        await store.execute([note(number, size=4 * 1024) for number in range(start, start + 100)])
-    left = await read_records(store)
-    assert left == [note(number, size=4 * 1024).text for number in range(599, 599 - len(left), -1)]
-    assert 200 <= len(left) <= 210
-    await store.close()
-
-
-async def test_a_record_longer_than_the_total_limit_is_kept_alone(backend: Backend) -> None:
-    store = backend.store(most_records=100)
-    await store.open()
-    # So many that every store has compared them with the limit: Redis and SQLite do so now and then.
-    await store.execute([note(number) for number in range(600)])
-    await store.execute([note(600, size=200 * 1024), *[Peek(KEY, WINDOW)] * 500])
-    assert (await read_records(store))[0] == note(600, size=200 * 1024).text
-    await store.close()
-
-
-async def test_two_stores_on_one_server_share_their_records(store: Store, backend: Backend) -> None:
-    second = backend.store()
-    await second.open()
-    await one(store, note(1))
-    await one(second, note(2))
-    assert await read_records(store) == await read_records(second) == [note(2).text, note(1).text]
-    await second.close()
-
-
 # Forgetting
 
 
@@ -357,7 +262,7 @@ def sent(key: Fingerprint, recipient: str = "") -> Confirm:
 
 async def test_forget_frees_what_matches_and_nothing_else(store: Store, backend: Backend) -> None:
     held = Fingerprint("v1:held")
-    await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW), note(1)])
+    await store.execute([sent(KEY, "one"), sent(OTHER, 'other \udce4"}'), Claim(held, MINE, LEASE, WINDOW)])
     backend.advance(10)
     seen: list[Entry] = []
 
@@ -379,7 +284,6 @@ async def test_forget_frees_what_matches_and_nothing_else(store: Store, backend:
     assert freed == Free()
     assert isinstance(other, Sent)
     assert isinstance(still_held, Held)
-    assert await read_records(store) == [note(1).text]
     assert await store.forget(is_for_one) == 0
 
 

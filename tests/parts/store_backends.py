@@ -14,7 +14,6 @@ from parts.redis_sentinel import shared_sentinels
 from parts.redis_server import RedisServer, redis_store
 from relay.claims.memory import MemoryStore
 from relay.claims.sqlite.store import SqliteStore
-from relay.core.claim import MOST_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ _TIMEOUT = 60.0
 class Backend(Protocol):
     """One server, file or dict."""
 
-    def store(self, most_records: int = MOST_RECORDS) -> Store:
+    def store(self) -> Store:
         """Returns another store on the same data, as another process would open it."""
 
     def advance(self, seconds: float) -> None:
@@ -53,8 +52,7 @@ class _Memory:
         self._clock = _Clock()
         self.clear()
 
-    def store(self, most_records: int = MOST_RECORDS) -> Store:
-        self._store._most_records = most_records
+    def store(self) -> Store:
         return self._store
 
     def advance(self, seconds: float) -> None:
@@ -71,8 +69,8 @@ class _Sqlite:
         self._numbers = itertools.count()
         self.clear()
 
-    def store(self, most_records: int = MOST_RECORDS) -> Store:
-        return SqliteStore(self._path, clock=self._clock, most_records=most_records)
+    def store(self) -> Store:
+        return SqliteStore(self._path, clock=self._clock)
 
     def advance(self, seconds: float) -> None:
         self._clock.now += seconds
@@ -82,14 +80,14 @@ class _Sqlite:
 
 
 class _Redis:
-    """Redis has its own clock. To let time pass, this shortens the keys' remaining time and dates records back."""
+    """Redis has its own clock. To let time pass, this shortens the keys' remaining time."""
 
     def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
         self._url = url
         self._servers = servers
 
-    def store(self, most_records: int = MOST_RECORDS) -> Store:
-        return redis_store(self._url, timeout=_TIMEOUT, most_records=most_records)
+    def store(self) -> Store:
+        return redis_store(self._url, timeout=_TIMEOUT)
 
     def advance(self, seconds: float) -> None:
         for server in self._servers:
@@ -98,12 +96,6 @@ class _Redis:
     def _advance(self, server: RedisServer, ms: int) -> None:
         with server.client() as client:
             left = {key: client.pttl(key) - ms for key in client.scan_iter()}
-            for stream in client.scan_iter(_type="stream"):
-                entries = client.xrange(stream)
-                client.delete(stream)
-                for name, fields in entries:
-                    at, _, number = name.partition(b"-")
-                    client.xadd(stream, fields, id=f"{int(at) - ms}-{number.decode()}")
             for key, rest in left.items():
                 client.pexpire(key, rest)
 

@@ -25,7 +25,6 @@ from relay.core.claim import (
     Full,
     Generation,
     Held,
-    Note,
     Original,
     Peek,
     Release,
@@ -37,8 +36,6 @@ from relay.core.claim import (
 from relay.core.sequence import MOST_FINGERPRINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from relay.core.claim import Answer, Command
 
 Request: TypeAlias = tuple[str | bytes | int, ...]
@@ -96,14 +93,6 @@ if words[3] ~= ARGV[1] then
 end
 redis.call('SET', KEYS[1], value, 'PXAT', ARGV[3])
 return value"""
-# Redis bounds a stream by the number of its entries: a long record counts as several by adding empty ones.
-_NOTE = """
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'record', ARGV[2], 'keep', ARGV[3], 'text', ARGV[4])
-for _ = 2, ARGV[6] do redis.call('XADD', KEYS[1], '*', '', '') end
-redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[5])
-return redis.call('PEXPIRE', KEYS[1], ARGV[3])"""
-
-
 # What no relay wrote is replaced: the identity goes into a field of every mail.
 _IDENTITY = """
 local found = redis.pcall('GET', KEYS[1])
@@ -138,7 +127,7 @@ class Keys:
 
     @property
     def records(self) -> str:
-        """The key of the stream of records."""
+        """The key of the stream of records that version 0.1 wrote."""
         return self.prefix + "records"
 
 
@@ -151,8 +140,6 @@ def key_of(keys: Keys, command: Command) -> str:
     match command:
         case AskGeneration():
             return keys.generation
-        case Note():
-            return keys.records
         case Follow():
             return keys.prefix + command.sequence
     return keys.prefix + command.key
@@ -168,7 +155,7 @@ def identity(keys: Keys, own: str) -> Request:
     return ("EVAL", _IDENTITY, 1, keys.identity, own, YEAR_MS)
 
 
-def request(command: Command, now: float, keys: Keys, *, most_records: int, is_full: bool = False) -> Request:
+def request(command: Command, now: float, keys: Keys, *, is_full: bool = False) -> Request:
     """Returns the Redis command for a command that was given at `now` (s) by the server's clock.
 
     If the store is full, the command adds no key.
@@ -193,22 +180,11 @@ def request(command: Command, now: float, keys: Keys, *, most_records: int, is_f
             redis_command = ("EVAL", _RENEW, 1, name, "h" + token, at(lease))
         case Release(_, token):
             redis_command = ("EVAL", _FREE, 1, name, "h" + token)
-        case Follow() | AskGeneration() | Note():
-            redis_command = _other_request(command, name, at, most_records, full)
-    return redis_command
-
-
-def _other_request(
-    command: Follow | AskGeneration | Note, name: str, at: Callable[[float], int], most_records: int, full: int
-) -> Request:
-    match command:
         case Follow(_, fingerprint, epoch, keep_for):
-            return ("EVAL", _FOLLOW, 1, name, fingerprint, epoch, at(keep_for), MOST_FINGERPRINTS, full)
+            redis_command = ("EVAL", _FOLLOW, 1, name, fingerprint, epoch, at(keep_for), MOST_FINGERPRINTS, full)
         case AskGeneration():
-            return ("GETRANGE", name, 0, _LONGEST_NAME)
-        case Note(record, text, keep_for):
-            oldest = max(0, at(-keep_for))
-            return ("EVAL", _NOTE, 1, name, most_records, record, _ms(keep_for), text, oldest, command.weight)
+            redis_command = ("GETRANGE", name, 0, _LONGEST_NAME)
+    return redis_command
 
 
 def answer(command: Command, reply: object) -> Answer:
@@ -216,7 +192,7 @@ def answer(command: Command, reply: object) -> Answer:
     if isinstance(reply, Unknown) or reply == _FULL:
         return reply if isinstance(reply, Unknown) else Full()
     match command:
-        case Confirm() | Release() | Note():
+        case Confirm() | Release():
             return Done(claim_lost=isinstance(command, Confirm) and _is_anothers(command, reply))
         case Follow() | AskGeneration():
             return _sequence(reply) if isinstance(command, Follow) else _generation(reply)
@@ -320,7 +296,7 @@ def free(key: str | bytes, value: str | bytes) -> Request:
 
 
 class StoredRecord(NamedTuple):
-    """A record; `keep_for` in seconds."""
+    """A record of version 0.1; `keep_for` in seconds."""
 
     id: bytes
     keep_for: float

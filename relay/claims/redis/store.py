@@ -1,9 +1,9 @@
-"""Claims and records on Redis (6.2 or later) or Valkey, shared by all relays that use the same servers.
+"""Claims on Redis (6.2 or later) or Valkey, shared by all relays that use the same servers.
 
     smtp-dedup:FINGERPRINT    h TOKEN              held; the key's expiry is the lease
                               s WINDOW_MS ␠ JSON   sent; the key's expiry is the rest of the window
     smtp-dedup:SEQUENCE       q EPOCH FINGERPRINT …, the latest one first; the key's expiry is how long it is kept
-    smtp-dedup:records        a stream of records; the key's expiry is how long the newest record is kept
+    smtp-dedup:records        a stream of the records of version 0.1; its expiry is how long the newest is kept
     smtp-dedup:generation     a random name, replaced whenever something is forgotten
     smtp-dedup:identity       a random name, by which relays recognise their own mail in a loop
 
@@ -28,17 +28,7 @@ from relay.claims.redis import permissions, server_info
 from relay.claims.redis.claim_count import ClaimCount
 from relay.claims.redis.connection import Unreachable
 from relay.claims.redis.topologies import new_deployment
-from relay.core.claim import (
-    MOST_CLAIMS,
-    MOST_RECORDS,
-    RANDOM_NAME,
-    Claim,
-    Generation,
-    Note,
-    Peek,
-    Renew,
-    Unknown,
-)
+from relay.core.claim import MOST_CLAIMS, RANDOM_NAME, Claim, Generation, Peek, Renew, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -63,14 +53,12 @@ class RedisStore:
         servers: RedisServers,
         timeout: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        most_records: int = MOST_RECORDS,
         most_claims: int = MOST_CLAIMS,
     ) -> None:
         self._keys = redis_commands.Keys(servers.namespace)
         self._written = ClaimCount(most_claims, clock)
         self._servers = new_deployment(servers, timeout, clock)
         self._clock = clock
-        self._most_records = most_records
         self._identity = ""
         self._generation: Generation | None = None
         self.open = self._servers.open
@@ -105,16 +93,11 @@ class RedisStore:
 
         def write(some: Sequence[Command], clock: ServerClock) -> list[Request]:
             now = clock.at(asked_at)
-            return [
-                redis_commands.request(command, now, self._keys, most_records=self._most_records, is_full=is_full)
-                for command in some
-            ]
+            return [redis_commands.request(command, now, self._keys, is_full=is_full) for command in some]
 
         replies = await self._servers.ask(commands, partial(redis_commands.key_of, self._keys), write)
-        pairs = list(zip(commands, replies, strict=True))
-        # A refused record is no reason to work without claims.
-        self._servers.raise_if_down([reply for command, reply in pairs if not isinstance(command, Note)])
-        answers = [redis_commands.answer(command, reply) for command, reply in pairs]
+        self._servers.raise_if_down(replies)
+        answers = [redis_commands.answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
         self._written.add(commands, answers)
         return answers
 
@@ -129,7 +112,10 @@ class RedisStore:
         return name
 
     async def records(self, age: float) -> AsyncIterator[str]:
-        """Yields the records of the last `age` seconds, newest first. A record that was noted twice: its last text."""
+        """Yields the records of the last `age` seconds that version 0.1 wrote, newest first.
+
+        Of a record that was written twice: its last text.
+        """
         seen: set[bytes] = set()
         before = "+"
         while page := await self._ask_one(("XREVRANGE", self._keys.records, before, "-", "COUNT", _PAGE), list):

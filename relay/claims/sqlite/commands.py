@@ -18,7 +18,6 @@ from relay.core.claim import (
     Free,
     Generation,
     Held,
-    Note,
     Peek,
     Release,
     Renew,
@@ -61,10 +60,6 @@ _SEQUENCE = "SELECT state, until FROM sequences WHERE name = ?"
 _SET_SEQUENCE = "INSERT OR REPLACE INTO sequences VALUES (?, ?, ?)"
 _META = "SELECT value FROM meta WHERE name = ?"
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-_NOTE = """
-INSERT OR REPLACE INTO records (id, record, text, at, until)
-SELECT coalesce(max(id), 0) + ?, ?, ?, ?, ? FROM records
-"""
 _RECORDS = """
 SELECT at, id, text FROM records
 WHERE (at, id) < (:at, :id) AND at >= :earliest AND until > :now ORDER BY at DESC, id DESC LIMIT :rows
@@ -73,8 +68,6 @@ _SWEEPS = (
     "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until <= :now LIMIT :rows)",
     "DELETE FROM sequences WHERE name IN (SELECT name FROM sequences WHERE until <= :now LIMIT :rows)",
     "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= :now LIMIT :rows)",
-    # Ids increase by the weight of each record, so that no rows need to be counted.
-    "DELETE FROM records WHERE id <= (SELECT max(id) FROM records) - :most",
 )
 
 _SWEEP_ROWS = 1_000
@@ -114,8 +107,6 @@ def carry_out(connection: sqlite3.Connection, command: Command, now: float, late
             connection.execute(_RELEASE, (key, token))
         case Follow() | AskGeneration():
             return _follow(connection, command, now) if isinstance(command, Follow) else _generation(connection)
-        case Note(record, text, keep_for):
-            connection.execute(_NOTE, (command.weight, record, text, now - late, now - late + keep_for))
     return Done()
 
 
@@ -201,7 +192,7 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 def read_records(
     connection: sqlite3.Connection, now: float, age: float, at: float, number: int
 ) -> list[tuple[float, int, str]]:
-    """Returns a page of records (time, id, text), newest first, that begins after the given time and id."""
+    """Returns a page of old records (time, id, text), newest first, that begins after the given time and id."""
     given = {"at": at, "id": number, "earliest": now - age, "now": now, "rows": _PAGE}
     return connection.execute(_RECORDS, given).fetchall()
 
@@ -217,7 +208,7 @@ def free(connection: sqlite3.Connection, now: float, keys: Iterable[str]) -> int
     return connection.executemany(_FREE, [{"key": key, **_moment(now)} for key in keys]).rowcount
 
 
-def sweep(connection: sqlite3.Connection, now: float, most_records: int) -> None:
-    """Deletes some of the expired rows, and the oldest records if there are too many."""
+def sweep(connection: sqlite3.Connection, now: float) -> None:
+    """Deletes some of the expired rows."""
     for statement in _SWEEPS:
-        connection.execute(statement, {"now": now, "rows": _SWEEP_ROWS, "most": most_records})
+        connection.execute(statement, {"now": now, "rows": _SWEEP_ROWS})

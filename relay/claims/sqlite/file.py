@@ -33,6 +33,7 @@ CREATE TABLE claims (
 ) WITHOUT ROWID;
 CREATE INDEX claims_until ON claims (until);
 """
+# Version 0.1 wrote records. Later versions read them, and keep the table so that version 0.1 can use the file again.
 _RECORDS = """
 CREATE TABLE records (
     id INTEGER PRIMARY KEY, -- counts up, by the weight of the record

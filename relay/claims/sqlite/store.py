@@ -1,4 +1,4 @@
-"""Claims and records in one SQLite file, shared by the processes of one host.
+"""Claims in one SQLite file, shared by the processes of one host.
 
 A batch is one IMMEDIATE transaction in the only thread that uses the file. Ages are differences of one clock that all
 processes share: the wall clock, except that it never goes back within one boot of the host (docs/adr/0009).
@@ -17,7 +17,7 @@ from relay.claims.sqlite import commands as sql
 from relay.claims.sqlite.boot import Boot, this_boot
 from relay.claims.sqlite.file import SqliteFile, transaction
 from relay.claims.sqlite.thread import SqliteThread
-from relay.core.claim import MOST_CLAIMS, MOST_RECORDS, Full
+from relay.core.claim import MOST_CLAIMS, Full
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,7 +32,7 @@ _STEP = 0.01
 _SWEEP_AFTER = 500
 """Commands between two sweeps."""
 
-_BYTES_PER_CLAIM, _BYTES_PER_RECORD = 500, 1_100
+_BYTES_PER_CLAIM = 500
 """Bytes in the file, with indexes. To count the rows of a large table would take longer than a batch."""
 
 
@@ -46,15 +46,13 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
         busy_timeout: float = 1.0,
         boot: Boot | None = None,
-        most_records: int = MOST_RECORDS,
         most_claims: int = MOST_CLAIMS,
     ) -> None:
         self._clock = clock
         self._boot = boot or this_boot()
         self._file = SqliteFile(path, self._boot.clock)
         self._thread = SqliteThread(self._file, busy_timeout, "sqlite-store")
-        self._most_records = most_records
-        self._most_bytes = most_claims * _BYTES_PER_CLAIM + most_records * _BYTES_PER_RECORD
+        self._most_bytes = most_claims * _BYTES_PER_CLAIM
         self._unswept = _SWEEP_AFTER  # sweep what an earlier process left with the first batch
 
     @property
@@ -76,7 +74,7 @@ class SqliteStore:
         return await self._thread.run(self._identity)
 
     async def records(self, age: float) -> AsyncIterator[str]:
-        """Yields the records of the last `age` seconds, newest first. Nothing is locked, not even for a page."""
+        """Yields the records of the last `age` seconds that version 0.1 wrote, newest first. Locks nothing."""
         now = await self._thread.run(self._moment)
         at, number = math.inf, 0
         while page := await self._thread.run(partial(self._read_records, now, age, at, number)):
@@ -136,7 +134,7 @@ class SqliteStore:
             self._unswept += len(commands)
             if self._unswept >= _SWEEP_AFTER:
                 self._unswept = 0
-                sql.sweep(connection, now, self._most_records)
+                sql.sweep(connection, now)
         return answers
 
     def _identity(self) -> str:
