@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from relay.core.errors import RelayError
+from relay.core.redact import without_addresses
 from relay.core.trace import TraceOutcome
 from relay.events.records import PAGE_FEEDBACK
 from relay.explain.suggested_rule import conditions_of_content, exempting_rule
@@ -51,7 +52,8 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         kept = await kept_copy(site, trace.id)
         done = await _undo(commands, trace, kept)
         visitor = request[VISITOR]
-        PAGE_FEEDBACK.log(record=trace.id, result=done.summary, peer=visitor.client, user=visitor.user)
+        user = visitor.user if settings.log.addresses else without_addresses(visitor.user)
+        PAGE_FEEDBACK.log(record=trace.id, result=done.summary, peer=visitor.client, user=user)
         rule = exempting_rule(known_of(trace, kept))
         return site.renderer.page(
             request,

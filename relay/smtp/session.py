@@ -7,6 +7,7 @@ content after DATA go to it. The message goes on there.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.core import reply as replies
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.core.content import Content
-    from relay.core.login import Credentials
+    from relay.core.login import Credentials, Login
     from relay.runtime.memory import Reservation
     from relay.smtp.session_table import SessionTable
 
@@ -191,10 +192,19 @@ class Session:
             self._envelope,
             peer=self._forwarded.get(b"ADDR", b"").decode("ascii") or self.peer,
             helo=self._forwarded.get(b"HELO") or self._client_name,
-            login=self.login.current,
+            login=self._login_for_upstream(),
             protocol=f"ESMTP{'S' * self.is_encrypted}{'A' * (self.login.current is not None)}",
         )
         return replies.SENDER_OK
+
+    def _login_for_upstream(self) -> Login | None:
+        """Returns the client's login, without its credentials if a reload has ended `auth.mode = "passthrough"`.
+
+        The upstream in use may be another host, which must not receive them, and would refuse them.
+        """
+        login, verifier = self.login.current, self._relay.authenticator
+        upstream: object = self._relay.upstream
+        return replace(login, identity=None) if login and verifier is not upstream else login
 
     def _sender_refusal(self, reverse_path: bytes) -> Reply | None:
         """Returns the reply that refuses MAIL with this reverse-path, or None."""

@@ -138,6 +138,21 @@ async def test_a_kept_copy_is_released(page: PageServer, copies: KeptCopies, cap
     }
 
 
+async def test_the_log_has_the_name_of_the_user_but_no_address(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for shown, expected in (("false", "<address>"), ("true", "ada@example.org")):
+        async with page_server(tmp_path / "users", flags={"log.addresses": shown}) as page:
+            (tmp_path / "users").write_text((tmp_path / "users").read_text().replace("ada:", "ada@example.org:"))
+            page.commands = Commands()
+            page.traces.traces += mail_with_copies(NOW - 100)
+            fields = {"name": "ada@example.org", "password": PASSWORD, "token": await token(page, "/login")}
+            assert (await page.post("/login", fields))[0] == 303
+            with caplog.at_level(logging.INFO):
+                assert (await say_no_repeat(page))[0] == 200
+        assert caplog.records[-1].fields["user"] == expected  # type: ignore[attr-defined]
+
+
 async def test_without_a_copy_the_claim_is_forgotten(page: PageServer) -> None:
     assert "No copy is kept" in words((await page.get(f"/messages/{COPY}"))[1])
     status, text = await say_no_repeat(page)

@@ -247,6 +247,23 @@ async def test_open_sessions_log_in_as_the_new_settings_say(peer: ScriptedPeer, 
         assert not await relay.reload({"auth.mode": "file", "auth.users_file": str(users)})
 
 
+async def test_another_upstream_does_not_get_the_credentials_of_a_client_that_logged_in_before(
+    peer: ScriptedPeer,
+) -> None:
+    peer.credentials = (b"anna", b"s3cret")
+    async with (
+        ScriptedPeer() as other,
+        servers.relay(peer.url, {"auth.mode": "passthrough"}) as relay,
+        await RawClient.open(relay.port) as client,
+    ):
+        await client.command(b"EHLO me")
+        assert (await client.command(b"AUTH PLAIN " + b64encode(b"\0anna\0s3cret"))).code == 235
+        assert await relay.reload({"auth.mode": "off", "upstream.url": other.url})
+        assert [each.code for each in await client.begin(SENDER, ONE)] == [250]
+        assert (await client.content(MAIL)).code == 250
+    assert other.copies() == {ONE: 1}
+
+
 async def test_new_rules_count_from_the_reload_on_and_old_ones_stay(peer: ScriptedPeer) -> None:
     rule = {"name": "codes of ours", "subject": "^x", "action": "observe"}
     async with servers.relay(peer.url) as relay:
