@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from parts.waiting import until
 
 from relay.admin.page_commands import PageCommands
 from relay.admin.server import AdminServer
@@ -59,6 +62,20 @@ async def test_an_upstream_that_does_not_answer_is_left_alone(tmp_path: Path, si
     page = replace(commands(tmp_path, **keep), longest=0.05)
     with pytest.raises(AdminError, match=r"no result within 0\.05 s; the release goes on"):
         await page.release_copy(ID)
+
+
+async def test_a_release_that_waits_for_an_earlier_one_goes_on_after_the_limit(tmp_path: Path) -> None:
+    copies = KeptCopies(tmp_path / "kept")
+    copies.save(ID, SuppressedCopy(b"a@example.com", (b"ada@example.org",), Content.from_plain(b"Subject: x\r\n\r\n")))
+    page = replace(commands(tmp_path, **{"record.keep": f"maildir:{copies.path}"}), longest=0.05)
+    ended = threading.Event()
+    earlier = asyncio.ensure_future(page.actions._releasing.run(ended.wait))
+    await asyncio.sleep(0)
+    with pytest.raises(AdminError, match="the release goes on"):
+        await page.release_copy(ID)
+    ended.set()
+    await earlier
+    await until(lambda: [*tmp_path.glob("mail/new/*")], "the copy in the Maildir")
 
 
 async def test_without_a_copy_or_a_claim_nothing_is_done(tmp_path: Path) -> None:
