@@ -58,9 +58,17 @@ def _check_maildir(key: str, url: MaildirUrl, test: Callable[[Path], None], reme
         with trial_path(url.path / "cur") as last:
             test(last.parent)
     except OSError as error:
-        fault = f"cannot be {'written' if url.path.exists() else 'made'}: {error.strerror or error}"
+        fault = f"cannot be {'written' if _is_seen(url.path) else 'made'}: {error.strerror or error}"
         return Finding(key, f"{url}: {fault}", remedy)
     return Finding(key, f"{url} can be written")
+
+
+def _is_seen(path: Path) -> bool:
+    """Returns whether the path is there, as far as this user can see: `exists` raises where it may not look."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def check_users(settings: Settings) -> Iterator[Finding]:
@@ -86,23 +94,22 @@ def _check_users(key: str, path: Path, who: str) -> Finding:
 
 
 def check_secret(settings: Settings) -> Iterator[Finding]:
-    """Tests the secret with which addresses in records are hashed, if they are hashed."""
+    """Tests the secret with which addresses in traces are hashed, if they are hashed."""
     from relay.settings.sources import default_secret_file
 
     if settings.record.addresses:
         return
     named = settings.record.secret_file
     path = named or default_secret_file(settings, os.environ)
-    # The relay works without its default secret file, but then records cannot be searched by address.
+    # The relay works without its default secret file, but then traces cannot be searched by address.
     kind = Finding if named else Caution
     if path is None:
-        yield kind(_SECRET, "there is no state folder for it, so records cannot be searched by address", _FILE_REMEDY)
+        yield kind(_SECRET, "there is no state folder for it, so traces cannot be searched by address", _FILE_REMEDY)
         return
-    exists = path.exists()
     if fault := _secret_fault(path):
         yield kind(_SECRET, f"{path}: {fault[0]}", fault[1])
     else:
-        yield Finding(_SECRET, f"{path} can be read" if exists else f"{path} is not there yet and can be made")
+        yield Finding(_SECRET, f"{path} can be read" if path.exists() else f"{path} is not there yet and can be made")
 
 
 def _secret_fault(path: Path) -> tuple[str, str] | None:

@@ -216,6 +216,15 @@ async def test_files_for_records_are_tested_and_not_left_behind(tmp_path: Path) 
         assert "\n      to fix: " in result.stdout.partition("record.secret_file")[2]
 
 
+async def test_a_path_that_cannot_be_looked_up_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    flags = ("--set", f"record.keep=maildir:{path}", "--set", f"record.secret_file={path}/key")
+    result = await check("--upstream", UPSTREAM, "--store", "memory:", *flags)
+    assert result.status == 1
+    assert f"FAIL  record.keep: maildir:{path}: cannot be made: File name too long\n" in result.stdout
+    assert f"FAIL  record.secret_file: {path}/key: cannot be made: File name too long\n" in result.stdout
+
+
 async def test_a_default_secret_file_is_only_a_warning(tmp_path: Path) -> None:
     (tmp_path / "record.key").mkdir()
     result = await check("--upstream", UPSTREAM, "--store", f"sqlite:{tmp_path}/relay.db")
