@@ -83,7 +83,10 @@ class Access:
     def _identify(self, request: web.Request) -> Visitor:
         peer = _peer(request)
         if self._is_proxy(peer) and "X-Forwarded-For" in request.headers:
-            return Visitor(self._forwarded_client(request), request.headers.get("X-Forwarded-Proto") == "https")
+            client = self._forwarded_client(request)
+            if is_loopback(client) and not is_loopback(peer):
+                client = peer  # a program on the proxy's host, not on this one
+            return Visitor(client, request.headers.get("X-Forwarded-Proto") == "https")
         if is_loopback(peer) and any(name in request.headers for name in _FORWARDING):
             raise Refused(
                 "This request came through a proxy on this machine that the relay does not know.",

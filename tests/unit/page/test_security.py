@@ -71,6 +71,16 @@ async def log_in(page: PageServer, *, name: str = "ada", password: str = PASSWOR
 # Where from
 
 
+def test_the_loopback_address_of_another_host_is_not_that_of_this_machine() -> None:
+    access = Access(needs_login=True, proxy_networks=(*LOOPBACK, ip_network("192.0.2.7")))
+    for header in ({"X_Forwarded_For": "127.0.0.1"}, {"X_Forwarded_For": "::1"}):
+        with pytest.raises(Refused, match="unprotected connection"):
+            visit(access, "192.0.2.7", **header)
+        visitor = visit(access, "192.0.2.7", **header, X_Forwarded_Proto="https")
+        assert (visitor.client, visitor.trusted) == ("192.0.2.7", False)
+        assert visit(access, "127.0.0.1", **header).trusted
+
+
 def test_without_users_the_page_is_for_this_machine_only() -> None:
     access = Access(needs_login=False)
     for peer in ("127.0.0.1", "::1", "::ffff:127.0.0.1", ""):
