@@ -135,6 +135,7 @@ class TraceWriter:
             event.set()
         try:
             await self._tasks.finished()
+            await self._store.close()  # not if this is cancelled: a disk that hangs would keep the process
         finally:
             await self._tasks.cancel()
             if lost := self.waiting:
@@ -142,7 +143,6 @@ class TraceWriter:
                 self._on_lost(lost)
             self._waiting.clear()
             self._batch.clear()
-            await self._store.close()
 
     def add(self, build: Build, recipients: int) -> None:
         """Queues the trace of a message."""
