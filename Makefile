@@ -12,7 +12,8 @@ COVERAGE_TESTS ?= tests/unit tests/contract tests/cli tests/e2e/test_upstream_ki
 BENCH ?=
 BUILDER ?= docker
 RELEASE = $(VENV)/release/bin
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# One more than there are processors, since many tests wait.
+PARALLEL ?= --numprocesses $(shell echo $$(($$(nproc) + 1))) --maxprocesses 4 --dist loadfile
 # Of the last commit, so that two builds of it are equal byte by byte; outside of a clone, 1980.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 OTHER_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')

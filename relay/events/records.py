@@ -31,6 +31,13 @@ TRACE_LOST = Event(
     "`relay why` cannot explain these messages.",
     ERROR_FIELD | _TRACES_FIELD,
 )
+RECORDS_NOT_COPIED = Event(
+    "records of an earlier version could not be copied to the traces",
+    WARNING,
+    _LOG,
+    "`relay why` does not know what that version suppressed. Nothing else depends on it.",
+    ERROR_FIELD,
+)
 TRACES_DROPPED = Event(
     "too many traces wait for the store; the oldest are dropped",
     WARNING,

@@ -16,10 +16,13 @@ from parts.redis_server import RedisServer
 from parts.waiting import until_told
 
 from relay.core.claim import Claim, Fingerprint, Token, Won
+from relay.core.errors import StoreError
 from relay.core.trace import TraceOutcome, TraceQuery
 from relay.service import Service, build_store
 from relay.service.build import build_old_records, build_trace_store
 from relay.settings.sources import load
+from relay.trace.memory import MemoryTraceStore
+from relay.trace.segments import Limits
 from relay.trace.takeover import take_over
 
 if TYPE_CHECKING:
@@ -218,3 +221,24 @@ async def test_the_first_start_copies_the_records_and_the_second_does_not(place:
         assert "take over records" not in {task.get_name() for task in asyncio.all_tasks()}
     assert await ids(place) == copied
     assert place.stored() == 3
+
+
+class _Broken:
+    """Records whose store does not answer."""
+
+    closed = False
+
+    async def records(self, age: float) -> AsyncIterator[str]:
+        raise StoreError(f"no records of the last {age} s")
+        yield ""
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_store_that_does_not_answer_is_reported_and_closed(caplog: pytest.LogCaptureFixture) -> None:
+    records = _Broken()
+    await take_over(records, MemoryTraceStore(Limits(KEEP_FOR, 1 << 20)), KEEP_FOR)
+    assert records.closed
+    [line] = caplog.records
+    assert line.getMessage() == "records of an earlier version could not be copied to the traces"

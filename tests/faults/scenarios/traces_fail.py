@@ -1,4 +1,4 @@
-"""The store of traces fails: locked, full, refused by Redis. Mail does not notice."""
+"""The store of traces fails: locked, full, removed, refused by Redis. Mail does not notice."""
 
 from __future__ import annotations
 
@@ -61,17 +61,36 @@ async def refused(run: Run) -> None:
     "they reach their size under load",
     "sqlite",
     sees="the file stays at its size; the newest traces are found",
-    messages=2_000,
+    messages=4_000,
     settings={"record.size": "1MiB"},
 )
 async def full(run: Run) -> None:
     path = _traces(run)
     async with run.load(copies=2, repeats=1):
         pass
-    size = path.stat().st_size
-    run.note(f"{size / 2**20:.1f} MiB with {_count(path):,} traces")
+    metrics = await run.relays[0].metrics()
+    messages = sum(metrics.value("smtp_dedup_messages_total", reply=reply) for reply in ("2xx", "4xx", "5xx"))
+    size, kept = _size(path), _count(path)
+    run.note(f"{size / 2**20:.1f} MiB with {kept:,} of {messages:,.0f} traces")
     if size > 3 * SIZE:
-        run.complain(f"the file of traces has {size} bytes")
+        run.complain(f"the traces take {size} bytes")
+    if kept >= messages:
+        run.complain("no trace was deleted: the size was not reached")
+
+
+@_fails("the file is removed", "sqlite", sees="a new file, in which `relay why` finds the messages from then on")
+async def removed(run: Run) -> None:
+    path = _traces(run)
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(3):
+            await run.reached(point)
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+    relay = run.relays[0]
+    await run.part_is("trace", "up")
+    await until(lambda: path.exists() and _count(path) > 0, "traces in the new file", seconds=20)
+    if "store unavailable, working without it" in relay.stderr():
+        run.complain("the store of claims was affected")
 
 
 async def _check_recovered(run: Run) -> None:
@@ -94,3 +113,11 @@ def _count(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         found: int = connection.execute("SELECT coalesce(sum(entries), 0) FROM segments").fetchone()[0]
         return found
+
+
+def _size(path: Path) -> int:
+    """Returns the bytes of the database, also of what is only in its -wal yet."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
+        size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+        return pages * size
