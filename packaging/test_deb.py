@@ -125,7 +125,7 @@ def test_the_pages_are_there_with_their_pictures(contents: Path) -> None:
     folder = contents / "usr/share/doc" / _NAME
     for page in ("README.md", "docs/README.md"):
         assert (folder / page).is_file()
-    assert {path.suffix for path in (folder / "docs/pictures").iterdir()} == {".svg"}, "not compressed"
+    assert {path.suffix for path in (folder / "docs/pictures").iterdir()} == {".svg", ".png"}, "not compressed"
 
 
 def test_neither_pip_nor_build_tools_are_installed(contents: Path) -> None:
