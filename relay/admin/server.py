@@ -1,4 +1,4 @@
-"""The server of the admin API. Whoever may open its socket may use it: the file's permissions are the only check."""
+"""The server of the admin API. Anyone who may open its socket may use it: the file's permissions are the only check."""
 
 from __future__ import annotations
 
