@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.records import counted, duration, timestamp
-from relay.core.trace import REPEATS, Step, TraceOutcome
+from relay.core.trace import REPEATS, TraceOutcome
 from relay.runtime.terminal import printable
-from relay.trace.timeline import timeline
+from relay.trace.timeline import STEP_WORDS, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,13 +38,6 @@ _OUTCOMES = {
 }
 _SLOW = 0.5
 """Seconds from which the time of a step is shown."""
-_STEPS = {
-    Step.UPLOAD: "upload",
-    Step.JUDGE: "analysis",
-    Step.CLAIM: "store",
-    Step.WAIT: "wait for an equal message",
-    Step.DELIVER: "upstream",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +93,7 @@ def _event_lines(event: Event, asked: Asked, copies: Mapping[str, str]) -> Itera
         yield from _detail("rule", to.rule)
     if event.outcome in REPEATS:
         yield from _detail("copy", copies.get(trace.id, "unknown"))
-    if slow := [f"{_STEPS[step]} {seconds:.1f} s" for step, seconds in trace.steps.items() if seconds >= _SLOW]:
+    if slow := [f"{STEP_WORDS[step]} {seconds:.1f} s" for step, seconds in trace.steps.items() if seconds >= _SLOW]:
         yield from _detail("took", ", ".join(slow))
 
 

@@ -12,7 +12,7 @@ from relay.core.trace import Step, TraceOutcome, TraceQuery
 from relay.page.kept import Kept, kept_copy
 from relay.page.sources import within
 from relay.trace.story import find_stories
-from relay.trace.timeline import same_decisions, timeline
+from relay.trace.timeline import STEP_WORDS, same_decisions, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,15 +27,7 @@ MOST_TRACES = 100
 """Copies of a mail that are read; twice as many are shown at most."""
 MOST_RECIPIENTS = 20
 """Recipients of one decision that are named."""
-REPEATS = frozenset((TraceOutcome.SUPPRESSED, TraceOutcome.WOULD_SUPPRESS))
 _ID = re.compile(r"[0-9a-f]{12}")
-_STEP_WORDS = {
-    Step.UPLOAD: "upload",
-    Step.JUDGE: "analysis",
-    Step.CLAIM: "store",
-    Step.WAIT: "wait for an equal message",
-    Step.DELIVER: "upstream",
-}
 
 
 class StepTime(NamedTuple):
@@ -118,7 +110,7 @@ class Shown:
     @property
     def is_repeat(self) -> bool:
         """Whether the message is a repeat for at least one recipient."""
-        return any(to.outcome in REPEATS for to in self.trace.recipients)
+        return bool(self.trace.repeats)
 
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
@@ -170,7 +162,7 @@ def step_times(trace: Trace) -> list[StepTime]:
     """Returns the times of all steps that a trace holds, in order."""
     total = sum(trace.steps.values())
     found, x = [], 0.0
-    for step, words in _STEP_WORDS.items():
+    for step, words in STEP_WORDS.items():
         if seconds := trace.steps.get(step, 0.0):
             width = 100 * seconds / total
             found.append(StepTime(step, words, seconds, round(x, 2), round(width, 2)))

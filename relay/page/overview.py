@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.page.sources import Sources
 
 BLOCKS = ("state", "figures", "outcomes", "rules", "warnings")
-"""The parts of the page that change by themselves, each with a template of its own."""
+"""The parts of the page that server-sent events renew. Each has its own template."""
 _HOUR, _DAY = (60, 60.0), (96, 900.0)
 """Bars, and seconds of each."""
 _MOST_RULES = 8

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
     from relay.core.trace import RecipientTrace, Trace, TraceOutcome
 
+STEP_WORDS = {
+    Step.UPLOAD: "upload",
+    Step.JUDGE: "analysis",
+    Step.CLAIM: "store",
+    Step.WAIT: "wait for an equal message",
+    Step.DELIVER: "upstream",
+}
+"""What people call the steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
