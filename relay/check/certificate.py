@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def check_certificate(settings: Settings) -> Iterator[Finding]:
     """Tests whether certificate and key can be read, belong together, and are valid now."""
-    from relay.service.build import build_certificate
+    from relay.service.certificates import build_certificate
 
     key, path = "tls.certificate", settings.tls.certificate
     if settings.tls.self_signed:
@@ -49,7 +49,7 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
 def _check_self_signed() -> Finding:
     """Tests the certificate that the relay makes for itself, or whether it could make one. Does not make it."""
-    from relay.service.build import build_self_signed
+    from relay.service.certificates import build_self_signed
     from relay.settings.sources import self_signed_file
     from relay.smtp.certificate import ServerCertificate
 

@@ -33,3 +33,15 @@ class Guard:
             return False
         self._report(error)
         return True
+
+
+class Guards:
+    """Makes the guards of one transaction, whose `id` the reports name."""
+
+    def __init__(self, transaction_id: str, report: Callable[[str, str, Exception], None]) -> None:
+        self.id = transaction_id
+        self._report = report
+
+    def __call__(self, step: str) -> Guard:
+        """Returns the guard of a block. `report` receives the id, `step` and the exception."""
+        return Guard(lambda error: self._report(self.id, step, error))

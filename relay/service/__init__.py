@@ -3,7 +3,8 @@
 Used by the commands. May import every package below: settings, smtp, monitor, transaction, claims, upstream, records.
 """
 
-from relay.service.build import build_pseudonyms, build_store
+from relay.service.build import build_pseudonyms
+from relay.service.build_stores import build_store
 from relay.service.build_upstream import build_upstream, plan_upstream
 from relay.service.run import serve
 from relay.service.service import Service

@@ -1,17 +1,10 @@
-"""Builds the parts of a relay from its settings."""
+"""Builds parts of a relay from its settings. The stores are in `build_stores`, the upstream in `build_upstream`."""
 
 from __future__ import annotations
 
-import datetime as dt
-import functools
 import os
-import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from relay.claims.memory import MemoryStore
-from relay.claims.redis.store import RedisStore
-from relay.claims.sqlite.store import SqliteStore
 from relay.core.errors import SettingsError
 from relay.core.login import AnyLogin
 from relay.dependencies import Executors, Policy
@@ -22,26 +15,17 @@ from relay.records.pseudonyms import Pseudonyms
 from relay.records.secret import ensure_secret
 from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
+from relay.runtime.hostname import hostname
 from relay.runtime.memory import usable_memory
-from relay.settings.sources import default_secret_file, self_signed_file, store_password
-from relay.settings.urls import MemoryUrl, RedisUrl, SqliteUrl
-from relay.smtp.certificate import ServerCertificate
-from relay.smtp.self_signed import SelfSignedCertificate
+from relay.settings.sources import default_secret_file
 from relay.smtp.session_table import SessionLimits
-from relay.trace.memory import MemoryTraceStore
-from relay.trace.redis import RedisTraceStore
-from relay.trace.segments import Limits
-from relay.trace.sqlite import SqliteTraceStore
 from relay.upstream.smtp import SmtpUpstream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from relay.claims.redis.servers import RedisServers
     from relay.core.delivery import Upstream
     from relay.core.login import Authenticator
-    from relay.core.store import OldRecords, Store
-    from relay.core.trace import TraceStore
     from relay.page.sources import Sources
     from relay.settings import Settings
 
@@ -49,48 +33,6 @@ _OTHER_DESCRIPTORS = 100
 """File descriptors that are kept for the store, HTTP clients, kept copies, the log and the event loop (20 at rest)."""
 _LONGEST_JUDGEMENT = 30.0
 """Seconds that a message waits for its judgement. 50 MB take one second; messages made to take long take longer."""
-
-
-def build_store(settings: Settings) -> Store:
-    """Returns the store, not opened yet. Raises `SettingsError` if its password cannot be read."""
-    return _build_lasting_store(settings) or MemoryStore()
-
-
-def build_old_records(settings: Settings) -> OldRecords | None:
-    """Returns the store as the reader of what version 0.1 recorded, or None if nothing survives a restart."""
-    return _build_lasting_store(settings)
-
-
-def _build_lasting_store(settings: Settings) -> SqliteStore | RedisStore | None:
-    match settings.store.url:
-        case SqliteUrl(path):
-            # Shorter than the store client's limit, so that a locked file is reported as locked and not as hanging.
-            return SqliteStore(path, busy_timeout=settings.store.timeout * 0.8)
-        case MemoryUrl():
-            return None
-        case RedisUrl() as url:
-            return RedisStore(_redis_servers(settings, url), timeout=settings.store.timeout)
-
-
-def build_trace_store(settings: Settings) -> TraceStore | None:
-    """Returns the store of traces, not opened yet; None if none are kept. Raises `SettingsError` as `build_store`."""
-    if not settings.record.keep_for:
-        return None
-    limits = Limits(settings.record.keep_for, settings.record.size)
-    match settings.store.url:
-        case SqliteUrl(path):
-            file = path.with_name(f"{path.stem}.trace.db")
-            return SqliteTraceStore(file, limits, busy_timeout=settings.store.timeout * 0.8)
-        case MemoryUrl():
-            return MemoryTraceStore(limits)
-        case RedisUrl() as url:
-            return RedisTraceStore(_redis_servers(settings, url), limits, timeout=settings.store.timeout)
-
-
-def _redis_servers(settings: Settings, url: RedisUrl) -> RedisServers:
-    """Returns the servers of a URL with what other settings say of them."""
-    password = store_password(settings) or url.servers.password
-    return replace(url.servers, password=password, namespace=settings.store.namespace)
 
 
 def build_pseudonyms(settings: Settings) -> Pseudonyms:
@@ -126,34 +68,6 @@ def build_policy(settings: Settings) -> Policy:
         traces_all=settings.record.trace == "all",
         traces_subjects=settings.record.subjects,
     )
-
-
-def build_certificate(settings: Settings) -> ServerCertificate | None:
-    """Returns the certificate of the listeners, or None. Raises `SettingsError` if it cannot be used."""
-    tls = settings.tls
-    if tls.self_signed:
-        return build_self_signed(self_signed_file(os.environ))
-    if tls.certificate is None:
-        return None
-    key = tls.key or tls.certificate
-    try:
-        return ServerCertificate(tls.certificate, key)
-    except OSError as error:
-        raise SettingsError(
-            f"tls.certificate {tls.certificate} with the key {key}: {error.strerror or error}; name a PEM file with "
-            "the chain and its key, readable for the relay's user"
-        ) from error
-
-
-def build_self_signed(file: Path | None) -> SelfSignedCertificate:
-    """Returns the certificate that the relay makes for itself. Raises `SettingsError` if the file cannot be written."""
-    remedy = "run the relay as a user who may write there, or name a certificate in tls.certificate"
-    if file is None:
-        raise SettingsError(f"tls.self_signed: there is no state folder (STATE_DIRECTORY, HOME); {remedy}")
-    try:
-        return SelfSignedCertificate(file, hostname(), lambda: dt.datetime.now(dt.UTC))
-    except OSError as error:
-        raise SettingsError(f"tls.self_signed {file}: {error.strerror or error}; {remedy}") from error
 
 
 def build_session_limits(settings: Settings, memory: int) -> SessionLimits:
@@ -224,9 +138,3 @@ def build_site(settings: Settings, sources: Sources) -> Site:
     own_name = (http.address.host.lower(),) if http.address else ()
     access = Access(users is not None, frozenset((*http.host_names, *own_name)), http.proxy_networks)
     return Site(sources, access, users)
-
-
-@functools.cache
-def hostname() -> str:
-    """Returns the host's full name. Cached, because it may need a DNS lookup."""
-    return socket.getfqdn()

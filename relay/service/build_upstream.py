@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.core.errors import SettingsError
-from relay.service.build import hostname
+from relay.runtime.hostname import hostname
 from relay.settings.sources import fallback_password
 from relay.settings.urls import MaildirUrl, Security
 from relay.upstream.connect import Target

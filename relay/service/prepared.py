@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from relay.service.build import build_certificate, build_pseudonyms, build_users, memory_size
+from relay.service.build import build_pseudonyms, build_users, memory_size
 from relay.service.build_upstream import UpstreamPlan, plan_upstream
+from relay.service.certificates import build_certificate
 from relay.settings.rules import build_judge
 from relay.settings.sources import store_password, upstream_password
 

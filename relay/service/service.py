@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING
 from relay.claims.manager import ClaimManager
 from relay.claims.memory import MemoryStore
 from relay.claims.store_client import BatchingStoreClient
-from relay.core.errors import SettingsError, StoreError
+from relay.core.errors import SettingsError
 from relay.core.ruling import DEFAULT
-from relay.core.trace import TraceQuery
 from relay.dependencies import Dependencies
-from relay.events.service import CERTIFICATE_NOT_RENEWED, CERTIFICATE_RENEWED, PART_FAILED, PART_TIMED_OUT
+from relay.events.service import PART_FAILED, PART_TIMED_OUT
 from relay.monitor.http import HttpServer
 from relay.monitor.http_connections import HttpConnections
 from relay.monitor.logs import MessageLog
@@ -24,27 +22,29 @@ from relay.monitor.metrics import Metrics
 from relay.monitor.recent_lines import RecentLines
 from relay.monitor.reporter import LogAndMetricsReporter
 from relay.page.sources import Sources
-from relay.records.copy_keeper import CopyKeeper
-from relay.records.kept_copies import KeptCopies
+from relay.runtime.hostname import hostname
 from relay.runtime.memory import MemoryBudget
 from relay.runtime.tasks import Tasks, run_within
 from relay.service.build import (
     build_authenticator,
     build_executors,
-    build_old_records,
     build_policy,
     build_session_limits,
     build_site,
+)
+from relay.service.build_stores import (
+    build_copy_keeper,
+    build_old_records,
     build_store,
     build_trace_store,
-    hostname,
+    build_trace_writer,
 )
+from relay.service.certificates import RENEW_EVERY, renew
 from relay.service.listening import listen
 from relay.service.prepared import prepare
 from relay.service.watched_upstream import WatchedUpstream
 from relay.smtp.listener import Listener
-from relay.trace.takeover import take_over
-from relay.trace.writer import TraceWriter
+from relay.trace.takeover import has_traces, take_over
 
 if TYPE_CHECKING:
     import socket
@@ -55,14 +55,11 @@ if TYPE_CHECKING:
     from relay.page.commands import Commands
     from relay.service.prepared import Prepared
     from relay.settings import Loaded, Settings
-    from relay.smtp.certificate import ServerCertificate
 
 _MOST_LOOP_IDS = 100
 """Ids of earlier stores that are still recognised in mail loops."""
 _PROBE_EVERY = 5.0
 """Seconds between two probes of an upstream that did not answer, so that `/readyz` recovers without mail."""
-_RENEW_EVERY = 6 * 3600.0
-"""Seconds between two looks at the end of a self-signed certificate."""
 _LEAST_CLOSING_TIME = 1.0
 """Seconds."""
 
@@ -94,8 +91,8 @@ class Service:
         )
         self.trace_store = build_trace_store(settings)
         """None if no traces are kept."""
-        self._traces = self._build_traces()
-        self._copies = self._build_copies()
+        self._traces = build_trace_writer(settings, self.trace_store, self.metrics)
+        self._copies = build_copy_keeper(settings, self.metrics)
         self._loop_ids = [secrets.token_hex(8)]
         self._executors = build_executors()
         self._memory = MemoryBudget(self.prepared.memory_size)
@@ -163,22 +160,6 @@ class Service:
             raise RuntimeError("http.tls without a certificate")
         return self._tls
 
-    def _build_traces(self) -> TraceWriter | None:
-        if self.trace_store is None:
-            return None
-        return TraceWriter(
-            self.trace_store,
-            limit=self._settings.store.timeout,
-            on_lost=self.metrics.records_lost.inc,
-            on_skipped=self.metrics.traces_skipped.inc,
-        )
-
-    def _build_copies(self) -> CopyKeeper | None:
-        record = self._settings.record
-        if record.keep is None or not record.keep_for:
-            return None
-        return CopyKeeper(KeptCopies(record.keep.path), record.keep_for, on_lost=self.metrics.records_lost.inc)
-
     def _sources(self) -> Sources:
         return Sources(
             loaded=lambda: self.loaded,
@@ -224,13 +205,18 @@ class Service:
 
     async def _take_over_records(self) -> None:
         """Begins to copy what version 0.1 has recorded, if there are no traces yet."""
-        traces, record = self.trace_store, self._settings.record
-        with contextlib.suppress(StoreError, TimeoutError):  # tried again at the next start
-            async with asyncio.timeout(self._settings.store.timeout):
-                if not traces or (await traces.find(TraceQuery(), 1)).traces:
-                    return
-                if records := build_old_records(self._settings):
-                    self._tasks.start(take_over(records, traces, record.keep_for), "take over records")
+        settings, traces = self._settings, self.trace_store
+        if traces is None or await has_traces(traces, settings.store.timeout):
+            return
+        if records := build_old_records(settings):
+            self._tasks.start(take_over(records, traces, settings.record.keep_for), "take over records")
+
+    async def _renew_certificate(self) -> None:
+        """Replaces a self-signed certificate before it expires."""
+        await asyncio.sleep(RENEW_EVERY)
+        certificate = self.prepared.certificate
+        if certificate and renew(certificate):
+            self.listener.table.tls = certificate.context
 
     @property
     def summary(self) -> str:
@@ -289,20 +275,6 @@ class Service:
         self.metrics.in_flight_limit_bytes.set(self._memory.size)
         self._reporter.messages = MessageLog(addresses=self._settings.log.addresses)
         self.warnings.show_addresses(self._settings.log.addresses)
-
-    async def _renew_certificate(self) -> None:
-        """Replaces a self-signed certificate before it expires."""
-        await asyncio.sleep(_RENEW_EVERY)
-        certificate = self.prepared.certificate
-        if certificate is None or not _is_due(certificate):
-            return
-        try:
-            certificate.reload()
-        except OSError as error:
-            CERTIFICATE_NOT_RENEWED.log(error=error)
-            return
-        self.listener.table.tls = certificate.context
-        CERTIFICATE_RENEWED.log()
 
     async def drain(self) -> bool:
         """Lets running transactions finish, within `limits.drain`. Returns False if some did not finish."""
@@ -380,10 +352,3 @@ async def _close(limit: float, **parts: Coroutine[object, object, None]) -> None
             PART_TIMED_OUT.log(part=part, seconds=limit)
         elif isinstance(result, BaseException):
             PART_FAILED.log(result, part=part)
-
-
-def _is_due(certificate: ServerCertificate) -> bool:
-    try:
-        return certificate.is_due()
-    except OSError:  # loading it will report this
-        return True

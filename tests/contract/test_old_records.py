@@ -19,7 +19,7 @@ from relay.core.claim import Claim, Fingerprint, Token, Won
 from relay.core.errors import StoreError
 from relay.core.trace import TraceOutcome, TraceQuery
 from relay.service import Service, build_store
-from relay.service.build import build_old_records, build_trace_store
+from relay.service.build_stores import build_old_records, build_trace_store
 from relay.settings.sources import load
 from relay.trace.memory import MemoryTraceStore
 from relay.trace.segments import Limits
@@ -221,6 +221,14 @@ async def test_the_first_start_copies_the_records_and_the_second_does_not(place:
         assert "take over records" not in {task.get_name() for task in asyncio.all_tasks()}
     assert await ids(place) == copied
     assert place.stored() == 3
+
+
+async def test_of_too_many_records_the_newest_are_copied(place: Place) -> None:
+    place.write(*(suppression(number, 1_000 - number) for number in range(250)))
+    traces = place.traces()
+    await take_over(place.open(), traces, KEEP_FOR, most=120)
+    assert [trace.id for trace in await found(traces)] == [f"{number:012x}" for number in range(249, 129, -1)]
+    await traces.close()
 
 
 class _Broken:

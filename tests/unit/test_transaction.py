@@ -31,7 +31,9 @@ from relay.judge.rules.rule import Condition, MatchTarget, Rule
 from relay.runtime.executor import Executor
 from relay.runtime.memory import MemoryBudget
 from relay.trace.codec import decode, encode
-from relay.transaction import LONGEST_REPLY, SLOW_JUDGEMENT, Transaction
+from relay.transaction import Transaction
+from relay.transaction.judging import SLOW_JUDGEMENT
+from relay.transaction.transaction import LONGEST_REPLY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -827,7 +829,7 @@ async def test_what_is_only_observed_leaves_a_record_and_no_copy() -> None:
 
 def without_idle_steps(trace: Trace) -> Trace:
     """Returns the trace as a store gives it back."""
-    return dataclasses.replace(trace, steps={step: seconds for step, seconds in trace.steps.items() if seconds})
+    return trace._replace(steps={step: seconds for step, seconds in trace.steps.items() if seconds})
 
 
 async def test_a_forwarded_message_leaves_a_trace_with_the_reply_of_the_upstream(relay: Relay) -> None:

@@ -1,10 +1,10 @@
 """The path of one message. Read this first.
 
 `rcpt` passes each recipient to the upstream and returns the upstream's reply. After the final dot `data` runs the steps
-of `_run`, in the order of this file: judge, follow, claim, deliver and settle, wait for claims of others. Then it
-hands over the trace and returns the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
+of `_run`: judge, follow, claim, deliver and settle, wait for claims of others. Then it hands over the trace and returns
+the reply. A message is a repeat for a recipient if its claim is answered `Sent`.
 
-A block under `self._guard(step)` reports an exception and ends; the code after the block says what holds then.
+A block under `self._guards(step)` reports an exception and ends; the code after the block says what holds then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from relay.core import decision
 from relay.core.claim import Held, Original, Sent, Token, Won
 from relay.core.client import client_of
-from relay.core.delivery import NotSent, Unclear
+from relay.core.delivery import Unclear
 from relay.core.envelope import fold
 from relay.core.outcome import DELIVERED, Outcome, Result
 from relay.core.received import MOST_HOPS, received_field
@@ -28,17 +28,19 @@ from relay.core.reply import (
     MAIL_LOOP,
     OUTCOME_UNKNOWN,
     TOO_MANY_RECIPIENTS,
-    UNREACHABLE,
     Reply,
 )
 from relay.core.report import Report
 from relay.core.trace import Step
-from relay.judge.judgement import Judgement, judge_recipients
-from relay.runtime.guard import Guard
-from relay.trace.build import Passage, Unfinished, compare, trace_of, unfinished_trace
+from relay.judge.judgement import Judgement
+from relay.runtime.guard import Guards
+from relay.trace.build import Unfinished
+from relay.transaction.judging import Judging
+from relay.transaction.recording import Recording
+from relay.transaction.sending import Sending
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from relay.core.claim import Fingerprint
     from relay.core.content import Content
@@ -47,21 +49,14 @@ if TYPE_CHECKING:
     from relay.core.envelope import Envelope, Recipient
     from relay.core.login import Login
     from relay.dependencies import Dependencies
-    from relay.judge.judge import MessageAnalysis
 
     Verdicts: TypeAlias = Mapping[Recipient, Won | Held | Sent]
 
-ATTEMPTS = 3
-"""The largest number of uploads of one message. An upload that is lost before its final dot is repeated."""
 LONGEST_REPLY = 100
 """Characters of the upstream's reply that an acceptance keeps: its code and queue id. The store holds it for each
 recipient."""
 LARGE = 64 * 1024
 """Bytes. A thread searches larger content for lone dots (`Content.safe_wire`)."""
-MOST_REFUSED = 1000
-"""Recipients refused at RCPT that the trace of a transaction names."""
-SLOW_JUDGEMENT = "judgement took too long"
-"""The reason, in the log, why a message is exempt if its judgement exceeds the limit of `Executors.judging`."""
 
 
 class Transaction:
@@ -95,14 +90,10 @@ class Transaction:
         self._paths: dict[Recipient, bytes] = {}
         self._judgement = Judgement()
         self._results: dict[Recipient, Result] = {}
-        self._sending: Sequence[Recipient] = ()
-        """The recipients of the content that is being sent."""
-        self._refused: dict[Recipient, Reply] = {}
-        """The recipients refused at RCPT."""
-        self._subject = ""
-        self._at, self._lap_at = dependencies.now(), dependencies.clock()
-        self._steps: dict[Step, float] = {}
-        """The seconds of each step, for the trace."""
+        self._guards = Guards(self.id, dependencies.reporter.fault)
+        self._judging = Judging(dependencies, self._guards, envelope)
+        self._sending = Sending(self._delivery, self._paths, self._guards)
+        self._recording = Recording(dependencies, self._guards, self._delivery, helo)
 
     @property
     def has_recipients(self) -> bool:
@@ -125,16 +116,15 @@ class Transaction:
 
     def refuse_recipient(self, recipient: Recipient, reply: Reply) -> Reply:
         """Reports a recipient that is refused at RCPT. Returns the reply."""
-        if len(self._refused) < MOST_REFUSED:
-            self._refused[recipient] = reply
+        self._recording.refuse(recipient, reply)
         self._shared.reporter.recipient_refused(self.id, self._peer, recipient, reply)
         return reply
 
     async def data(self, content: Content) -> Reply:
         """Runs all steps from the final dot to the reply."""
-        started = self._lap(Step.UPLOAD)
+        started = self._recording.lap(Step.UPLOAD)
         try:
-            with self._guard("transaction"):
+            with self._guards("transaction"):
                 await self._run(content, started + self._shared.policy.wait)
             if undecided := self._undecided():  # after a fault only
                 await self._settle(undecided)
@@ -144,13 +134,13 @@ class Transaction:
             self._defer(self._undecided(), DRAINING)
             # Has an effect only if a fault kept claims from being settled.
             self._shared.claims.end_claims(self._judgement.fingerprints.values(), self._token)
-            with self._guard("finish"):
+            with self._guards("finish"):
                 await self._delivery.finish()
             report = self._report(len(content), self._shared.clock() - started)
             try:
-                await self._trace(report, content)
+                await self._trace(report, partial(self._keep_copy, content))
             finally:  # the end of the service may cancel the trace, but not the report
-                with self._guard("report"):
+                with self._guards("report"):
                     self._shared.reporter.message(report)
         return report.reply
 
@@ -158,9 +148,9 @@ class Transaction:
         """Ends the message without judging its content, for example because it is too large. `size` in bytes."""
         await self._delivery.finish()
         self._results = dict.fromkeys(self._paths, decision.answered(reply))
-        self._lap(Step.UPLOAD)
+        self._recording.lap(Step.UPLOAD)
         report = self._report(size, 0.0)
-        await self._trace(report)
+        await self._trace(report, _no_copy)
         self._shared.reporter.message(report)
         return report.reply
 
@@ -171,29 +161,25 @@ class Transaction:
     async def abandon(self) -> None:
         """Ends the transaction before its final dot. Nothing was claimed or forwarded."""
         await self._delivery.finish()
-        shared, named = self._shared, len(self._paths) + len(self._refused)
-        if named and shared.traces and shared.policy.traces_all:
-            self._lap(Step.UPLOAD)
-            accepted = {to: self._replies[to] for to in self._paths}
-            ended = Unfinished(self.id, self._peer, self._login, self._envelope.reverse_path, accepted)
-            build = partial(unfinished_trace, ended, self._passage(), shared.pseudonyms)
-            shared.traces.add_unfinished(build, named)
+        accepted = {to: self._replies[to] for to in self._paths}
+        ended = Unfinished(self.id, self._peer, self._login, self._envelope.reverse_path, accepted)
+        self._recording.unfinished(ended)
 
     # The steps
 
     async def _run(self, content: Content, deadline: float) -> None:
         if len(content) > LARGE:
             await self._shared.executors.content.run(lambda: content.safe_wire)  # computed once, and kept by `content`
-        await self._judge(content)
-        self._lap(Step.JUDGE)
+        self._judgement = await self._judging.judge(content, self._paths, self._peer)
+        self._recording.lap(Step.JUDGE)
         if self._judgement.hops >= MOST_HOPS:
             self._results = dict.fromkeys(self._paths, Result(Outcome.REFUSED, MAIL_LOOP))
             return
-        await self._follow()
+        self._judgement = await self._judging.follow(self._judgement)
         in_time = True
         while undecided := self._undecided():
             verdicts = await self._claim(undecided)
-            self._lap(Step.CLAIM)
+            self._recording.lap(Step.CLAIM)
             plan = decision.plan(verdicts, self._judgement.observed())
             explain = self._shared.policy.explain_repeats
             self._results |= {
@@ -201,78 +187,18 @@ class Transaction:
             }
             await self._deliver(plan, content)
             await self._delivery.finish()
-            self._lap(Step.DELIVER)
+            self._recording.lap(Step.DELIVER)
             if plan.wait and not in_time:
                 self._defer(plan.wait, FIRST_COPY_IN_PROGRESS)
             elif plan.wait:
                 # False at the deadline. Then the loop claims once more, because the owners may just have finished.
                 in_time = await self._wait(plan.wait, deadline)
-                self._lap(Step.WAIT)
-
-    async def _judge(self, content: Content) -> None:
-        """Decides the ruling and the fingerprint of each recipient.
-
-        After a fault, or if the judgement takes too long, the message is exempt: it is forwarded without a claim.
-        """
-        shared, analysis = self._shared, None
-        judging = shared.executors.judging
-        with self._guard("fingerprint"):
-            try:
-                analyse = partial(self._analyse, content)
-                takes_long = shared.judge.takes_long(content.wire)
-                analysis = await judging.run(analyse) if takes_long else analyse()
-                judge_all = partial(self._judge_recipients, analysis)
-                takes_long = analysis.takes_long(self._paths)
-                self._judgement = await judging.run(judge_all) if takes_long else judge_all()
-            except TimeoutError:
-                shared.reporter.judgement_timed_out(self.id, self._peer, len(content))
-                self._judgement = Judgement.exempt(self._paths, SLOW_JUDGEMENT, analysis)
-            return
-        self._judgement = Judgement.exempt(self._paths, "fault", analysis)
-
-    def _analyse(self, content: Content) -> MessageAnalysis:
-        shared = self._shared
-        analysis = shared.judge(content.plain, self._envelope.reverse_path, len(self._paths), shared.now())
-        if shared.policy.traces_subjects:
-            self._subject = analysis.subject()
-        analysis.drop_message()
-        return analysis
-
-    def _judge_recipients(self, analysis: MessageAnalysis) -> Judgement:
-        return judge_recipients(
-            analysis,
-            self._paths,
-            self._envelope.reverse_path,
-            loop_ids=self._shared.loop_ids,
-            pseudonym=self._shared.pseudonyms,
-        )
-
-    async def _follow(self) -> None:
-        """Places the message in the sequences of its sender's mails, if a consecutive rule is concerned (ADR 22).
-
-        This comes before the claim, and so before the message is delivered: an equal mail that arrives while another
-        one is in flight is no repeat. After a fault the message is exempt.
-        """
-        claims = self._shared.claims
-        with self._guard("follow"):
-            arrivals = self._judgement.arrivals(claims.knows_sender)
-            if arrivals and (states := await claims.follow(arrivals.values())):
-                self._judgement = self._judgement.in_sequence(arrivals, states)
-            return
-        self._judgement = Judgement.exempt(self._paths, "fault", self._judgement.analysis)
-
-    async def _follow_again(self, recipients: Sequence[Recipient]) -> None:
-        """Makes a message that the upstream has accepted the latest one of its sequences, if others came meanwhile."""
-        claims = self._shared.claims
-        with self._guard("follow"):
-            arrivals = self._judgement.arrivals(claims.knows_sender)
-            delivered = [to for to in recipients if to in self._results and self._results[to].outcome in DELIVERED]
-            await claims.follow([arrivals[to] for to in delivered if to in arrivals])
+                self._recording.lap(Step.WAIT)
 
     async def _claim(self, recipients: Sequence[Recipient]) -> Verdicts:
         """Claims all recipients at once. After a fault all count as won, so that the message is forwarded."""
         keys = self._judgement.fingerprints
-        with self._guard("claim"):
+        with self._guards("claim"):
             terms = self._judgement.terms(recipients)
             verdicts: Mapping[Fingerprint, Won | Held | Sent] = {}
             if terms:
@@ -286,66 +212,31 @@ class Transaction:
             return
         won = [recipient for recipient in plan.forward if recipient not in plan.observed]
         try:
-            for recipient, answer in (await self._send(plan.forward, won, content)).items():
+            received, has_lost_claims = self._received_field(content), partial(self._has_lost_claims, won)
+            answers = await self._sending.send(plan.forward, received, content, has_lost_claims)
+            for recipient, answer in answers.items():
                 self._results[recipient] = _result(answer, plan.observed.get(recipient))
-            await self._follow_again(plan.forward)
+            delivered = [to for to in answers if self._results[to].outcome in DELIVERED]
+            await self._judging.follow_again(self._judgement, delivered)
         except asyncio.CancelledError:
-            # Only the recipients of this content, and only after the dot: `keep_uncertain` counts them as sent.
-            if self._delivery.dot_sent:
-                self._results |= dict.fromkeys(self._sending, _result(Unclear("the service ended"), None))
+            unclear = _result(Unclear("the service ended"), None)  # `keep_uncertain` may count it as sent
+            self._results |= dict.fromkeys(self._sending.uncertain, unclear)
             raise
         finally:
             await self._settle(won)
 
-    async def _send(
-        self, recipients: Sequence[Recipient], won: Sequence[Recipient], content: Content
-    ) -> dict[Recipient, Reply | Unclear]:
-        """Prepares the upstream's transaction and sends the content, with one final dot at most.
-
-        Returns the upstream's answer for each recipient. Returns an empty dict if a claim was lost; then `_run` claims
-        all recipients again.
-        """
-        received = self._received_field(content)
-        for _ in range(ATTEMPTS):
-            answers = await self._prepare(recipients)
-            ready = [recipient for recipient, reply in answers.items() if reply.positive]
-            if not ready:
-                return {**answers}
-            if await self._has_lost_claims(won):
-                return {}
-            self._sending = ready
-            answer = await self._send_content(received, content)
-            self._sending = ()
-            if not isinstance(answer, NotSent):
-                return {**answers, **dict.fromkeys(ready, answer)}
-        return dict.fromkeys(recipients, UNREACHABLE)
-
-    async def _prepare(self, recipients: Sequence[Recipient]) -> dict[Recipient, Reply]:
-        replies = await self._delivery.prepare([self._paths[recipient] for recipient in recipients])
-        return {recipient: replies[self._paths[recipient]] for recipient in recipients}
-
     async def _has_lost_claims(self, won: Sequence[Recipient]) -> bool:
         """Returns whether another process took a claim after its lease ended. After a fault: False."""
-        with self._guard("assure"):
+        with self._guards("assure"):
             return bool(await self._shared.claims.find_lost_claims(self._judgement.terms(won), self._token))
         return False
-
-    async def _send_content(self, received: bytes, content: Content) -> Reply | Unclear | NotSent:
-        """Sends content and final dot. After a fault the answer is unclear if the dot may have been sent."""
-        with self._guard("send"):
-            return await self._delivery.send(received, content)
-        if self._delivery.dot_sent:
-            return Unclear("a fault while sending")
-        with self._guard("finish"):
-            await self._delivery.finish()  # the upstream still expects the rest of the content
-        return NotSent("a fault while sending")
 
     async def _settle(self, won: Sequence[Recipient]) -> None:
         """Writes what was accepted and releases the rest. A fault does not undo an acceptance.
 
         If a fault keeps claims from being settled, `data` ends them (`ClaimManager.end_claims`).
         """
-        with self._guard("settle"):
+        with self._guards("settle"):
             accepted_outcomes = {Outcome.FORWARDED}
             if self._shared.policy.keep_uncertain:
                 accepted_outcomes.add(Outcome.UNCERTAIN)
@@ -366,24 +257,9 @@ class Transaction:
         keys = [self._judgement.fingerprints[recipient] for recipient in recipients]
         return left > 0 and await self._shared.claims.wait_for_change(keys, left)
 
-    async def _trace(self, report: Report, content: Content | None = None) -> None:
-        """Hands the trace over. That of a suppression is stored before the client hears the reply.
-
-        A fault loses the trace only.
-        """
-        shared, analysis = self._shared, self._judgement.analysis
-        if shared.traces is None:
-            return
-        with self._guard("trace"):
-            build = partial(trace_of, report, self._passage(), shared.pseudonyms)
-            recipients = len(report.results) + len(self._refused)
-            if not report.has_repeats or analysis is None:
-                if shared.policy.traces_all:
-                    shared.traces.add(build, recipients)
-                return
-            comparison = compare(report, analysis, shared.pseudonyms)
-            kept = await self._keep_copy(content) if content and shared.copies else ""
-            await shared.traces.write(partial(build, comparison, kept), recipients)
+    async def _trace(self, report: Report, keep_copy: Callable[[], Awaitable[str]]) -> None:
+        """Hands the trace over. That of a suppression is stored before the client hears the reply."""
+        await self._recording.message(report, self._judgement.analysis, self._judging.subject, keep_copy)
 
     async def _keep_copy(self, content: Content) -> str:
         """Saves the copy of a suppressed message, and returns its file name; empty if it is not kept."""
@@ -395,28 +271,6 @@ class Transaction:
         return await self._shared.copies.save(self.id, copy)
 
     # What the steps share
-
-    def _guard(self, step: str) -> Guard:
-        """Reports a fault in the block, with the step's name. The code after the block says what holds then."""
-        return Guard(lambda error: self._shared.reporter.fault(self.id, step, error))
-
-    def _lap(self, step: Step) -> float:
-        """Counts the time since the step before as that of this step. Returns the time now."""
-        now, before = self._shared.clock(), self._lap_at
-        self._steps[step] = self._steps.get(step, 0.0) + now - before
-        self._lap_at = now
-        return now
-
-    def _passage(self) -> Passage:
-        return Passage(
-            self._at,
-            self._shared.policy.hostname,
-            self._helo,
-            self._delivery.upstream,
-            self._subject,
-            self._steps,
-            self._refused,
-        )
 
     def _undecided(self) -> list[Recipient]:
         """Returns the recipients without a result."""
@@ -446,7 +300,7 @@ class Transaction:
     def _original(self, reply: Reply) -> Original:
         """Returns what an acceptance keeps of this message. After a fault the reply is missing."""
         text = ""
-        with self._guard("redact"):
+        with self._guards("redact"):
             text = self._shared.pseudonyms.redact(reply.text, LONGEST_REPLY)
         return Original(self.id, self._judgement.message_id, text, self._shared.now())
 
@@ -470,3 +324,7 @@ def _result(answer: Reply | Unclear, repeat: Sent | Held | None) -> Result:
     if isinstance(answer, Unclear):
         return Result(Outcome.UNCERTAIN, OUTCOME_UNKNOWN)
     return decision.answered(answer, repeat)
+
+
+async def _no_copy() -> str:
+    return ""
