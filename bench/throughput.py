@@ -1,7 +1,7 @@
 """How many messages a second one relay process takes, as a ratio to a naive relay in the same run.
 
     python bench/throughput.py [MESSAGES [ROUNDS [CLIENTS]]]
-    python bench/throughput.py traces     what the traces of all messages cost, beside those of repeats only
+    python bench/throughput.py traces     what traces cost, beside a relay that keeps none
 
 10 KB notifications, all different, with one recipient, on a connection each. Relays, sink and clients are separate
 processes. CPU per message is the better measure on a machine that does other work.
@@ -14,8 +14,12 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from processes import HOST, Speed, start, start_relay
+from processes import HOST, RedisServer, Speed, start, start_relay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 async def naive(upstream: int) -> None:
@@ -60,22 +64,42 @@ def main(messages: int = 3000, rounds: int = 3, clients: int = 20) -> None:
           f"{middle['naive'].cpu / middle['relay'].cpu:.1f} times less CPU")  # fmt: skip
 
 
-def compare_traces(messages: int = 3000, rounds: int = 5) -> None:
-    """Prints the CPU of a message with traces of all messages and of repeats only, on a store in SQLite."""
-    found: dict[str, list[float]] = {"all": [], "repeats": []}
+TRACES = {"none": "record.keep_for=0", "repeats": "record.trace=repeats", "all": "record.trace=all"}
+
+
+def compare_traces(messages: int = 3000, rounds: int = 10) -> None:
+    """Prints the CPU of a message with traces of all messages and of repeats only, beside that without traces."""
     with ExitStack() as servers:
+        redis = servers.enter_context(RedisServer())
         sink = servers.enter_context(start("traffic.py", "sink"))
+        for store in ("SQLite", "Redis"):
+            costs: dict[str, list[float]] = {name: [] for name in TRACES}
+            for number in range(rounds):
+                print(f"{store}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+                for name, cost in _costs(sink.port, store, redis, messages, backwards=number % 2 == 1):
+                    costs[name].append(cost)
+            for name in ("repeats", "all"):
+                ratios = [some / least for some, least in zip(costs[name], costs["none"], strict=True)]
+                low, middle, high = (f"{ratio - 1:+.1%}" for ratio in statistics.quantiles(ratios, method="inclusive"))
+                cost = statistics.median(costs[name])
+                print(
+                    f"{store}, traces of {name}: {cost:.3f} ms of CPU a message, {middle} [{low} to {high}]", flush=True
+                )
+
+
+def _costs(
+    upstream: int, store: str, redis: RedisServer, messages: int, *, backwards: bool
+) -> Iterator[tuple[str, float]]:
+    """Yields the CPU of a message in milliseconds for each kind of traces, with new processes."""
+    with ExitStack() as servers:
         relays = {}
-        for name in found:
-            settings = [f"record.trace={name}"]
-            store = f"sqlite:{servers.enter_context(tempfile.TemporaryDirectory())}/relay.db"
-            relays[name] = servers.enter_context(start_relay(sink.port, store=store, settings=settings))
-            relays[name].measure(messages // 10, clients=20, per_connection=50)
-        for _ in range(rounds):
-            for name, relay in relays.items():
-                found[name].append(relay.measure(messages, clients=20, per_connection=50).cpu)
-    most, least = (statistics.median(found[name]) for name in ("all", "repeats"))
-    print(f"traces of all messages {most:.3f} ms of CPU a message, of repeats {least:.3f} ms: {most / least - 1:+.1%}")
+        for number, (name, setting) in enumerate(TRACES.items()):
+            folder = servers.enter_context(tempfile.TemporaryDirectory())
+            url = f"sqlite:{folder}/relay.db" if store == "SQLite" else f"{redis.url.removesuffix('/0')}/{number}"
+            relays[name] = servers.enter_context(start_relay(upstream, store=url, settings=[setting]))
+            relays[name].measure(messages // 5, clients=20, per_connection=50)
+        for name in reversed(relays) if backwards else relays:
+            yield name, relays[name].measure(messages, clients=20, per_connection=50).cpu
 
 
 if __name__ == "__main__":

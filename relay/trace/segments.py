@@ -10,7 +10,6 @@ It is divided into buckets by the first byte of the hash.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -37,7 +36,10 @@ RECORD_BYTES = HASH_BYTES + 2
 """A hash and the number of a piece."""
 
 # Every end of a name is the end of a word: in a line, names are between quotes and other characters than these.
-_WORD = re.compile(rb"[\w+-][\w.+-]{2,}[\w+-]")
+_IN_WORDS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz+-."
+_BETWEEN_WORDS = bytes(octet if octet in _IN_WORDS else ord(" ") for octet in range(256))
+"""For `bytes.translate`: a blank for each octet that is in no word."""
+_SHORTEST_WORD = 4
 _MOST_SEGMENTS = 32
 """Segments whose indexes are read together. The first read is of one segment, the next of twice as many."""
 _OUTCOMES = frozenset(TraceOutcome)
@@ -173,7 +175,7 @@ class Needles:
 def hashes_of(text: bytes) -> bytes:
     """Returns the hashes of the words in a text, in ascending order."""
     # A stronger hash would cost more, and a collision only the reading of a piece.
-    hashes = sorted({crc32(word) for word in set(_WORD.findall(text))})
+    hashes = sorted({crc32(word) for word in _words_in(text)})
     return struct.pack(f">{len(hashes)}I", *hashes)
 
 
@@ -290,7 +292,14 @@ def _parse(start: str) -> tuple[int, int]:
 
 def _hashes_in(text: bytes) -> list[bytes]:
     """Returns the hash of each word in a short text."""
-    return [crc32(word).to_bytes(HASH_BYTES, "big") for word in _WORD.findall(text)]
+    return [crc32(word).to_bytes(HASH_BYTES, "big") for word in _words_in(text)]
+
+
+def _words_in(text: bytes) -> set[bytes]:
+    """Returns the words of a text, without the dots around them."""
+    # A regular expression takes twice the time.
+    words = {word.strip(b".") for word in set(text.translate(_BETWEEN_WORDS).split())}
+    return {word for word in words if len(word) >= _SHORTEST_WORD}
 
 
 def _pieces_with_all(index: Mapping[int, bytes], words: Sequence[bytes]) -> set[int]:

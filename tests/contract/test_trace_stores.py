@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -192,7 +191,7 @@ async def test_two_stores_share_their_traces(store: TraceStore, backend: TraceBa
     second = backend.store()
     await second.open()
     await store.append([trace(1)])
-    await second.append([dataclasses.replace(trace(2), host="mx2")])
+    await second.append([trace(2)._replace(host="mx2")])
     assert [each.host for each in await find(store)] == ["mx2", "mx1.example.test"]
     assert await find(store) == await find(second)
     await second.close()

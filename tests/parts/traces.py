@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from relay.core.claim import Original
 from relay.core.trace import RecipientTrace, Step, Trace, TraceOutcome
@@ -32,7 +31,7 @@ def trace(number: int = 0, **fields: object) -> Trace:
         recipients=(recipient(f"h:{number:016x}"),),
         steps={Step.UPLOAD: 0.25, Step.DELIVER: 0.03},
     )
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return made._replace(**fields)  # type: ignore[arg-type]
 
 
 def recipient(
@@ -56,7 +55,7 @@ def repeat(number: int = 1) -> Trace:
         34.0,
         ORIGINAL,
     )
-    observed = replace(suppressed, recipient="h:bb", outcome=TraceOutcome.WOULD_SUPPRESS, age=0.0, original=None)
+    observed = suppressed._replace(recipient="h:bb", outcome=TraceOutcome.WOULD_SUPPRESS, age=0.0, original=None)
     refused = recipient("h:cc", TraceOutcome.RCPT_REFUSED, "550 5.1.1 unknown", "")
     return trace(
         number,

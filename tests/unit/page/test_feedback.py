@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -230,7 +230,7 @@ async def test_a_rule_is_offered_from_the_trace(page: PageServer) -> None:
     text = (await say_no_repeat(page))[1]
     assert "recipient = '^user0@example\\.org$'" in toml(text)
     assert "reverse_path = '^contact@videos\\.example$'" in toml(text)
-    page.traces.traces[1] = replace(page.traces.traces[1], sender="h:0123456789abcdef")
+    page.traces.traces[1] = page.traces.traces[1]._replace(sender="h:0123456789abcdef")
     text = (await say_no_repeat(page))[1]
     assert toml(text) == ""
     assert "Too little is known of this message" in words(text)
@@ -288,7 +288,7 @@ async def test_a_repeat_of_the_first_is_said_to_be_one(page: PageServer) -> None
 
 async def test_digests_of_two_repeats_are_compared(page: PageServer) -> None:
     forms = {"default": ("Subject 1c9f03a2", "text 00000000", "X-Extra 12345678")}
-    page.traces.traces[2] = replace(page.traces.traces[2], forms=forms)
+    page.traces.traces[2] = page.traces.traces[2]._replace(forms=forms)
     text = words((await page.get("/compare", params={"first": COPY, "second": REFUSED}))[1])
     assert (
         "Field First Second Differs Subject 1c9f03a2 1c9f03a2 no From 77aa0011 none yes "
@@ -315,7 +315,7 @@ async def test_kept_copies_are_compared_at_once(page: PageServer, copies: KeptCo
     keep(copies, COPY)
     keep(copies, REFUSED, MAIL % (2, 1))
     for number in (1, 2):
-        page.traces.traces[number] = replace(page.traces.traces[number], kept="name")
+        page.traces.traces[number] = page.traces.traces[number]._replace(kept="name")
     _, shown = await page.get(f"/messages/{COPY}")
     path = re.search(r'<a href="(/compare[^"]+)">Compare the kept copies</a>', shown)
     assert path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -90,7 +89,7 @@ async def test_filters(page: PageServer, fields: dict[str, str] | list[tuple[str
     for number, age in ages.items():
         one = trace(number, NOW - age, outcomes.get(number, TraceOutcome.FORWARDED))
         if number == 4:
-            one = replace(one, recipients=(replace(one.recipients[0], rule="other"),))
+            one = one._replace(recipients=(one.recipients[0]._replace(rule="other"),))
         page.traces.traces.append(one)
     assert rows((await page.get("/messages", params=fields))[1]) == [f"{number:012x}" for number in found]
 

@@ -1,6 +1,5 @@
 """Which messages form the story of one mail, and its time line."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from relay.core.claim import Original
@@ -119,6 +118,6 @@ def test_time_line_has_an_event_for_the_arrival_and_one_for_each_decision() -> N
 
 def test_recipients_with_different_replies_have_events_of_their_own() -> None:
     whole = trace("a")
-    other = dataclasses.replace(whole.recipients[0], recipient="b@example.org", reply="550 5.1.1 unknown")
-    events = timeline([dataclasses.replace(whole, recipients=(*whole.recipients, other))])
+    other = whole.recipients[0]._replace(recipient="b@example.org", reply="550 5.1.1 unknown")
+    events = timeline([whole._replace(recipients=(*whole.recipients, other))])
     assert [event.recipients[0].reply for event in events[1:]] == ["250 2.0.0 Ok", "550 5.1.1 unknown"]
