@@ -84,7 +84,8 @@ async def _lines(found: Stories, asked: Asked, source: Records) -> list[str]:
     shown = found.stories[-_MOST_STORIES:]
     lines = []
     if found.more or len(shown) < len(found.stories):
-        lines.append(f"The latest {len(shown)}; relay log --to ADDRESS lists all.")
+        which = len(shown) if len(shown) > 1 else "copies"
+        lines.append(f"The latest {which}; relay log --to ADDRESS lists all.")
     for story in shown:
         copies = {trace.id: await source.describe_copy(trace.id, trace.kept) for trace in story if trace.repeats}
         lines += [*([""] if lines else []), *story_lines(story, asked, copies)]

@@ -129,6 +129,8 @@ class TraceQuery:
     names: frozenset[str] = frozenset()
     """One of these must be a name of the message: its id, Message-ID without angle brackets, a queue id in a reply, a
     recipient or the sender as traces hold them, or the id or Message-ID of a message that it repeats."""
+    ids: frozenset[str] = frozenset()
+    """One of these is the id of the message itself; empty selects all."""
     outcomes: frozenset[TraceOutcome] = frozenset()
     """At least one recipient has one of these; empty selects all."""
     rule: str = ""

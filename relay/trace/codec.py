@@ -101,6 +101,11 @@ def text_in_line(text: str) -> bytes:
     return _quote(text)[1:-1].encode("ascii")
 
 
+def id_in_line(name: str) -> bytes:
+    """Returns what a line contains if this is the id of its message, and not of one that the message repeats."""
+    return f",{_quote(name)},".encode("ascii")
+
+
 def outcome_in_line(outcome: TraceOutcome) -> bytes:
     """Returns what a line contains in which a recipient has this outcome."""
     return f"[{_quote(outcome)},".encode("ascii")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from relay.records.selection import bare
-from relay.trace.codec import outcome_in_line, rule_in_line, text_in_line
+from relay.trace.codec import id_in_line, outcome_in_line, rule_in_line, text_in_line
 
 if TYPE_CHECKING:
     from relay.core.trace import Trace, TraceQuery
@@ -19,6 +19,7 @@ def needles_of(query: TraceQuery) -> list[list[bytes]]:
     """Returns the texts of which the line of a trace that matches contains one of each list."""
     alternatives = [
         [text_in_line(name) for name in query.names if name],
+        [id_in_line(name) for name in query.ids],
         [outcome_in_line(outcome) for outcome in query.outcomes],
         [rule_in_line(query.rule)] if query.rule else [],
     ]
@@ -30,6 +31,7 @@ def matches(query: TraceQuery, trace: Trace) -> bool:
     return (
         query.since <= trace.at < query.until
         and (not query.names or not query.names.isdisjoint(names_of(trace)))
+        and (not query.ids or trace.id in query.ids)
         and (not query.outcomes or any(to.outcome in query.outcomes for to in trace.recipients))
         and (not query.rule or any(to.rule == query.rule for to in trace.recipients))
     )

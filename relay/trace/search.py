@@ -34,6 +34,7 @@ def encode_query(query: TraceQuery) -> dict[str, object]:
     """Returns the query as an object of JSON."""
     return {
         "names": sorted(query.names),
+        "ids": sorted(query.ids),
         "outcomes": sorted(query.outcomes),
         "rule": query.rule,
         "since": query.since,
@@ -45,11 +46,13 @@ def decode_query(fields: object) -> TraceQuery:
     """Returns the query that an object of JSON describes. Raises `ValueError`."""
     if not isinstance(fields, dict):
         raise ValueError("not a query")  # noqa: TRY004 - what callers catch
-    names, outcomes, until = fields.get("names", []), fields.get("outcomes", []), fields.get("until")
-    if not isinstance(names, list) or not isinstance(outcomes, list) or len(names) > _MOST_NAMES:
+    names, ids, outcomes = (fields.get(name, []) for name in ("names", "ids", "outcomes"))
+    if not all(isinstance(each, list) and len(each) <= _MOST_NAMES for each in (names, ids, outcomes)):
         raise ValueError("not a query")
+    until = fields.get("until")
     return TraceQuery(
         names=frozenset(map(str, names)),
+        ids=frozenset(map(str, ids)),
         outcomes=frozenset(TraceOutcome(outcome) for outcome in outcomes),
         rule=str(fields.get("rule", "")),
         since=_seconds(fields.get("since", 0.0)),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from relay.core.trace import TraceQuery
+from relay.core.trace import TracePage, TraceQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from relay.core.trace import Trace, TracePage
+    from relay.core.trace import Trace
 
 MOST_TRACES = 200
 """Traces that are read for one search. Twice as many if copies of them are found."""
@@ -36,17 +36,27 @@ class Stories:
 
 
 async def find_stories(finder: Finder, query: TraceQuery, most: int = MOST_TRACES) -> Stories:
-    """Returns the stories in which at least one message matches. `most` traces that match are read."""
+    """Returns the stories in which at least one message matches. `most` traces that match are read.
+
+    The first copy of each is among them, although a mail may have more copies than are read.
+    """
     page = await finder.find(query, most)
     related = frozenset(name for trace in page.traces for name in (trace.id, *originals_of(trace)))
     copies = await finder.find(TraceQuery(names=related), most) if related else page
+    unread = _originals((*copies.traces, *page.traces))
+    firsts = await finder.find(TraceQuery(ids=unread), most) if unread else TracePage(())
     # Oldest first, so that those of one moment stay in their order.
-    traces = {trace.id: trace for trace in (*reversed(copies.traces), *reversed(page.traces))}
+    traces = {trace.id: trace for found in (firsts, copies, page) for trace in reversed(found.traces)}
     return Stories(
         stories=_grouped(traces.values()),
         more=bool(page.next or copies.next),
         damaged=page.damaged + copies.damaged,
     )
+
+
+def _originals(traces: Sequence[Trace]) -> frozenset[str]:
+    """Returns the ids of the messages that are repeated, and are not among these."""
+    return frozenset(name for trace in traces for name in originals_of(trace)) - {trace.id for trace in traces}
 
 
 def originals_of(trace: Trace) -> list[str]:

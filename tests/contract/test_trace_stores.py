@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 from parts import trace_backends
-from parts.traces import AT, recipient, repeat, some_traces, trace
+from parts.traces import AT, ORIGINAL, recipient, repeat, some_traces, trace
 
 from relay.core.trace import Trace, TraceCounts, TraceOutcome, TraceQuery
 from relay.trace.names import matches
@@ -90,6 +91,30 @@ async def test_a_message_is_found_by_each_of_its_names(store: TraceStore, name: 
     await store.append([repeat(1), other])
     assert await find(store, TraceQuery(names=frozenset({name}))) == [repeat(1)]
     assert await find(store, TraceQuery(names=frozenset({name, "h:07"}))) == [other, repeat(1)]
+
+
+async def test_id_finds_the_message_itself_and_not_its_copies(store: TraceStore) -> None:
+    first = trace(1, id=ORIGINAL.id)
+    await store.append([first, repeat(2)])
+    assert await find(store, TraceQuery(names=frozenset({first.id}))) == [repeat(2), first]
+    assert await find(store, TraceQuery(ids=frozenset({first.id, trace(9).id}))) == [first]
+
+
+async def test_search_that_reads_all_lines_lets_mail_go_on(store: TraceStore) -> None:
+    for start in range(0, 400, 100):
+        await store.append([trace(number) for number in range(start, start + 100)])
+    steps = 0
+
+    async def handle_mail() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    mail = asyncio.create_task(handle_mail())
+    assert await find(store, TraceQuery(names=frozenset({"example.test"}))) == []
+    mail.cancel()
+    assert steps >= 400 / 20
 
 
 @pytest.mark.parametrize("limit", [3, 1000])

@@ -38,7 +38,14 @@ def test_nothing_is_searched_for_an_empty_or_endless_text(written: str) -> None:
 
 QUERIES = [
     TraceQuery(),
-    TraceQuery(names=frozenset({"a", "ü"}), outcomes=frozenset({TraceOutcome.REFUSED}), rule="r", since=1.5, until=2.0),
+    TraceQuery(
+        names=frozenset({"a", "ü"}),
+        ids=frozenset({"b"}),
+        outcomes=frozenset({TraceOutcome.REFUSED}),
+        rule="r",
+        since=1.5,
+        until=2.0,
+    ),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pytest
+
 from relay.core.claim import Original
 from relay.core.trace import RecipientTrace, Step, Trace, TraceOutcome, TracePage, TraceQuery
 from relay.trace.story import find_stories
@@ -53,7 +55,8 @@ class Traces:
         found = [
             each
             for each in self._traces
-            if query.names & {each.id, *(to.original.id for to in each.recipients if to.original)}
+            if each.id in query.ids
+            or query.names & {each.id, *(to.original.id for to in each.recipients if to.original)}
         ]
         return TracePage(tuple(found[:limit]), "more" if len(found) > limit else "")
 
@@ -102,6 +105,16 @@ async def test_search_says_that_there_is_more() -> None:
     found = await find_stories(traces, TraceQuery(names=frozenset({"a"})), most=3)
     assert found.more
     assert ids(found.stories) == [["2", "3", "4"]]
+
+
+@pytest.mark.parametrize("name", ["a", "3", "9"])
+async def test_first_copy_and_the_one_searched_for_are_shown_although_there_are_more_copies_than_are_read(
+    name: str,
+) -> None:
+    traces = Traces(trace("a"), *(trace(str(number), 1 + number, repeats=["a"]) for number in range(10)))
+    found = await find_stories(traces, TraceQuery(names=frozenset({name})), most=3)
+    assert ids(found.stories) == [sorted({name, "7", "8", "9"} - {"a"} | {"a"}, key=lambda each: (each != "a", each))]
+    assert found.more
 
 
 def test_time_line_has_an_event_for_the_arrival_and_one_for_each_decision() -> None:
