@@ -94,11 +94,9 @@ def _check_users(key: str, path: Path, who: str) -> Finding:
 
 
 def check_secret(settings: Settings) -> Iterator[Finding]:
-    """Tests the secret with which addresses in traces are hashed, if they are hashed."""
+    """Tests the secret of the digests and hashed addresses in traces."""
     from relay.settings.sources import default_secret_file
 
-    if settings.record.addresses:
-        return
     named = settings.record.secret_file
     path = named or default_secret_file(settings, os.environ)
     # The relay works without its default secret file, but then traces cannot be searched by address.

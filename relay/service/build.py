@@ -37,10 +37,9 @@ _LONGEST_JUDGEMENT = 30.0
 
 def build_pseudonyms(settings: Settings) -> Pseudonyms:
     """Returns the pseudonyms of addresses in records. Raises `SettingsError` if the key file cannot be used."""
-    if settings.record.addresses:
-        return Pseudonyms(b"", plain=True)
+    # With unhashed addresses too: digests need the key, and traces from before may have hashed ones.
     secret = ensure_secret(settings.record.secret_file, default_secret_file(settings, os.environ))
-    return Pseudonyms(secret, plain=False)
+    return Pseudonyms(secret, plain=settings.record.addresses)
 
 
 def memory_size(settings: Settings) -> int:
