@@ -15,6 +15,7 @@ from relay.cli.exit_status import run
 from relay.cli.options import Target, target_options
 from relay.cli.records import counted, duration, parse_duration, parse_search, timestamp
 from relay.cli.trace_json import json_line
+from relay.core.errors import AdminError, StoreError
 from relay.core.trace import TraceOutcome, TraceQuery
 from relay.runtime.terminal import printable
 
@@ -88,17 +89,30 @@ async def _list(target: Target, query: TraceQuery, to: str | None, *, json_lines
         period = f"in the last {duration(time.time() - query.since)}"
         click.echo(f"{counted(len(found), 'message')} {period}{nothing}", err=True)
         if follow:
-            async for trace in _new(source, query, {trace.id: trace.at for trace in found}):
+            async for trace in new_traces(source, query, {trace.id: trace.at for trace in found}):
                 click.echo(write(trace))
     return True
 
 
-async def _new(source: Records, query: TraceQuery, seen: dict[str, float]) -> AsyncIterator[Trace]:
-    """Yields traces that were not seen before, for ever."""
+async def new_traces(
+    source: Records, query: TraceQuery, seen: dict[str, float], every: float = _FOLLOW_EVERY
+) -> AsyncIterator[Trace]:
+    """Yields traces that were not seen before, for ever. Says so, and goes on, when the relay is away and is back."""
+    looked, away = time.time(), False
     while True:
-        await asyncio.sleep(_FOLLOW_EVERY)
-        since = max(query.since, time.time() - _LATE)
-        found = [trace async for trace in all_traces(source, replace(query, since=since))]
+        await asyncio.sleep(every)
+        now = time.time()
+        since = max(query.since, min(looked, now) - _LATE)
+        try:
+            found = [trace async for trace in all_traces(source, replace(query, since=since))]
+        except (AdminError, StoreError) as error:
+            if not away:
+                click.echo(f"note: {printable(str(error))}; waiting until it does", err=True)
+            away = True
+            continue
+        if away:
+            click.echo("note: the traces can be read again", err=True)
+        looked, away = now, False
         for trace in reversed(found):
             if trace.id not in seen:
                 yield trace

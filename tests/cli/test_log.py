@@ -7,7 +7,9 @@ import json
 import pytest
 from parts.store_folder import NOW, OTHER, StoreFolder, record, repeat
 
-from relay.core.trace import RecipientTrace, TraceOutcome
+from relay.cli.log import new_traces
+from relay.core.errors import AdminError, StoreError
+from relay.core.trace import RecipientTrace, TraceOutcome, TracePage, TraceQuery
 
 BOTH = (RecipientTrace("h:a", TraceOutcome.FORWARDED, "250 Ok"), RecipientTrace("h:b", TraceOutcome.REFUSED, "550 no"))
 
@@ -65,3 +67,29 @@ def test_a_store_without_traces_says_so(folder: StoreFolder) -> None:
 def test_wrong_flags_are_errors(folder: StoreFolder, flags: tuple[str, str]) -> None:
     result = folder.call("log", *flags)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+class Restarted:
+    """What a command sees of a relay that restarts: answers, or errors in place of one."""
+
+    def __init__(self, *answers: TracePage | Exception) -> None:
+        self._answers = iter(answers)
+
+    async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
+        del query, limit, start
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_following_goes_on_after_a_restart_of_the_relay(capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = (record(f"00000000000{number}", *BOTH, at=NOW + number) for number in (1, 2))
+    away = AdminError("no relay listens on admin.socket /run/admin.sock")
+    source = Restarted(TracePage((old,)), away, StoreError("broke off"), TracePage((new, old)))
+    found = new_traces(source, TraceQuery(), {}, every=0)  # type: ignore[arg-type]
+    assert [await anext(found), await anext(found)] == [old, new]
+    assert capsys.readouterr().err.splitlines() == [
+        "note: no relay listens on admin.socket /run/admin.sock; waiting until it does",
+        "note: the traces can be read again",
+    ]
