@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from relay.judge.mime.headers import Fields
 
 _LONGEST_NAME = 80
-_LONGEST_VALUE = 200
-"""Characters of a value that a condition names."""
+_LONGEST_VALUE = 199
+"""Characters of a value that a condition names. A trace cuts subjects to 200."""
+_REPLACED = "\ufffd"
+"""In place of an octet that is no UTF-8. A condition cannot name the octet."""
+_ANY_CASE = {"reverse_path": "(?i)"}
+"""Traces hold the sender in lower case, and rules see it as it came."""
 _HASHED = re.compile(r"h:[0-9a-f]{16}")
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
@@ -39,7 +43,7 @@ def exempting_rule(known: dict[str, str]) -> RuleTable | None:
     if not sender or not rest:
         return None
     conditions = sender | rest
-    keys = {name: f"^{_escaped(value)}$" for name, value in conditions.items()}
+    keys = {name: f"{_ANY_CASE.get(name, '')}^{_escaped(value)}$" for name, value in conditions.items()}
     name = f"no repeats: {next(iter(rest.values()))}"
     try:
         return RuleTable.model_validate({"name": name[:_LONGEST_NAME], **keys, "action": "exempt"})
@@ -48,7 +52,8 @@ def exempting_rule(known: dict[str, str]) -> RuleTable | None:
 
 
 def _is_usable(value: str) -> bool:
-    return bool(value) and value.isprintable() and len(value) <= _LONGEST_VALUE and not _HASHED.fullmatch(value)
+    is_exact = value.isprintable() and _REPLACED not in value and len(value) <= _LONGEST_VALUE
+    return bool(value) and is_exact and not _HASHED.fullmatch(value)
 
 
 def _value(fields: Fields, name: str) -> str:
@@ -56,7 +61,7 @@ def _value(fields: Fields, name: str) -> str:
     if len(values) != 1:
         return ""
     decoded = decode_value(values[0], structured=name == "from")
-    return (unfold(values[0]).strip() if decoded is None else decoded).decode("utf-8", "backslashreplace")
+    return (unfold(values[0]).strip() if decoded is None else decoded).decode("utf-8", "replace")
 
 
 def _escaped(value: str) -> str:

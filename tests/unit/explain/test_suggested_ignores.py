@@ -127,6 +127,21 @@ def test_the_rule_has_exact_conditions_and_matches_its_message() -> None:
     assert judge(mail(b"x"), b"").rule(Recipient("ada@example.org")).name != rule.name
 
 
+def test_the_sender_in_a_trace_matches_that_of_the_message_in_any_case() -> None:
+    rule = exempting_rule({"reverse_path": "bounces@shop.example", "subject": "Your digest"})
+    assert rule
+    judge = build_judge(Settings().model_copy(update={"rules": (rule,)}))
+    to = Recipient("ada@example.org")
+    assert judge(mail(b"x"), b"Bounces@Shop.example").rule(to).name == rule.name
+    assert judge(mail(b"x"), b"xbounces@shop.example").rule(to).name != rule.name
+
+
+def test_octets_that_are_no_text_are_in_no_condition() -> None:
+    content = mail(b"x").replace(b"Your digest", b"caf\xe9")
+    assert conditions_of_content(content).get("subject", "\ufffd").count("\ufffd") == 1
+    assert exempting_rule(conditions_of_content(content)) is None
+
+
 @pytest.mark.parametrize(
     ("known", "conditions"),
     [
@@ -137,6 +152,8 @@ def test_the_rule_has_exact_conditions_and_matches_its_message() -> None:
         ({"reverse_path": "a@b.example", "recipient": "h:0123456789abcdef"}, None),
         ({"reverse_path": "a@b.example", "subject": "x\x1b[31m\u202e"}, None),
         ({"reverse_path": "a@b.example", "subject": "s" * 201}, None),
+        ({"reverse_path": "a@b.example", "subject": "s" * 200}, None),
+        ({"reverse_path": "a@b.example", "subject": "caf\ufffd"}, None),
         ({"subject": "Hi"}, None),
         ({}, None),
     ],
