@@ -100,7 +100,9 @@ class Guard:
             raise Refused("The form is too large.", f"Send at most {LARGEST_FORM // 1024**2} MiB.", status=413)
         try:
             form = await request.post()
-        except (ValueError, LookupError):  # for example octets that are not in the charset that it names
+            for value in form.values():
+                _ = isinstance(value, str) and value.encode()
+        except (ValueError, LookupError):  # octets that are not in the charset that it names, or halves of characters
             raise Refused(
                 "The form cannot be read.", "Open its page again, and send it from there.", status=400
             ) from None

@@ -283,6 +283,10 @@ async def test_large_forms_are_refused_unread(users: Path) -> None:
             "multipart/form-data; boundary=b",
             b'--b\r\nContent-Disposition: form-data; name="x"\r\nContent-Type: text/a; charset=no\r\n\r\nx\r\n--b--',
         ),
+        (
+            "multipart/form-data; boundary=b",
+            b"--b\r\nContent-Disposition: form-data; name=x\r\nContent-Type:text/a;charset=utf-7\r\n\r\n+2AA-\r\n--b--",
+        ),
         ("multipart/form-data; boundary=b", b"nonsense"),
         ("application/x-www-form-urlencoded; charset=no", b"x=%ff"),
     ],
