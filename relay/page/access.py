@@ -127,10 +127,10 @@ class Access:
 def host_of(request: web.Request) -> str:
     """Returns the host in the `Host` field, folded and without its port; empty if it is not valid."""
     try:
-        url = URL(f"http://{request.headers.get('Host', '')}")
-    except ValueError:
+        host = URL(f"http://{request.headers.get('Host', '')}").host
+    except ValueError:  # also for a label of an international name that cannot be decoded
         return ""
-    return (url.host or "").rstrip(".").lower()
+    return (host or "").rstrip(".").lower()
 
 
 def _is_address(host: str) -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from relay.page.commands import Commands
     from relay.page.site import Site
 
+RELEASE = "release"
+"""What the field `wanted` says if the button was that for the kept copy."""
 _MOST_LINES = 50
 """Answers of the upstream that are shown."""
 
@@ -50,7 +52,8 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
             raise Refused("This process has no commands.", "Use relay release or relay forget.", status=503)
         trace, settings = shown.trace, site.sources.loaded().settings
         kept = await kept_copy(site, trace.id)
-        done = await _undo(commands, trace, kept)
+        wanted = str((await request.post()).get("wanted", ""))
+        done = await _undo(commands, trace, kept, wanted)
         visitor = request[VISITOR]
         user = visitor.user if settings.log.addresses else without_addresses(visitor.user)
         PAGE_FEEDBACK.log(record=trace.id, result=done.summary, peer=visitor.client, user=user)
@@ -69,8 +72,8 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
     return [web.post("/messages/{id}/no-repeat", site.guard.protect(post))]
 
 
-async def _undo(commands: Commands, trace: Trace, kept: Kept) -> Done:
-    """Releases the kept copy, or else frees the claims."""
+async def _undo(commands: Commands, trace: Trace, kept: Kept, wanted: str) -> Done:
+    """Releases the kept copy, or else frees the claims. A form that was sent twice does nothing the second time."""
     suppressed = [to for to in trace.recipients if to.outcome is TraceOutcome.SUPPRESSED]
     if not suppressed:
         return Done("Nothing was withheld, so that nothing was to be done.")
@@ -79,6 +82,8 @@ async def _undo(commands: Commands, trace: Trace, kept: Kept) -> Done:
             released = await commands.release_copy(trace.id)
             done = released.done[:1].upper() + released.done[1:] + "."
             return Done(done, [*released.answers, *released.notes][:_MOST_LINES], released.errors)
+        if wanted == RELEASE:
+            return Done(f"Nothing was done: the kept copy {'was released before' if kept.released else 'is gone'}.")
         keys = frozenset(to.fingerprint for to in suppressed if to.fingerprint)
         number = await commands.forget(Selection(records=frozenset((trace.id,)), keys=keys))
     except RelayError as error:

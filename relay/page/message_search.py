@@ -83,6 +83,8 @@ def read_search(fields: MultiMapping[str]) -> MessageSearch:
     for name, value in (("From", since), ("To", until)):
         if value and _seconds(value) is None:
             problem = f"{name}: not a time; write it as 2026-09-21 14:13, in UTC."
+    if since and until and not problem and (_seconds(since) or 0.0) >= (_seconds(until) or 0.0):
+        problem = "From is not before To."
     period = fields.get("period", "")
     return MessageSearch(
         text=text[:LONGEST],

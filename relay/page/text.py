@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from unicodedata import category
 
 from markupsafe import Markup
 
@@ -29,14 +30,19 @@ def visible(value: object) -> object:
     r"""Returns a value as the page may show it, before HTML escapes it.
 
     Characters that do not print are written as in Python's `\x1b`: control characters, ANSI sequences, and formats
-    that change the direction of text or hide it. All values in templates pass this function.
+    that change the direction of text or hide it. Blanks stay, such as that of Japanese texts and that before a French
+    colon. All values in templates pass this function.
     """
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(
-        letter if letter.isprintable() or letter in _KEPT else letter.encode("unicode_escape").decode()
+        letter if letter.isprintable() or letter in _KEPT or category(letter) == "Zs" else _escaped(letter)
         for letter in value
     )
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def count(number: float) -> str:

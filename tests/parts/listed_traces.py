@@ -63,6 +63,7 @@ def _matches(trace: Trace, query: TraceQuery) -> bool:
         names.update((each.original.id, bare(each.original.message_id)) if each.original else ())
     return (
         (not query.names or bool(names & query.names))
+        and (not query.ids or trace.id in query.ids)
         and (not query.outcomes or any(each.outcome in query.outcomes for each in trace.recipients))
         and (not query.rule or any(each.rule == query.rule for each in trace.recipients))
         and query.since <= trace.at < query.until

@@ -41,15 +41,38 @@ function follow(root) {
   for (const block of root.children) {
     for (const end of ["mouseleave", "focusout"]) block.addEventListener(end, () => setTimeout(show, 0, block.id));
   }
+  // A stream ends after 25 s and begins again. If none does, what is shown may be wrong, and the page says so.
+  const stale = document.querySelector("[data-stale]");
+  let seen = new Date();
+  let timer = 0;
+  let due = 0;
+  const sayStaleIn = (milliseconds) => {
+    if (timer && due <= Date.now() + milliseconds) return;
+    clearTimeout(timer);
+    due = Date.now() + milliseconds;
+    timer = setTimeout(() => {
+      stale.querySelector("time").dateTime = seen.toISOString();
+      stale.hidden = false;
+      showLocalTimes(stale);
+    }, milliseconds);
+  };
   const connect = () => {
     const source = new EventSource(root.dataset.live);
+    source.addEventListener("open", () => {
+      clearTimeout(timer);
+      [seen, timer, stale.hidden] = [new Date(), 0, true];
+      sayStaleIn(40000);
+    });
     source.addEventListener("block", (event) => {
+      seen = new Date();
       const { id, html } = JSON.parse(event.data);
       latest.set(id, html);
       show(id);
     });
     source.addEventListener("error", () => {
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 30000); // refused: too many pages are open
+      const refused = source.readyState === EventSource.CLOSED;
+      sayStaleIn(refused ? 0 : 5000);
+      if (refused) setTimeout(connect, 30000);
     });
   };
   connect();

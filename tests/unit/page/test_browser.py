@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,7 @@ from parts.listed_traces import trace
 from parts.page_server import NOW, PASSWORD, PageServer, page_server
 
 from relay.core.trace import TraceOutcome
+from relay.page.live import MOST_STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,6 +80,20 @@ async def test_the_overview_renews_itself(chromium: Browser, page: PageServer) -
         page.ready = True
         page.parts.update(before)
         await opened.get_by_role("heading", name="Mail flows").wait_for()
+
+
+async def test_a_page_that_is_not_renewed_says_so(chromium: Browser, page: PageServer) -> None:
+    async with AsyncExitStack() as stack, tab(chromium, page.url, ignored=("status of 503",)) as opened:
+        for _ in range(MOST_STREAMS):
+            await stack.enter_async_context(page.client.get(page.url + "/events"))
+        await opened.goto("/")
+        notice = opened.get_by_role("status").filter(has_text="Not renewed since")
+        await notice.wait_for()
+        assert re.search(
+            r"Not renewed since \d+:\d\d:\d\d.*: the relay does not answer, your session is over",
+            await notice.inner_text(),
+        )
+        assert await barriers(opened) == []
 
 
 async def test_times_are_shown_in_the_zone_of_the_reader(chromium: Browser, page: PageServer) -> None:

@@ -162,6 +162,12 @@ async def test_without_a_copy_the_claim_is_forgotten(page: PageServer) -> None:
     assert "1 claim was freed: the next copy goes through." in words(text)
 
 
+async def test_a_copy_on_another_host_is_named(page: PageServer) -> None:
+    page.traces.traces[1] = page.traces.traces[1]._replace(kept="1.2_new", host="other.example.com")
+    text = words((await page.get(f"/messages/{COPY}"))[1])
+    assert "Its copy is kept on other.example.com: use the page or relay release there to send it." in text
+
+
 async def test_a_copy_that_was_released_before_frees_the_claim(page: PageServer, copies: KeptCopies) -> None:
     copy = keep(copies, COPY)
     found = copies.find(COPY)
@@ -172,6 +178,21 @@ async def test_a_copy_that_was_released_before_frees_the_claim(page: PageServer,
     _, text = await say_no_repeat(page)
     assert (page.commands.released, len(page.commands.selections)) == ([], 1)  # type: ignore[union-attr]
     assert "no claim is left, so that the next copy goes through" in words(text)
+
+
+async def test_a_form_that_is_sent_again_frees_no_claim_in_place_of_its_copy(
+    page: PageServer, copies: KeptCopies
+) -> None:
+    copy = keep(copies, COPY)
+    assert 'name="wanted" value="release"' in (await page.get(f"/messages/{COPY}"))[1]
+    found = copies.find(COPY)
+    assert found
+    copies.mark_released(found, COPY, copy, copy.paths)
+    form = {"token": await token(page), "wanted": "release"}
+    status, text = await page.post(f"/messages/{COPY}/no-repeat", form)
+    assert (status, page.commands) == (200, Commands())
+    assert "Nothing was done: the kept copy was released before." in words(text)
+    assert 'name="wanted"' not in (await page.get(f"/messages/{COPY}"))[1]
 
 
 async def test_an_observed_repeat_needs_nothing(page: PageServer) -> None:

@@ -161,6 +161,7 @@ async def test_a_question_takes_no_longer_than_allowed() -> None:
     ("fields", "problem"),
     [
         ({"since": "yesterday"}, "From: not a time"),
+        ({"since": "2026-09-21 14:13", "until": "2026-09-21 14:12"}, "From is not before To."),
         ({"until": "2026-13-01"}, "To: not a time"),
         ({"q": "x" * 1001}, "longer than 1,000 characters"),
     ],

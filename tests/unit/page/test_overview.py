@@ -102,6 +102,10 @@ def test_foreign_text_is_visible_and_escaped() -> None:
     template = build_environment().from_string("{{ text }}")
     assert template.render(text=HOSTILE) == SHOWN
     assert visible("Zürich 東京 שלום\n\t") == "Zürich 東京 שלום\n\t"
+    assert (
+        visible("東京\u3000駅 Prix\u00a0: 3\u2009\u20ac\u2028\u00ad")
+        == "東京\u3000駅 Prix\u00a0: 3\u2009\u20ac\\u2028\\xad"
+    )
 
 
 @pytest.mark.parametrize(("most", "top"), [(0, 1), (1, 1), (7, 8), (9, 10), (11, 20), (59, 60), (601, 800)])
