@@ -31,6 +31,9 @@ need openssl command -v openssl
 need haproxy command -v haproxy
 need prometheus command -v promtool
 need chromium command -v chromium
+need nginx command -v nginx
+need apache2-bin command -v apache2
+need caddy command -v caddy
 # Readers of mail, whose views of a message are compared. npm packages of fixed versions and digests come after these.
 need nodejs command -v node
 need npm command -v npm

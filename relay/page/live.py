@@ -23,6 +23,15 @@ LONGEST_STREAM = 25.0
 """Seconds; then the browser asks again. Less than `http_connections.REQUEST_EVERY`, which ends slow readers too."""
 _ASK_AGAIN = 1000
 """Milliseconds."""
+_COMMENT = b":\n\n"
+"""Sent with every look. Apache finds out by a write only that the browser has left, and ends its connection then."""
+_HEADER = {
+    "Content-Type": "text/event-stream",
+    # Otherwise a web server in front holds events back: nginx until a buffer is full, and Caddy 2.6 with `encode` until
+    # a compressed block is. Caddy does not compress what names an encoding, even the one that changes nothing.
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",
+}
 
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
@@ -52,7 +61,7 @@ class Live:
             return web.Response(status=503, text="too many pages are open; this one does not renew itself\n")
         self._streams += 1
         try:
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+            response = web.StreamResponse(headers=_HEADER)
             await response.prepare(request)
             await response.write(b"retry: %d\n\n" % _ASK_AGAIN)
             with contextlib.suppress(TimeoutError, ConnectionError):
@@ -70,6 +79,7 @@ class Live:
                     sent[block] = html
                     data = json.dumps({"id": block, "html": html})
                     await response.write(f"event: block\ndata: {data}\n\n".encode())
+            await response.write(_COMMENT)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._closing.wait()

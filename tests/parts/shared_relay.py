@@ -28,6 +28,15 @@ class SharedRelay(RelayProcess):
         self._server_process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self.launch()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+        self._home.cleanup()
+
+    def launch(self) -> None:
+        """Starts the process, also after its end, on the same ports and with the same state. Waits until it serves."""
         with self.stderr_file.open("ab") as stderr:
             self._server_process = subprocess.Popen(
                 [sys.executable, "-m", "relay", "serve", *self.arguments],
@@ -36,13 +45,12 @@ class SharedRelay(RelayProcess):
                 env=self.environment,
             )
         block_until(self._listens, "a relay that listens", seconds=READY_WITHIN)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def end(self) -> None:
+        """Kills the process."""
         if self._server_process is not None:
             self._server_process.kill()
             self._server_process.wait()
-        self._home.cleanup()
 
     def _listens(self) -> bool:
         if self._server_process is not None and self._server_process.poll() is not None:

@@ -46,6 +46,14 @@ async def test_a_stream_sends_all_blocks_and_then_those_that_change() -> None:
         assert (changed["id"], "Mail cannot flow" in changed["html"]) == ("state", True)
 
 
+async def test_a_stream_is_never_silent_so_that_proxies_notice_a_reader_who_has_left() -> None:
+    async with page_server(live_every=0.02) as page, page.client.get(page.url + "/events") as stream:
+        for _ in BLOCKS:
+            await next_block(stream)
+        async with asyncio.timeout(10):
+            assert [await stream.content.readline() for _ in range(5)] == [b"\n", b":\n", b"\n", b":\n", b"\n"]
+
+
 async def test_streams_share_a_look_at_the_state() -> None:
     async with page_server(live_every=3600) as page, AsyncExitStack() as stack:
         for _ in range(5):
