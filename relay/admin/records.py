@@ -45,6 +45,16 @@ class Names:
     """Whether there is a hash among them. Without the secret only traces with unhashed addresses are found."""
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a relay keeps traces of."""
+
+    seconds: float
+    """`record.keep_for`."""
+    repeats_only: bool
+    """Whether other messages leave no trace: `record.trace = "repeats"`."""
+
+
 class Records(Protocol):
     """What the commands use of a store. Methods raise `AdminError` or `StoreError`."""
 
@@ -57,8 +67,8 @@ class Records(Protocol):
     async def preview(self, selection: Selection) -> int:
         """Returns the number of selected acceptances."""
 
-    async def keep_for(self) -> float:
-        """Returns for how many seconds the relay keeps records."""
+    async def retention(self) -> Retention:
+        """Returns for how long the relay keeps traces, and of which messages."""
 
     async def names(self, written: str) -> Names:
         """Returns the names that a text may mean here. Raises `SettingsError` if the secret is unusable."""
@@ -74,9 +84,10 @@ class RecordFiles:
         self._settings = settings
         self._thread = thread
 
-    async def keep_for(self) -> float:
-        """Returns `record.keep_for`."""
-        return self._settings.record.keep_for
+    async def retention(self) -> Retention:
+        """Returns what the settings say."""
+        record = self._settings.record
+        return Retention(record.keep_for, record.trace == "repeats")
 
     async def names(self, written: str) -> Names:
         """Returns the names that a text may mean."""
@@ -209,9 +220,13 @@ class AskedRecords:
 
         return await self._relay.read("POST", path, STORE_LIMIT, decode, data=selection.encode())
 
-    async def keep_for(self) -> float:
-        """Returns the relay's `record.keep_for`."""
-        return await self._relay.read("GET", "/traces/keep_for", FILES_LIMIT, lambda found: float(found["seconds"]))
+    async def retention(self) -> Retention:
+        """Returns what the relay's settings say."""
+
+        def read(found: Mapping[str, Any]) -> Retention:
+            return Retention(float(found["seconds"]), bool(found.get("repeats_only")))
+
+        return await self._relay.read("GET", "/traces/keep_for", FILES_LIMIT, read)
 
     async def names(self, written: str) -> Names:
         """Returns the names that a text may mean to the relay."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -34,7 +35,7 @@ class RecordsApi:
         self._thread = files_thread()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         add_path("POST", "/traces", self._post_traces, STORE_LIMIT)
-        add_path("GET", "/traces/keep_for", self._get_keep_for, FILES_LIMIT)
+        add_path("GET", "/traces/keep_for", self._get_retention, FILES_LIMIT)
         add_path("POST", "/names", self._post_names, FILES_LIMIT)
         add_path("GET", "/copies/{record}", self._get_copy, FILES_LIMIT)
         add_path("POST", "/forget", self._post_forget, STORE_LIMIT)
@@ -63,9 +64,10 @@ class RecordsApi:
         lines = [encode(trace) for trace in page.traces]
         return web.json_response({"lines": lines, "next": page.next, "damaged": page.damaged})
 
-    async def _get_keep_for(self, request: web.Request) -> web.Response:
+    async def _get_retention(self, request: web.Request) -> web.Response:
+        """Returns for how long traces are kept, and of which messages."""
         del request
-        return web.json_response({"seconds": await self._files.keep_for()})
+        return web.json_response(asdict(await self._files.retention()))
 
     async def _post_names(self, request: web.Request) -> web.Response:
         """Returns the names that a text may mean."""

@@ -84,8 +84,9 @@ async def _list(target: Target, query: TraceQuery, to: str | None, *, json_lines
         found = [trace async for trace in all_traces(source, query)]
         for trace in reversed(found):
             click.echo(write(trace))
-        keep_for = await source.keep_for()
-        nothing = "" if keep_for else "; record.keep_for is 0, so no traces are kept"
+        retention = await source.retention()
+        nothing = "; only repeats leave a trace (record.trace)" if retention.repeats_only else ""
+        nothing = nothing if retention.seconds else "; record.keep_for is 0, so no traces are kept"
         period = f"in the last {duration(time.time() - query.since)}"
         click.echo(f"{counted(len(found), 'message')} {period}{nothing}", err=True)
         if follow:

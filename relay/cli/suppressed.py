@@ -53,7 +53,7 @@ async def _list(target: Target, since: float, json_lines: bool) -> bool:
     async with open_records(target) as source:
         query = TraceQuery(outcomes=REPEATS, since=time.time() - since)
         found = [trace async for trace in all_traces(source, query)]
-        keep_for = await source.keep_for()
+        retention = await source.retention()
     found.reverse()
     for line in map(json_line, found) if json_lines else _table(found):
         click.echo(line)
@@ -63,7 +63,7 @@ async def _list(target: Target, since: float, json_lines: bool) -> bool:
         summary = f"{counted(len(found), 'message')} to {counted(recipients, 'recipient')} {period}"
     else:
         summary = f"nothing was suppressed {period}" + (
-            "" if keep_for else "; record.keep_for is 0, so no traces are kept"
+            "" if retention.seconds else "; record.keep_for is 0, so no traces are kept"
         )
     click.echo(summary, err=True)
     return True

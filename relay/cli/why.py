@@ -17,7 +17,7 @@ from relay.core.trace import TraceQuery
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
-    from relay.admin.records import Records
+    from relay.admin.records import Records, Retention
     from relay.trace.story import Stories
 
 _MOST_STORIES = 20
@@ -55,7 +55,7 @@ async def _explain(target: Target, what: str, json_lines: bool) -> bool:
         asked = await source.names(what)
         found = await find_stories(source, TraceQuery(names=asked.names), MOST_TRACES)
         if not found.stories:
-            _report_none(what, await source.keep_for(), hashed=asked.hashed)
+            _report_none(what, await source.retention(), hashed=asked.hashed)
             return False
         if json_lines:
             lines = [json_line(trace) for story in found.stories for trace in story]
@@ -68,10 +68,13 @@ async def _explain(target: Target, what: str, json_lines: bool) -> bool:
     return True
 
 
-def _report_none(what: str, keep_for: float, *, hashed: bool) -> None:
+def _report_none(what: str, retention: Retention, *, hashed: bool) -> None:
     from relay.settings.units import format_duration
 
-    kept = f"traces are kept for {format_duration(keep_for)}" if keep_for else "record.keep_for is 0: none are kept"
+    kept = "record.keep_for is 0: none are kept"
+    if seconds := retention.seconds:
+        kept = f"traces are kept for {format_duration(seconds)}"
+        kept += ', and only of repeats (record.trace = "repeats")' if retention.repeats_only else ""
     click.echo(f"error: no message {printable(what.strip())} is known; {kept}", err=True)
     if not hashed:
         click.echo(

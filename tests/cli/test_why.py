@@ -166,6 +166,8 @@ def test_a_missing_record_is_reported_with_how_long_records_stay(folder: StoreFo
     assert result.stderr.startswith(f"error: no message {what} is known; traces are kept for 7d")
     result = folder.call("why", "--set", "record.keep_for=0", what)
     assert "record.keep_for is 0: none are kept" in result.stderr
+    result = folder.call("why", "--set", "record.trace=repeats", what)
+    assert 'traces are kept for 30d, and only of repeats (record.trace = "repeats")' in result.stderr
 
 
 def test_a_missing_secret_is_reported_and_not_created(folder: StoreFolder) -> None:

@@ -51,6 +51,15 @@ async def test_figures_and_plots_count_recipients_of_the_last_hour_and_day(page:
     assert re.search(r"<title>14:12 to 14:13 UTC: 1 forwarded, 1 suppressed</title>", source)
 
 
+async def test_no_share_is_shown_if_only_repeats_leave_traces() -> None:
+    async with page_server(flags={"record.trace": "repeats"}) as page:
+        page.traces.traces.append(trace(1, NOW - 60, TraceOutcome.SUPPRESSED))
+        text = " ".join(re.sub(r"<[^>]+>", "", (await page.get("/"))[1]).split())
+    assert "Suppressed, last hour 1 recipient; no share, because only repeats leave a trace" in text
+    assert "other mail is not counted here" in text
+    assert "100 %" not in text
+
+
 async def test_states_say_what_to_do(page: PageServer) -> None:
     assert "Mail flows" in words((await page.get("/"))[1])
     page.ready = False
