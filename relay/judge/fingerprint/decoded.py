@@ -6,7 +6,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.judge.fingerprint.header import Field, counted_fields
 from relay.judge.html.style_sheet import may_hold_link, shows_white_space, split_style
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.judge.mime.message import Message, Part
 
 STYLE_SHEET = "style sheet"
-CACHED_BODIES = 16
+_CACHED_BODIES = 16
 _SMALL_MESSAGE = 1 << 16
 """Bytes. A decoded body takes a few times the memory of its message."""
 _SMALL_LEAF_COUNT = 50
@@ -45,8 +45,8 @@ class LeafContent(NamedTuple):
 class DecodedBody:
     """What is below the header section, decoded. Of a broken message it has the texts only.
 
-    Small bodies are cached by their leaves, so equal leaves give the same object and results that depend on it can be
-    cached too. A twin, and the next fifty recipients of a bulk mail, differ in Date, Message-ID and boundary only.
+    Small bodies are cached by their leaves, so equal leaves give the same object, with what was computed from it. A
+    twin, and the next fifty recipients of a bulk mail, differ in Date, Message-ID and boundary only.
     """
 
     leaves: tuple[Leaf, ...]
@@ -56,8 +56,8 @@ class DecodedBody:
     """The texts in which rules look for links, decoded as far as possible."""
     ordinals: Mapping[bytes, int] = field(default_factory=dict)
     """The Content-IDs that may only identify a leaf, with the leaf's ordinal."""
-    is_small: bool = False
-    """Whether the body is cached."""
+    results: dict[object, Any] = field(default_factory=dict)
+    """What was computed from the body alone, by what it was computed with, such as the `Ignores`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ def decode_message(message: Message, reverse_path: bytes, received_at: float | N
         return DecodedMessage(message, header, DecodedBody((), (), _guessed_texts(message.raw)))
     leaves = tuple(_leaves(message.root))
     is_small = message.size <= _SMALL_MESSAGE and len(leaves) <= _SMALL_LEAF_COUNT
-    return DecodedMessage(message, header, (_decode_small_body if is_small else _decode_body)(leaves, is_small))
+    return DecodedMessage(message, header, (_decode_small_body if is_small else _decode_body)(leaves))
 
 
-def _decode_body(leaves: tuple[Leaf, ...], is_small: bool) -> DecodedBody:
+def _decode_body(leaves: tuple[Leaf, ...]) -> DecodedBody:
     contents = tuple(map(_decode_leaf, leaves))
     texts = [
         content.octets[:TEXT_LIMIT] if content.text is None else content.text
@@ -87,12 +87,12 @@ def _decode_body(leaves: tuple[Leaf, ...], is_small: bool) -> DecodedBody:
         if leaf.media.kind.startswith("text/")
     ]
     texts += [content.style for content in contents if may_hold_link(content.style)]
-    return DecodedBody(leaves, contents, tuple(texts), ordinals_of(leaves), is_small)
+    return DecodedBody(leaves, contents, tuple(texts), ordinals_of(leaves))
 
 
 # Without this cache a twin or the next mail of a bulk takes 76 % longer for 50 recipients, 108 % for one (medians of
 # `make bench` runs in pairs). Bodies never seen cost 3 % less without it.
-_decode_small_body = lru_cache(CACHED_BODIES)(_decode_body)
+_decode_small_body = lru_cache(_CACHED_BODIES)(_decode_body)
 
 
 def length_and_digest(pieces: Iterable[bytes]) -> bytes:

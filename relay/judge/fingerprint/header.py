@@ -71,19 +71,17 @@ def counted_fields(fields: Fields, reverse_path: bytes, received_at: float | Non
     The order of fields with different names does not count. `received_at` is the time of receipt in seconds since the
     Unix epoch; if it is unknown, any valid Date is near. Without a From field the whole reverse-path counts.
     """
-    counted = []
-    uncounted = []
+    counted: list[tuple[str, bytes]] = []
+    uncounted: list[tuple[str, bytes]] = []
     for field in fields:
-        if field[0] in _UNCOUNTED or field[0].startswith("content-"):
-            uncounted.append(field)
-        else:
-            counted.append(field)
+        is_uncounted = field[0] in _UNCOUNTED or field[0].startswith("content-")
+        (uncounted if is_uncounted else counted).append(field)
     counted.sort(key=_rank)
     # White space that folding hides can make a header section longer than the next mail server takes.
     is_large = sum([len(value) for _, value in counted]) > _LARGEST
     found = [_decoded(name, raw, is_large or len(raw) > _LONGEST_VALUE) for name, raw in counted]
     found += [Field(f"{usual_spelling(name)} (raw)", raw) for name, raw in _acted_on(uncounted, received_at)]
-    names = {name for name, _ in fields}
+    names = dict(fields)
     if fields and "date" not in names:
         found.append(Field("Date (missing)", b""))
     found.append(Field(DOMAIN, _domain(reverse_path)) if "from" in names else Field(REVERSE_PATH, reverse_path))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.fingerprint.decoded import CACHED_BODIES, LeafContent, length_and_digest
+from relay.judge.fingerprint.decoded import LeafContent, length_and_digest
 from relay.judge.fingerprint.header import Field
 from relay.judge.html.strip import StrippedText, refers_to_ids, strip_ignored_html, strip_ignored_text, strip_spans
 from relay.judge.mime.content_ids import NO_ORDINALS, content_id, uses_ids
-from relay.judge.mime.headers import decode_value, field_values, unfold
+from relay.judge.mime.headers import decode_value, unfold
 from relay.judge.mime.message import Leaf
 from relay.judge.mime.parameters import decode_parameters
 from relay.judge.rules.ignores import Ignored
@@ -36,6 +36,8 @@ __all__ = ["Field", "NormalForm", "normalise"]
 _DECODING_FIELDS = frozenset(("content-type", "content-transfer-encoding", "content-disposition", "content-id"))
 # The text that they help to decode counts instead.
 _DECODING_PARAMETERS = frozenset(("charset", "boundary"))
+_SHORT = 200
+"""Bytes of the longest preamble that is cached."""
 # In these types, decoded or not, a reference to a Content-ID has more spellings than `refers_to_ids` knows.
 _MARKUP_TYPES = ("text/", "application/xhtml", "application/xml")
 
@@ -67,9 +69,12 @@ def normalise(decoded: DecodedMessage, ignores: Ignores) -> NormalForm:
     header, ignored = _strip_header(decoded.header, ignores) if ignores.headers else (decoded.header, ())
     if message.root is None:
         return NormalForm((*header, *_raw_fields(message)), message.broken, ignored)
-    strip = _strip_small_body if body.is_small else _strip_body
-    stripped = strip(body, ignores, bool(body.ordinals) and uses_ids(message.root))
-    fields = [*header, *_mime_version(message.fields)]
+    ids_count = bool(body.ordinals) and uses_ids(message.root)
+    # Without this a twin or the next mail of a bulk takes 43 % longer for 50 recipients, 61 % for one (ADR 14).
+    stripped = body.results.get((ignores, ids_count))
+    if stripped is None:
+        stripped = body.results[ignores, ids_count] = _strip_body(body, ignores, ids_count)
+    fields = [*header, *_mime_version(message)]
     parameters = _PartParameters(ignores)
     _add_part(fields, message.root, iter(stripped.contents), stripped.ordinals, parameters)
     return NormalForm(tuple(fields), ignored=(*ignored, *stripped.ignored, *parameters.ignored))
@@ -87,10 +92,10 @@ def _strip_header(header: tuple[Field, ...], ignores: Ignores) -> tuple[tuple[Fi
     return tuple(left), tuple(ignored)
 
 
-def _mime_version(fields: Fields) -> Iterator[Field]:
+def _mime_version(message: Message) -> Iterator[Field]:
     """Yields a MIME-Version that counts. Without version 1.0 some readers show the source (RFC 2045 section 4)."""
-    if any(name in _DECODING_FIELDS for name, _ in fields):
-        version = b" ".join(field_values(fields, "mime-version")).strip()
+    if not _DECODING_FIELDS.isdisjoint(message.by_name):
+        version = b" ".join(message.values("mime-version")).strip()
         if not version.startswith(b"1.0"):
             yield Field("MIME-Version", version)
 
@@ -128,11 +133,6 @@ def _strip_body(body: DecodedBody, ignores: Ignores, ids_count: bool) -> _Stripp
     # An id without a known reference counts: it may be referred to in a place that was not searched.
     generated = {name: ordinal for name, ordinal in ordinals.items() if ordinal in referred}
     return _StrippedBody(contents, tuple(ignored), generated)
-
-
-# Without this cache a twin or the next mail of a bulk takes 43 % longer for 50 recipients, 61 % for one (medians of
-# `make bench` runs in pairs). Bodies never seen cost 2 % less without it.
-_strip_small_body = lru_cache(CACHED_BODIES)(_strip_body)
 
 
 def _strip_leaf(
@@ -226,12 +226,20 @@ def _add_part_header(fields: list[Field], part_fields: Fields, ordinals: Mapping
             fields.append(Field(f"field {name} (raw)", value) if text is None else Field(f"field {name}", text))
 
 
+# A program writes the same preamble into all of its mails.
+@lru_cache(maxsize=16)
+def _read_short(octets: bytes) -> bytes | None:
+    return read_plain(octets, "us-ascii")
+
+
 def _add_text_outside_parts(fields: list[Field], label: str, octets: bytes) -> None:
     """Adds a preamble or epilogue. Readers ignore them (RFC 2046 section 5.1.1), but every byte must count.
 
     PHPMailer writes a preamble, which is always the same.
     """
-    text = read_plain(octets, "us-ascii")
+    if not octets:
+        return
+    text = _read_short(octets) if len(octets) <= _SHORT else read_plain(octets, "us-ascii")
     if text is None:
         fields.append(Field(f"{label} (raw)", length_and_digest([octets])))
     elif text:

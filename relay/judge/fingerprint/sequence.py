@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.core.sequence import SequenceName
@@ -25,12 +26,14 @@ def sender_of(header: Iterable[Field], reverse_path: bytes) -> bytes:
 
     Display names do not count: trackers write there who acted, and their mails are still one sequence.
     """
-    addresses = []
-    for label, value in header:
-        if label in _FROM:
-            match = _ADDRESS.search(value)
-            addresses.append(match[1] if match else value.strip())
+    addresses = [_address_in(value) for label, value in header if label in _FROM]
     return b"\n".join(addresses or [reverse_path]).lower()
+
+
+@lru_cache(maxsize=16)
+def _address_in(value: bytes) -> bytes:
+    match = _ADDRESS.search(value)
+    return match[1] if match else value.strip()
 
 
 def sequence_name(sender: bytes, recipient: Recipient) -> SequenceName:

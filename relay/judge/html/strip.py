@@ -104,7 +104,7 @@ def strip_ignored_text(text: bytes, ignores: Ignores, budget: ScanBudget, kind: 
     found = list(ignores.in_octets(kind, text, budget))
     if ignores.looks_at_text:
         found += ignores.in_text(text, budget, html=False)
-    return strip_spans(text, found)
+    return strip_spans(text, found) if found else StrippedText(text)
 
 
 def strip_spans(source: bytes, found: Iterable[IgnoredSpan]) -> StrippedText:
@@ -129,6 +129,8 @@ class _HtmlScanner:
         self.replacements: list[_Replacement] = []
         self.referred: set[int] = set()
         """The ordinals of leaves whose Content-IDs were replaced."""
+        self._looked_at = {*ignores.attributes, *_CID_ATTRIBUTES} if ordinals else ignores.attributes
+        """The attributes to look at in any tag."""
         self._only_urls = not (ordinals or ignores.looks_at_text or ignores.looks_at_comments or ignores.attributes)
 
     def scan(self, last: int) -> None:
@@ -204,9 +206,11 @@ class _HtmlScanner:
             return
         found = list(_ATTRIBUTE_IN_TAG.finditer(self._lower, token.start() + name.end(), token.end()))
         names = [attribute[1] for attribute in found]
-        for attribute in found:
+        for attribute, each in zip(found, names, strict=True):
+            if not ((url and each == url[0]) or each in self._looked_at):
+                continue
             # Of two attributes of one name readers use either, and they differ about the end of a value without quotes.
-            if attribute[2] and attribute[2][:1] in b"\"'" and names.count(attribute[1]) == 1:
+            if attribute[2] and attribute[2][:1] in b"\"'" and names.count(each) == 1:
                 self._scan_value(attribute, url)
 
     def _url_ignores(self, tag_name: bytes) -> tuple[bytes, UrlIgnores] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from relay.judge.mime.headers import Fields
     from relay.judge.mime.parameters import ParameterisedValue
 
@@ -55,6 +57,12 @@ class Message:
     """Raw values of the Received fields, top first. In a broken header section they are found by a looser pattern."""
     size: int = 0
     """Bytes of the whole content."""
+    by_name: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    """The raw values of the fields with each name, in order."""
+
+    def values(self, name: str) -> Sequence[bytes]:
+        """Returns the raw values of all fields with this name, which is in lower case."""
+        return self.by_name.get(name, ())
 
 
 def has_attachment(part: Part) -> bool:

@@ -61,7 +61,8 @@ class ParameterisedValue(NamedTuple):
 
     def has_extended(self, name: str) -> bool:
         """Returns whether a parameter has the form of RFC 2231, which some readers obey and some do not."""
-        return bool(self.parameters) and any(key.startswith(f"{name}*") for key, _ in self.parameters)
+        form = name + "*"
+        return bool([key for key, _ in self.parameters if key.startswith(form)])
 
 
 def parse_parameterised(raw: bytes) -> ParameterisedValue | None:

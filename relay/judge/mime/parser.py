@@ -11,7 +11,6 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.judge.mime.headers import field_values
 from relay.judge.mime.message import Leaf, Message, Multipart
 from relay.judge.mime.parameters import ParameterisedValue, parse_parameterised
 from relay.judge.mime.transfer import IDENTITY, parse_encoding
@@ -75,13 +74,16 @@ def parse(content: bytes) -> Message:
     except _BrokenError as fault:
         received = tuple(found[1] for found in _RECEIVED.finditer(content[:HEADER_LIMIT]))
         return Message((), None, content, str(fault), received, len(content))
-    received = tuple(field_values(fields, "received"))
+    by_name: dict[str, list[bytes]] = {}
+    for name, value in fields:
+        by_name.setdefault(name, []).append(value)
+    received = tuple(by_name.get("received", ()))
     try:
         head = _describe(tuple([field for field in fields if field[0].startswith("content-")]))
         root = parser.part(head, start, len(content), _TEXT, 0)
     except _BrokenError as fault:
-        return Message(fields, None, content[start:], str(fault), received, len(content))
-    return Message(fields, root, received=received, size=len(content))
+        return Message(fields, None, content[start:], str(fault), received, len(content), by_name)
+    return Message(fields, root, received=received, size=len(content), by_name=by_name)
 
 
 class _Parser:
@@ -174,7 +176,12 @@ class _Parser:
 
     def _find_boundary(self, boundary: bytes, start: int, end: int) -> int:
         """Returns the offset of the line feed before the next line that begins with a boundary, or -1."""
-        content, length, folded = self._content, len(boundary), boundary.lower()
+        content = self._content
+        at = content.find(b"\n--" + boundary, start, end)
+        # Most texts have no other such line. To search backwards takes half of the time.
+        if content.rfind(b"\n--", start, end if at < 0 else at) < 0:
+            return at
+        length, folded = len(boundary), boundary.lower()
         at = content.find(b"\n--", start, end)
         while at >= 0:
             if content.startswith(boundary, at + 3, end):
@@ -194,10 +201,14 @@ class _Parser:
 
         `line_feed` is the offset of the line feed before the line, `tail` the end of the boundary.
         """
-        found = _DELIMITER_END.match(self._content, tail, end)
+        content = self._content
+        before = content[line_feed - 1 : line_feed + 1]
+        # The usual line, in a third of the time.
+        if before == self.newline == content[tail : tail + 2] and tail + 2 <= end:
+            return tail + 2, False
+        found = _DELIMITER_END.match(content, tail, end)
         if not found:
             raise _BrokenError("a line that only begins like a boundary")
-        before = self._content[line_feed - 1 : line_feed + 1]
         if (before == b"\r\n") != (self.newline == b"\r\n") or found[2] not in (self.newline, b""):
             raise _BrokenError("mixed line ends around a boundary")
         return found.end(), found[1] is not None
@@ -212,11 +223,12 @@ _cached_head = lru_cache(maxsize=256)(_head)
 
 def _describe(fields: Fields) -> _Head:
     single = _single_fields(fields)
+    encoding = single.get("content-transfer-encoding")
     return _Head(
         fields,
         _parameterised(single, "content-type"),
         _parameterised(single, "content-disposition"),
-        parse_encoding(single.get("content-transfer-encoding", b"7bit")),
+        "7bit" if encoding is None else parse_encoding(encoding),
     )
 
 

@@ -23,8 +23,6 @@ IN_TEXTS = frozenset((MatchTarget.LINK, MatchTarget.IMAGE))
 _MOST_PROGRAM = 20_000
 """Instructions of all patterns that are searched for at once. RE2 finds nothing if `_MEMORY` is too small."""
 _MEMORY = 64 << 20
-_CACHED = 16
-"""Messages, as many as decoded bodies are cached."""
 _CACHED_SELECTIONS = 256
 _REMOVED_FROM_LINKS = b"\t\r\n"
 # Numbers are found in bytes several times as fast as single bytes are (CPython 3.11).
@@ -83,9 +81,7 @@ class TextRules:
         self._set.Compile()
         self._set_in_line.Compile()
         self._is_empty = all(number is None for number in self._numbers.values())
-        # Without these caches an AVideo notification takes 10 % longer, and a twin 20 %.
         self._select = lru_cache(_CACHED_SELECTIONS)(self._rules_with)
-        self._cached_matches = lru_cache(_CACHED)(self._matches)
 
     def _number(self, text: str) -> int | None:
         if text not in self._numbers:
@@ -101,11 +97,8 @@ class TextRules:
         found = (lines and not self._is_empty and self._set_in_line.Match(lines)) or ()
         return any(self._numbers[pattern.text] in found for pattern in condition.patterns)
 
-    def matches(self, texts: tuple[bytes, ...], *, is_small: bool) -> TextMatches:
-        """Returns what the decoded texts of a message meet. Of small messages the last results are kept."""
-        return (self._cached_matches if is_small else self._matches)(texts)
-
-    def _matches(self, texts: tuple[bytes, ...]) -> TextMatches:
+    def matches(self, texts: Sequence[bytes]) -> TextMatches:
+        """Returns what the decoded texts of a message meet."""
         found: Sequence[int] = () if self._is_empty else self._set.Match(_searched(texts)) or ()
         return TextMatches(texts, self._select(frozenset(found)), self)
 

@@ -134,6 +134,7 @@ def _last_query(pattern: Pattern, source: bytes, start: int) -> int:
         found = _END_OF_QUERY.search(source, at + 1, before)
         end = found.start() if found else end
         query = source[at + 1 : end]
-        if pattern.fullmatch(query) or pattern.fullmatch(query.rstrip(_PUNCTUATION)):
+        bare = query.rstrip(_PUNCTUATION)
+        if pattern.fullmatch(query) or (len(bare) < len(query) and pattern.fullmatch(bare)):
             return at
     return at

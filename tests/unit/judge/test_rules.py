@@ -230,7 +230,7 @@ def test_one_search_finds_each_rule_whose_links_or_images_match(patterns: list[s
     rules = [
         rule(f"{key} {number}", **{key: each}) for key in ("link", "image") for number, each in enumerate(patterns)
     ]
-    matches = TextRules(rules).matches(texts, is_small=False)
+    matches = TextRules(rules).matches(texts)
     for each in rules:
         (condition,) = each.conditions
         find = find_links if condition.target is MatchTarget.LINK else find_images
