@@ -236,6 +236,26 @@ async def test_a_session_without_tls_is_no_session_with_tls(server: WebServer, a
         assert (cookie.key, cookie["secure"]) == ("relay", "")
 
 
+async def test_metrics_and_health_are_hidden(
+    server: WebServer, visitor: aiohttp.ClientSession, authority: Authority
+) -> None:
+    """Also if the path is written in another way, and to users."""
+    await log_in(visitor)
+    curl = Curl(server, visitor, authority)
+    for path in (
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/%6detrics",
+        "//metrics",
+        "/x/../metrics",
+        "/metrics?x",
+        "/metrics/",
+    ):
+        result, text = await curl.ask(path, "--path-as-is")
+        assert (path, result, "smtp_dedup" in text) == (path, "2 404", False)
+
+
 # What web servers do with answers
 
 
@@ -243,13 +263,13 @@ async def test_pages_and_large_forms_work_with_http_2(
     server: WebServer, visitor: aiohttp.ClientSession, authority: Authority, tmp_path: Path
 ) -> None:
     await log_in(visitor)
-    http2 = Curl(server, visitor, authority)
-    result, text = await http2.ask("/rules?x=%2F")
+    curl = Curl(server, visitor, authority)
+    result, text = await curl.ask("/rules?x=%2F")
     assert (result, "<bdi>ada</bdi>" in text) == ("2 200", True)
     file = tmp_path / "message"
     file.write_text(LARGEST_MESSAGE)
     form = ("--form", f"token={token_in(text)}", "--form", f"first=<{file}", "--form", f"second=<{file}")
-    result, text = await http2.ask("/rules", *form, "--header", f"Origin: {server.url}")
+    result, text = await curl.ask("/rules", *form, "--header", f"Origin: {server.url}")
     assert (result, "<h3>Equal</h3>" in text) == ("2 200", True)
 
 
