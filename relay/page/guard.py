@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LARGEST_FORM = LARGEST_REQUEST
 """Bytes of the body of a request."""
 LOGIN = "/login"
+LONGEST_NEXT = 2000
+"""Characters of the path to which a login leads. A web server in front takes a response header of 4 KiB (nginx)."""
 TOKEN_FIELD = "token"  # noqa: S105 - the name of a field
 
 
@@ -55,7 +57,8 @@ class Guard:
                 return await handler(request)
             if request.method == "POST":
                 raise Refused("You are not logged in.", "Log in, and send the form again.")
-            return see_other(f"{LOGIN}?next={quote(request.rel_url.raw_path_qs, safe='/')}")
+            path = quote(request.rel_url.raw_path_qs, safe="/")
+            return see_other(f"{LOGIN}?next={path}" if len(path) <= LONGEST_NEXT else LOGIN)
 
         return self.admit(protected)
 

@@ -9,7 +9,7 @@ from relay.core.client import client_of
 from relay.core.login import Credentials, Login, LoginOutcome
 from relay.events.mail import PAGE_LOGIN_REFUSED
 from relay.page.access import VISITOR
-from relay.page.guard import LOGIN, cookie_name, see_other
+from relay.page.guard import LOGIN, LONGEST_NEXT, cookie_name, see_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,4 +97,4 @@ class LoginPages:
 def _own_path(path: str) -> str:
     """Returns a path of this page, and not the address of another site."""
     is_own = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and path != LOGIN
-    return path if is_own else "/"
+    return path if is_own and len(path) <= LONGEST_NEXT else "/"

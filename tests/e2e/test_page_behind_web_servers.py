@@ -185,6 +185,12 @@ async def test_a_user_logs_in_and_out(visitor: aiohttp.ClientSession) -> None:
     assert len(visitor.cookie_jar) == 0
 
 
+async def test_a_long_question_leads_to_the_login_form(visitor: aiohttp.ClientSession) -> None:
+    """Web servers take response header fields of a few KiB only. Its `Location` would be longer."""
+    async with visitor.get("/messages", params={"q": "<" * 1000}) as response:
+        assert (response.status, response.url.path) == (200, "/login")
+
+
 async def test_forms_of_other_sites_are_refused(server: WebServer, visitor: aiohttp.ClientSession) -> None:
     form = {"token": token_in((await log_in(visitor))[1])}
     foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}

@@ -180,7 +180,9 @@ async def test_wrong_logins_are_refused_delayed_and_counted(users: Path) -> None
         assert count("smtp_dedup_page_logins_total", {"outcome": "accepted"}) == 0
 
 
-@pytest.mark.parametrize("path", ["//evil.example/", "/\\evil.example", "https://evil.example/", "/login", ""])
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "/\\evil.example", "https://evil.example/", "/login", "", f"/{2000 * 'x'}"]
+)
 async def test_login_leads_to_no_other_site(path: str, users: Path) -> None:
     async with page_server(users) as page:
         _, form = await page.get("/login")
