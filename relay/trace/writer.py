@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Build = Callable[[], Trace]
 
 INTERVAL = 0.5
-"""Seconds between two writes, unless a client waits."""
+"""Seconds between two writes, unless a client waits or a batch is full."""
 RETRY_EVERY = 1.0
 """Seconds between two attempts while the store is down."""
 SWEEP_EVERY = 60.0
@@ -173,6 +173,8 @@ class TraceWriter:
         if self._weight > self._most_waiting:
             self._drop_oldest()
         self._queued.set()
+        if len(self._waiting) >= BATCH:  # else no more than 200 messages a second could be traced
+            self._urgent.set()
 
     def _drop_oldest(self) -> None:
         dropped = 0
@@ -221,7 +223,7 @@ class TraceWriter:
     def _take(self) -> None:
         count = min(BATCH, len(self._waiting))
         self._batch = [self._waiting.popleft() for _ in range(count)]
-        if not any(each.written for each in self._waiting):
+        if len(self._waiting) < BATCH and not any(each.written for each in self._waiting):
             self._urgent.clear()
 
     def _build(self, waiting: _Waiting) -> None:

@@ -139,6 +139,19 @@ async def test_suppressions_at_the_same_time_share_a_batch() -> None:
 
 
 @in_virtual_time
+async def test_a_full_batch_is_written_at_once() -> None:
+    async with writing() as made:
+        for start in range(0, BATCH * 20, BATCH):  # 500 a second
+            made.add(*range(start, start + BATCH))
+            await asyncio.sleep(0.2)
+            assert made.writer.waiting == 0
+        made.add(*range(BATCH * 20, BATCH * 22 + 10))
+        await asyncio.sleep(INTERVAL / 10)
+        assert made.writer.waiting == 10
+        assert made.store.batches == [BATCH] * 22
+
+
+@in_virtual_time
 async def test_many_traces_are_written_in_batches() -> None:
     async with writing() as made:
         made.add(*range(BATCH * 2 + 10))
