@@ -68,8 +68,10 @@ def _grouped(traces: Iterable[Trace]) -> list[list[Trace]]:
     """Groups messages of which one repeats the other. A message may repeat several, each for other recipients."""
     stories: dict[str, list[Trace]] = {}
     for trace in sorted(traces, key=lambda trace: trace.at):
-        # A dict of them, since several names may lead to one story.
-        known = {id(stories[name]): stories[name] for name in originals_of(trace) if name in stories}
+        # A dict of them, since several names may lead to one story. A repeat may have begun before what it repeats: its
+        # client was slower, or the clock of its host is behind.
+        names = (trace.id, *originals_of(trace))
+        known = {id(stories[name]): stories[name] for name in names if name in stories}
         story = sorted((each for one in known.values() for each in one), key=lambda each: each.at)
         story.append(trace)
         for each in story:

@@ -94,6 +94,14 @@ async def test_message_that_repeats_two_others_joins_their_stories() -> None:
     assert ids(found.stories) == [["a", "b", "c"]]
 
 
+async def test_repeat_that_began_before_its_original_is_in_the_same_story() -> None:
+    traces = Traces(
+        trace("a", 2), trace("b", repeats=["a"]), trace("c", 1, repeats=["a"]), trace("d", 3, repeats=["a"])
+    )
+    found = await find_stories(traces, TraceQuery(names=frozenset({"b"})))
+    assert ids(found.stories) == [["b", "c", "a", "d"]]
+
+
 async def test_stories_are_in_the_order_of_their_last_copies() -> None:
     traces = Traces(trace("a"), trace("b", 5), trace("c", 9, repeats=["a"]))
     found = await find_stories(traces, TraceQuery(names=frozenset({"a", "b"})))
