@@ -63,6 +63,14 @@ def test_a_line_that_was_cut_is_no_trace() -> None:
     assert [cut for cut in range(len(line)) if decode(line[:cut])] == []
 
 
+@pytest.mark.parametrize("at", ["1e18", "-1e18", "1e400", "NaN"])
+def test_a_line_whose_time_is_none_is_no_trace(at: str) -> None:
+    _, comma, rest = encode(trace(1)).partition(",")
+    assert decode(f"[1700000000000{comma}{rest}") is not None
+    assert decode(f"[{at}{comma}{rest}") is None
+    assert time_of(f"[{at}{comma}{rest}".encode()) == 0
+
+
 def test_what_is_searched_for_is_in_the_line() -> None:
     line = encode(repeat(1)._replace(message_id=f"<{HOSTILE}>")).encode()
     assert text_in_line(HOSTILE) in line
