@@ -26,6 +26,23 @@ function showLocalTimes(root) {
   }
 }
 
+// The address of the page has times in UTC. The form shows them in the reader's zone, and sends UTC.
+function askInLocalTime(form) {
+  const inputs = [...form.querySelectorAll("input[type=datetime-local]")];
+  for (const input of inputs) {
+    const time = new Date(`${input.defaultValue}Z`);
+    const local = new Date(time - time.getTimezoneOffset() * 60000);
+    if (input.defaultValue && !Number.isNaN(local.valueOf())) input.value = local.toISOString().slice(0, 19);
+    form.querySelector(`label[for=${input.id}] span`).remove();
+  }
+  form.addEventListener("formdata", ({ formData }) => {
+    for (const { name } of inputs) {
+      const time = new Date(formData.get(name));
+      if (!Number.isNaN(time.valueOf())) formData.set(name, time.toISOString().slice(0, 19));
+    }
+  });
+}
+
 // Replaces blocks of the page with those that the server sends. One that is in use is replaced later.
 function follow(root) {
   const latest = new Map();
@@ -81,5 +98,7 @@ function follow(root) {
 showLocalTimes(document);
 document.querySelector("[data-zone]").textContent =
   `Times are in your zone, ${Intl.DateTimeFormat().resolvedOptions().timeZone}. Point at one for UTC.`;
+const search = document.querySelector("form.search");
+if (search) askInLocalTime(search);
 const live = document.querySelector("[data-live]");
 if (live) follow(live);

@@ -114,6 +114,20 @@ async def test_filters_and_pages(chromium: Browser, page: PageServer) -> None:
         await opened.wait_for_url("**/messages")
 
 
+async def test_times_of_filters_are_in_the_zone_of_the_reader(chromium: Browser, page: PageServer) -> None:
+    async with tab(chromium, page.url, timezone_id="Asia/Tokyo") as opened:
+        await opened.goto("/messages?since=2026-09-21T14:13&until=2026-09-21+15:00:30")
+        since, until = opened.get_by_label("From", exact=True), opened.get_by_label("To", exact=True)
+        assert await since.input_value() == "2026-09-21T23:13"
+        assert await until.input_value() == "2026-09-22T00:00:30"
+        await since.fill("2026-09-21T00:00")
+        await until.fill("")
+        await opened.get_by_role("button", name="Search").click()
+        await opened.wait_for_url("**/messages?*since=2026-09-20T15%3A00%3A00*")
+        assert await since.input_value() == "2026-09-21T00:00"
+        assert await until.input_value() == ""
+
+
 async def test_pasted_messages_are_tried(chromium: Browser, page: PageServer) -> None:
     async with tab(chromium, page.url) as opened:
         await opened.goto("/rules")
