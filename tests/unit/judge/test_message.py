@@ -22,6 +22,9 @@ def wire(text: str) -> bytes:
     return text.replace("\n", "\r\n").encode()
 
 
+M = "Content-Type: multipart/mixed; boundary=b\n"
+PART = "--b\n\none\n"
+
 NESTED = wire(
     "Subject: x\nContent-Type: multipart/mixed; boundary=out\n\n"
     "before\n--out\nContent-Type: multipart/alternative; boundary=in\n\n"
@@ -43,15 +46,19 @@ def test_a_tree_keeps_every_byte_between_the_delimiters(content: bytes) -> None:
     assert forwarded.body.endswith(b"three")
 
 
+def test_other_lines_that_begin_with_two_hyphens_are_text() -> None:
+    root = parse(wire(M + "\n--a\n--b\n\n--a\n--c\n--b--\n--a\n")).root
+    assert isinstance(root, Multipart)
+    [leaf] = root.children
+    assert isinstance(leaf, Leaf)
+    assert (root.preamble, leaf.body, root.epilogue) == (b"--a", b"--a\r\n--c", b"--a\r\n")
+
+
 def test_received_fields_are_found_in_a_broken_header_section_too() -> None:
     good = b"Received: from a\r\n by b; date\r\nreceived: two\r\nSubject: x\r\n\r\nbody"
     assert parse(good).received == (b" from a\r\n by b; date", b" two")
     found = parse(b"Received: from a\r\n by b\r\nnonsense\r\nreceived: two\r\n").received
     assert [value.split() for value in found] == [[b"from", b"a", b"by", b"b"], [b"two"]]
-
-
-M = "Content-Type: multipart/mixed; boundary=b\n"
-PART = "--b\n\none\n"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +97,11 @@ PART = "--b\n\none\n"
         (wire(M + "\n--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\none\n--b--\n"), "closing boundary"),
         (wire(M + "\n--b--\n"), "without a part"),
         (wire(M + "\n--bb\n\none\n--b--\n"), "only begins like"),
+        (wire(M + "\n--B\n" + PART + "--b--\n"), "differ in case"),
+        (wire(M + "\n" + PART + "--B\n\ntwo\n--b--\n"), "differ in case"),
+        (wire(M + "\n" + PART + "--B--\n"), "differ in case"),
+        (wire(M + "\n" + PART + "--b--\n--B\n"), "differ in case"),
+        (wire(M + "\n" + PART + "--b--\n--b\n"), "after the closing one"),
         (wire(M + "\n--b\n--b--\n"), "no blank line"),
         (wire(M + "Content-Transfer-Encoding: base64\n\n" + PART + "--b--\n"), "transfer encoding"),
         (wire(M + "\n" + PART) + b"x\n--b--\r\n", "mixed line ends"),
