@@ -61,7 +61,7 @@ async def open_records(target: Target) -> AsyncIterator[Records]:
 async def all_traces(source: Records, query: TraceQuery) -> AsyncIterator[Trace]:
     """Yields all traces that match, newest first. Reports damaged ones on stderr."""
     from relay.admin.protocol import MOST_TRACES
-    from relay.cli.records import counted
+    from relay.core.quantities import counted
 
     start, damaged = "", 0
     while True:

@@ -10,7 +10,8 @@ import click
 from relay.cli.asking import all_traces, open_records
 from relay.cli.exit_status import CommandError, after_work, run
 from relay.cli.options import Target, target_options
-from relay.cli.records import counted, parse_duration, parse_query
+from relay.cli.records import parse_duration, parse_query
+from relay.core.quantities import counted
 
 if TYPE_CHECKING:
     from relay.admin.records import Records

@@ -10,7 +10,6 @@ import click
 _ID = re.compile(r"[0-9a-fA-F]{12}")
 # RFC 5321 section 4.1.1.3: postmaster is the one address that needs no domain.
 _QUERY = re.compile(r"(?is)[0-9a-f]{12}|h:[0-9a-f]{16}|postmaster|<.+>|.*@.*")
-_UNITS = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
 """From how many seconds on a unit is used, its length in seconds, and its name."""
 
 
@@ -61,16 +60,3 @@ def timestamp(seconds: float) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
         return "an unknown time"
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration in one unit, such as `34 s` or `5 min`."""
-    for least, length, unit in _UNITS:
-        if seconds >= least:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Formats a number with its noun, such as `2 recipients`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -120,19 +120,19 @@ def _with_progress(numbers: list[int]) -> Iterator[int]:
 
 def _report_problems(archive: Archive) -> None:
     """Writes to stderr what the result does not include."""
+    from relay.core.quantities import counted
     from relay.runtime.terminal import printable
     from relay.simulate.archive import UNDATED
-    from relay.simulate.text_report import count_of
 
     for problem in archive.problems[:_SHOWN_PROBLEMS]:
         click.echo(f"error: {printable(problem.place)}: {printable(problem.reason)}", err=True)
     if len(archive.problems) > _SHOWN_PROBLEMS:
         click.echo(f"error: and {len(archive.problems) - _SHOWN_PROBLEMS:,} more", err=True)
     if undated := archive.date_sources[UNDATED]:
-        click.echo(f"warning: {count_of(undated, 'message')} without a usable date, left out", err=True)
+        click.echo(f"warning: {counted(undated, 'message')} without a usable date, left out", err=True)
     files = archive.files
     if files.skipped:
         example = printable(os.fsdecode(files.first_skipped))
-        click.echo(f"skipped {count_of(files.skipped, 'file')} without mail, such as {example}", err=True)
+        click.echo(f"skipped {counted(files.skipped, 'file')} without mail, such as {example}", err=True)
     if files.repeated:
-        click.echo(f"reached {count_of(files.repeated, 'file')} again, and read each only once", err=True)
+        click.echo(f"reached {counted(files.repeated, 'file')} again, and read each only once", err=True)

@@ -10,14 +10,13 @@ import click
 
 from relay.cli.exit_status import UnavailableError, run
 from relay.cli.options import Target, target_options
-from relay.cli.records import duration, timestamp
+from relay.cli.records import timestamp
 from relay.core.errors import AdminError, NoRelayError
+from relay.core.quantities import duration, size
 from relay.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-_MIB = 1024 * 1024
 
 
 @click.command(
@@ -87,7 +86,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield _row("restart", f"to change: {printable(', '.join(keys))}")
     yield _row("sessions", f"{found['sessions']:d}, with {found['upstream_connections']:d} upstream connections")
     yield _row("claims", f"{found['claims']:d} held, {found['waiting_twins']:d} messages wait for a first copy")
-    yield _row("memory", f"{found['memory_bytes'] / _MIB:.1f} of {found['memory_limit_bytes'] / _MIB:.0f} MiB")
+    yield _row("memory", f"{size(found['memory_bytes'])} of {size(found['memory_limit_bytes'])}")
     for name, key in (("last minute", "last_minute"), ("last 5 min", "last_5_minutes"), ("in all", "since_start")):
         counts = found[key]
         yield _row(name, f"messages: {_counted(counts['messages'])}; recipients: {_counted(counts['recipients'])}")

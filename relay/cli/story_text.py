@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.records import counted, duration, timestamp
+from relay.cli.records import timestamp
+from relay.core.quantities import counted, duration, size
 from relay.core.trace import REPEATS, TraceOutcome
 from relay.runtime.terminal import printable
 from relay.trace.timeline import STEP_WORDS, timeline
@@ -60,14 +61,6 @@ def story_lines(story: Sequence[Trace], asked: Asked, copies: Mapping[str, str])
         yield from _event_lines(event, asked, copies)
 
 
-def size_text(octets: int) -> str:
-    """Formats a size, such as `4.2 kB`."""
-    for unit, length in (("MB", 1_000_000), ("kB", 1_000)):
-        if octets >= length:
-            return f"{octets / length:.1f} {unit}"
-    return f"{octets} bytes"
-
-
 def _title(trace: Trace) -> str:
     subject = f", subject {printable(trace.subject)}" if trace.subject else ""
     message_id = f"Message-ID {printable(trace.message_id)}" if trace.message_id else "no Message-ID"
@@ -81,7 +74,7 @@ def _event_lines(event: Event, asked: Asked, copies: Mapping[str, str]) -> Itera
         helo = f" ({printable(trace.helo)})" if trace.helo else ""
         recipients = counted(len(trace.recipients), "recipient")
         peer = printable(trace.peer) or "an unknown client"
-        yield from _row(event, f"came from {peer}{helo}{login}, {size_text(trace.size)}, for {recipients}")
+        yield from _row(event, f"came from {peer}{helo}{login}, {size(trace.size)}, for {recipients}")
         return
     yield from _row(event, f"{_OUTCOMES[event.outcome]} {_names(event.recipients, asked)}")
     to = event.recipients[0]

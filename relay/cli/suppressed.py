@@ -10,8 +10,9 @@ import click
 from relay.cli.asking import all_traces, open_records
 from relay.cli.exit_status import run
 from relay.cli.options import Target, target_options
-from relay.cli.records import counted, duration, parse_duration, timestamp
+from relay.cli.records import parse_duration, timestamp
 from relay.cli.trace_json import json_line
+from relay.core.quantities import counted, duration
 from relay.core.trace import REPEATS, TraceQuery
 from relay.runtime.terminal import printable
 

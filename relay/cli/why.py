@@ -10,9 +10,10 @@ from relay.admin.protocol import MOST_TRACES
 from relay.cli.asking import open_records
 from relay.cli.exit_status import run
 from relay.cli.options import Target, target_options
-from relay.cli.records import counted, parse_search
+from relay.cli.records import parse_search
 from relay.cli.story_text import Asked, story_lines
 from relay.cli.trace_json import json_line
+from relay.core.quantities import counted
 from relay.core.trace import TraceQuery
 from relay.runtime.terminal import printable
 

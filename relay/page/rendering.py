@@ -9,6 +9,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay import __version__
+from relay.core.quantities import duration, size
 from relay.page import text
 from relay.page.access import VISITOR
 from relay.page.navigation import ENTRIES
@@ -30,7 +31,7 @@ def build_environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for function in (text.count, text.duration, text.iso_time, text.share, text.short_time, text.size, text.utc_time):
+    for function in (duration, size, text.count, text.iso_time, text.share, text.short_time, text.utc_time):
         environment.filters[function.__name__] = function
     environment.globals["outcome_words"] = text.OUTCOME_WORDS
     environment.globals["version"] = __version__

@@ -21,9 +21,6 @@ OUTCOME_WORDS = {
 }
 """In the order in which they are shown."""
 _KEPT = "\n\t"
-_DURATIONS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_SIZES = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
-_TENS = 10
 
 
 def visible(value: object) -> object:
@@ -56,24 +53,6 @@ def share(part: float, whole: float) -> str:
         return "none"
     percent = 100 * part / whole
     return f"{percent:.0f} %" if percent in {0, 100} else f"{percent:.1f} %"
-
-
-def size(octets: float) -> str:
-    """Returns a number of bytes with its unit, such as `1.5 MiB`."""
-    for unit, name in _SIZES:
-        if octets >= unit:
-            return f"{octets / unit:.1f}".removesuffix(".0") + f" {name}"
-    return f"{octets:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration in its largest unit, such as `34 s`, `2.5 min` or `120 ms`."""
-    for unit, name in _DURATIONS:
-        if seconds >= unit:
-            number = seconds / unit
-            text = f"{number:.1f}".removesuffix(".0") if number < _TENS else f"{number:.0f}"
-            return f"{text} {name}"
-    return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
 
 
 def iso_time(seconds: float) -> str:

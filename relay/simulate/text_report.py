@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.core.quantities import counted, duration
 from relay.runtime.terminal import printable
 from relay.settings.units import format_duration
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 _BAR = 40
 _SUBJECT = 60
 _NO_SUBJECT = "(no subject)"
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def report_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -33,14 +33,9 @@ def report_lines(result: dict[str, Any]) -> Iterator[str]:
         yield from _near_misses(result)
 
 
-def count_of(count: int, word: str) -> str:
-    """Returns a number with its noun, such as `1 file` or `1,200 files`."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
-
-
 def _archive(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{count_of(result['messages'], 'message')} from {result['from']} to {result['to']}"
-    yield f"  for           {count_of(result['recipients'], 'recipient')}, added up over the messages"
+    yield f"{counted(result['messages'], 'message')} from {result['from']} to {result['to']}"
+    yield f"  for           {counted(result['recipients'], 'recipient')}, added up over the messages"
     yield f"  dated by      {_sources(result['dates'])}"
     yield f"  recipients by {_sources(result['addressed_by'])}"
     yield f"  reverse-paths {_sources(result['reverse_paths'])}"
@@ -52,13 +47,13 @@ def _archive(result: dict[str, Any]) -> Iterator[str]:
 def _suppressed(result: dict[str, Any]) -> Iterator[str]:
     counts = result["suppressed"]
     window = format_duration(result["window_seconds"])
-    recipients = f"{counts['recipients']:,} of {count_of(result['recipients'], 'recipient')}"
+    recipients = f"{counts['recipients']:,} of {counted(result['recipients'], 'recipient')}"
     title = f"With dedup.window = {window}, {recipients} would not have received a second copy"
     yield click.style(title, bold=True)
     part = f", {counts['messages_in_part']:,} more for some of them" if counts["messages_in_part"] else ""
-    yield f"  {count_of(counts['messages'], 'message')} would have been suppressed for all their recipients{part}"
+    yield f"  {counted(counts['messages'], 'message')} would have been suppressed for all their recipients{part}"
     if counts["observed_recipients"]:
-        yield f"  {count_of(counts['observed_recipients'], 'more recipient')} only counted (action observe)"
+        yield f"  {counted(counts['observed_recipients'], 'more recipient')} only counted (action observe)"
     if counts["mail_between"]:
         yield (
             f"  {counts['mail_between']:,} had another mail of the same sender in between: if they report a state that "
@@ -97,7 +92,7 @@ def _gaps(result: dict[str, Any]) -> Iterator[str]:
     yield from _heading("Gaps between copies for one recipient")
     most = max(row["copies"] for row in result["gaps"])
     for row in result["gaps"]:
-        name = f"{_gap(row['from_seconds'])} to {_gap(row['to_seconds'])}"
+        name = f"{duration(row['from_seconds'])} to {duration(row['to_seconds'])}"
         bar = "█" * -(-row["copies"] * _BAR // most) if most else ""
         yield f"  {name:>16}  {row['copies']:>7,}  {bar}".rstrip()
 
@@ -120,11 +115,11 @@ def _groups(result: dict[str, Any]) -> Iterator[str]:
 
 def _near_misses(result: dict[str, Any]) -> Iterator[str]:
     title = (
-        f"Near misses: {count_of(result['near_miss_pairs'], 'pair')} of one subject and recipient, one piece different"
+        f"Near misses: {counted(result['near_miss_pairs'], 'pair')} of one subject and recipient, one piece different"
     )
     yield from _heading(title)
     for row in result["near_misses"]:
-        yield f"  {count_of(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or _NO_SUBJECT}"
+        yield f"  {counted(row['pairs'], 'pair')}, {_between(row)} apart: {_short(row['subject']) or _NO_SUBJECT}"
         removed = click.style(f"[-{printable(row['first'])}-]", fg="red")
         added = click.style(f"{{+{printable(row['second'])}+}}", fg="green")
         where = f" ({row['places']} places)" if row["places"] > 1 else ""
@@ -150,15 +145,8 @@ def _sources(counts: dict[str, int]) -> str:
 
 
 def _between(row: dict[str, Any]) -> str:
-    shortest, longest = _gap(row["shortest_gap_seconds"]), _gap(row["longest_gap_seconds"])
+    shortest, longest = duration(row["shortest_gap_seconds"]), duration(row["longest_gap_seconds"])
     return shortest if shortest == longest else f"{shortest} to {longest}"
-
-
-def _gap(seconds: float) -> str:
-    for length, unit in _UNITS:
-        if seconds >= length:
-            return f"{seconds / length:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _short(text: str) -> str:

@@ -60,9 +60,9 @@ def test_a_store_without_traces_says_so(folder: StoreFolder) -> None:
     folder.fill()
     result = folder.call("log", "--set", "record.keep_for=0")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "0 messages in the last 60 min; record.keep_for is 0, so no traces are kept\n"
+    assert result.stderr == "0 messages in the last 1 h; record.keep_for is 0, so no traces are kept\n"
     result = folder.call("log", "--set", "record.trace=repeats")
-    assert result.stderr == "0 messages in the last 60 min; only repeats leave a trace (record.trace)\n"
+    assert result.stderr == "0 messages in the last 1 h; only repeats leave a trace (record.trace)\n"
 
 
 @pytest.mark.parametrize("flags", [("--outcome", "lost"), ("--since", "soon"), ("--to", "")])

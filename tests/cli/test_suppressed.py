@@ -57,7 +57,7 @@ def test_json_is_one_object_per_line(folder: StoreFolder) -> None:
 def test_nothing_suppressed_is_reported_and_no_error(folder: StoreFolder) -> None:
     folder.fill()
     result = folder.call("suppressed", "--since", "90s")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing was suppressed in the last 90 s\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing was suppressed in the last 1.5 min\n")
     result = folder.call("suppressed", "--set", "record.keep_for=0", "--set", "record.keep=")
     assert result.stderr == "nothing was suppressed in the last 24 h; record.keep_for is 0, so no traces are kept\n"
 

@@ -48,11 +48,11 @@ def test_the_time_line_has_the_first_copy_and_its_repeats(folder: StoreFolder, w
     assert lines[0] == "Message-ID <first@example.test>, from h:1111111111111111"
     events = [line.split(maxsplit=1)[1].strip() for line in lines[1:] if line.startswith("  20")]
     assert events == [
-        "aaaaaaaaaaaa  came from an unknown client, 4.2 kB, for 1 recipient",
+        "aaaaaaaaaaaa  came from an unknown client, 4.1 KiB, for 1 recipient",
         "+1 s      aaaaaaaaaaaa  forwarded to h:a",
-        "+35 s     000000000001  came from an unknown client, 0 bytes, for 2 recipients",
+        "+35 s     000000000001  came from an unknown client, 0 B, for 2 recipients",
         "+35 s     000000000001  suppressed for h:a, h:b",
-        "+95 s     000000000002  came from an unknown client, 0 bytes, for 1 recipient",
+        "+95 s     000000000002  came from an unknown client, 0 B, for 1 recipient",
         "+95 s     000000000002  suppressed for h:a",
     ]
     details = [line.strip() for line in lines if line.startswith(" " * 48)]

@@ -11,9 +11,10 @@ import pytest
 from parts.listed_traces import trace
 from parts.page_server import NOW, PageServer, page_server
 
+from relay.core.quantities import duration, size
 from relay.core.trace import TraceOutcome
 from relay.page.plot import build_plot, nice_top, start_of
-from relay.page.text import count, duration, share, size, visible
+from relay.page.text import count, share, visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
