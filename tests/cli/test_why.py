@@ -52,8 +52,8 @@ def test_the_time_line_has_the_first_copy_and_its_repeats(folder: StoreFolder, w
         "+1 s      aaaaaaaaaaaa  forwarded to h:a",
         "+35 s     000000000001  came from an unknown client, 0 B, for 2 recipients",
         "+35 s     000000000001  suppressed for h:a, h:b",
-        "+95 s     000000000002  came from an unknown client, 0 B, for 1 recipient",
-        "+95 s     000000000002  suppressed for h:a",
+        "+1.6 min  000000000002  came from an unknown client, 0 B, for 1 recipient",
+        "+1.6 min  000000000002  suppressed for h:a",
     ]
     details = [line.strip() for line in lines if line.startswith(" " * 48)]
     assert details[:8] == [
