@@ -10,7 +10,6 @@ from aiohttp import web
 
 from relay.core.trace import Step, TraceOutcome, TraceQuery
 from relay.page.kept import Kept, kept_copy
-from relay.page.sources import within
 from relay.trace.story import find_stories
 from relay.trace.timeline import STEP_WORDS, same_decisions, timeline
 
@@ -138,8 +137,8 @@ async def find_message(sources: Sources, name: str) -> Shown | None:
     """Returns a message by its id, or None if there is no trace of it. Raises `StoreError`."""
     if sources.traces is None or not _ID.fullmatch(name):
         return None
-    query = TraceQuery(names=frozenset((name,)))
-    found = await within(sources.longest_query, find_stories(sources.traces, query, MOST_TRACES))
+    store, query = sources.traces, TraceQuery(names=frozenset((name,)))
+    found = await sources.search(lambda: find_stories(store, query, MOST_TRACES))
     for story in found.stories:
         traces = {trace.id: trace for trace in story}
         if name in traces:

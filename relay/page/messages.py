@@ -11,7 +11,6 @@ from aiohttp import web
 from relay.core.errors import StoreError
 from relay.core.ruling import DEFAULT
 from relay.page.message_search import PERIODS, read_position, read_search
-from relay.page.sources import within
 from relay.page.text import OUTCOME_WORDS
 from relay.settings import effective
 
@@ -100,9 +99,9 @@ async def _list(sources: Sources, search: MessageSearch, position: str) -> Liste
         return Listed()
     if sources.traces is None:
         return Listed(problem=NO_TRACES)
-    query = search.query(sources.pseudonyms(), sources.now())
+    query, find = search.query(sources.pseudonyms(), sources.now()), sources.traces.find
     try:
-        page = await within(sources.longest_query, sources.traces.find(query, MOST_ROWS, position))
+        page = await sources.search(lambda: find(query, MOST_ROWS, position))
     except StoreError as error:
         return Listed(problem=f"The trace cannot be read now: {error}. Mail does not depend on it.")
     return Listed([*map(build_row, page.traces)], search.path(page.next) if page.next else "", page.damaged)

@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 LONGEST_QUERY = 5.0
 """Seconds for one question to the trace store."""
 
+MOST_SEARCHES = 2
+"""Searches at once; further ones wait. One that reads most traces takes what mail needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -54,6 +57,16 @@ class Sources:
     clock: Callable[[], float]
     """Monotonic seconds."""
     longest_query: float = field(default=LONGEST_QUERY)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_SEARCHES))
+
+    async def search(self, question: Callable[[], Awaitable[_T]]) -> _T:
+        """Returns the answer to a search for traces. Raises `StoreError`, also if there is none within the limit."""
+
+        async def ask_in_turn() -> _T:
+            async with self._turns:
+                return await question()
+
+        return await within(self.longest_query, ask_in_turn())
 
 
 async def within(limit: float, question: Awaitable[_T]) -> _T:

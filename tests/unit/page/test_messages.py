@@ -18,6 +18,7 @@ from relay.core.trace import TraceOutcome, TracePage, TraceQuery
 from relay.page.message import step_times
 from relay.page.message_search import read_search
 from relay.page.messages import MOST_ROWS
+from relay.page.sources import MOST_SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -155,6 +156,28 @@ async def test_a_question_takes_no_longer_than_allowed() -> None:
         for path in ("/messages", f"/messages/{FIRST}"):
             status, text = await page.get(path)
             assert (status, "did not answer within 0.01 s" in text) == (503, True)
+
+
+class SlowTraces(ListedTraces):
+    """A store that lets other tasks run before each answer, and counts the searches that run at once."""
+
+    running = most = 0
+
+    async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        self.running -= 1
+        return await super().find(query, limit, start)
+
+
+async def test_searches_at_once_are_bounded() -> None:
+    traces = SlowTraces(*mail_with_copies(NOW - 100))
+    async with page_server(traces=traces) as page:
+        answers = await asyncio.gather(*(page.get(path) for path in ("/messages", f"/messages/{FIRST}") * 5))
+    assert {status for status, _ in answers} == {200}
+    assert traces.most == MOST_SEARCHES
 
 
 @pytest.mark.parametrize(
