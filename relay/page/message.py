@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from relay.core.trace import Step, TraceOutcome, TraceQuery
 from relay.page.kept import Kept, kept_copy
-from relay.trace.story import find_stories
+from relay.trace.story import find_stories, originals_of
 from relay.trace.timeline import STEP_WORDS, same_decisions, timeline
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ MOST_TRACES = 100
 """Copies of a mail that are read; twice as many are shown at most."""
 MOST_RECIPIENTS = 20
 """Recipients of one decision that are named."""
+MOST_EVENTS = 400
+"""Events of a time line. Each copy may have one for each recipient."""
+MOST_ORIGINALS = 20
+"""Originals beside which a message is shown."""
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -88,6 +93,8 @@ class Shown:
     """Whether there are further copies, which were not read."""
     steps: Sequence[StepTime]
     repeated: Sequence[Repeated]
+    """The first ones of its originals."""
+    originals: int
     compared: Sequence[Compared]
 
     @property
@@ -145,16 +152,26 @@ async def find_message(sources: Sources, name: str) -> Shown | None:
             trace = traces[name]
             return Shown(
                 trace=trace,
-                events=timeline(story),
-                more=found.more,
+                events=(events := _bounded(timeline(story), name)),
+                more=found.more or len(events) == MOST_EVENTS,
                 steps=step_times(trace),
-                repeated=[*_repeated(trace, traces)],
+                repeated=[*itertools.islice(_repeated(trace, traces), MOST_ORIGINALS)],
+                originals=len(originals_of(trace)),
                 compared=[
                     Compared(rule, [split_digest(each) for each in fields], trace.ignored.get(rule, ()))
                     for rule, fields in trace.forms.items()
                 ],
             )
     return None
+
+
+def _bounded(events: Sequence[Event], name: str) -> Sequence[Event]:
+    """Returns at most `MOST_EVENTS`: half of them of the message itself, if there are so many."""
+    if len(events) <= MOST_EVENTS:
+        return events
+    own = [event for event in events if event.trace.id == name][: MOST_EVENTS // 2]
+    others = [event for event in events if event.trace.id != name][: MOST_EVENTS - len(own)]
+    return sorted((*own, *others), key=lambda event: event.at)
 
 
 def step_times(trace: Trace) -> list[StepTime]:

@@ -71,11 +71,14 @@ def _grouped(traces: Iterable[Trace]) -> list[list[Trace]]:
         # A dict of them, since several names may lead to one story. A repeat may have begun before what it repeats: its
         # client was slower, or the clock of its host is behind.
         names = (trace.id, *originals_of(trace))
-        known = {id(stories[name]): stories[name] for name in names if name in stories}
-        story = sorted((each for one in known.values() for each in one), key=lambda each: each.at)
+        known = [*{id(stories[name]): stories[name] for name in names if name in stories}.values()]
+        story = known[0] if known else []
+        for other in known[1:]:
+            story += other
+            stories |= dict.fromkeys((name for each in other for name in (each.id, *originals_of(each))), story)
+        if len(known) > 1:
+            story.sort(key=lambda each: each.at)
         story.append(trace)
-        for each in story:
-            for name in (each.id, *originals_of(each)):
-                stories[name] = story
+        stories |= dict.fromkeys(names, story)
     distinct = {id(story): story for story in stories.values()}
     return sorted(distinct.values(), key=lambda story: story[-1].at)

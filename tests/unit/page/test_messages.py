@@ -14,8 +14,9 @@ from parts.listed_traces import ListedTraces, trace
 from parts.mail_stories import COPY, FIRST, HOSTILE, HOSTILE_SHOWN, REFUSED, hostile_mail, mail_with_copies
 from parts.page_server import NOW, PageServer, page_server
 
+from relay.core.claim import Original
 from relay.core.trace import TraceOutcome, TracePage, TraceQuery
-from relay.page.message import step_times
+from relay.page.message import MOST_EVENTS, MOST_ORIGINALS, step_times
 from relay.page.message_search import read_search
 from relay.page.messages import MOST_ROWS
 from relay.page.sources import MOST_SEARCHES
@@ -249,6 +250,23 @@ async def test_an_original_without_a_trace_is_shown_as_far_as_it_is_known(page: 
     assert "There is no trace of the original any more." in shown
     assert "Message-ID <second@videos.example> <first@videos.example> yes" in shown
     assert "Size 4 KiB (4,100 B) not known not known" in shown
+
+
+async def test_copies_that_repeat_many_others_are_shown_in_part(page: PageServer) -> None:
+    originals = [trace(number, NOW - 100, TraceOutcome.FORWARDED) for number in range(100)]
+    repeats = tuple(
+        mail_with_copies(NOW)[1].recipients[0]._replace(original=Original(each.id, "<x@y>", "250 Ok", NOW - 90))
+        for each in originals
+    )
+    copies = [trace(500 + number, NOW - 50 + number, recipients=repeats) for number in range(10)]
+    page.traces.traces += [*originals, *copies]
+    _, text = await page.get(f"/messages/{copies[-1].id}")
+    assert text.count("Beside its original") == MOST_ORIGINALS
+    assert "It repeats 80 further messages, each for other recipients." in words(text)
+    timeline = text.partition('<ol class="timeline">')[2].partition("</ol>")[0]
+    assert timeline.count("<li ") == MOST_EVENTS
+    assert timeline.count("this message") == 101
+    assert "There is more than can be shown here." in words(text)
 
 
 async def test_steps_have_times_and_bars(page: PageServer) -> None:
