@@ -9,8 +9,8 @@ from relay.check import run
 from relay.check.finding import Caution, Finding
 from relay.check.upstream import TrialAddresses
 from relay.core.errors import SettingsError
+from relay.settings.passwords import upstream_password
 from relay.settings.reload import value
-from relay.settings.sources import upstream_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from relay.records.selection import count
 from relay.runtime.executor import Executor
 from relay.runtime.terminal import printable
 from relay.service.build_stores import build_store, build_trace_store
-from relay.settings.sources import default_secret_file
+from relay.settings.places import default_secret_file
 from relay.settings.urls import MemoryUrl, SqliteUrl
 from relay.trace.codec import decode
 from relay.trace.search import encode_query, names_for

@@ -13,7 +13,7 @@ from relay.records.copy_format import DamagedError, decode, released
 from relay.records.kept_copies import KeptCopies
 from relay.records.pseudonyms import address
 from relay.runtime.terminal import printable
-from relay.settings.sources import upstream_password
+from relay.settings.passwords import upstream_password
 from relay.settings.units import format_duration
 
 if TYPE_CHECKING:

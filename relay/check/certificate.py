@@ -50,7 +50,7 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 def _check_self_signed() -> Finding:
     """Tests the certificate that the relay makes for itself, or whether it could make one. Does not make it."""
     from relay.service.certificates import build_self_signed
-    from relay.settings.sources import self_signed_file
+    from relay.settings.places import self_signed_file
     from relay.smtp.certificate import ServerCertificate
 
     key, path = "tls.self_signed", self_signed_file(os.environ)

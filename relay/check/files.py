@@ -95,7 +95,7 @@ def _check_users(key: str, path: Path, who: str) -> Finding:
 
 def check_secret(settings: Settings) -> Iterator[Finding]:
     """Tests the secret of the digests and hashed addresses in traces."""
-    from relay.settings.sources import default_secret_file
+    from relay.settings.places import default_secret_file
 
     named = settings.record.secret_file
     path = named or default_secret_file(settings, os.environ)

@@ -94,7 +94,7 @@ async def _check(target: Target, mail_from: str | None, rcpt_to: str | None) -> 
 async def _check_here(target: Target, mail_from: str | None, rcpt_to: str | None) -> Checked:
     from relay.check import run
     from relay.check.upstream import TrialAddresses
-    from relay.settings.sources import upstream_password
+    from relay.settings.passwords import upstream_password
 
     print_warnings(target.loaded)
     if target.socket and (warning := other_user()):

@@ -15,7 +15,7 @@ from relay.cli.options import file_options
 if TYPE_CHECKING:
     from relay.explain.message_file import ExplainedMessage
     from relay.judge.judge import Judge
-    from relay.settings.sources import Loaded
+    from relay.settings.loaded import Loaded
 
 _STDIN = Path("-")
 _EDITS = 20

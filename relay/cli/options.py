@@ -129,7 +129,7 @@ def _find_target(config_file: Path | None, flags: Mapping[str, str]) -> Target:
     If nothing names other settings, wrong ones do not stop the command: what this shell lacks, such as a password, the
     running relay may have.
     """
-    from relay.settings.sources import FILE_VARIABLE, default_socket
+    from relay.settings.places import FILE_VARIABLE, default_socket
 
     try:
         loaded = _load(config_file, flags)

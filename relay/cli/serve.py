@@ -43,7 +43,7 @@ def serve(load: Callable[[], Loaded]) -> None:
     from relay.monitor.logs import configure
     from relay.service import ignore_other_signals
     from relay.service import serve as run
-    from relay.settings.sources import upstream_password
+    from relay.settings.passwords import upstream_password
 
     loaded = load()
     print_warnings(loaded)

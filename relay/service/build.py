@@ -17,7 +17,7 @@ from relay.runtime.descriptors import descriptor_limit
 from relay.runtime.executor import Executor
 from relay.runtime.hostname import hostname
 from relay.runtime.memory import usable_memory
-from relay.settings.sources import default_secret_file
+from relay.settings.places import default_secret_file
 from relay.smtp.session_table import SessionLimits
 from relay.upstream.smtp import SmtpUpstream
 

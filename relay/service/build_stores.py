@@ -10,7 +10,7 @@ from relay.claims.redis.store import RedisStore
 from relay.claims.sqlite.store import SqliteStore
 from relay.records.copy_keeper import CopyKeeper
 from relay.records.kept_copies import KeptCopies
-from relay.settings.sources import store_password
+from relay.settings.passwords import store_password
 from relay.settings.urls import MemoryUrl, RedisUrl, SqliteUrl
 from relay.trace.memory import MemoryTraceStore
 from relay.trace.redis import RedisTraceStore

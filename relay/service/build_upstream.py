@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from relay.core.errors import SettingsError
 from relay.runtime.hostname import hostname
-from relay.settings.sources import fallback_password
+from relay.settings.passwords import fallback_password
 from relay.settings.urls import MaildirUrl, Security
 from relay.upstream.connect import Target
 from relay.upstream.maildir import MaildirUpstream

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from relay.core.errors import SettingsError
 from relay.events.service import CERTIFICATE_NOT_RENEWED, CERTIFICATE_RENEWED
 from relay.runtime.hostname import hostname
-from relay.settings.sources import self_signed_file
+from relay.settings.places import self_signed_file
 from relay.smtp.certificate import ServerCertificate
 from relay.smtp.self_signed import SelfSignedCertificate
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from relay.service.build import build_pseudonyms, build_users, memory_size
 from relay.service.build_upstream import UpstreamPlan, plan_upstream
 from relay.service.certificates import build_certificate
+from relay.settings.passwords import store_password, upstream_password
 from relay.settings.rules import build_judge
-from relay.settings.sources import store_password, upstream_password
 
 if TYPE_CHECKING:
     from relay.judge.judge import Judge

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.core.errors import SettingsError
 from relay.events.settings import DOUBTFUL, NOT_RELOADED, RELOAD_FAULT, RELOADED, RESTART_TO_CHANGE
 from relay.monitor.logs import reconfigure
 from relay.runtime.executor import Executor
+from relay.runtime.guard import Guard
 from relay.runtime.tasks import Tasks
 from relay.service.prepared import prepare
+from relay.settings.passwords import store_password
 from relay.settings.reload import RESTART, changed_keys, in_force_after
-from relay.settings.sources import store_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,8 +47,7 @@ async def reload(
     except TimeoutError:
         problems = [f"the files were not read within {_LONGEST_READ:g} s"]
     except Exception as error:  # noqa: BLE001 - the settings before are still in force
-        service.metrics.faults.inc()
-        RELOAD_FAULT.log(error)
+        _report_fault(service, error)
         problems = ["an internal fault"]
     else:
         configure_log(service.loaded.settings.log)
@@ -66,6 +67,11 @@ def _prepare(load: Callable[[], Loaded], before: Prepared) -> tuple[Loaded, Prep
     if store_password(new.settings) != prepared.store_password and _STORE_PASSWORD not in restart:
         restart.append(_STORE_PASSWORD)
     return new, prepared, restart
+
+
+def _report_fault(service: Service, error: Exception) -> None:
+    service.metrics.faults.inc()
+    RELOAD_FAULT.log(error)
 
 
 def _report_success(service: Service, before: Loaded, new: Loaded, restart: Sequence[str]) -> None:
@@ -108,7 +114,8 @@ class Reloads:
         while self._running:
             self._requested = False
             self._manager.reloading()
-            await reload(self._service, self._load, self._reading, self._configure_log)
+            with Guard(partial(_report_fault, self._service)):
+                await reload(self._service, self._load, self._reading, self._configure_log)
             self._manager.notify("READY=1", f"STATUS={self._service.summary}")
             self._running = self._requested
 

@@ -8,8 +8,8 @@ from relay.settings.model import KEYS, TABLES
 from relay.settings.sources import from_values
 
 if TYPE_CHECKING:
+    from relay.settings.loaded import Loaded
     from relay.settings.model import Settings
-    from relay.settings.sources import Loaded
 
 RESTART = frozenset(
     {

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from relay.runtime.generated import run_generator
 from relay.settings import effective
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
+from relay.settings.places import DEFAULT_FILE, FILE_VARIABLE
 from relay.settings.reload import RESTART
-from relay.settings.sources import DEFAULT_FILE, FILE_VARIABLE, OPTIONS
+from relay.settings.sources import OPTIONS
 from relay.settings.value_types import ValueType
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-    from relay.settings.sources import Loaded
+    from relay.settings.loaded import Loaded
     from relay.settings.tables import IgnoreTable, RuleTable
 
 _FLAGS = {key: name for name, key in OPTIONS.items()}

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,31 +14,24 @@ from pydantic import ValidationError
 
 from relay.core.errors import SettingsError
 from relay.settings import errors as problems
+from relay.settings.loaded import Loaded
 from relay.settings.model import KEYS, PASSWORD, SECTIONS, TABLES, Settings, environment_name, type_name
+from relay.settings.passwords import read_text
+from relay.settings.places import (
+    ADMIN_SOCKET,
+    DEFAULT_FILE,
+    FILE_VARIABLE,
+    default_secret_file,
+    default_store_url,
+    own_socket,
+)
 from relay.settings.secret_files import secret_file_warnings
-from relay.settings.urls import SqliteUrl, has_password
+from relay.settings.urls import has_password
 from relay.settings.warnings import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from relay.settings.urls import SmtpUrl
-
-DEFAULT_FILE = Path("/etc/smtp-dedup-relay/relay.toml")
-"""Read if it exists and no other file is named."""
-
-SERVICE_FOLDER = Path("/var/lib/smtp-dedup-relay")
-"""The state folder of the service."""
-
-SERVICE_SOCKET = Path("/run/smtp-dedup-relay/admin.sock")
-"""Where commands look for the service if `admin.socket` has no value."""
-
-SECRET_FILE = "record.key"  # noqa: S105 - the name of a file
-
-FILE_VARIABLE = "RELAY_CONFIG"
-"""The environment variable that names a file."""
-
-ADMIN_SOCKET = "admin.socket"
 
 OPTIONS = {
     "--listen": "listen.address",
@@ -59,38 +52,6 @@ _WITH_UNITS = [key for key in KEYS if type_name(key) in {"duration", "size"}]
 _OF_CONTAINER_TOOLS = re.compile(
     r"RELAY_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP)(_.*)?)=.*|RELAY_PORT=\w+://.*"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Valid settings with the source of each key, and warnings."""
-
-    settings: Settings
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Where each value is from, by dotted key: `default`, `file PATH`, `environment NAME` or `flag NAME`."""
-    warnings: tuple[str, ...] = ()
-    written: Mapping[str, str] = field(default_factory=dict)
-    """Durations and sizes as their source writes them, by dotted key."""
-    given: Mapping[str, tuple[object, str]] = field(default_factory=dict, repr=False)
-    """What the sources give before it is parsed, and the source; passwords too."""
-    file: Path | None = None
-    """The settings file that was read."""
-
-    @property
-    def is_of_flags(self) -> bool:
-        """Whether a flag sets anything but `admin.socket`: then the user means no running relay."""
-        return any(source.startswith("flag") for key, source in self.provenance.items() if key != ADMIN_SOCKET)
-
-    @property
-    def running_relay(self) -> Path | None:
-        """The socket of the running relay, if there is one to ask.
-
-        A file that is not the service's names another relay, and one without a socket unless it sets `admin.socket`.
-        """
-        named = self.settings.admin.socket
-        if named or self.provenance[ADMIN_SOCKET] != "default" or self.file not in {None, DEFAULT_FILE}:
-            return named
-        return SERVICE_SOCKET
 
 
 class _GivenValues:
@@ -124,10 +85,10 @@ def load(
     secret.
     """
     found = _GivenValues()
-    store_url = _store_url(environ, os.geteuid() if user_id is None else user_id)
+    store_url = default_store_url(environ, os.geteuid() if user_id is None else user_id)
     if store_url:
         found.add("store.url", store_url, "default")
-    if socket := _own_socket(environ):
+    if socket := own_socket(environ):
         found.add(ADMIN_SOCKET, socket, "default")
     named = environ.get(FILE_VARIABLE)
     path = config_file or (Path(named) if named else _unless_absent(default_file))
@@ -184,46 +145,10 @@ def _settings(given: Mapping[str, tuple[object, str]], problems_before: Sequence
     return settings
 
 
-def upstream_password(settings: Settings) -> str | None:
-    """Returns the upstream's password from the environment or from the first line of its file, or None.
-
-    Raises `SettingsError` if the file holds none.
-    """
-    upstream = settings.upstream
-    if upstream.password or not upstream.password_file:
-        return upstream.password.get_secret_value() if upstream.password else None
-    return _first_line(upstream.password_file, "upstream.password_file")
-
-
-def fallback_password(settings: Settings, url: SmtpUrl) -> str | None:
-    """Returns the password for one of `upstream.fallback_urls` from the first line of its own file, or None.
-
-    Raises `SettingsError` if the file holds none.
-    """
-    path = settings.upstream.fallback_password_file(url)
-    return _first_line(path, "upstream.fallback_password_files") if path else None
-
-
-def store_password(settings: Settings) -> str | None:
-    """Returns the password of the store from the first line of its file; None if no file is named.
-
-    Raises `SettingsError` if the file holds none.
-    """
-    path = settings.store.password_file
-    return _first_line(path, "store.password_file") if path else None
-
-
-def _first_line(path: Path, key: str) -> str:
-    password = _read(path, key).partition("\n")[0].removesuffix("\r")
-    if not password:
-        raise SettingsError(f"{key} {path}: its first line is empty; write the password there")
-    return password
-
-
 def _add_file(found: _GivenValues, path: Path) -> None:
     source = _file_source(path)
     try:
-        tables = tomllib.loads(_read(path, "settings file"))
+        tables = tomllib.loads(read_text(path, "settings file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         quotes = "patterns in 'single quotes'" if "\\" in str(error) else 'text in "quotes"'
         raise SettingsError(f"{path}: not TOML: {error}; lines read [section] or key = value, {quotes}") from None
@@ -275,54 +200,6 @@ def _unless_absent(path: Path) -> Path | None:
     return path
 
 
-def state_folder(environ: Mapping[str, str], user_id: int | None = None) -> Path | None:
-    """Returns the default folder for persistent state, or None if there is none.
-
-    This is the folder that systemd sets, else the service's folder for root, else a folder in the user's home.
-    """
-    # systemd separates several folders by colons; the first is the service's.
-    if folder := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return Path(folder)
-    if (os.geteuid() if user_id is None else user_id) == 0:
-        return SERVICE_FOLDER
-    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
-    # The XDG Base Directory specification says that relative paths must be ignored.
-    if not state.startswith("/"):
-        state = f"{home.rstrip('/')}/.local/state" if home else ""
-    return Path(state, "smtp-dedup-relay") if state else None
-
-
-def default_secret_file(settings: Settings, environ: Mapping[str, str]) -> Path | None:
-    """Returns the default of `record.secret_file`: beside the SQLite file, else in the state folder, else None."""
-    if isinstance(settings.store.url, SqliteUrl):
-        return settings.store.url.path.parent / SECRET_FILE
-    folder = state_folder(environ)
-    return folder / SECRET_FILE if folder else None
-
-
-def self_signed_file(environ: Mapping[str, str]) -> Path | None:
-    """Returns the file of the certificate that the relay makes for itself; None if there is no state folder."""
-    folder = state_folder(environ)
-    return folder / "self-signed.pem" if folder else None
-
-
-def default_socket(environ: Mapping[str, str]) -> Path:
-    """Returns where commands look for the service if no settings name its socket."""
-    return Path(_own_socket(environ) or SERVICE_SOCKET)
-
-
-def _own_socket(environ: Mapping[str, str]) -> str:
-    """Returns the default of `admin.socket`; empty without a runtime folder."""
-    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return f"{folder}/admin.sock" if folder else ""
-
-
-def _store_url(environ: Mapping[str, str], user_id: int) -> str | None:
-    """Returns the default of `store.url` if it differs from the model's default, else None."""
-    folder = state_folder(environ, user_id)
-    return f"sqlite:{folder}/relay.db" if folder and folder != SERVICE_FOLDER else None
-
-
 def _not_read(environ: Mapping[str, str]) -> list[str]:
     # These are warnings, not errors: a variable without "__" may belong to another program.
     single = {name.replace("__", "_"): name for name in (*_VARIABLES, FILE_VARIABLE)}
@@ -342,14 +219,3 @@ def _not_read(environ: Mapping[str, str]) -> list[str]:
                 f"{name} is not read; settings are called RELAY_SECTION__KEY, the settings file {FILE_VARIABLE}"
             )
     return messages
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text("utf-8-sig")  # Some editors add a byte order mark.
-    except OSError as error:
-        raise SettingsError(
-            f"{what} {path}: {error.strerror}; name a file that exists and that this user may read"
-        ) from None
-    except ValueError:
-        raise SettingsError(f"{what} {path}: not UTF-8 text; save it as UTF-8") from None

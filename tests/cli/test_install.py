@@ -11,7 +11,7 @@ import pytest
 
 from relay.cli.exit_status import EX_CONFIG
 from relay.settings import load
-from relay.settings.sources import DEFAULT_FILE
+from relay.settings.places import DEFAULT_FILE
 from relay.settings.warnings import LONG_DRAIN
 
 _TREE = Path(__file__).parents[2]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from relay.core.store import OldRecords
     from relay.core.trace import Trace, TraceStore
-    from relay.settings.sources import Loaded
+    from relay.settings.loaded import Loaded
 
 KEEP_FOR = 30 * 86400.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from relay.settings.sources import FILE_VARIABLE
+from relay.settings.places import FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

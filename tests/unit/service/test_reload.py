@@ -416,6 +416,33 @@ async def test_signals_during_a_reload_lead_to_one_more(
             await reloads.close()
 
 
+class _FaultyWriter(LogWriter):
+    def setFormatter(self, fmt: object) -> None:  # noqa: N802
+        raise OSError(f"a fault beside {fmt}")
+
+
+@pytest.fixture
+def faulty_writer() -> Iterator[LogWriter]:
+    with Path(os.devnull).open("w") as stream:
+        yield _FaultyWriter(stream)
+
+
+async def test_a_fault_after_a_reload_keeps_no_later_one_from_running(
+    peer: ScriptedPeer, tmp_path: Path, faulty_writer: LogWriter
+) -> None:
+    notified = tmp_path / "notify"
+    with open_notify_socket(notified) as received:
+        async with servers.relay(peer.url) as relay:
+            manager = ServiceManager({"NOTIFY_SOCKET": str(notified)})
+            reloads = Reloads(relay.service, lambda: relay.service.loaded, manager, faulty_writer)
+            reloads.request()
+            await until(lambda: len(received()) == 2, "the end of a reload")
+            reloads.request()
+            await until(lambda: len(received()) == 4, "the end of another")
+            assert [each.partition("\n")[0] for each in received()] == ["RELOADING=1", "READY=1"] * 2
+            await reloads.close()
+
+
 @contextlib.contextmanager
 def open_notify_socket(path: Path) -> Any:
     """Plays the service manager. Yields a function that returns what it has received."""

@@ -11,10 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from relay.core.errors import SettingsError
-from relay.settings import Loaded, Settings, sources
+from relay.settings import Loaded, Settings, passwords, sources
 from relay.settings.addresses import HostPort
 from relay.settings.model import KEYS, TABLES, environment_name
-from relay.settings.sources import store_password
+from relay.settings.passwords import store_password
 from relay.settings.urls import MaildirUrl, RedisUrl, SqliteUrl
 
 load = functools.partial(sources.load, default_file=Path("/nowhere/relay.toml"), user_id=1000)
@@ -281,7 +281,7 @@ def test_the_password_comes_from_the_environment_only(file: Path) -> None:
         assert "upstream.password_file, or set RELAY_UPSTREAM__PASSWORD" in text
         assert "sesame" not in text
     loaded = load(None, {"--upstream": "smtps://user@mail"}, {"RELAY_UPSTREAM__PASSWORD": "sesame"})
-    assert sources.upstream_password(loaded.settings) == "sesame"
+    assert passwords.upstream_password(loaded.settings) == "sesame"
     assert "sesame" not in repr(loaded)
     assert load(None, {}, {"RELAY_UPSTREAM__PASSWORD": ""}).settings.upstream.password is None
 
@@ -347,14 +347,14 @@ def test_the_password_file_gives_its_first_line(tmp_path: Path) -> None:
     path = tmp_path / "password"
     settings = load(None, {"--upstream": "smtps://user@mail", "upstream.password_file": str(path)}, {}).settings
     path.write_text("ses ame\r\nsecond line\n")
-    assert sources.upstream_password(settings) == "ses ame"
+    assert passwords.upstream_password(settings) == "ses ame"
     path.write_text("\nsesame")
     with pytest.raises(SettingsError, match="its first line is empty; write the password there"):
-        sources.upstream_password(settings)
+        passwords.upstream_password(settings)
     path.unlink()
     with pytest.raises(SettingsError, match=r"upstream.password_file .*No such file.*name a file that exists"):
-        sources.upstream_password(settings)
-    assert sources.upstream_password(Settings()) is None
+        passwords.upstream_password(settings)
+    assert passwords.upstream_password(Settings()) is None
 
 
 @hypothesis_settings(deadline=None)
