@@ -165,6 +165,7 @@ def _account(run: Run, number: int, relay: RelayProcess, metrics: Counter[str] |
 def _kind(line: dict[str, str]) -> str:
     """Returns event and error of a log entry without their variable parts, so that equal ones can be counted."""
     text = ": ".join(line[name] for name in ("event", "error") if name in line)
+    text = re.sub(r" script: \w+, on @\w+:\d+\.?", "", text)  # Redis's name of a Lua script
     text = re.sub(r"(?<![\w.-])/[\w./-]+", "FILE", text)
     text = re.sub(r"\d[\d.]*(:\d+)?", lambda found: "HOST:PORT" if found[1] else "N", text)
     text = re.sub(r"(HOST:PORT[, ]*)+(?=HOST:PORT)", "", text)
