@@ -111,6 +111,7 @@ class SqliteTraceStore:
         self._now = now
         self._file = SqliteFile(path, time.monotonic, _SCHEMA)
         self._read_file = SqliteFile(path, time.monotonic, _SCHEMA)
+        self._changes = 0
         self._thread = SqliteThread(self._file, busy_timeout, "sqlite-traces")
         # A search does not delay those who write.
         self._reading = SqliteThread(self._read_file, busy_timeout, "sqlite-traces-read")
@@ -123,6 +124,10 @@ class SqliteTraceStore:
     async def append(self, traces: Sequence[Trace]) -> None:
         """Stores traces in one transaction, in a new file if this one is damaged."""
         await self._thread.run_or_replace_file(partial(self._append, traces))
+        if self._changes != self._file.changes:
+            self._changes = self._file.changes
+            # Without a search, the file before would stay open, and keep its space if it was removed.
+            await self._reading.run(self._read_file.close)
 
     async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
         """See `TraceStore.find`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,6 @@ from relay.trace.sqlite import SqliteTraceStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from relay.core.trace import Trace
 
@@ -50,6 +51,15 @@ def rows(path: Path, table: str) -> int:
         count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     connection.close()
     return count
+
+
+def opened_but_removed(path: Path) -> list[str]:
+    """Returns which of the files that this process has open were a database at this path."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(entry.readlink()))
+    return [each for each in found if each.startswith(str(path)) and each.endswith(" (deleted)")]
 
 
 def numbered(*numbers: int) -> list[Trace]:
@@ -144,6 +154,15 @@ async def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCapture
     assert "damaged database of traces set aside" in caplog.text
     assert [each.name for each in path.parent.glob("*damaged*")]
     await store.close()
+
+
+async def test_a_file_that_was_removed_is_not_kept_open(store: SqliteTraceStore, path: Path) -> None:
+    await store.append([trace(1)])
+    for end in ("-wal", "-shm", ""):
+        path.with_name(path.name + end).unlink()
+    await store.append([trace(2)])
+    assert not opened_but_removed(path)
+    assert await ids(store) == [trace(2).id]
 
 
 async def test_a_line_that_cannot_be_read_is_left_out_and_counted(store: SqliteTraceStore, path: Path) -> None:

@@ -143,7 +143,9 @@ async def _watch(run: Run, result: Result, progress: Callable[[Run], None]) -> N
 
 
 def _note_state(result: Result, ready: dict[str, Any]) -> None:
-    ways = [f"{part} {state}" for part, state in ready.items() if part in ("store", "upstream", "trace") and state != "up"]
+    ways = [
+        f"{part} {state}" for part, state in ready.items() if part in ("store", "upstream", "trace") and state != "up"
+    ]
     if ready["status_code"] != HTTPStatus.OK or ways:
         state = f"{ready['status_code']} " + ", ".join(ways or [str(ready.get("status", ""))])
         if state.strip() not in result.states:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 from parts.waiting import until
@@ -13,14 +14,19 @@ from faults.scenario import scenario
 from faults.scenarios.sqlite_fails import lock_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from faults.run import Run
 
 GROUP = "The store of traces fails"
 DEGRADED = "`trace_up` 0 meanwhile, `/readyz` 200 with `trace` degraded; one log line; no trace is lost"
+WAITS = "250 as ever; when it begins, a repeat up to `store.timeout` (1 s) later"
 SIZE = 1 << 20
+LONGEST = 3.0
+"""Seconds that a reply may take while the traces cannot be stored."""
+ENDS_WITHIN = 10.0
+"""Seconds from SIGTERM to the end of a relay whose traces cannot be stored."""
 
 
 def _fails(name: str, store: str, **rest: object) -> Callable[..., object]:
@@ -29,31 +35,59 @@ def _fails(name: str, store: str, **rest: object) -> Callable[..., object]:
     )
 
 
-@_fails("the file is locked by another process", "sqlite")
+@_fails("the file is locked by another process", "sqlite", hears=WAITS)
 async def locked(run: Run) -> None:
     path = _traces(run)
+    slowest: list[float] = []
     async with run.load(copies=2, repeats=1):
         for point in run.points(3):
             await run.reached(point)
-            with lock_file(path):
+            with _measured(run, slowest), lock_file(path):
                 await asyncio.sleep(run.chance.uniform(1.5, 3))
+    _check_replies(run, slowest)
     await _check_recovered(run)
     metrics = await run.relays[0].metrics()
     messages = sum(metrics.value("smtp_dedup_messages_total", reply=reply) for reply in ("2xx", "4xx", "5xx"))
     await until(lambda: _count(path) >= messages, f"{messages:g} traces in the file", seconds=20)
 
 
+@_fails(
+    "the file is locked when the relay is stopped and started",
+    "sqlite",
+    hears="421 4.3.2 and refused connections while it is down; a retry hears 250",
+    sees="`traces are lost, because the store did not answer before the end`; exit status 0",
+)
+async def restarted(run: Run) -> None:
+    path = _traces(run)
+    slowest = 0.0
+    async with run.load(copies=2, repeats=1):
+        for point in run.points(3):
+            await run.reached(point)
+            with lock_file(path):
+                begun = time.monotonic()
+                await run.restart(0)
+                slowest = max(slowest, time.monotonic() - begun)
+    run.note(f"stopped and started again in {slowest:.1f} s at most")
+    if slowest > ENDS_WITHIN:
+        run.complain(f"to stop and start took {slowest:.1f} s")
+    await run.part_is("trace", "up")
+    if "store unavailable, working without it" in run.relays[0].stderr():
+        run.complain("the store of claims was affected")
+
+
 @_fails("Redis refuses them", "redis")
 async def refused(run: Run) -> None:
     key = "smtp-dedup:{trace}:segments"
+    slowest: list[float] = []
     async with run.load(copies=2, repeats=1):
-        await run.reached(run.messages // 3)
-        with run.redis.client() as client:
-            client.rename(key, key + ":kept")
-            client.set(key, "not a hash")
-        await asyncio.sleep(2)
-        with run.redis.client() as client:
-            client.rename(key + ":kept", key)
+        for point in run.points(3, run.messages // 2):
+            await run.reached(max(point, run.messages // 4))  # there is a key
+            with _measured(run, slowest), run.redis.client() as client:
+                client.rename(key, key + ":kept")
+                client.set(key, "not a hash")
+                await asyncio.sleep(run.chance.uniform(1.5, 3))
+                client.rename(key + ":kept", key)
+    _check_replies(run, slowest)
     await _check_recovered(run)
 
 
@@ -91,6 +125,21 @@ async def removed(run: Run) -> None:
     await until(lambda: path.exists() and _count(path) > 0, "traces in the new file", seconds=20)
     if "store unavailable, working without it" in relay.stderr():
         run.complain("the store of claims was affected")
+
+
+@contextlib.contextmanager
+def _measured(run: Run, slowest: list[float]) -> Iterator[None]:
+    """Appends the seconds of the slowest reply that a client receives in the block."""
+    before, run.clients.slowest = run.clients.slowest, 0.0
+    yield
+    slowest.append(run.clients.slowest)
+    run.clients.slowest = max(before, run.clients.slowest)
+
+
+def _check_replies(run: Run, slowest: list[float]) -> None:
+    run.note(f"slowest reply while they could not be stored {max(slowest):.1f} s")
+    if max(slowest) > LONGEST:
+        run.complain(f"a client waited {max(slowest):.1f} s")
 
 
 async def _check_recovered(run: Run) -> None:
