@@ -18,6 +18,7 @@ from relay.settings.rules import build_judge
 from relay.settings.units import format_duration
 from relay.simulate.delivery_fields import without_delivery_fields
 from relay.simulate.kept_archive import try_on_kept_copies
+from relay.trace.story import originals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,8 +80,10 @@ def reasons(pair: Pair, settings: Settings) -> Iterator[str]:
     if not shared:
         yield "No recipient is in both. A message repeats an earlier one only for the same recipient."
         return
-    if any(to.original and to.original.id == pair.first.id for to in pair.second.recipients):
+    if pair.first.id in originals_of(pair.second):
         yield "The second is a repeat of the first for at least one recipient."
+    if pair.second.id in originals_of(pair.first):
+        yield "The first is a repeat of the second for at least one recipient: it began earlier, and ended later."
     if not any(first[name].outcome in _ACCEPTED for name in shared):
         yield "The first was not accepted for any recipient of both, so that the second was sent in its place."
     tables = {each.table.name: each.table for each in effective.rules(settings)}

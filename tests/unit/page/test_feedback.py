@@ -303,8 +303,13 @@ async def test_reasons_in_the_traces(page: PageServer) -> None:
 
 
 async def test_a_repeat_of_the_first_is_said_to_be_one(page: PageServer) -> None:
+    source = (await page.get("/compare", params={"first": COPY, "second": FIRST}))[1]
+    assert "The second is a repeat of the first" in words(source)
+    for label in ("First", "Second"):  # of the cards on a narrow screen
+        assert source.count(f'<td data-label="{label}">') == 7
+    page.traces.traces[1] = page.traces.traces[1]._replace(at=page.traces.traces[0].at - 1)
     text = words((await page.get("/compare", params={"first": COPY, "second": FIRST}))[1])
-    assert "The second is a repeat of the first" in text
+    assert "The first is a repeat of the second for at least one recipient: it began earlier" in text
 
 
 async def test_digests_of_two_repeats_are_compared(page: PageServer) -> None:
