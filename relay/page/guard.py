@@ -56,7 +56,7 @@ class Guard:
             if request[VISITOR].session or self._users is None:
                 return await handler(request)
             if request.method == "POST":
-                raise Refused("You are not logged in.", "Log in, and send the form again.")
+                raise _logged_out()
             path = quote(request.rel_url.raw_path_qs, safe="/")
             return see_other(f"{LOGIN}?next={path}" if len(path) <= LONGEST_NEXT else LOGIN)
 
@@ -115,7 +115,15 @@ class Guard:
                 f"The form cannot be taken: {reason}.", "Paste texts in place of files.", status=503
             ) from None
         if not self._tokens.is_valid(form.get(TOKEN_FIELD), request[VISITOR].session):
+            if self._users and not request[VISITOR].session and request.path != LOGIN:
+                raise _logged_out()
             raise Refused("The form is out of date.", "Open its page again, and send it from there.")
+
+
+def _logged_out() -> Refused:
+    return Refused(
+        "You are not logged in, or not any more.", "Log in, open the page of the form, and send it from there."
+    )
 
 
 def see_other(path: str) -> web.Response:

@@ -263,6 +263,15 @@ async def test_forms_need_the_token_of_their_session(users: Path) -> None:
         assert (await page.get("/"))[0] == 200
 
 
+async def test_a_form_of_a_session_that_is_over_hears_so(users: Path) -> None:
+    async with page_server(users) as page:
+        await log_in(page)
+        old = token_in((await page.get("/rules"))[1])
+        page.client.cookie_jar.clear()
+        status, text = await page.post("/rules", {"token": old, "first": "x"})
+        assert (status, "You are not logged in, or not any more." in text) == (403, True)
+
+
 async def test_forms_need_a_session(users: Path) -> None:
     async with page_server(users) as page:
         token = token_in((await page.get("/login"))[1])
