@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from relay.claims.redis.commands import Keys
 from relay.claims.redis.topologies import new_deployment
 from relay.core.claim import Unknown
+from relay.core.errors import StoreError
 from relay.trace.segments import (
     MOST_ENTRIES,
     Batch,
@@ -166,8 +167,14 @@ class RedisTraceStore:
 
     async def append(self, traces: Sequence[Trace]) -> None:
         """Stores traces by one script."""
-        if traces:
+        if not traces:
+            return
+        try:
             await self._writing.write(self._append(traces[0].id, Batch.of(traces), counts_of(traces)))
+        except StoreError:
+            # Without a search, the connection to a server that is gone would stay open.
+            await self._reading.disconnect()
+            raise
 
     async def find(self, query: TraceQuery, limit: int, start: str = "") -> TracePage:
         """See `TraceStore.find`."""
@@ -266,6 +273,11 @@ class _Access:
     async def write(self, request: _Write) -> None:
         """Sends a request that contains the time."""
         await self._ask([request])
+
+    async def disconnect(self) -> None:
+        """Closes the connections when the request that runs has ended. The next request connects again."""
+        async with self._lock:
+            await self._servers.close()
 
     async def _ask(self, requests: Sequence[_Write]) -> list[object]:
         def write(some: Sequence[_Write], clock: ServerClock) -> list[Request]:

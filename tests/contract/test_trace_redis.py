@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from parts.redis_server import RedisServer, redis_servers
 from parts.traces import AT, trace
+from parts.waiting import block_until
 
 from relay.core.errors import StoreError
 from relay.core.trace import TraceQuery
@@ -82,6 +83,23 @@ async def test_a_server_that_does_not_answer_is_an_error_in_time(server: RedisSe
             await store.find(TraceQuery(), 10)
     finally:
         server.resume()
+    await store.close()
+
+
+async def test_a_failure_closes_the_connection_of_searches_until_the_next_one(server: RedisServer) -> None:
+    store = new_store(server)
+    await store.append([trace(1)])
+    assert (await store.find(TraceQuery(), 1)).traces == (trace(1),)
+    with server.client() as client:
+        connections = len(client.client_list())
+        client.rename("smtp-dedup:{trace}:segments", "kept")
+        client.set("smtp-dedup:{trace}:segments", "no hash")
+        with pytest.raises(StoreError, match="WRONGTYPE"):
+            await store.append([trace(2)])
+        block_until(lambda: len(client.client_list()) == connections - 1, "the end of the connection of searches")
+        client.rename("kept", "smtp-dedup:{trace}:segments")
+    await store.append([trace(2)])
+    assert (await store.find(TraceQuery(), 1)).traces == (trace(2),)
     await store.close()
 
 
