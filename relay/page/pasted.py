@@ -59,7 +59,8 @@ def _content(form: MultiMapping[str | bytes | bytearray | FileField], name: str)
     if isinstance(file, FileField):
         content = file.file.read(LARGEST + 1)
     else:
-        content = _LINE_END.sub("\r\n", text).encode() if isinstance(text, str) else b""
+        # After an empty line that was selected with it, no header would be read.
+        content = _LINE_END.sub("\r\n", text.lstrip("\r\n")).encode() if isinstance(text, str) else b""
     if len(content) > LARGEST:
         raise PastedError(
             f"A message is larger than {LARGEST // 1024**2} MiB. Use relay explain on the relay's host for larger ones."

@@ -166,6 +166,10 @@ async def test_a_file_keeps_every_byte(page: PageServer) -> None:
     assert "its lines end with LF" in text
 
 
+async def test_empty_lines_before_a_pasted_message_are_left_out(page: PageServer) -> None:
+    assert "found in: Your digest" in await tried(page, first="\n\r\n" + mail("Your digest"))
+
+
 async def test_what_was_pasted_is_shown_again(page: PageServer) -> None:
     pasted = f"Subject: {HOSTILE}</textarea>\n\nbody\n"
     _, text = await send(page, first=pasted, recipient='"><b>@example.org')
@@ -181,6 +185,7 @@ async def test_what_was_pasted_is_shown_again(page: PageServer) -> None:
     ("fields", "problem"),
     [
         ({}, "There is no message."),
+        ({"first": "\n\n"}, "There is no message."),
         ({"first": "", "second": mail()}, "There is no message."),
         ({"first_file": bytes(LARGEST + 1)}, "larger than 1 MiB. Use relay explain"),
         ({"first": mail(), "second_file": bytes(LARGEST + 1)}, "larger than 1 MiB. Use relay explain"),
