@@ -37,6 +37,9 @@ sent: twins, repeats and retries. All relays here run with `dedup.reply = "expla
 repeats: `250 duplicate` stands for `250 2.0.0 Ok: duplicate, record …`. By default a repeat receives the words that its
 first copy received. Every relay here is one process; several relays on one store stand for several instances of the
 unit, which share nothing else.
+
+A [log entry](log.md) is quoted by its event, and by its field `error` after a colon; `N`, `FILE` and `HOST:PORT` stand
+for what differs from entry to entry. `/readyz` is quoted by its status, with the parts that did not work.
 """
 _COLUMNS = (
     "fault",
@@ -139,8 +142,17 @@ def _seen(result: Mapping[str, Any]) -> str:
     events = [each for each in events if each[0] != "upstream is up" or "upstream is down" in result["events"]]
     lines = [f"`{event.replace('`', '')}`" + _times(count) for event, count in events[:_MOST_EVENTS]]
     if result["states"]:
-        lines.append("`/readyz` " + "; ".join(result["states"]))
+        lines.append("`/readyz` " + _ready(result["states"]))
     return f"<br>*{'; '.join(lines)}*" if lines else ""
+
+
+def _ready(states: Iterable[str]) -> str:
+    """Returns each status of `/readyz`, with all parts that did not work at a time when it was reported."""
+    found: dict[str, dict[str, None]] = {}
+    for state in states:
+        status, _, parts = state.partition(" ")
+        found.setdefault(status, {}).update(dict.fromkeys(parts.split(", ") if parts else ()))
+    return "; ".join(status + (f" with {' and '.join(parts)}" if parts else "") for status, parts in found.items())
 
 
 def _times(count: int) -> str:

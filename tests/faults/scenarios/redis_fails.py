@@ -25,7 +25,7 @@ ENOUGH = 4
 LONGEST = 1.5
 """The longest failure in seconds."""
 DEGRADED = "`store_degraded` 1 and `store_up` 0 meanwhile; `/readyz` 200, for mail flows; it says so in the log"
-NOTHING = "250 as ever; at most `store.timeout` later"
+NOTHING = "250 as ever; a copy waits at most `store.timeout` for its claim, and a repeat as long again for its trace"
 
 
 def _fails(name: str, sees: str = DEGRADED, **rest: object) -> Callable[..., object]:
@@ -180,7 +180,11 @@ async def slow(run: Run) -> None:
     await _again_and_again(run, fail)
 
 
-@_fails("a little slow (0.1 s an answer)", "nothing but longer `smtp_dedup_message_seconds`", store="wired redis")
+@_fails(
+    "a little slow (0.1 s an answer)",
+    "longer `smtp_dedup_message_seconds`; if the relay is busy too, a trace may take longer than `store.timeout`",
+    store="wired redis",
+)
 async def a_little_slow(run: Run) -> None:
     run.wire.delay = 0.05
     async with run.load(copies=2, repeats=1):
