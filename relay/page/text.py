@@ -57,14 +57,21 @@ def share(part: float, whole: float) -> str:
 
 def iso_time(seconds: float) -> str:
     """Returns a time in UTC as HTML's `datetime` attribute writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return _utc("%Y-%m-%dT%H:%M:%SZ", seconds)
 
 
 def utc_time(seconds: float) -> str:
     """Returns a time for people, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    return _utc("%Y-%m-%d %H:%M:%S UTC", seconds)
 
 
 def short_time(seconds: float) -> str:
     """Returns hours and minutes in UTC."""
-    return time.strftime("%H:%M", time.gmtime(seconds))
+    return _utc("%H:%M", seconds)
+
+
+def _utc(form: str, seconds: float) -> str:
+    try:
+        return time.strftime(form, time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):  # nothing but a relay should write traces to the store, but may
+        return "an unknown time"

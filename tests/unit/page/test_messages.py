@@ -294,6 +294,18 @@ async def test_hostile_mails_are_shown_as_text(page: PageServer) -> None:
         assert HOSTILE not in html.unescape(text)
 
 
+async def test_impossible_times_are_no_fault(page: PageServer) -> None:
+    page.now = 1e301
+    repeats = tuple(
+        each._replace(original=Original(FIRST, "<x@y>", "250 Ok", 1e300))
+        for each in mail_with_copies(NOW)[1].recipients
+    )
+    page.traces.traces.append(trace(7, 1e300, recipients=repeats))
+    for path in ("/messages", "/messages/000000000007"):
+        status, text = await page.get(path)
+        assert (status, text.count("an unknown time") > 1) == (200, True)
+
+
 async def test_long_values_are_cut_in_the_list(page: PageServer) -> None:
     page.traces.traces.append(trace(1, NOW, TraceOutcome.FORWARDED, sender="s" * 300, reply="r" * 300))
     _, text = await page.get("/messages")

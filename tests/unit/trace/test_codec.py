@@ -63,7 +63,7 @@ def test_a_line_that_was_cut_is_no_trace() -> None:
     assert [cut for cut in range(len(line)) if decode(line[:cut])] == []
 
 
-@pytest.mark.parametrize("at", ["1e18", "-1e18", "1e400", "NaN"])
+@pytest.mark.parametrize("at", ["1e400", "NaN"])
 def test_a_line_whose_time_is_none_is_no_trace(at: str) -> None:
     _, comma, rest = encode(trace(1)).partition(",")
     assert decode(f"[1700000000000{comma}{rest}") is not None
