@@ -95,9 +95,9 @@ async def test_one_id_leads_from_the_reply_to_the_original(installation: Install
     listed = await installation.run("suppressed", "--since", "1h")
     assert listed.status == 0
     assert re.search(
-        rf"  {record}  2 recipients  \d+ s after {first['record']}  suppressed  rule default\n", listed.stdout
+        rf"  {record}  2 recipients  \d+ m?s after {first['record']}  suppressed  rule default\n", listed.stdout
     )
-    assert listed.stderr.endswith("1 message to 2 recipients in the last 60 min\n")
+    assert listed.stderr.endswith("1 message to 2 recipients in the last 1 h\n")
 
     for what in (record, "2@tube.example.test", "<1@tube.example.test>", first["record"], TWO[0].decode().upper()):
         told = await installation.run("why", what)
@@ -105,7 +105,7 @@ async def test_one_id_leads_from_the_reply_to_the_original(installation: Install
         assert told.stdout.startswith("Message-ID <1@tube.example.test>, from h:")
         assert f"  {first['record']}  forwarded to " in told.stdout
         assert f"  {record}  suppressed for " in told.stdout
-        assert re.search(rf" repeats   {first['record']}, accepted \d+ s before\n", told.stdout)
+        assert re.search(rf" repeats   {first['record']}, accepted \d+ m?s before\n", told.stdout)
         assert " reply     250 2.0.0 Ok: queued as " in told.stdout
         assert " equal in  Subject " in told.stdout
         assert " copy      not kept (record.keep is off)\n" in told.stdout
