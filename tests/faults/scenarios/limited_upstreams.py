@@ -91,7 +91,7 @@ def _limit_connections(name: str, reply: bytes) -> None:
 
     @_limited(
         f"that allows {CONNECTIONS} connections and {name} the next ones",
-        "the learned limit, once; never `upstream is down`; `pool_in_use` stays at the limit",
+        "never `upstream is down`; `pool_in_use` stays at the limit",
         settings={"upstream.patience": "20s"},
     )
     async def play(run: Run) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GROUP = "The preferred one of two upstreams fails"
 LEFT = "is left alone for a while"
 USED = "is used again"
-SEES = f"`upstream HOST:PORT {LEFT}: …`, `upstream HOST:PORT {USED}`; `/readyz` 200"
+SEES = f"`upstream {LEFT}`, `upstream {USED}`; `/readyz` 200"
 AGAIN_WITHIN = 90.0
 """Seconds within which the preferred upstream must be tried again: three times the longest pause of its breaker."""
 

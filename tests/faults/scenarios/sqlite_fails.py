@@ -277,7 +277,7 @@ def _spoil(path: Path) -> bytes:
     return path.read_bytes()[: 4 * PAGE]
 
 
-@_fails("of the first version", "nothing, or what was done with the file")
+@_fails("of the first version", "nothing: the relay updates the schema of the file")
 async def older(run: Run) -> None:
     await _stop(run)
     _write(run.sqlite, FIRST_SCHEMA)

@@ -139,7 +139,7 @@ async def descriptors_run_out(run: Run) -> None:
 @_storm(
     "one of two relays stands still longer than a lease",
     "250; from the one that stood still when it goes on",
-    "`claims_lost` counts claims that another relay took; `another process took claims`",
+    "`claims_lost` counts claims that another relay took; `another process took claims while we delivered`",
     relays=2,
     excuses=frozenset({STALLED}),
     messages=300,

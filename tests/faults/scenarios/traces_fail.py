@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from faults.run import Run
 
 GROUP = "The store of traces fails"
-DEGRADED = "`trace_up` 0 meanwhile, `/readyz` 200 with `trace` degraded; one log line; no trace is lost"
+DEGRADED = (
+    "`trace_up` 0 meanwhile, `/readyz` 200 with `trace` degraded; one log line at each end of it; no trace is lost"
+)
 WAITS = "250 as ever; when it begins, a repeat up to `store.timeout` (1 s) later"
 SIZE = 1 << 20
 LONGEST = 3.0

@@ -110,14 +110,14 @@ _now_and_then(
     "says 451 at MAIL, RCPT, DATA",
     BEFORE_DOT[2:],
     say(b"451 4.3.0 Try later"),
-    hears="451 4.3.0 as it is; a retry hears 250",
+    hears="451 4.3.0, as the upstream says it; a retry hears 250",
     sees="`deferred`, `rcpt_refused`",
 )
 _now_and_then(
     "says 452 to the dot",
     [Step.DOT],
     say(b"452 4.3.1 Disk full"),
-    hears="452 4.3.1 as it is; a retry hears 250",
+    hears="452 4.3.1, as the upstream says it; a retry hears 250",
     sees="`deferred`",
 )
 
@@ -126,7 +126,7 @@ _now_and_then(
     [Step.DOT],
     say(b"554 5.7.1 Looks like spam"),
     share=0.5,
-    hears="554 5.7.1 as it is; another try is a new one",
+    hears="554 5.7.1, as the upstream says it; another try is a new message",
     sees="`refused`",
 )
 
