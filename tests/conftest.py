@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from hypothesis import settings
 from parts.certificates import Authority
 from parts.counted_relay import counted_relay, counted_relays
 from parts.environment import isolated
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from parts.shared_relay import SharedRelay
 
 _NEEDS = Path(__file__).with_name("needs.sh")
+
+# No test asserts a speed. The rest of the profile stays, such as that which Hypothesis loads under CI=true.
+settings.register_profile("no deadline", settings(), deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
