@@ -83,20 +83,21 @@ async def test_a_client_that_does_not_read_loses_its_place(peer: ScriptedPeer, l
 
 async def test_many_refusals_are_slowed_and_capped(peer: ScriptedPeer) -> None:
     peer.on(Step.RCPT, say(b"550 5.1.1 unknown"), matching=b"bad", times=None)
-    async with servers.relay(peer.url) as relay, await RawClient.open(relay.port) as client:
-        await client.begin(SENDER, ONE)
+    async with servers.relay(peer.url) as relay:
         table = relay.service.listener.table
         table.limits = dataclasses.replace(table.limits, refusal_delay=0.002)
-        for number in range(100):
-            assert (await client.command(b"RCPT TO:<bad%d@example.test>" % number)).code == 550
-        begun = time.monotonic()
-        codes = [(await client.command(b"RCPT TO:<bad%d@example.test>" % number)).code for number in range(100, 120)]
-        assert time.monotonic() - begun >= 20 * 0.002
-        assert codes == [550] * 20
-        codes = [(await client.command(b"RCPT TO:<bad %d@example.test>" % number)).code for number in range(880)]
-        assert codes == [501] * 880
-        assert (await client.command(b"RCPT TO:<two@example.test>")).code == 452
-        assert (await client.content(b"hello")).code == 250
+        async with await RawClient.open(relay.port) as client:
+            await client.begin(SENDER, ONE)
+            for number in range(100):
+                assert (await client.command(b"RCPT TO:<bad%d@example.test>" % number)).code == 550
+            begun = time.monotonic()
+            codes = [(await client.command(b"RCPT TO:<bad%d@example.test>" % each)).code for each in range(100, 120)]
+            assert time.monotonic() - begun >= 20 * 0.002
+            assert codes == [550] * 20
+            codes = [(await client.command(b"RCPT TO:<bad %d@example.test>" % number)).code for number in range(880)]
+            assert codes == [501] * 880
+            assert (await client.command(b"RCPT TO:<two@example.test>")).code == 452
+            assert (await client.content(b"hello")).code == 250
     assert peer.copies() == {ONE: 1}
 
 
