@@ -46,6 +46,14 @@ def test_a_tree_keeps_every_byte_between_the_delimiters(content: bytes) -> None:
     assert forwarded.body.endswith(b"three")
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_boundaries_in_another_case_are_found_wherever_they_are(pieces: int) -> None:
+    for offset in range(-9, 4):
+        text = b"x" * (pieces * parser._PIECE + offset)
+        content = wire(M + "\n--b\n\n") + text + wire("\n--B\n\ntwo\n--b--\n")
+        assert "differ in case" in parse(content).broken, offset
+
+
 def test_other_lines_that_begin_with_two_hyphens_are_text() -> None:
     root = parse(wire(M + "\n--a\n--b\n\n--a\n--c\n--b--\n--a\n")).root
     assert isinstance(root, Multipart)
