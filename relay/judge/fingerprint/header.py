@@ -81,10 +81,10 @@ def counted_fields(fields: Fields, reverse_path: bytes, received_at: float | Non
     is_large = sum([len(value) for _, value in counted]) > _LARGEST
     found = [_decoded(name, raw, is_large or len(raw) > _LONGEST_VALUE) for name, raw in counted]
     found += [Field(f"{usual_spelling(name)} (raw)", raw) for name, raw in _acted_on(uncounted, received_at)]
-    names = dict(fields)
-    if fields and "date" not in names:
+    present = dict(fields)
+    if fields and "date" not in present:
         found.append(Field("Date (missing)", b""))
-    found.append(Field(DOMAIN, _domain(reverse_path)) if "from" in names else Field(REVERSE_PATH, reverse_path))
+    found.append(Field(DOMAIN, _domain(reverse_path)) if "from" in present else Field(REVERSE_PATH, reverse_path))
     return tuple(found)
 
 

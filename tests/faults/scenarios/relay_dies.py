@@ -28,7 +28,7 @@ AFTER_A_DEATH = 3
 """Messages that are sent again to a restarted relay."""
 
 HEARS = "no reply, then refused connections while it is down; a retry hears 250"
-SEES = "the unit restarts; nothing of the relay's own"
+SEES = "systemd restarts it; the relay itself logs nothing about it"
 WAITS = "a retry waits for the dead process's lease to run out, at most `dedup.lease`"
 
 

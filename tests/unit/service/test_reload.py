@@ -8,7 +8,7 @@ import os
 import threading
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 from parts import dialog_servers as servers
@@ -382,9 +382,14 @@ async def test_a_fault_changes_nothing(peer: ScriptedPeer) -> None:
 
 
 @pytest.fixture
-def log_writer() -> Iterator[LogWriter]:
+def devnull() -> Iterator[TextIO]:
     with Path(os.devnull).open("w") as stream:
-        yield LogWriter(stream)
+        yield stream
+
+
+@pytest.fixture
+def log_writer(devnull: TextIO) -> LogWriter:
+    return LogWriter(devnull)
 
 
 async def test_signals_during_a_reload_lead_to_one_more(
@@ -422,9 +427,8 @@ class _FaultyWriter(LogWriter):
 
 
 @pytest.fixture
-def faulty_writer() -> Iterator[LogWriter]:
-    with Path(os.devnull).open("w") as stream:
-        yield _FaultyWriter(stream)
+def faulty_writer(devnull: TextIO) -> LogWriter:
+    return _FaultyWriter(devnull)
 
 
 async def test_a_fault_after_a_reload_keeps_no_later_one_from_running(
